@@ -1,0 +1,126 @@
+"""The kernel command line: Phase's parameters in it, and what may be carried over a handoff."""
+
+from typing import NamedTuple
+
+MODES = ("internet", "local", "private")
+RESCUES = ("shell", "reboot", "poweroff")
+#: What the person at this machine decided, and the next kernel must hear too. Everything else
+#: on the second command line is signed: `root=`, `init=` or `module.sig_enforce=` given to the
+#: seed by whoever controls the boot menu must not reach the system.
+CARRIED = (
+    "console",
+    "phase.mode",
+    "phase.channel",
+    "phase.provider",
+    "phase.cache",
+    "phase.nowrite",
+    "phase.timeout",
+    "phase.rescue",
+    "phase.mdns",
+    "phase.job",
+)
+#: Set by the seed itself at handoff; never believed from outside.
+SET_AT_HANDOFF = ("phase.rootfs",)
+
+
+class Parameters(NamedTuple):
+    """What the command line asks of Phase."""
+
+    mode: str = "internet"
+    channel: str = "stable"
+    providers: tuple[str, ...] = ()
+    cache: bool = True
+    nowrite: bool = False
+    mdns: bool = True
+    #: Seconds the seed may take from the first provider looked for to the handoff.
+    timeout: float = 300.0
+    rescue: str = "reboot"
+    rootfs: str = ""
+    job: str = ""
+    #: Names and values that could not be used, for one warning line each.
+    problems: tuple[str, ...] = ()
+
+
+def parse(text: str) -> Parameters:
+    """Read Phase's parameters from a kernel command line.
+
+    Args:
+        text: the content of /proc/cmdline.
+
+    Returns:
+        The parameters. A value that cannot be used is left at its default and listed in
+        `problems`, as is an unknown `phase.*`: a typing error must not stop a boot.
+    """
+    found: dict[str, object] = {}
+    problems: list[str] = []
+    for word in split(text):
+        name, _, value = word.partition("=")
+        if not name.startswith("phase."):
+            continue
+        key = name.removeprefix("phase.")
+        if key == "mode" and value in MODES:
+            found["mode"] = value
+        elif key == "channel" and _is_name(value):
+            found["channel"] = value
+        elif key == "provider" and value:
+            found["providers"] = tuple(url for url in value.split(",") if url)[:16]
+        elif key in ("cache", "mdns") and value in ("on", "off"):
+            found[key] = value == "on"
+        elif key == "nowrite" and value in ("", "1"):
+            found["nowrite"] = True
+        elif key == "timeout" and value.isdecimal() and 0 < int(value) <= 86_400:
+            found["timeout"] = float(value)
+        elif key == "rescue" and value in RESCUES:
+            found["rescue"] = value
+        elif key == "rootfs" and value.startswith("sha256:") and len(value) == 71:
+            found["rootfs"] = value.removeprefix("sha256:")
+        elif key == "job" and _is_name(value):
+            found["job"] = value
+        else:
+            problems.append(word)
+    return Parameters(**found, problems=tuple(problems))  # type: ignore[arg-type]  # keys are field names
+
+
+def compose(signed: str, running: str, *, rootfs: str) -> str:
+    """Build the command line of the second kernel.
+
+    Args:
+        signed: the manifest's command line, verified.
+        running: this kernel's own command line.
+        rootfs: SHA-256 of the rootfs artifact, hex.
+
+    Returns:
+        The signed words, then the carried ones the signed line does not set itself, then the
+        rootfs hash. A signed word always wins over a carried one of the same name.
+    """
+    words = [word for word in split(signed) if _name(word) not in SET_AT_HANDOFF]
+    decided = {_name(word) for word in words}
+    carried = [word for word in split(running) if _name(word) in CARRIED and _name(word) not in decided]
+    return " ".join([*words, *carried, f"phase.rootfs=sha256:{rootfs}"])
+
+
+def split(text: str) -> list[str]:
+    """Split a kernel command line into words, double quotes kept together as the kernel does."""
+    words: list[str] = []
+    word = ""
+    quoted = False
+    for character in text:
+        if character == '"':
+            quoted = not quoted
+        if character.isspace() and not quoted:
+            if word:
+                words.append(word)
+            word = ""
+        else:
+            word += character
+    if word:
+        words.append(word)
+    return words
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0]
+
+
+def _is_name(value: str) -> bool:
+    return 0 < len(value) <= 64 and all(c.isalnum() or c in "-_" for c in value) and value.isascii()

@@ -1,0 +1,72 @@
+"""Machine-readable marks on the console: one line a step, written through the kernel log.
+
+A mark goes through /dev/kmsg because the kernel prints whole records: a driver's message cannot
+tear it in half the way it tears a line that a process writes to the serial port.
+"""
+
+import json
+import os
+import time
+
+KMSG = "/dev/kmsg"
+#: The kernel truncates a record at LOG_LINE_MAX (about 1000 bytes); longer marks lose facts, not the line.
+MAX_BYTES = 900
+#: Priority "error": still on the console under `quiet`, which drops everything from warning down.
+_PRIORITY = "<3>"
+
+Fact = str | int | float | bool | None
+
+
+def line(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fact) -> str:
+    """Format one mark.
+
+    Args:
+        step: a timeline phase (docs/design.md, "Formats").
+        outcome: `ok`, `refused`, `failed` or `retry`.
+        t: seconds since this kernel started; now, when left out.
+        facts: what a test or a person would want to know, small.
+
+    Returns:
+        One line of at most `MAX_BYTES` bytes, without a newline.
+    """
+    when = time.monotonic() if t is None else t
+    head: dict[str, Fact] = {"step": step, "outcome": outcome, "t": round(when, 3)}
+    text = _encode(head | facts)
+    longest = sorted(facts, key=lambda name: len(str(facts[name])), reverse=True)
+    for name in longest:
+        if len(text) <= MAX_BYTES:
+            break
+        facts[name] = str(facts[name])[:80] + "..."
+        text = _encode(head | facts)
+    return text[:MAX_BYTES]
+
+
+def _encode(mark: dict[str, Fact]) -> str:
+    # ASCII only: /dev/kmsg escapes other bytes as \xNN, which is not JSON.
+    return "phase-mark " + json.dumps(mark, separators=(",", ":"), ensure_ascii=True)
+
+
+def emit(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fact) -> None:
+    """Print one mark on the console; on a host without a writable kernel log, on stderr."""
+    text = line(step, outcome, t=t, **facts)
+    _write(text)
+
+
+def say(text: str) -> None:
+    """Print one short plain line for people, beside the marks."""
+    _write(f"phase: {text}"[:MAX_BYTES])
+
+
+def _write(text: str) -> None:
+    if os.getpid() == 1 or os.environ.get("PHASE_MARKS") == "kmsg":
+        try:
+            descriptor = os.open(KMSG, os.O_WRONLY)
+        except OSError:
+            pass
+        else:
+            try:
+                os.write(descriptor, f"{_PRIORITY}{text}\n".encode("ascii", "backslashreplace"))
+            finally:
+                os.close(descriptor)
+            return
+    os.write(2, f"{text}\n".encode())
