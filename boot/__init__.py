@@ -1,1 +1,1 @@
-"""boot."""
+"""Build the images Phase boots; may use phase.release and the formats in phase.boot."""

@@ -76,6 +76,8 @@ def parse(text: str) -> Parameters:
             found["rootfs"] = value.removeprefix("sha256:")
         elif key == "job" and _is_name(value):
             found["job"] = value
+        elif word == "phase.console=shell":
+            pass  # the system's start-up reads it; only the signed line can bring it there
         else:
             problems.append(word)
     return Parameters(**found, problems=tuple(problems))  # type: ignore[arg-type]  # keys are field names

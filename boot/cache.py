@@ -1,0 +1,87 @@
+"""Built things, kept by the hash of everything that went into them."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def root() -> Path:
+    """Where images are kept: `PHASE_CACHE`, else `phase` in the user's cache directory."""
+    chosen = os.environ.get("PHASE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "phase"
+
+
+def key(inputs: Mapping[str, object]) -> str:
+    """A short name for a set of inputs (JSON values): the first 16 hex digits of its SHA-256."""
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def files_key(paths: Mapping[str, Path]) -> str:
+    """The hash of named files' contents."""
+    total = hashlib.sha256()
+    for name in sorted(paths):
+        total.update(f"{name}\0{hashlib.sha256(paths[name].read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def sources(directory: Path) -> dict[str, Path]:
+    """The files of a source directory that can matter to an image: no caches, no hidden files."""
+    return {
+        path.relative_to(directory).as_posix(): path
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+        and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(directory).parts)
+    }
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file for the length of a `with`; it goes with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def get(kind: str, inputs: Mapping[str, object], build: Callable[[Path], None]) -> Path:
+    """Return the directory built from these inputs, building it first if it is not there.
+
+    Args:
+        kind: what it is, for people: `seed-arm64`.
+        inputs: everything that decides its content, as JSON values.
+        build: fills an empty directory. When it raises, the directory is removed: the cache
+            holds whole things or nothing.
+
+    Returns:
+        The finished directory. Two processes asking at once build it once.
+    """
+    name = f"{kind}-{key(inputs)}"
+    final = root() / "images" / name
+    if final.exists():
+        return final
+    with locked(root() / "locks" / name):
+        if final.exists():
+            return final
+        final.parent.mkdir(parents=True, exist_ok=True)
+        # Under this lock nobody else builds it: what is there was left by a build that was killed.
+        for stale in final.parent.glob(f".{name}.*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=final.parent))
+        try:
+            build(building)
+            (building / "inputs.json").write_text(json.dumps(inputs, indent=1, sort_keys=True) + "\n")
+            building.chmod(0o755)
+            building.rename(final)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+    return final

@@ -1,0 +1,86 @@
+"""The images, built once per content of their inputs.
+
+Both come out the same bit for bit from the same inputs: fixed times and owners, sorted names, byte
+code that names no build directory.
+"""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+from boot import cache, tree
+from boot import seed as seed_image
+from boot import system as system_image
+from boot.run import run
+from phase.boot import cpio
+
+PROJECT = tree.HERE.parent
+
+
+class Seed(NamedTuple):
+    """A built seed. Append `config()` to the initramfs before it can trust anything."""
+
+    arch: str
+    kernel: Path
+    initramfs: Path
+
+
+class System(NamedTuple):
+    """A built system: the artifacts of a release."""
+
+    arch: str
+    kernel: Path
+    initramfs: Path
+    rootfs: Path
+
+    def artifacts(self) -> dict[str, Path]:
+        """Artifact name to file, as a release takes them."""
+        return {"kernel": self.kernel, "initramfs": self.initramfs, "rootfs": self.rootfs}
+
+
+def seed(arch: str, *, refresh: bool = False) -> Seed:
+    """The seed's kernel and initramfs, built if they are not in the cache."""
+    base = tree.unpacked(arch, refresh=refresh)
+    inputs = _inputs(base, ("seed.py", *(f"files/{name}" for name in seed_image.FILES)))
+    directory = cache.get(f"seed-{arch}", inputs, lambda into: seed_image.build(arch, base, PROJECT, into))
+    return Seed(arch, directory / "kernel", directory / "initramfs")
+
+
+def system(arch: str, *, refresh: bool = False) -> System:
+    """The system's kernel, initramfs and rootfs, built if they are not in the cache."""
+    base = tree.unpacked(arch, refresh=refresh)
+    inputs = _inputs(base, ("system.py", *(f"files/{name}" for name in system_image.FILES)))
+    directory = cache.get(
+        f"system-{arch}", inputs, lambda into: system_image.build(arch, base, PROJECT, into)
+    )
+    return System(arch, directory / "kernel", directory / "initramfs", directory / "rootfs")
+
+
+def config(root_metadata: bytes, *, allow_shell: bool = False, build_time: int = 0) -> bytes:
+    """The part of a seed that says whom to trust: an archive to append to its initramfs.
+
+    Args:
+        root_metadata: the TUF root the seed starts from.
+        allow_shell: whether `phase.rescue=shell` may give a shell.
+        build_time: Unix seconds; the seed's clock cannot be before it.
+    """
+    nodes = [
+        cpio.regular("etc/phase/root.json", root_metadata),
+        cpio.regular("etc/phase/build-time", f"{build_time}\n".encode()),
+    ]
+    if allow_shell:
+        nodes.append(cpio.regular("etc/phase/allow-shell", b""))
+    out = io.BytesIO()
+    cpio.write(out, nodes)
+    return out.getvalue()
+
+
+def _inputs(base: Path, builders: tuple[str, ...]) -> dict[str, object]:
+    own = {name: tree.HERE / name for name in (*builders, "packages.toml", "stage.py", "tree.py", "run.py")}
+    return {
+        "tree": base.name,
+        "phase": cache.files_key(cache.sources(PROJECT / "phase")),
+        "hello": cache.files_key({"hello.wat": PROJECT / "fixtures/hello.wat"}),
+        "boot": cache.files_key(own),
+        "compressors": [run(["zstd", "--version"]), run(["mksquashfs", "-version"]).splitlines()[0]],
+    }

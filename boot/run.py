@@ -1,0 +1,59 @@
+"""Every outside tool an image build uses is started here."""
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from boot.errors import BuildError
+
+#: Fixed for every tool: a time zone, locale or umask of the host must not reach the image.
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "SOURCE_DATE_EPOCH": "315532800"}
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 600,
+    hint: str = "",
+) -> str:
+    """Run one tool to its end.
+
+    Args:
+        argv: the tool and its arguments.
+        cwd: where it runs.
+        env: additions to the environment.
+        timeout: seconds until it is killed.
+        hint: what the person can do when it fails.
+
+    Returns:
+        Its standard output.
+
+    Raises:
+        BuildError: the tool is missing, failed or ran out of time; carries its last lines.
+    """
+    words = [str(word) for word in argv]
+    try:
+        done = subprocess.run(
+            words,
+            cwd=cwd,
+            env={**os.environ, **_ENVIRONMENT, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise BuildError(
+            f"{words[0]} is not installed", hint="Run `python3 -m lab doctor` to see what is missing."
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{words[0]} did not end within {timeout:.0f} s", hint=hint) from error
+    if done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        raise BuildError(f"`{' '.join(words)[:300]}` exited {done.returncode}:\n{tail}\n", hint=hint)
+    return done.stdout

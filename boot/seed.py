@@ -1,0 +1,49 @@
+"""The seed's initramfs: CPython cut down to what phase.boot imports, busybox, kexec, modules."""
+
+import shutil
+from pathlib import Path
+
+from boot import stage as staging
+from boot import tree
+
+#: Everything the seed may import, also where it imports only when needed.
+_PROGRAM = """
+import importlib
+for name in (
+    "phase.boot.main", "phase.boot.__main__", "phase.discovery.mdns", "phase.fetch", "phase.trust",
+    "zeroconf", "nacl.signing", "encodings.ascii", "encodings.latin_1", "encodings.idna", "traceback",
+):
+    importlib.import_module(name)
+"""
+FILES = ("seed-init", "udhcpc")
+
+
+def build(arch: str, base: Path, project: Path, into: Path) -> None:
+    """Build `kernel` and `initramfs`.
+
+    Args:
+        arch: `x86_64` or `arm64`.
+        base: the architecture's unpacked tree.
+        project: the directory that holds the `phase` package.
+        into: an empty directory.
+    """
+    root = base / "root"
+    stage = into / "stage"
+    modules = tree.python_modules(_PROGRAM, phase=project)
+    ours = [name for name in modules if name.partition(".")[0] == "phase"]
+    files = tree.module_files(root, [name for name in modules if name not in ours])
+    staging.copy(root, [*files, tree.PYTHON, "sbin/kexec", "bin/busybox"], stage)
+    for soname, library in tree.needed(root, arch, [*files, tree.PYTHON, "sbin/kexec"]).items():
+        staging.copy_file(library, stage / soname)
+    for name in ours:
+        source = project / name.replace(".", "/")
+        source = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
+        staging.copy_file(source, stage / tree.SITE / source.relative_to(project))
+    tree.compile_python(stage, drop_source=True)
+    staging.copy_file(tree.HERE / "files/seed-init", stage / "init")
+    staging.copy_file(tree.HERE / "files/udhcpc", stage / "etc/udhcpc")
+    tree.kernel_modules(root, tree.packages()["modules"]["seed"], stage)
+    staging.initramfs(stage, into / "initramfs")
+    staging.copy_file(tree.kernel(root), into / "kernel")
+    staging.write_contents(stage, into, packages=base / "packages.json")
+    shutil.rmtree(stage)

@@ -1,0 +1,15 @@
+"""What can go wrong between a verified release and the running system."""
+
+from phase.errors import PhaseError
+
+
+class BootError(PhaseError):
+    """The seed cannot go on."""
+
+
+class NetworkError(BootError):
+    """No network came up."""
+
+
+class HandoffError(BootError):
+    """The kernel refused to load or start the verified release."""

@@ -1,0 +1,203 @@
+"""The seed's stages, in order: discover, trust, fetch, verify, load, handoff.
+
+Each stage prints one mark when it ends. A failed one says what, why and what to try, and then the
+policy follows: the next provider, again after a pause, and when the time is up what `phase.rescue`
+says. Nothing unverified is ever loaded.
+"""
+
+import os
+import time
+
+from phase import arch, cmdline, discovery, fetch, marks, trust
+from phase.boot import image_check, initrd, kexec
+from phase.boot.errors import BootError, HandoffError, NetworkError
+from phase.errors import PhaseError
+from phase.release.manifest import Manifest
+from phase.trust import clock
+
+_RUN = "/run/phase"
+_ETC = "/etc/phase"
+_INITRD = f"{_RUN}/initrd"
+_KERNEL = f"{_RUN}/kernel"
+#: How long to look for more providers once one was found, seconds.
+_GATHER = 0.1
+
+
+class _Boot:
+    """One boot: what it was asked, and which stage it is in."""
+
+    def __init__(self) -> None:
+        self.stage = "init"
+        self.running = _read("/proc/cmdline").decode("ascii", "replace").strip()
+        self.parameters = cmdline.parse(self.running)
+        self.arch = arch.host()
+        self.root = _read(f"{_ETC}/root.json", hint="This seed was built without a trust root.")
+        self.deadline = time.monotonic() + self.parameters.timeout
+
+    def run(self) -> None:
+        """Try until the handoff, or until the time is up."""
+        marks.emit("init", arch=self.arch, channel=self.parameters.channel, mode=self.parameters.mode)
+        for word in self.parameters.problems:
+            marks.say(f"ignored on the kernel command line: {word}")
+        self.network()
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                self.attempt()
+            except HandoffError:
+                raise
+            except PhaseError as error:
+                refused = isinstance(error, trust.TrustError | fetch.VerificationError)
+                marks.emit(
+                    self.stage, "refused" if refused else "failed", reason=str(error), attempt=attempt
+                )
+                pause = min(2.0**attempt, 30.0)
+                if time.monotonic() + pause >= self.deadline:
+                    raise
+                marks.say(f"{self.stage}: {error}; trying again in {pause:.0f} s")
+                time.sleep(pause)
+
+    def network(self) -> None:
+        """Wait for the address the init asked for."""
+        self.stage = "network"
+        while not os.path.exists(f"{_RUN}/net"):
+            if time.monotonic() > self.deadline:
+                raise NetworkError(
+                    "no address by DHCP on any interface", hint="Check cable and DHCP server."
+                )
+            time.sleep(0.02)
+        interface, address = _read(f"{_RUN}/net").decode().split()
+        marks.emit("network", interface=interface, address=address)
+
+    def attempt(self) -> None:
+        """One way from discovery to the second kernel."""
+        urls = self.discover()
+        manifest, metadata = self.refresh(urls)
+        self.fetch(urls, manifest, metadata)
+        line = self.verify_and_load(manifest)
+        marks.emit("handoff", cmdline=line)
+        kexec.start()
+
+    def discover(self) -> list[str]:
+        """Find providers: hints, in the order they are to be tried."""
+        self.stage = "discover"
+        found: list[discovery.Provider] = []
+        remaining = max(self.deadline - time.monotonic(), 1.0)
+        for provider in discovery.discover(
+            self.parameters.channel,
+            self.arch,
+            urls=self.parameters.providers,
+            mdns=self.parameters.mdns and not self.parameters.providers,
+            timeout=min(remaining, 10.0),
+            gather=_GATHER,
+        ):
+            found.append(provider)
+        if not found:
+            raise discovery.DiscoveryError(
+                f"no provider of {self.parameters.channel}/{self.arch} was found",
+                hint="Start `phase serve` on this network, or boot with phase.provider=URL.",
+            )
+        marks.emit("discover", provider=found[0].url, source=found[0].source, count=len(found))
+        return [provider.url for provider in found]
+
+    def refresh(self, urls: list[str]) -> tuple[Manifest, dict[str, bytes]]:
+        """Believe, or not, what the providers say the release is."""
+        self.stage = "trust"
+        client = fetch.Client(urls, timeout=max(self.deadline - time.monotonic(), 1.0))
+        result = trust.refresh(
+            self.root,
+            client.get_metadata,
+            channel=self.parameters.channel,
+            arch=self.arch,
+            now=clock.trusted_now(build_time=int(_read(f"{_ETC}/build-time"))),
+        )
+        manifest = result.manifest
+        marks.emit("trust", version=manifest.version, release=manifest.release)
+        return manifest, dict(result.metadata)
+
+    def fetch(self, urls: list[str], manifest: Manifest, metadata: dict[str, bytes]) -> None:
+        """Get every artifact straight to its place in the second kernel's initrd."""
+        self.stage = "fetch"
+        plan = initrd.plan(manifest, metadata)
+        places = {slot.sha256: slot.offset for slot in plan.slots}
+        out = os.open(_INITRD, os.O_RDWR | os.O_CREAT, 0o600)
+        total = 0
+        try:
+            os.truncate(out, plan.size)
+            for offset, data in plan.pieces:
+                os.pwrite(out, data, offset)
+            for name in sorted(manifest.artifacts):
+                artifact = manifest.artifacts[name]
+                fetch.fetch_artifact(
+                    artifact, urls, out, offset=places[artifact.sha256], deadline=self.deadline
+                )
+                total += artifact.length
+            marks.emit("fetch", bytes=total)
+            self.stage = "verify"
+            kernel = manifest.artifacts["kernel"]
+            image_check.check_kernel(
+                os.pread(out, image_check.HEADER_BYTES, places[kernel.sha256]), self.arch
+            )
+            second = manifest.artifacts["initramfs"]
+            _copy(out, places[second.sha256], second.length, out, plan.tail)
+            loader = os.open(_KERNEL, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                _copy(out, places[kernel.sha256], kernel.length, loader, 0)
+            finally:
+                os.close(loader)
+        finally:
+            os.close(out)
+
+    def verify_and_load(self, manifest: Manifest) -> str:
+        """Put the verified kernel and initrd in place; returns the second command line."""
+        rootfs = manifest.artifacts.get("rootfs")
+        if rootfs is None:
+            raise BootError(
+                f"release {manifest.release} of {manifest.channel}/{manifest.arch} has no rootfs"
+            )
+        marks.emit("verify", rootfs=rootfs.sha256, kernel=manifest.artifacts["kernel"].sha256)
+        self.stage = "load"
+        line = cmdline.compose(manifest.cmdline, self.running, rootfs=rootfs.sha256)
+        kexec.load(_KERNEL, _INITRD, line)
+        marks.emit("load")
+        self.stage = "handoff"
+        return line
+
+
+def main() -> int:
+    """Boot. Returns only when it could not: 1, with what failed on the console."""
+    boot: _Boot | None = None
+    try:
+        boot = _Boot()
+        _write(f"{_RUN}/rescue", boot.parameters.rescue)
+        boot.run()
+    except PhaseError as error:
+        stage = boot.stage if boot else "init"
+        marks.emit(stage, "failed", reason=str(error), final=True)
+        marks.say(f"giving up at {stage}: {error}")
+    return 1
+
+
+def _read(path: str, *, hint: str = "") -> bytes:
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(1 << 20)
+    except OSError as error:
+        raise BootError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as handle:
+        handle.write(text)
+
+
+def _copy(source: int, start: int, length: int, target: int, offset: int) -> None:
+    """Copy within tmpfs, a megabyte at a time: the whole would stand in memory once more."""
+    done = 0
+    while done < length:
+        block = os.pread(source, min(1 << 20, length - done), start + done)
+        if not block:
+            raise BootError("the initrd file is shorter than it was written")
+        os.pwrite(target, block, offset + done)
+        done += len(block)
