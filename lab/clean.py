@@ -1,0 +1,68 @@
+"""Deletes what the project made, and nothing else."""
+
+import os
+import shutil
+from pathlib import Path
+
+#: Below the checkout, everything that a build or a run leaves; also what .gitignore names.
+_MADE = (
+    ".tox",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".hypothesis",
+    ".import_linter_cache",
+    ".cache",
+    "node_modules",
+    "reports/out",
+    "docs/_build",
+    "build",
+    "dist",
+    "phase.egg-info",
+)
+
+
+def cache_directory() -> Path:
+    """Where images are cached: `$PHASE_CACHE`, else `phase` in the user's cache directory."""
+    if chosen := os.environ.get("PHASE_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "phase"
+
+
+def clean(root: Path) -> list[Path]:
+    """Deletes caches, reports and tox's environments; keeps the environment that runs this.
+
+    Args:
+        root: the checkout.
+
+    Returns:
+        What was there and is gone.
+    """
+    gone = [path for path in (*(root / name for name in _MADE), cache_directory()) if _remove(path)]
+    for top in ("phase", "lab", "boot", "scenarios", "bench", "tests"):
+        for path in (root / top).rglob("__pycache__"):
+            _remove(path)
+    return gone
+
+
+def clean_results(out: Path, arch: str) -> None:
+    """Deletes the last results of one architecture, so that a report never mixes two runs.
+
+    Args:
+        out: the directory of all results.
+        arch: the architecture; names its directory below `out`.
+    """
+    if arch in ("", ".", "..") or "/" in arch:
+        raise ValueError(f"{arch!r} is no architecture's name")
+    _remove(out / arch)
+
+
+def _remove(path: Path) -> bool:
+    if path.is_symlink():
+        path.unlink()
+        return True
+    if not path.exists():
+        return False
+    shutil.rmtree(path)
+    return True

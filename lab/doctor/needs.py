@@ -1,0 +1,190 @@
+"""The one list of what Phase needs from the machine it is built and tested on.
+
+Everything else is made from it: what `make` installs, what the doctor reports, what the documentation of
+other distributions names. Python packages are declared in `pyproject.toml`, Node's in `package.json`.
+"""
+
+from typing import NamedTuple
+
+#: The oldest Python the project runs on.
+PYTHON = (3, 11)
+
+
+class Need(NamedTuple):
+    """One thing the machine must have.
+
+    Attributes:
+        name: what people call it.
+        why: what would not work without it.
+        packages: the Debian packages that bring it.
+        commands: any of these on the search path is the tool.
+        version: arguments that make the command print its version; empty when no version matters.
+        minimum: the oldest version that does.
+        files: any of these files is the thing, when it is not a command.
+        modules: Python modules which the interpreter that runs the set-up must have.
+    """
+
+    name: str
+    why: str
+    packages: tuple[str, ...]
+    commands: tuple[str, ...] = ()
+    version: tuple[str, ...] = ()
+    minimum: tuple[int, ...] = ()
+    files: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+
+
+NEEDS = (
+    Need(
+        name="python venv",
+        why="makes the virtual environment that tox lives in",
+        packages=("python3-venv",),
+        modules=("venv", "ensurepip"),
+    ),
+    Need(
+        name="qemu x86_64",
+        why="runs the x86_64 machines of the lab",
+        packages=("qemu-system-x86",),
+        commands=("qemu-system-x86_64",),
+        version=("--version",),
+        minimum=(7, 2),
+    ),
+    Need(
+        name="qemu arm64",
+        why="runs the ARM64 machines of the lab",
+        packages=("qemu-system-arm",),
+        commands=("qemu-system-aarch64",),
+        version=("--version",),
+        minimum=(7, 2),
+    ),
+    Need(
+        name="seabios",
+        why="BIOS firmware of x86_64 machines",
+        packages=("seabios",),
+        files=("/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"),
+    ),
+    Need(
+        name="ipxe roms",
+        why="network boot in QEMU's network cards",
+        packages=("ipxe-qemu",),
+        files=(
+            "/usr/lib/ipxe/qemu/efi-virtio.rom",
+            "/usr/share/ipxe/qemu/efi-virtio.rom",
+            "/usr/share/qemu/efi-virtio.rom",
+        ),
+    ),
+    Need(
+        name="uefi x86_64",
+        why="UEFI firmware of x86_64 machines",
+        packages=("ovmf",),
+        files=(
+            "/usr/share/OVMF/OVMF_CODE_4M.fd",
+            "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
+            "/usr/share/edk2/ovmf/OVMF_CODE.fd",
+        ),
+    ),
+    Need(
+        name="uefi arm64",
+        why="UEFI firmware of ARM64 machines",
+        packages=("qemu-efi-aarch64",),
+        files=(
+            "/usr/share/AAVMF/AAVMF_CODE.fd",
+            "/usr/share/edk2/aarch64/QEMU_CODE.fd",
+            "/usr/share/edk2/aarch64/QEMU_EFI.fd",
+        ),
+    ),
+    Need(
+        name="apt",
+        why="fetches the packages of both architectures that images are made of",
+        packages=("apt",),
+        commands=("apt-get",),
+        version=("--version",),
+        minimum=(2, 2),
+    ),
+    Need(
+        name="dpkg-deb",
+        why="unpacks the packages that images are made of",
+        packages=("dpkg",),
+        commands=("dpkg-deb",),
+    ),
+    Need(
+        name="debian keys",
+        why="verifies the packages that images are made of",
+        packages=("debian-archive-keyring",),
+        files=("/usr/share/keyrings/debian-archive-keyring.gpg",),
+    ),
+    Need(
+        name="mksquashfs",
+        why="packs the system's root file system",
+        packages=("squashfs-tools",),
+        commands=("mksquashfs",),
+        version=("-version",),
+        minimum=(4, 5),
+    ),
+    Need(
+        name="zstd",
+        why="compresses initramfs images",
+        packages=("zstd",),
+        commands=("zstd",),
+        version=("--version",),
+        minimum=(1, 4),
+    ),
+    Need(
+        name="xz",
+        why="unpacks kernel modules and packages",
+        packages=("xz-utils",),
+        commands=("xz",),
+    ),
+    Need(
+        name="depmod",
+        why="indexes the kernel modules of an image",
+        packages=("kmod",),
+        commands=("depmod",),
+        version=("--version",),
+        minimum=(27,),
+    ),
+    Need(
+        name="node",
+        why="builds the HTML report",
+        packages=("nodejs",),
+        commands=("node", "nodejs"),
+        version=("--version",),
+        minimum=(18,),
+    ),
+    Need(
+        name="npm",
+        why="installs the report generator",
+        packages=("npm",),
+        commands=("npm",),
+    ),
+    Need(
+        name="avahi-browse",
+        why="sees, as a foreign browser, what a provider advertises",
+        packages=("avahi-utils",),
+        commands=("avahi-browse",),
+    ),
+    Need(
+        name="avahi-daemon",
+        why="answers avahi-browse in the tests",
+        packages=("avahi-daemon",),
+        commands=("avahi-daemon",),
+    ),
+    Need(
+        name="dbus-daemon",
+        why="connects avahi-browse with its daemon",
+        packages=("dbus",),
+        commands=("dbus-daemon",),
+    ),
+    Need(
+        name="curl",
+        why="the foreign HTTP client that a provider is tried with",
+        packages=("curl",),
+        commands=("curl",),
+    ),
+    Need(
+        name="git",
+        why="names the commit a report is about",
+        packages=("git",),
+        commands=("git",),
+    ),
+)

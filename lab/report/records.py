@@ -1,0 +1,105 @@
+"""The records that the pytest plugin leaves, and the summary made of them."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from lab.report.errors import ReportError
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One scenario on one topology of one architecture.
+
+    Attributes:
+        scenario: its name.
+        arch: `x86_64` or `arm64`: that of the machine under test.
+        topology: the name of the machines and links it ran on.
+        outcome: pytest's word: passed, failed, error, skipped.
+        phases: seconds that each phase of the timeline took, in the order they ended.
+        accel: the accelerator, such as `tcg` or `kvm`.
+        kernel: release of the kernel that ran in the end; empty when none was reached.
+        nodeid: pytest's name of the test.
+        duration: seconds of the whole test.
+    """
+
+    scenario: str
+    arch: str
+    topology: str
+    outcome: str
+    phases: dict[str, float] = {}
+    accel: str = ""
+    kernel: str = ""
+    nodeid: str = ""
+    duration: float = 0.0
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of `summary.json`; fields as in `Record`."""
+
+    scenario: str
+    arch: str
+    topology: str
+    outcome: str
+    phases: dict[str, float]
+    accel: str
+    kernel: str
+
+
+def read_records(out: Path) -> list[Record]:
+    """Reads every architecture's records.
+
+    Args:
+        out: the directory of results; records lie in `out/*/records` and `out/records`.
+
+    Returns:
+        The records, ordered by scenario, topology and architecture.
+
+    Raises:
+        ReportError: there is none, or one is not what the plugin writes.
+    """
+    paths = sorted([*out.glob("*/records/*.json"), *out.glob("records/*.json")])
+    if not paths:
+        raise ReportError(
+            f"There are no results in {out}", hint="Run scenarios first: tox -e lab-x86_64, or make lab."
+        )
+    records = []
+    for path in paths:
+        try:
+            records.append(msgspec.json.decode(path.read_bytes(), type=Record))
+        except msgspec.MsgspecError as error:
+            raise ReportError(f"{path} is not a record: {error}", hint="Delete it and run again.") from error
+    return sorted(records, key=lambda record: (record.scenario, record.topology, record.arch))
+
+
+def summary(records: Sequence[Record]) -> bytes:
+    """The content of `summary.json`."""
+    lines = [
+        Line(
+            scenario=record.scenario,
+            arch=record.arch,
+            topology=record.topology,
+            outcome=record.outcome,
+            phases={name: round(seconds, 3) for name, seconds in record.phases.items()},
+            accel=record.accel,
+            kernel=record.kernel,
+        )
+        for record in records
+    ]
+    return msgspec.json.format(msgspec.json.encode(lines), indent=2) + b"\n"
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
