@@ -23,7 +23,7 @@ _ANALYTICS = re.compile(
     r"(?:\s*<script\b[^>]*>(?:(?!</script>).)*\bgtag\((?:(?!</script>).)*</script>)?",
     re.DOTALL | re.IGNORECASE,
 )
-_OUTSIDE = r"(?:https?|wss?|ftp):(?:\\?/){2}|(?:\\?/){2}(?=[\w-]+(?:\.[\w-]+)+)"
+_OUTSIDE = r"(?:(?:https?|wss?|ftp):(?:\\?/){2}|(?:\\?/){2}(?=[\w-]+(?:\.[\w-]+)+))"
 #: What makes a browser fetch something by itself. Links that a person clicks are no requests of the page.
 _CONTEXTS = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -44,7 +44,7 @@ _CONTEXTS = tuple(
         rf"\bfrom\s*[\"']({_OUTSIDE}[^\"']*)",
     )
 )
-_SRCDOC = re.compile(r"<script\b[^>]*\ssrc=[\"']data:[^\"',]*;base64,([A-Za-z0-9+/=]+)", re.IGNORECASE)
+_EMBEDDED = re.compile(r"<script\b[^>]*\ssrc=[\"']data:[^\"',]*;base64,([A-Za-z0-9+/=]+)", re.IGNORECASE)
 _HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
 
 
@@ -85,7 +85,7 @@ def outside_requests(html: str) -> list[str]:
     Returns:
         The addresses, each once, in the order found.
     """
-    texts = [html, *(_decode(match.group(1)) for match in _SRCDOC.finditer(html))]
+    texts = [html, *(_decode(match.group(1)) for match in _EMBEDDED.finditer(html))]
     found = (match.group(1) for text in texts for pattern in _CONTEXTS for match in pattern.finditer(text))
     return list(dict.fromkeys(found))
 
