@@ -30,19 +30,23 @@ def line(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fac
         One line of at most `MAX_BYTES` bytes, without a newline.
     """
     when = time.monotonic() if t is None else t
-    head: dict[str, Fact] = {"step": step, "outcome": outcome, "t": round(when, 3)}
-    text = _encode(head | facts)
-    longest = sorted(facts, key=lambda name: len(str(facts[name])), reverse=True)
-    for name in longest:
+    mark: dict[str, Fact] = {"step": step, "outcome": outcome, "t": round(when, 3)}
+    mark |= {name: _plain(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+    text = _encode(mark)
+    for name in sorted(facts, key=lambda name: len(str(mark[name])), reverse=True):
         if len(text) <= MAX_BYTES:
             break
-        facts[name] = str(facts[name])[:80] + "..."
-        text = _encode(head | facts)
-    return text[:MAX_BYTES]
+        mark[name] = str(mark[name])[:80] + "..."
+        text = _encode(mark)
+    return text
+
+
+def _plain(text: str) -> str:
+    # /dev/kmsg turns other bytes into \\xNN, which is not JSON; a reason may quote a stranger's bytes.
+    return "".join(c if " " <= c <= "~" and c not in '"\\' else "?" if c > "~" else " " for c in text)
 
 
 def _encode(mark: dict[str, Fact]) -> str:
-    # ASCII only: /dev/kmsg escapes other bytes as \xNN, which is not JSON.
     return "phase-mark " + json.dumps(mark, separators=(",", ":"), ensure_ascii=True)
 
 
