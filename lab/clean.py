@@ -20,6 +20,8 @@ _MADE = (
     "dist",
     "phase.egg-info",
 )
+#: Below the cache directory; it may be anybody's, so it is not deleted itself.
+_CACHED = ("apt", "images", "locks")
 
 
 def cache_directory() -> Path:
@@ -39,7 +41,8 @@ def clean(root: Path) -> list[Path]:
     Returns:
         What was there and is gone.
     """
-    gone = [path for path in (*(root / name for name in _MADE), cache_directory()) if _remove(path)]
+    made = [*(root / name for name in _MADE), *(cache_directory() / name for name in _CACHED)]
+    gone = [path for path in made if _remove(path)]
     for top in ("phase", "lab", "boot", "scenarios", "bench", "tests"):
         for path in (root / top).rglob("__pycache__"):
             _remove(path)

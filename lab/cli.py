@@ -37,9 +37,15 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="for scripts")
     doctor.set_defaults(run=_doctor)
 
-    report = commands.add_parser("report", help="summary.json, a table, and one HTML file from the last results")
-    report.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="where results are and reports go")
-    report.add_argument("--no-html", action="store_true", help="needs no Node: the summary and the table only")
+    report = commands.add_parser(
+        "report", help="summary.json, a table, and one HTML file from the last results"
+    )
+    report.add_argument(
+        "--out", type=Path, default=OUT, metavar="DIR", help="where results are and reports go"
+    )
+    report.add_argument(
+        "--no-html", action="store_true", help="needs no Node: the summary and the table only"
+    )
     report.set_defaults(run=_report)
 
     clean = commands.add_parser("clean", help="delete what the project made: environments, images, reports")

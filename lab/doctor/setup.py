@@ -56,7 +56,11 @@ def install_command(packages: Sequence[str], become: tuple[str, ...] = ("sudo",)
 
 
 def ensure_packages(
-    tools: Sequence[Tool], here: Host, *, run: Callable[[Sequence[str]], int], again: Callable[[], Sequence[Tool]]
+    tools: Sequence[Tool],
+    here: Host,
+    *,
+    run: Callable[[Sequence[str]], int],
+    again: Callable[[], Sequence[Tool]],
 ) -> None:
     """Installs what is missing, if anything is.
 
@@ -73,9 +77,13 @@ def ensure_packages(
     if not packages:
         return
     if not here.debian:
-        raise Failed(f"{here.name} lacks what the lab needs:\n{_lines(tools)}\nInstall these with its own tools.")
+        raise Failed(
+            f"{here.name} lacks what the lab needs:\n{_lines(tools)}\nInstall these with its own tools."
+        )
     if here.become is None:
-        raise Failed(f"The lab needs packages that only root can install. Run:\n  {install_command(packages)}")
+        raise Failed(
+            f"The lab needs packages that only root can install. Run:\n  {install_command(packages)}"
+        )
     say(f"installing {' '.join(packages)}")
     install = [*here.become, *_APT, "install", "-y", "--no-install-recommends", *packages]
     # The lists come second: on most machines they are there, and fetching them takes longest. A fresh
@@ -109,7 +117,9 @@ def ensure_tox(venv: Path = VENV, *, run: Callable[[Sequence[str]], int]) -> Non
     if not _answers(python, "import pip") and run([sys.executable, "-m", "venv", "--clear", str(venv)]):
         raise Failed(f"{sys.executable} could not make a virtual environment in {venv}.")
     if run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TOX]):
-        raise Failed("pip could not install tox. Is the network, or the proxy in the environment, all right?")
+        raise Failed(
+            "pip could not install tox. Is the network, or the proxy in the environment, all right?"
+        )
 
 
 def setup() -> None:
@@ -131,7 +141,10 @@ def start(argv: Sequence[str]) -> int:
     """Runs one command with this terminal; returns its exit status."""
     try:
         return subprocess.run(
-            argv, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, stdin=subprocess.DEVNULL, check=False
+            argv,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdin=subprocess.DEVNULL,
+            check=False,
         ).returncode
     except FileNotFoundError:
         return 127
@@ -151,7 +164,9 @@ def _become() -> tuple[str, ...] | None:
     if os.geteuid() == 0:
         return ()
     if shutil.which("sudo"):
-        done = subprocess.run(["sudo", "-n", "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(
+            ["sudo", "-n", "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
         if done.returncode == 0:
             return ("sudo", "-n", "--preserve-env=DEBIAN_FRONTEND,http_proxy,https_proxy,no_proxy")
     return None

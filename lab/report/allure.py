@@ -82,7 +82,9 @@ def merge(arch: str, source: Path, target: Path) -> Path:
 def _node() -> str:
     node = shutil.which("node") or shutil.which("nodejs")
     if node is None:
-        raise ReportError("There is no Node for the HTML report", hint="python3 -m lab doctor says how to get it.")
+        raise ReportError(
+            "There is no Node for the HTML report", hint="python3 -m lab doctor says how to get it."
+        )
     return node
 
 
@@ -92,7 +94,9 @@ def _install(root: Path) -> None:
         return
     npm = shutil.which("npm")
     if npm is None:
-        raise ReportError("There is no npm to install Allure with", hint="python3 -m lab doctor says how to get it.")
+        raise ReportError(
+            "There is no npm to install Allure with", hint="python3 -m lab doctor says how to get it."
+        )
     _run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=root, env={}, timeout=_INSTALL)
 
 

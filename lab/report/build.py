@@ -55,6 +55,9 @@ def _commit() -> str:
     if git is None:
         return ""
     done = subprocess.run(
-        [git, "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+        [git, "-C", str(ROOT), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout.strip()

@@ -52,9 +52,7 @@ def _outcomes(records: Sequence[Record], arches: Sequence[str]) -> Table:
         cells = rows.setdefault((record.scenario, record.topology), {})
         cells.setdefault(record.arch, []).append(record)
     for (scenario, topology), cells in rows.items():
-        table.add_row(
-            Text(scenario), Text(topology), *(_outcome(cells.get(arch, ())) for arch in arches)
-        )
+        table.add_row(Text(scenario), Text(topology), *(_outcome(cells.get(arch, ())) for arch in arches))
     return table
 
 
@@ -71,7 +69,9 @@ def _phases(arch: str, records: Sequence[Record]) -> Table:
     table = Table(title=f"Phases on {arch}, seconds", title_justify="left", caption=", ".join(ran_on))
     table.add_column("phase")
     for record in records:
-        table.add_column(Text(f"{record.scenario} {record.topology}".strip()), justify="right", overflow="fold")
+        table.add_column(
+            Text(f"{record.scenario} {record.topology}".strip()), justify="right", overflow="fold"
+        )
     for name in phase_order(records):
         table.add_row(Text(name), *(_seconds(record.phases.get(name)) for record in records))
     table.add_section()

@@ -22,7 +22,7 @@ ANALYTICS = """
     [
         '<script async src="https://a.example/x.js"></script>',
         "<img alt='' src='//a.example/x.png'>",
-        '<img srcset=https://a.example/x.png>',
+        "<img srcset=https://a.example/x.png>",
         '<link rel="stylesheet" href="http://a.example/x.css">',
         '<iframe src="https://a.example/"></iframe>',
         '<object data="https://a.example/x"></object>',
@@ -59,7 +59,9 @@ def test_what_a_browser_does_not_fetch_is_left_alone() -> None:
 
 
 def test_analytics_go_and_the_policy_comes_first() -> None:
-    sealed = seal(f"<html><head>\n<title>x</title></head><body>{ANALYTICS}<script>keep()</script></body></html>")
+    sealed = seal(
+        f"<html><head>\n<title>x</title></head><body>{ANALYTICS}<script>keep()</script></body></html>"
+    )
     assert "gtag" not in sealed
     assert "<script>keep()</script>" in sealed
     assert sealed.startswith(f'<html><head><meta http-equiv="Content-Security-Policy" content="{POLICY}">')
