@@ -1,0 +1,45 @@
+"""WebAssembly jobs in worker processes, with limits that hold and signed receipts.
+
+For the command line, the node and peers. Nothing here imports wasmtime into the caller:
+the engine lives in a worker process that can be killed (`phase.jobs.worker`).
+
+`__getattr__` loads the public names on first use, because the worker imports this package too
+and must not pay for what only its parent needs.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from phase.jobs.errors import JobError as JobError
+    from phase.jobs.limits import Limits as Limits
+    from phase.jobs.receipt import Receipt as Receipt
+    from phase.jobs.run import Outcome as Outcome
+    from phase.jobs.run import run as run
+    from phase.jobs.runner import Execution as Execution
+    from phase.jobs.runner import Job as Job
+    from phase.jobs.runner import execute as execute
+
+__all__ = ["Execution", "Job", "JobError", "Limits", "Outcome", "Receipt", "execute", "run"]
+
+_HOME = {
+    "Execution": "runner",
+    "Job": "runner",
+    "JobError": "errors",
+    "Limits": "limits",
+    "Outcome": "run",
+    "Receipt": "receipt",
+    "execute": "runner",
+    "run": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(name)
+    import importlib
+
+    # Importing `phase.jobs.run` binds the module to the name `run` here; the function must win.
+    for public, home in _HOME.items():
+        if home == _HOME[name]:
+            globals()[public] = getattr(importlib.import_module(f"phase.jobs.{home}"), public)
+    return globals()[name]

@@ -1,0 +1,34 @@
+"""How much a job may take."""
+
+from typing import Annotated
+
+import msgspec
+
+#: JSON numbers above this lose digits in many readers (RFC 8259, section 6).
+MAX_INTEGER = 2**53 - 1
+MIB = 1 << 20
+
+Fuel = Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Memory = Annotated[int, msgspec.Meta(ge=0, le=4096 * MIB)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=1024 * MIB)]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much one job may take. Part of its receipt.
+
+    Args:
+        fuel: engine instructions, roughly; comparable only within one engine version.
+        wall_seconds: from the worker having the job to its last byte, compiling included.
+        memory_bytes: linear memory of the module, all memories together at most.
+        output_bytes: stdout and stderr together.
+        stdin_bytes: input given to the module.
+        module_bytes: the module itself.
+    """
+
+    fuel: Fuel = 20_000_000_000
+    wall_seconds: Seconds = 30.0
+    memory_bytes: Memory = 256 * MIB
+    output_bytes: Size = 16 * MIB
+    stdin_bytes: Size = 16 * MIB
+    module_bytes: Size = 32 * MIB

@@ -1,0 +1,38 @@
+"""Where the engine's shared library is, found without importing the engine."""
+
+import os
+import sys
+
+#: The wasmtime release whose C API `phase.jobs.engine` is written against; pinned in pyproject.toml.
+VERSION = "50.0.1"
+
+
+def machine() -> str:
+    """The processor's name as wasmtime's wheels spell it: `x86_64` or `aarch64`."""
+    name = os.uname().machine
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
+
+
+def library(path: list[str] | None = None) -> str:
+    """Find wasmtime's shared library.
+
+    Args:
+        path: directories to look in; `sys.path` when left out.
+
+    Returns:
+        Absolute path of the library.
+
+    Raises:
+        EngineError: not installed, not for this processor, or another version.
+    """
+    from phase.jobs.errors import EngineError
+
+    hint = f"Install wasmtime=={VERSION} into this Python"
+    for entry in sys.path if path is None else path:
+        found = os.path.join(entry, "wasmtime", f"linux-{machine()}", "_libwasmtime.so")
+        if os.path.exists(found):
+            # The wheel's own record; asking importlib.metadata would import half the standard library.
+            if os.path.isdir(os.path.join(entry, f"wasmtime-{VERSION}.dist-info")):
+                return os.path.abspath(found)
+            raise EngineError(f"wasmtime in {entry} is not version {VERSION}", hint=hint)
+    raise EngineError(f"no wasmtime for {machine()} on this Python's path", hint=hint)

@@ -1,0 +1,222 @@
+"""Receipts: signed statements of what ran and what came out.
+
+An in-toto Statement v1 (in-toto attestation framework, spec v1.0) in a DSSE envelope. The
+subject is the job's stdout; the predicate binds everything that made it. A receipt proves that
+the holder of the node key said so; it does not prove that the node computed honestly.
+"""
+
+import hashlib
+import platform
+import time
+from typing import Annotated, Literal
+
+import msgspec
+
+from phase import arch, dsse
+from phase.errors import PhaseError
+from phase.identity import Identity
+from phase.jobs import location
+from phase.jobs.errors import ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
+from phase.jobs.limits import MAX_INTEGER, Limits
+from phase.jobs.runner import Execution, Job
+from phase.jobs.status import Status
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Nonce = Annotated[str, msgspec.Meta(max_length=128)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
+Timestamp = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+
+
+class Content(msgspec.Struct, frozen=True):
+    """Some bytes, by their SHA-256 and length."""
+
+    sha256: Hex256
+    length: Count
+
+
+class JobRef(msgspec.Struct, frozen=True):
+    """Which job: the id it has, and the value its requester chose to make it fresh."""
+
+    id: Name
+    nonce: Nonce
+
+
+class EngineRef(msgspec.Struct, frozen=True):
+    """What ran the module. Fuel is comparable only within one version."""
+
+    name: Literal["wasmtime"]
+    version: str
+    arch: str
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """The predicate: what ran, with what, how it ended, when, and who says so."""
+
+    job: JobRef
+    module: Content
+    args: tuple[str, ...]
+    env: dict[str, str]
+    stdin: Content
+    stdout: Content
+    stderr: Content
+    limits: Limits
+    status: Status
+    #: None when the worker was killed before it could say.
+    fuel_used: Count | None
+    memory_bytes: Count | None
+    engine: EngineRef
+    started: Timestamp
+    finished: Timestamp
+    wall_ms: Annotated[float, msgspec.Meta(ge=0)]
+    node: Hex256
+
+
+class Digest(msgspec.Struct, frozen=True):
+    """An in-toto DigestSet with the one algorithm used here."""
+
+    sha256: Hex256
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """An in-toto ResourceDescriptor."""
+
+    name: Literal["stdout"]
+    digest: Digest
+
+
+class Statement(msgspec.Struct, frozen=True, kw_only=True):
+    """The in-toto Statement that is signed."""
+
+    type: Literal["https://in-toto.io/Statement/v1"] = msgspec.field(name="_type")
+    subject: Annotated[tuple[Subject, ...], msgspec.Meta(min_length=1, max_length=1)]
+    predicate_type: Literal["https://phase.dev/receipt/v1"] = msgspec.field(name="predicateType")
+    predicate: Receipt
+
+
+def describe(job: Job, execution: Execution, *, node: str, job_id: str, nonce: str) -> Receipt:
+    """State what an execution was, unsigned.
+
+    Args:
+        job: what was asked.
+        execution: what came out.
+        node: the signing node's public key, hex.
+        job_id: at most 128 characters.
+        nonce: chosen by the requester; may be empty.
+    """
+    finished = execution.started + execution.wall_seconds
+    return Receipt(
+        job=JobRef(job_id, nonce),
+        module=Content(execution.module_sha256, len(job.module)),
+        args=tuple(job.args),
+        env=dict(job.env),
+        stdin=_content(job.stdin),
+        stdout=_content(execution.stdout),
+        stderr=_content(execution.stderr),
+        limits=job.limits,
+        status=execution.status,
+        fuel_used=execution.fuel_used,
+        memory_bytes=execution.memory_bytes,
+        engine=EngineRef("wasmtime", location.VERSION, arch.canonical(platform.machine())),
+        started=_timestamp(execution.started),
+        finished=_timestamp(finished),
+        wall_ms=round(execution.wall_seconds * 1000, 3),
+        node=node,
+    )
+
+
+def issue(receipt: Receipt, identity: Identity) -> bytes:
+    """Sign a receipt.
+
+    Args:
+        receipt: with `node` set to the identity's public key.
+        identity: the node's.
+
+    Returns:
+        A DSSE envelope, JSON.
+    """
+    statement = Statement(
+        type="https://in-toto.io/Statement/v1",
+        subject=(Subject("stdout", Digest(receipt.stdout.sha256)),),
+        predicate_type="https://phase.dev/receipt/v1",
+        predicate=receipt,
+    )
+    return dsse.sign(PAYLOAD_TYPE, msgspec.json.encode(statement), [identity])
+
+
+def verify(
+    envelope: bytes,
+    *,
+    key: str,
+    job_id: str | None = None,
+    nonce: str | None = None,
+    module_sha256: str | None = None,
+    stdout: bytes | None = None,
+) -> Receipt:
+    """Check a receipt against a pinned key and what was asked.
+
+    Args:
+        envelope: the DSSE envelope.
+        key: the node's public key, 64 hex digits, known from elsewhere.
+        job_id: the job it must be for.
+        nonce: the nonce it must carry.
+        module_sha256: the module that must have run, hex.
+        stdout: the output it must be about.
+
+    Returns:
+        The receipt; only what was signed.
+
+    Raises:
+        ReceiptSignatureError: not signed by this key, or no DSSE envelope.
+        ReceiptFormatError: signed, but no receipt.
+        ReceiptBindingError: a receipt of something else.
+    """
+    try:
+        body = dsse.verify(envelope, keys=[key.lower()], payload_type=PAYLOAD_TYPE)
+    except PhaseError as error:
+        raise ReceiptSignatureError(
+            f"receipt is not signed by {key[:16]}...: {error}", hint="Check the node key that was pinned"
+        ) from error
+    try:
+        statement = msgspec.json.decode(body, type=Statement)
+    except msgspec.MsgspecError as error:
+        raise ReceiptFormatError(f"signed statement is no receipt: {error}") from error
+    receipt = statement.predicate
+    found_stdout = statement.subject[0].digest.sha256
+    bindings = [
+        ("node key", key.lower(), receipt.node),
+        ("subject", receipt.stdout.sha256, found_stdout),
+        ("job id", job_id, receipt.job.id),
+        ("nonce", nonce, receipt.job.nonce),
+        ("module", module_sha256 and module_sha256.lower(), receipt.module.sha256),
+        ("stdout", None if stdout is None else hashlib.sha256(stdout).hexdigest(), receipt.stdout.sha256),
+    ]
+    for field, expected, found in bindings:
+        if expected is not None and expected != found:
+            raise ReceiptBindingError(field, expected=expected, found=found)
+    return receipt
+
+
+def schemas() -> dict[str, dict[str, object]]:
+    """JSON schemas (draft 2020-12) of what is published, by file name."""
+    published = {"receipt-v1.json": Receipt, "statement-v1.json": Statement, "limits-v1.json": Limits}
+    found = {}
+    for name, kind in published.items():
+        schema = msgspec.json.schema(kind)
+        found[name] = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$id": f"https://phase.dev/schemas/{name}",
+            **schema,
+        }
+    return found
+
+
+def _content(data: bytes) -> Content:
+    return Content(hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _timestamp(seconds: float) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds * 1000) % 1000:03d}Z"

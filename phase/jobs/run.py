@@ -1,0 +1,102 @@
+"""Run a job and sign what came out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phase.jobs.errors import JobRefusedError
+from phase.jobs.limits import Limits
+from phase.jobs.runner import Job, Worker, execute
+from phase.jobs.status import Exited, Status
+
+if TYPE_CHECKING:
+    from phase.identity import Identity
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a job, and the signed word for it.
+
+    Args:
+        status: how it ended.
+        stdout: what it printed, also when it was stopped.
+        stderr: likewise.
+        job_id: given, or made up here.
+        receipt: DSSE envelope, JSON.
+    """
+
+    status: Status
+    stdout: bytes
+    stderr: bytes
+    job_id: str
+    receipt: bytes
+
+    @property
+    def exit_code(self) -> int | None:
+        """The module's own exit code; None if it was stopped before it had one."""
+        return self.status.code if isinstance(self.status, Exited) else None
+
+
+def read_module(path: Path, limits: Limits) -> bytes:
+    """Read a module, never more than its limit.
+
+    Raises:
+        JobRefusedError: unreadable or too large.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limits.module_bytes + 1)
+    except OSError as error:
+        raise JobRefusedError(f"cannot read module {path}: {error.strerror}") from error
+    if len(data) > limits.module_bytes:
+        raise JobRefusedError(f"module {path} is over its limit of {limits.module_bytes} bytes")
+    return data
+
+
+def run(
+    module: bytes | Path,
+    *,
+    identity: "Identity",
+    args: Sequence[str] = (),
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    job_id: str | None = None,
+    nonce: str = "",
+    worker: Worker | None = None,
+) -> Outcome:
+    """Run a module in a worker process and sign a receipt for it.
+
+    Args:
+        module: WebAssembly (WASI preview 1 command), or the file that holds it.
+        identity: signs the receipt.
+        args: the module's arguments, without the program name.
+        stdin: its whole input.
+        env: its whole environment.
+        limits: what it may take; the defaults when left out.
+        job_id: up to 128 characters; random when left out.
+        nonce: the requester's.
+        worker: a warm one; used up.
+
+    Raises:
+        JobRefusedError: beyond its limits before it starts.
+        EngineError: no engine, or its worker broke.
+    """
+    limits = limits or Limits()
+    with worker or Worker() as used:  # first, so that it loads while the module is read
+        from phase.jobs import receipt as receipts
+
+        data = read_module(module, limits) if isinstance(module, Path) else module
+        job = Job(data, args=args, stdin=stdin, env=env or {}, limits=limits)
+        execution = execute(job, used)
+    job_id = job_id or os.urandom(16).hex()
+    said = receipts.describe(job, execution, node=identity.public_key, job_id=job_id, nonce=nonce)
+    return Outcome(
+        status=execution.status,
+        stdout=execution.stdout,
+        stderr=execution.stderr,
+        job_id=job_id,
+        receipt=receipts.issue(said, identity),
+    )

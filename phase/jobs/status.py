@@ -1,0 +1,54 @@
+"""How a job ended: one tagged value, the same in the runner, in receipts and between peers."""
+
+from typing import Literal
+
+import msgspec
+
+
+class Exited(msgspec.Struct, frozen=True, tag="exited", tag_field="kind"):
+    """The module ended by itself, with this exit code."""
+
+    code: int
+
+
+class Trapped(msgspec.Struct, frozen=True, tag="trapped", tag_field="kind"):
+    """The engine stopped the module for this reason."""
+
+    reason: str
+
+
+class LimitHit(msgspec.Struct, frozen=True, tag="limit", tag_field="kind"):
+    """The module met a limit and was stopped."""
+
+    limit: Literal["fuel", "wall", "memory", "output"]
+
+
+class Rejected(msgspec.Struct, frozen=True, tag="rejected", tag_field="kind"):
+    """The module never ran: not WebAssembly, or it wants what WASI preview 1 does not give."""
+
+    reason: str
+
+
+class Killed(msgspec.Struct, frozen=True, tag="killed", tag_field="kind"):
+    """The worker process died under the job, by this signal (0: it left without a word)."""
+
+    signal: int
+    reason: str = ""
+
+
+Status = Exited | Trapped | LimitHit | Rejected | Killed
+
+
+def explain(status: Status) -> str:
+    """Say in one line how a job ended."""
+    match status:
+        case Exited(code=code):
+            return f"exited with code {code}"
+        case Trapped(reason=reason):
+            return f"trapped: {reason}"
+        case LimitHit(limit=limit):
+            return f"stopped at its {limit} limit"
+        case Rejected(reason=reason):
+            return f"module rejected: {reason}"
+        case Killed(signal=signal, reason=reason):
+            return f"worker died by signal {signal}" + (f": {reason}" if reason else "")

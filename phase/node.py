@@ -1,0 +1,102 @@
+"""The node of a booted system: has an identity, and runs the hello job that proves the boot.
+
+Started by `phase node --state /var/lib/phase --job hello` from the system's init scripts.
+"""
+
+import os
+from pathlib import Path
+
+from phase import marks
+from phase.errors import PhaseError
+
+STATE = Path("/var/lib/phase")
+RECEIPTS = Path("/run/phase/receipts")
+MODULE = Path("/usr/share/phase/hello.wasm")
+HELLO = b"Hello, World"
+IDENTITY = "identity.json"
+JOBS = ("hello",)
+
+
+class NodeError(PhaseError):
+    """The node could not do what it was started for."""
+
+
+def run_job(
+    name: str,
+    *,
+    state: Path = STATE,
+    module: Path = MODULE,
+    receipts: Path = RECEIPTS,
+    ephemeral: bool = False,
+) -> bool:
+    """Run a named job, keep its receipt, and mark the step `job`.
+
+    Args:
+        name: one of `JOBS`.
+        state: directory of the identity; made if it is not there.
+        module: the job's WebAssembly.
+        receipts: directory for `{job_id}.json`.
+        ephemeral: use a key that dies with this process instead of `state`.
+
+    Returns:
+        Whether the module exited with code 0. If not, and on every error below, the mark's
+        outcome is `failed` and says why.
+
+    Raises:
+        NodeError: no job of this name, or the receipt cannot be kept.
+        PhaseError: no identity, no engine, no module.
+    """
+    try:
+        if name not in JOBS:
+            raise NodeError(f"no job named {name!r}", hint=f"Known: {', '.join(JOBS)}")
+        return _hello(state, module, receipts, ephemeral=ephemeral)
+    except (PhaseError, OSError) as error:
+        marks.emit("job", "failed", job=name, reason=str(error))
+        if isinstance(error, OSError):
+            raise NodeError(f"job {name} failed: {error}") from error
+        raise
+
+
+def _hello(state: Path, module: Path, receipts: Path, *, ephemeral: bool) -> bool:
+    from phase.jobs.runner import Worker
+
+    with Worker() as worker:  # it loads its engine while we load keys
+        from phase.identity import Identity
+        from phase.jobs.run import run
+        from phase.jobs.status import Exited, explain
+
+        if ephemeral:
+            identity = Identity.ephemeral()
+        else:
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            identity = Identity.load_or_create(state / IDENTITY)
+        outcome = run(module, identity=identity, stdin=HELLO, worker=worker)
+    path = receipts / f"{outcome.job_id}.json"
+    receipts.mkdir(mode=0o755, parents=True, exist_ok=True)
+    write_atomic(path, outcome.receipt)
+    text = outcome.stdout.decode("utf-8", "replace")
+    passed = isinstance(outcome.status, Exited) and outcome.status.code == 0
+    facts: dict[str, marks.Fact] = {
+        "job": "hello",
+        "job_id": outcome.job_id,
+        "stdout": text[:200],
+        "receipt": str(path),
+        "node": identity.public_key,
+    }
+    if not passed:
+        facts["reason"] = explain(outcome.status)
+    marks.emit("job", "ok" if passed else "failed", t=None, **facts)
+    return passed
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that nobody ever sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
