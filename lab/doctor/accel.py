@@ -84,8 +84,13 @@ def judge(rungs: Sequence[Rung]) -> Ladder:
 
 def host_kernels() -> list[Path]:
     """Kernels of this host's own architecture, newest first."""
-    names = ("vmlinuz-*", "vmlinuz", "kernel") if platform.machine() == "x86_64" else ("vmlinuz-*", "kernel")
-    found = [path for name in names for path in cache_directory().glob(f"*{platform.machine()}*/**/{name}")]
+    arch = "x86_64" if platform.machine() == "x86_64" else "arm64"
+    found = [
+        path
+        for name in ("kernel", "vmlinuz*")
+        for path in (cache_directory() / "images").glob(f"*{arch}*/**/{name}")
+        if path.is_file()
+    ]
     found += [path for path in Path("/boot").glob("vmlinuz-*") if os.access(path, os.R_OK)]
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 

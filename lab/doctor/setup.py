@@ -22,7 +22,7 @@ TOX = ("tox>=4.24,<5", "tox-uv>=1.37,<2")
 _APT = ("apt-get", "-o", "DPkg::Lock::Timeout=300")
 
 
-class Failed(Exception):  # noqa: N818 - the end of one command, never caught as an error by a library
+class Failed(Exception):
     """The machine cannot be made ready from here; the message says what a person can do."""
 
 

@@ -37,9 +37,11 @@ def page(root: Path, results: Mapping[str, Path], facts: Mapping[str, str]) -> s
         work = Path(name)
         merged = [merge(arch, directory, work / "results" / arch) for arch, directory in results.items()]
         told = {"name": "Phase lab", "arches": list(results), "variables": dict(facts)}
+        generator = root / "node_modules" / "allure" / "cli.js"
+        config = root / "reports" / "allurerc.mjs"
+        places: list[str | Path] = ["--config", config, "--output", work / "out", "--cwd", work]
         _run(
-            [node, root / "node_modules" / "allure" / "cli.js", "generate", *merged]
-            + ["--config", root / "reports" / "allurerc.mjs", "--output", work / "out", "--cwd", work],
+            [node, generator, "generate", *merged, *places],
             cwd=work,
             env={"LAB_REPORT": json.dumps(told), "ALLURE_NO_ANALYTICS": "true"},
             timeout=_GENERATE,

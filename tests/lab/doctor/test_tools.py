@@ -1,0 +1,65 @@
+"""Tools are found, and their versions read as they print them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.doctor.needs import NEEDS, Need
+from lab.doctor.tools import look, packages_for, parse_version
+
+
+@pytest.mark.parametrize(
+    ("printed", "version"),
+    [
+        ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)", (7, 2, 22)),
+        ("*** Zstandard CLI (64-bit) v1.5.4, by Yann Collet ***", (1, 5, 4)),
+        ("mksquashfs version 4.5.1 (2022/03/17)", (4, 5, 1)),
+        ("kmod version 30\n+ZSTD +XZ", (30,)),
+        ("v18.20.4", (18, 20, 4)),
+        ("apt 2.6.1 (amd64)", (2, 6, 1)),
+        ("qemu-system-aarch64: not a version", ()),
+    ],
+)
+def test_versions(printed: str, version: tuple[int, ...]) -> None:
+    assert parse_version(printed) == version
+
+
+def _tool(directory: Path, name: str, prints: str) -> None:
+    path = directory / name
+    path.write_text(f"#!/bin/sh\necho '{prints}'\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(("prints", "state"), [("v 2.1", "ok"), ("v 2.0.9", "old"), ("garbage", "old")])
+def test_a_tool_is_ok_or_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prints: str, state: str
+) -> None:
+    _tool(tmp_path, "phase-thing", prints)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    need = Need("thing", "why", ("pkg",), ("phase-thing",), ("--version",), (2, 1))
+    assert look(need).state == state
+
+
+def test_what_is_missing_names_its_packages_once() -> None:
+    gone = [
+        look(Need("a", "why", ("one", "two"), commands=("phase-no-such-tool",))),
+        look(Need("b", "why", ("two",), files=("/no/such/file",))),
+        look(Need("c", "why", ("three",), modules=("no_such_module",))),
+        look(Need("d", "why", ("four",), modules=("json",))),
+    ]
+    assert [tool.state for tool in gone] == ["missing", "missing", "missing", "ok"]
+    assert packages_for(gone) == ["one", "two", "three"]
+
+
+def test_every_need_can_be_looked_for_and_says_why() -> None:
+    for need in NEEDS:
+        assert need.why
+        assert need.packages
+        assert sum(map(bool, (need.commands, need.files, need.modules))) == 1
+        assert bool(need.version) == bool(need.minimum)
+
+
+def test_the_python_that_asks_is_the_one_that_is_tried() -> None:
+    (need,) = (need for need in NEEDS if need.modules)
+    assert look(need).where in (sys.executable, "")
