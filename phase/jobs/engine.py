@@ -95,6 +95,7 @@ class Engine:
         self._increment.restype = None
         self._call("wasmtime_context_set_epoch_deadline", None, self._context, c_uint64(1))
         self._instance = ctypes.create_string_buffer(_ROOM)
+        self._loaded = False
 
     def _call(self, name: str, result: type | None, *args: object) -> int:
         function = getattr(self._dll, name)
@@ -184,6 +185,7 @@ class Engine:
         )
         self._stop(trap)
         self._check(failed, InvalidModuleError)
+        self._loaded = True
 
     def start(self) -> None:
         """Call `_start`.
@@ -224,6 +226,8 @@ class Engine:
         return self._call("wasmtime_memory_data_size", c_size_t, self._context, byref(memory, _UNION))
 
     def _export(self, name: bytes, kind: int) -> "ctypes.Array[ctypes.c_char] | None":
+        if not self._loaded:
+            return None  # asked about no instance, the engine aborts the process
         item = ctypes.create_string_buffer(_ROOM)
         found = self._call(
             "wasmtime_instance_export_get",

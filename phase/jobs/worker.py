@@ -115,8 +115,7 @@ def _run(engine: Engine, fields: list[bytes]) -> tuple[bytes, ...]:
     if output.over:
         status = ("limit", "output")
     burnt = fuel - engine.fuel_left()
-    peak = engine.memory_bytes() if status[0] != "rejected" else 0
-    return tuple(part.encode()[:2000] for part in (*status, str(burnt), str(peak)))
+    return tuple(part.encode()[:2000] for part in (*status, str(burnt), str(engine.memory_bytes())))
 
 
 def _give_up(parent: int) -> None:

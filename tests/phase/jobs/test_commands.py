@@ -1,0 +1,109 @@
+"""The commands a person types, and the node of a booted system."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from phase import node
+from phase.cli import init, receipt, run
+from phase.cli import node as node_command
+from phase.jobs import receipt as receipts
+
+Wasm = Callable[[str], bytes]
+
+
+@pytest.fixture
+def module(tmp_path: Path, wasm: Wasm) -> Callable[[str], str]:
+    def write(name: str) -> str:
+        path = tmp_path / f"{name}.wasm"
+        path.write_bytes(wasm(name))
+        return str(path)
+
+    return write
+
+
+def test_run_passes_output_arguments_and_exit_code_through(module: Callable[[str], str]) -> None:
+    done = CliRunner().invoke(run.command, [module("hello")], input="Hello, World")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "dlroW ,olleH", "")
+    assert CliRunner().invoke(run.command, [module("exit")], input="42").exit_code == 42
+    done = CliRunner().invoke(run.command, ["--env", "A=1", module("world"), "--fuel", "x"])
+    assert done.stdout == "module\0--fuel\0x\0"
+    assert done.stderr == "A=1\0"
+
+
+def test_run_says_which_limit_stopped_the_module(module: Callable[[str], str]) -> None:
+    done = CliRunner().invoke(run.command, ["--fuel", "1000", module("spin")])
+    assert done.exit_code == 1
+    assert "stopped at its fuel limit" in done.stderr
+
+
+def test_a_receipt_from_run_verifies_against_the_key_of_init(
+    module: Callable[[str], str], tmp_path: Path
+) -> None:
+    state, kept = tmp_path / "state", tmp_path / "receipt.json"
+    made = json.loads(CliRunner().invoke(init.command, ["--state", str(state), "--json"]).stdout)
+    arguments = ["--state", str(state), "--receipt", str(kept), "--job-id", "j", "--nonce", "n"]
+    assert CliRunner().invoke(run.command, [*arguments, module("hello")], input="ab").exit_code == 0
+    verify = ["verify", str(kept), "--key", made["node"]]
+    done = CliRunner().invoke(receipt.command, [*verify, "--job-id", "j", "--nonce", "n", "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["status"] == {"kind": "exited", "code": 0}
+    assert "exited with code 0" in CliRunner().invoke(receipt.command, verify).stdout
+    done = CliRunner().invoke(receipt.command, [*verify, "--nonce", "replayed"])
+    assert done.exit_code == 1
+    assert "expected 'replayed', found 'n'" in done.stderr
+    done = CliRunner().invoke(receipt.command, ["verify", str(kept), "--key", "0" * 64])
+    assert done.exit_code == 1
+
+
+def test_init_twice_shows_the_same_node(tmp_path: Path) -> None:
+    first, second = (CliRunner().invoke(init.command, ["--state", str(tmp_path)]) for _ in range(2))
+    assert first.stdout == second.stdout
+
+
+def _marks(captured: str) -> list[dict[str, object]]:
+    lines = [line.partition("phase-mark ")[2] for line in captured.splitlines() if "phase-mark " in line]
+    return [json.loads(line) for line in lines]
+
+
+def test_the_node_runs_hello_keeps_its_receipt_and_marks_the_job(
+    module: Callable[[str], str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    directory, hello = tmp_path / "run" / "receipts", Path(module("hello"))
+    passed = node.run_job("hello", state=tmp_path / "state", module=hello, receipts=directory)
+    (mark,) = _marks(capfd.readouterr().err)
+    assert passed
+    assert (mark["step"], mark["outcome"], mark["stdout"]) == ("job", "ok", "dlroW ,olleH")
+    kept = Path(str(mark["receipt"]))
+    assert kept.name == f"{mark['job_id']}.json"
+    receipts.verify(
+        kept.read_bytes(), key=str(mark["node"]), job_id=str(mark["job_id"]), stdout=b"dlroW ,olleH"
+    )
+    assert os.listdir(kept.parent) == [kept.name]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("flood", "output limit"), ("overflow", "stack overflow")])
+def test_a_job_that_fails_is_marked_failed_with_the_reason(
+    module: Callable[[str], str], tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, reason: str
+) -> None:
+    assert not node.run_job(
+        "hello", state=tmp_path, module=Path(module(name)), receipts=tmp_path, ephemeral=True
+    )
+    (mark,) = _marks(capfd.readouterr().err)
+    assert mark["outcome"] == "failed"
+    assert reason in str(mark["reason"])
+
+
+def test_a_node_without_its_module_marks_the_job_failed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--state", str(tmp_path), "--job", "hello", "--module", str(tmp_path / "none.wasm")]
+    done = CliRunner().invoke(node_command.command, [*arguments, "--receipts", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "cannot read module" in done.stderr
+    (mark,) = _marks(capfd.readouterr().err)
+    assert (mark["outcome"], mark["job"]) == ("failed", "hello")

@@ -1,0 +1,139 @@
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+from phase.identity import Identity
+
+from phase import dsse
+from phase.jobs import receipt as receipts
+from phase.jobs.errors import ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
+from phase.jobs.limits import Limits
+from phase.jobs.run import Outcome, run
+from phase.jobs.status import Exited, LimitHit
+
+SCHEMAS = Path(receipts.__file__).parent / "schemas"
+Wasm = Callable[[str], bytes]
+
+
+@pytest.fixture(scope="module")
+def identity() -> Identity:
+    return Identity.ephemeral()
+
+
+@pytest.fixture(scope="module")
+def outcome(wasm: Wasm, identity: Identity) -> Outcome:
+    return run(wasm("hello"), identity=identity, args=["a"], stdin=b"Hello", job_id="job-1", nonce="n-1")
+
+
+def test_a_receipt_binds_what_ran(wasm: Wasm, identity: Identity, outcome: Outcome) -> None:
+    module = hashlib.sha256(wasm("hello")).hexdigest()
+    found = receipts.verify(
+        outcome.receipt,
+        key=identity.public_key,
+        job_id="job-1",
+        nonce="n-1",
+        module_sha256=module,
+        stdout=b"olleH",
+    )
+    assert (found.args, found.env, found.status) == (("a",), {}, Exited(0))
+    assert found.stdin == receipts.Content(hashlib.sha256(b"Hello").hexdigest(), 5)
+    assert found.stdout == receipts.Content(hashlib.sha256(b"olleH").hexdigest(), 5)
+    assert found.limits == Limits()
+    assert found.engine.version == "50.0.1"
+    assert found.node == identity.public_key
+    assert found.started <= found.finished
+    assert outcome.exit_code == 0
+
+
+def test_another_key_did_not_sign_it(outcome: Outcome) -> None:
+    with pytest.raises(ReceiptSignatureError, match="not signed by"):
+        receipts.verify(outcome.receipt, key=Identity.ephemeral().public_key)
+
+
+def test_one_changed_byte_of_the_statement_is_noticed(identity: Identity, outcome: Outcome) -> None:
+    envelope = json.loads(outcome.receipt)
+    payload = envelope["payload"]
+    envelope["payload"] = payload[:40] + ("A" if payload[40] != "A" else "B") + payload[41:]
+    with pytest.raises(ReceiptSignatureError):
+        receipts.verify(json.dumps(envelope).encode(), key=identity.public_key)
+
+
+@pytest.mark.parametrize(
+    ("field", "asked"),
+    [
+        ("job id", {"job_id": "job-2"}),
+        ("nonce", {"nonce": "n-2"}),
+        ("module", {"module_sha256": "0" * 64}),
+        ("stdout", {"stdout": b"Hello"}),
+    ],
+)
+def test_a_true_receipt_of_something_else_is_refused(
+    identity: Identity, outcome: Outcome, field: str, asked: dict[str, str]
+) -> None:
+    with pytest.raises(ReceiptBindingError) as raised:
+        receipts.verify(outcome.receipt, key=identity.public_key, **asked)  # type: ignore[arg-type]
+    assert raised.value.field == field
+
+
+def test_a_node_cannot_sign_in_the_name_of_another(identity: Identity, outcome: Outcome) -> None:
+    found = receipts.verify(outcome.receipt, key=identity.public_key)
+    other = Identity.ephemeral()
+    with pytest.raises(ReceiptBindingError, match="node key"):
+        receipts.verify(receipts.issue(found, other), key=other.public_key)
+
+
+def test_a_subject_other_than_the_output_is_refused(identity: Identity, outcome: Outcome) -> None:
+    statement = msgspec.json.decode(
+        dsse.verify(outcome.receipt, keys=[identity.public_key], payload_type=receipts.PAYLOAD_TYPE)
+    )
+    statement["subject"][0]["digest"]["sha256"] = "0" * 64
+    envelope = dsse.sign(receipts.PAYLOAD_TYPE, msgspec.json.encode(statement), [identity])
+    with pytest.raises(ReceiptBindingError, match="subject"):
+        receipts.verify(envelope, key=identity.public_key)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"not json", b'{"_type":"https://in-toto.io/Statement/v0.1"}'])
+def test_a_signed_thing_that_is_no_receipt_is_refused(identity: Identity, body: bytes) -> None:
+    envelope = dsse.sign(receipts.PAYLOAD_TYPE, body, [identity])
+    with pytest.raises(ReceiptFormatError, match="no receipt"):
+        receipts.verify(envelope, key=identity.public_key)
+
+
+def test_a_job_that_met_its_limit_gets_a_receipt_that_says_so(wasm: Wasm, identity: Identity) -> None:
+    outcome = run(wasm("flood"), identity=identity, limits=Limits(output_bytes=7))
+    found = receipts.verify(outcome.receipt, key=identity.public_key, stdout=b"x" * 7)
+    assert found.status == LimitHit("output")
+    assert outcome.exit_code is None
+
+
+def test_the_published_schemas_are_those_of_the_code() -> None:
+    published = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
+    assert published == json.loads(json.dumps(receipts.schemas()))
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({}, None),
+        ({"status": {"kind": "completed"}}, "status"),
+        ({"node": "short"}, "node"),
+        ({"fuel_used": -1}, "fuel_used"),
+        ({"started": "yesterday"}, "started"),
+    ],
+)
+def test_the_schema_accepts_receipts_and_only_those(
+    identity: Identity, outcome: Outcome, change: dict[str, object], where: str | None
+) -> None:
+    body = dsse.verify(outcome.receipt, keys=[identity.public_key], payload_type=receipts.PAYLOAD_TYPE)
+    statement = json.loads(body)
+    statement["predicate"] |= change
+    schema = json.loads((SCHEMAS / "statement-v1.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    paths = [
+        list(error.path)[:2] for error in jsonschema.Draft202012Validator(schema).iter_errors(statement)
+    ]
+    assert paths == ([] if where is None else [["predicate", where]])

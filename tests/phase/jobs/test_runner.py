@@ -1,0 +1,228 @@
+"""Every limit, held against a module that tries: real engine, real worker processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from phase.jobs import location
+from phase.jobs.errors import EngineError, JobRefusedError
+from phase.jobs.limits import MIB, Limits
+from phase.jobs.runner import Job, Worker, execute
+from phase.jobs.status import Exited, Killed, LimitHit, Rejected, Trapped
+
+Wasm = Callable[[str], bytes]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("Hello, World", "dlroW ,olleH"),
+        ("", ""),
+        ("a", "a"),
+        ("žluť €😀", "😀€ ťulž"),
+        ("ab" * 500_000, "ba" * 500_000),
+    ],
+    ids=["hello", "empty", "one", "unicode", "megabyte"],
+)
+def test_hello_reverses_by_code_points(wasm: Wasm, given: str, expected: str) -> None:
+    done = execute(Job(wasm("hello"), stdin=given.encode()))
+    assert (done.status, done.stderr) == (Exited(0), b"")
+    assert done.stdout.decode() == expected
+    assert done.fuel_used is not None
+    assert done.fuel_used > 0
+
+
+@pytest.mark.parametrize("stdin", [b"\x80\x80\x80", b"\xff\x80a\xf0", b"\0\0"])
+def test_hello_loses_no_byte_of_input_that_is_not_utf_8(wasm: Wasm, stdin: bytes) -> None:
+    done = execute(Job(wasm("hello"), stdin=stdin))
+    assert done.status == Exited(0)
+    assert sorted(done.stdout) == sorted(stdin)
+
+
+def test_hello_says_when_it_has_no_memory_for_its_input(wasm: Wasm) -> None:
+    done = execute(Job(wasm("hello"), stdin=b"x" * MIB, limits=Limits(memory_bytes=MIB)))
+    assert done.status == Exited(71)
+
+
+@pytest.mark.parametrize("code", [0, 1, 42, 125])
+def test_exit_codes_are_the_modules_own(wasm: Wasm, code: int) -> None:
+    assert execute(Job(wasm("exit"), stdin=str(code).encode())).status == Exited(code)
+
+
+def test_arguments_and_environment_are_given_and_nothing_else(
+    wasm: Wasm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "of the caller")
+    done = execute(Job(wasm("world"), args=["--flag", "é", ""], env={"A": "1", "B": "=x"}))
+    assert done.stdout == "module\0--flag\0é\0\0".encode()
+    assert done.stderr == b"A=1\0B==x\0"
+
+
+def test_fuel_stops_a_loop_and_is_all_burnt(wasm: Wasm) -> None:
+    done = execute(Job(wasm("spin"), limits=Limits(fuel=1_000_000)))
+    assert done.status == LimitHit("fuel")
+    assert done.fuel_used == 1_000_000
+
+
+def test_the_clock_stops_a_loop_and_the_fuel_is_known(wasm: Wasm) -> None:
+    done = execute(Job(wasm("spin"), limits=Limits(fuel=2**53 - 1, wall_seconds=0.3)))
+    assert done.status == LimitHit("wall")
+    assert done.fuel_used is not None
+
+
+def test_a_call_the_engine_cannot_interrupt_ends_with_the_worker(wasm: Wasm) -> None:
+    begun = time.monotonic()
+    done = execute(Job(wasm("sleep"), limits=Limits(wall_seconds=0.3)))
+    assert done.status == LimitHit("wall")
+    assert done.fuel_used is None
+    assert time.monotonic() - begun < 60  # it asked for an hour
+
+
+def test_memory_is_refused_at_the_limit(wasm: Wasm) -> None:
+    done = execute(Job(wasm("hog"), limits=Limits(memory_bytes=64 * MIB)))
+    assert done.status == Exited(4)
+    assert done.memory_bytes == 64 * MIB
+
+
+def test_a_module_that_starts_beyond_its_memory_never_starts(wasm: Wasm) -> None:
+    done = execute(Job(wasm("huge"), limits=Limits(memory_bytes=64 * MIB)))
+    assert done.status == LimitHit("memory")
+
+
+def test_output_is_cut_at_the_limit_to_the_byte(wasm: Wasm) -> None:
+    done = execute(Job(wasm("flood"), limits=Limits(output_bytes=100_001)))
+    assert done.status == LimitHit("output")
+    assert done.stdout == b"x" * 100_001
+
+
+def test_output_of_exactly_the_limit_is_fine(wasm: Wasm) -> None:
+    done = execute(Job(wasm("hello"), stdin=b"abc", limits=Limits(output_bytes=3)))
+    assert (done.status, done.stdout) == (Exited(0), b"cba")
+
+
+def test_endless_recursion_is_a_trap(wasm: Wasm) -> None:
+    assert execute(Job(wasm("overflow"))).status == Trapped("stack overflow")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [b"", b"not wasm", b"\0asm\x01\0\0\0", b"\0asm\x01\0\0\0\xff"],
+    ids=["empty", "text", "no _start", "garbage"],
+)
+def test_what_is_no_command_is_rejected(module: bytes) -> None:
+    done = execute(Job(module))
+    assert isinstance(done.status, Rejected)
+    assert done.status.reason
+
+
+def test_an_unknown_import_is_named(wasm: Wasm) -> None:
+    status = execute(Job(wasm("beyond"))).status
+    assert isinstance(status, Rejected)
+    assert "host::secret" in status.reason
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (Job(b"x" * 11, limits=Limits(module_bytes=10)), "module is 11 bytes, the limit is 10"),
+        (Job(b"", stdin=b"x" * 11, limits=Limits(stdin_bytes=10)), "stdin is 11 bytes, the limit is 10"),
+        (Job(b"", args=["a"] * 2000), "2001 words"),
+        (Job(b"", args=["a" * 200_000]), "200006 bytes"),
+        (Job(b"", args=["a\0b"]), "NUL"),
+        (Job(b"", env={"A=B": "c"}), "'='"),
+        (Job(b"", args=["\udc80"]), "UTF-8"),
+    ],
+)
+def test_what_is_beyond_the_limits_is_refused_before_it_runs(job: Job, words: str) -> None:
+    with pytest.raises(JobRefusedError, match=words):
+        execute(job)
+
+
+def test_a_worker_killed_from_outside_is_reported_as_that(wasm: Wasm) -> None:
+    reader, writer = os.pipe()
+    with Worker() as worker:
+        pid = worker.pid
+        child = os.fork()
+        if child == 0:
+            os.read(reader, 1)
+            time.sleep(0.3)
+            os.kill(pid, signal.SIGKILL)
+            os._exit(0)
+        os.write(writer, b"x")
+        done = worker.run(Job(wasm("sleep")))
+    os.waitpid(child, 0)
+    os.close(reader)
+    os.close(writer)
+    assert done.status == Killed(signal.SIGKILL)
+
+
+def test_no_process_and_no_descriptor_is_left_behind(wasm: Wasm) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    for name in ("hello", "flood", "overflow"):
+        execute(Job(wasm(name), limits=Limits(output_bytes=10)))
+    with Worker():
+        pass
+    assert set(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_the_worker_inherits_no_descriptor_and_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "of the caller")
+    leaked = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(leaked, True)
+    with Worker() as worker:
+        worker._wait_ready()
+        # Root, because the worker may not be looked at by others of its own user.
+        descriptors = sorted(map(int, os.listdir(f"/proc/{worker.pid}/fd"))) if os.geteuid() == 0 else None
+        with open(f"/proc/{worker.pid}/status") as file:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        if os.geteuid() == 0:
+            with open(f"/proc/{worker.pid}/environ", "rb") as environ:
+                assert b"SECRET" not in environ.read()
+    os.close(leaked)
+    assert status["NoNewPrivs"] == "1"
+    if os.geteuid() == 0:
+        assert descriptors == [0, 1, 2, 3, 4]
+        assert status["Uid"].split() == ["65534"] * 4
+        assert int(status["CapEff"], 16) == 0
+
+
+def test_a_missing_engine_is_named() -> None:
+    with pytest.raises(EngineError, match="no wasmtime for"):
+        location.library(["/nonexistent"])
+
+
+def test_another_version_of_the_engine_is_refused(tmp_path: object) -> None:
+    directory = os.path.join(str(tmp_path), "wasmtime", f"linux-{location.machine()}")
+    os.makedirs(directory)
+    with open(os.path.join(directory, "_libwasmtime.so"), "wb"):
+        pass
+    with pytest.raises(EngineError, match=f"not version {location.VERSION}"):
+        location.library([str(tmp_path)])
+
+
+def test_a_worker_that_cannot_load_its_engine_says_why(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = os.path.join(str(tmp_path), "broken.so")
+    with open(broken, "wb") as file:
+        file.write(b"not a library")
+    monkeypatch.setattr(location, "library", lambda: broken)
+    with pytest.raises(EngineError, match=r"did not load its engine: .*broken\.so"):
+        execute(Job(b""))
+
+
+def test_the_parent_imports_neither_engine_nor_asyncio() -> None:
+    code = (
+        "import sys; from phase.jobs.runner import Job, execute; execute(Job(b'')); import phase.jobs.run;"
+        "bad = {'wasmtime', 'asyncio', 'subprocess', 'click'} & set(sys.modules);"
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
