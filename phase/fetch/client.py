@@ -1,0 +1,79 @@
+"""Small files, from whichever provider answers."""
+
+from collections.abc import Sequence
+from time import monotonic
+
+from phase.fetch.errors import ExhaustedError, NotFoundError, ProviderFailedError
+from phase.fetch.http import Connection, parse_url
+
+#: Seconds one provider may take for one small file before the next is asked.
+ATTEMPT_SECONDS = 20.0
+MAX_PROVIDERS = 16
+
+
+class Client:
+    """Gets small files, bounded in size and time, and stays with a provider that works.
+
+    Args:
+        urls: the providers, in the order to try them.
+        timeout: seconds for everything asked of this client, from now on.
+    """
+
+    def __init__(self, urls: Sequence[str], *, timeout: float) -> None:
+        self._deadline = monotonic() + timeout
+        self._usable = [Connection(parse_url(url)) for url in dict.fromkeys(urls[:MAX_PROVIDERS])]
+        self._failures: list[str] = []
+
+    @property
+    def current(self) -> str:
+        """The provider that is asked first, or nothing when none is left."""
+        return self._usable[0].url.text if self._usable else ""
+
+    def get(self, path: str, max_bytes: int) -> bytes:
+        """Get a file.
+
+        Args:
+            path: starts with a slash.
+            max_bytes: refuse a longer one before reading it.
+
+        Raises:
+            NotFoundError: every provider that answers says that it has no such file.
+            ExhaustedError: no provider answers; names each with its reason.
+        """
+        missing: NotFoundError | None = None
+        for connection in list(self._usable):
+            try:
+                deadline = min(self._deadline, monotonic() + ATTEMPT_SECONDS)
+                body = connection.get(path, deadline=deadline).read(max_bytes)
+            except NotFoundError as error:
+                missing = missing or error
+            except ProviderFailedError as error:
+                connection.close()
+                self._failures.append(str(error))
+                self._usable.remove(connection)
+            else:
+                if self._usable[0] is not connection:
+                    # What follows must fit this file, so it is asked of the same provider first.
+                    self._usable.remove(connection)
+                    self._usable.insert(0, connection)
+                return body
+        if missing is not None:
+            raise missing
+        raise ExhaustedError(
+            f"{path} could not be fetched from any provider: {'; '.join(self._failures) or 'none given'}"
+        )
+
+    def get_metadata(self, name: str, max_bytes: int) -> bytes:
+        """Get a metadata file by its name; otherwise as `get`."""
+        return self.get(f"/metadata/{name}", max_bytes)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in self._usable:
+            connection.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
