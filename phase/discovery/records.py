@@ -1,0 +1,84 @@
+"""What discovery yields, and how a claim from the network is checked before it becomes that.
+
+A record is a hint: nothing in it is believed, it only says where to ask. Checking it bounds what a
+hostile answer can cost, and keeps control characters away from consoles.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from phase.errors import PhaseError
+
+SERVICE = "_phase-image._tcp.local."
+MAX_TXT = 400
+MAX_NAME = 64
+
+
+class DiscoveryError(PhaseError):
+    """No provider could be looked for, or none was found."""
+
+
+class Provider(NamedTuple):
+    """Somebody says that a provider is there."""
+
+    url: str
+    channel: str
+    arch: str
+    #: Version of the release it claims to have; nothing where it did not say.
+    version: int | None
+    source: Literal["cmdline", "mdns", "dht"]
+    id: str
+
+
+def from_txt(
+    txt: Mapping[bytes, bytes | None], address: str, port: int | None, *, channel: str, arch: str
+) -> Provider | None:
+    """Read an mDNS answer.
+
+    Args:
+        txt: the pairs of the TXT record.
+        address: an IP address of the host.
+        port: of the SRV record.
+        channel: what is looked for.
+        arch: what is looked for.
+
+    Returns:
+        The provider, or nothing where the answer is not for us or makes no sense.
+    """
+    if len(txt) > 16 or sum(len(key) + len(value or b"") + 2 for key, value in txt.items()) > MAX_TXT:
+        return None
+    values = {key: value or b"" for key, value in txt.items()}
+    if values.get(b"txtvers") != b"1":
+        return None
+    if values.get(b"channel") != channel.encode() or values.get(b"arch") != arch.encode():
+        return None
+    identity = _name(values.get(b"id", b""))
+    version = values.get(b"version", b"")
+    if identity is None or not port or not 0 < port < 65_536:
+        return None
+    if version and not (version.isdigit() and len(version) <= 15):
+        return None
+    url = _url(address, port)
+    if url is None:
+        return None
+    return Provider(url, channel, arch, int(version) if version else None, "mdns", identity)
+
+
+def _name(value: bytes) -> str | None:
+    try:
+        text = value.decode("ascii")
+    except UnicodeDecodeError:
+        return None
+    good = 0 < len(text) <= MAX_NAME and all(c.isalnum() or c in "-_." for c in text)
+    return text if good else None
+
+
+def _url(address: str, port: int) -> str | None:
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    if ip.version != 4 or ip.is_multicast or ip.is_unspecified or address == "255.255.255.255":
+        return None
+    return f"http://{ip}:{port}"
