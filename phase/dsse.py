@@ -1,0 +1,173 @@
+"""DSSE 1.0.2 envelopes over Ed25519: signatures over exact bytes, never over re-serialised JSON.
+
+Source: the DSSE protocol and envelope specification, version 1.0.2.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import msgspec
+from nacl.bindings import crypto_sign_open
+from nacl.exceptions import BadSignatureError
+
+from phase.errors import PhaseError
+
+#: Bytes of an envelope that will be looked at.
+MAX_ENVELOPE = 4 << 20
+#: Signatures of an envelope that will be looked at; one more and it is refused whole.
+MAX_SIGNATURES = 16
+MAX_KEYS = 64
+
+
+class DsseError(PhaseError):
+    """Root of what can be wrong with an envelope."""
+
+
+class DsseFormatError(DsseError):
+    """The bytes are no envelope, or not of the expected type."""
+
+
+class DsseSignatureError(DsseError):
+    """Too few of the accepted keys have signed."""
+
+
+class SigningIdentity(Protocol):
+    """What signs: a node's identity, or anything that looks like one."""
+
+    @property
+    def public_key(self) -> str:
+        """The Ed25519 public key, 64 hex digits."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign a message; returns 64 bytes."""
+
+
+class _Signature(msgspec.Struct, frozen=True):
+    sig: str
+    keyid: str = ""
+
+
+class _Envelope(msgspec.Struct, frozen=True, rename="camel"):
+    payload: str
+    payload_type: str
+    signatures: tuple[_Signature, ...]
+
+
+def pae(payload_type: str, body: bytes) -> bytes:
+    """The bytes that are signed (DSSE, "pre-authentication encoding")."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(body), body)
+
+
+def sign(payload_type: str, body: bytes, identities: Iterable[SigningIdentity]) -> bytes:
+    """Put a body into an envelope.
+
+    Args:
+        payload_type: what the body is: a media type of its own for each use.
+        body: the exact bytes to sign.
+        identities: who signs; at least one.
+
+    Returns:
+        The envelope, JSON.
+
+    Raises:
+        DsseError: nobody signs, or the envelope would be larger than verifiers read.
+    """
+    message = pae(payload_type, body)
+    signatures = tuple(
+        _Signature(sig=base64.b64encode(each.sign(message)).decode(), keyid=each.public_key)
+        for each in identities
+    )
+    if not 0 < len(signatures) <= MAX_SIGNATURES:
+        raise DsseError(f"an envelope takes 1 to {MAX_SIGNATURES} signatures, not {len(signatures)}")
+    envelope = msgspec.json.encode(_Envelope(base64.b64encode(body).decode(), payload_type, signatures))
+    if len(envelope) > MAX_ENVELOPE:
+        raise DsseError(f"the envelope has {len(envelope)} bytes; the limit is {MAX_ENVELOPE}")
+    return envelope
+
+
+def verify(
+    envelope: bytes,
+    *,
+    keys: Mapping[str, object] | Iterable[str],
+    threshold: int = 1,
+    payload_type: str,
+) -> bytes:
+    """Check an envelope and take out its body.
+
+    Args:
+        envelope: JSON, from anywhere.
+        keys: the public keys accepted, 64 hex digits each; of a mapping, its keys.
+        threshold: how many different keys must have signed.
+        payload_type: the one type accepted.
+
+    Returns:
+        The signed bytes. Parse these, nothing else of the envelope.
+
+    Raises:
+        DsseFormatError: no envelope, too large, or of another type.
+        DsseSignatureError: fewer than `threshold` of the keys have signed.
+    """
+    accepted = {_public_key(key) for key in keys}
+    if len(accepted) > MAX_KEYS:
+        raise DsseError(f"{len(accepted)} keys are too many to try; the limit is {MAX_KEYS}")
+    if threshold < 1:
+        raise DsseError(f"a threshold of {threshold} would accept anything")
+    if len(envelope) > MAX_ENVELOPE:
+        raise DsseFormatError(f"envelope has {len(envelope)} bytes; the limit is {MAX_ENVELOPE}")
+    try:
+        opened = msgspec.json.decode(envelope, type=_Envelope)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise DsseFormatError(f"not a DSSE envelope: {error}") from error
+    if opened.payload_type != payload_type:
+        raise DsseFormatError(
+            f"envelope holds {opened.payload_type[:100]!r}, expected {payload_type!r}"
+        )
+    if len(opened.signatures) > MAX_SIGNATURES:
+        raise DsseFormatError(
+            f"envelope has {len(opened.signatures)} signatures; the limit is {MAX_SIGNATURES}"
+        )
+    body = _decode(opened.payload)
+    message = pae(opened.payload_type, body)
+    # The keyid is unauthenticated, so it decides nothing: every key is tried, each counts once.
+    signed = {
+        key for key in accepted if any(_is_signed(key, each.sig, message) for each in opened.signatures)
+    }
+    if len(signed) < threshold:
+        raise DsseSignatureError(
+            f"{len(signed)} of {len(accepted)} accepted keys have signed, {threshold} must",
+            hint="Check which public keys were pinned.",
+        )
+    return body
+
+
+def _is_signed(key: bytes, signature: str, message: bytes) -> bool:
+    try:
+        raw = _decode(signature)
+        if len(raw) != 64:
+            return False
+        crypto_sign_open(raw + message, key)
+    except (DsseFormatError, BadSignatureError):
+        return False
+    return True
+
+
+def _public_key(text: str) -> bytes:
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
+    if len(raw) != 32 or len(text) != 64:
+        raise DsseError(f"{text[:80]!r} is no Ed25519 public key", hint="It has 64 hex digits.")
+    return raw
+
+
+def _decode(text: str) -> bytes:
+    """Read base64 of either alphabet, padded or not: the specification asks for both."""
+    plain = text.replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise DsseFormatError(f"not base64: {error}") from error

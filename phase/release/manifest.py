@@ -1,0 +1,188 @@
+"""The manifest: what a channel and architecture should run, as read from its signed TUF role.
+
+Pure, and cheap to import: the seed and every server read manifests with it.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from phase.arch import ARCHES
+from phase.release.errors import ManifestError
+
+if TYPE_CHECKING:
+    from tuf.api.metadata import TargetFile, Targets
+
+#: Field of the role's signed part that holds what TUF has no words for.
+FIELD = "x-phase"
+CHUNK_SIZE = 1 << 20
+MAX_ARTIFACTS = 64
+MAX_CHUNKS = 65_536
+#: The longest line both architectures' kernels take, less room for what is carried over.
+MAX_CMDLINE = 1536
+_CHUNK_SIZES = (1 << 16, 1 << 24)
+_CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,63}")
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+class Artifact(NamedTuple):
+    """One file of a release.
+
+    Attributes:
+        name: `kernel`, `initramfs`, `rootfs`, `dtb-...`.
+        length: bytes.
+        sha256: of the whole, 64 hex digits.
+        chunk_size: bytes of each chunk but the last.
+        chunks: SHA-256 of each chunk in order, 64 hex digits.
+        path: TUF target path, `{channel}/{arch}/{name}`.
+    """
+
+    name: str
+    length: int
+    sha256: str
+    chunk_size: int
+    chunks: tuple[str, ...]
+    path: str
+
+
+class Manifest(NamedTuple):
+    """One signed release of a channel and architecture.
+
+    Attributes:
+        channel: for example `stable`.
+        arch: `x86_64` or `arm64`.
+        version: of the TUF role; only ever rises.
+        release: the version people speak of.
+        expires: UTC.
+        cmdline: the signed kernel command line.
+        artifacts: by name.
+    """
+
+    channel: str
+    arch: str
+    version: int
+    release: str
+    expires: datetime
+    cmdline: str
+    artifacts: Mapping[str, Artifact]
+
+    @classmethod
+    def from_role(cls, role: str, signed: "Targets") -> "Manifest":
+        """Read a verified role.
+
+        Args:
+            role: its name, `{channel}-{arch}`.
+            signed: the signed part of its metadata.
+
+        Raises:
+            ManifestError: it is no release of this channel and architecture, or an absurd one.
+        """
+        channel, arch = split_role(role)
+        facts = signed.unrecognized_fields.get(FIELD)
+        if not isinstance(facts, dict):
+            raise ManifestError(f"{role}: the signed field {FIELD!r} is missing")
+        for field, expected in (("channel", channel), ("arch", arch)):
+            if facts.get(field) != expected:
+                raise ManifestError(
+                    f"{role}: signed for {field} {_shown(facts.get(field))}, expected {expected!r}"
+                )
+        if len(signed.targets) > MAX_ARTIFACTS:
+            raise ManifestError(f"{role}: {len(signed.targets)} artifacts; the limit is {MAX_ARTIFACTS}")
+        artifacts = {}
+        for path, target in signed.targets.items():
+            artifact = _artifact(role, f"{channel}/{arch}/", path, target)
+            artifacts[artifact.name] = artifact
+        if "kernel" not in artifacts:
+            raise ManifestError(f"{role}: a release without a kernel boots nothing")
+        return cls(
+            channel,
+            arch,
+            signed.version,
+            check_release(facts.get("release")),
+            signed.expires,
+            check_cmdline(facts.get("cmdline", "")),
+            artifacts,
+        )
+
+
+def role_name(channel: str, arch: str) -> str:
+    """The TUF role of a channel and architecture.
+
+    Raises:
+        ManifestError: one of them is no such name.
+    """
+    if not _CHANNEL.fullmatch(channel):
+        raise ManifestError(
+            f"{channel[:80]!r} is no channel name", hint="Letters, digits, - and _; 64 at most."
+        )
+    if arch not in ARCHES:
+        raise ManifestError(f"{arch[:80]!r} is no architecture", hint=f"Use one of {', '.join(ARCHES)}.")
+    return f"{channel}-{arch}"
+
+
+def split_role(role: str) -> tuple[str, str]:
+    """Channel and architecture of a role name.
+
+    Raises:
+        ManifestError: no role of a channel and architecture has this name.
+    """
+    channel, _, arch = role.rpartition("-")
+    role_name(channel, arch)
+    return channel, arch
+
+
+def check_name(name: str) -> str:
+    """An artifact's name, or ManifestError."""
+    if not _NAME.fullmatch(name):
+        raise ManifestError(f"{name[:80]!r} is no artifact name", hint="Lower case letters, digits, . _ -")
+    return name
+
+
+def check_release(release: object) -> str:
+    """A release's human version, or ManifestError."""
+    if not isinstance(release, str) or not _RELEASE.fullmatch(release):
+        raise ManifestError(f"{_shown(release)} is no release version", hint="For example 1.2.3.")
+    return release
+
+
+def check_cmdline(cmdline: object) -> str:
+    """A kernel command line that can be signed and passed on, or ManifestError."""
+    if not isinstance(cmdline, str) or not cmdline.isascii() or not cmdline.isprintable():
+        raise ManifestError(
+            f"{_shown(cmdline)} is no kernel command line", hint="One line of printable ASCII."
+        )
+    if len(cmdline) > MAX_CMDLINE:
+        raise ManifestError(f"kernel command line has {len(cmdline)} bytes; the limit is {MAX_CMDLINE}")
+    return cmdline
+
+
+def _artifact(role: str, prefix: str, path: str, target: "TargetFile") -> Artifact:
+    name = path.removeprefix(prefix)
+    if name == path or not _NAME.fullmatch(name):
+        raise ManifestError(f"{role}: target {path[:120]!r} is no artifact below {prefix!r}")
+    custom = target.custom
+    facts = custom.get("phase") if isinstance(custom, dict) else None
+    if not isinstance(facts, dict):
+        raise ManifestError(f"{role}: {name} has no chunk list")
+    size, chunks = facts.get("chunk_size"), facts.get("chunks")
+    if type(size) is not int or not _CHUNK_SIZES[0] <= size <= _CHUNK_SIZES[1] or size & (size - 1):
+        raise ManifestError(f"{role}: {name} has chunks of {_shown(size)} bytes")
+    if type(target.length) is not int or not 0 < target.length <= size * MAX_CHUNKS:
+        raise ManifestError(f"{role}: {name} has an absurd length, {_shown(target.length)}")
+    expected = -(-target.length // size)
+    if not isinstance(chunks, list) or len(chunks) != expected:
+        found = len(chunks) if isinstance(chunks, list) else _shown(chunks)
+        raise ManifestError(f"{role}: {name} needs {expected} chunk hashes, found {found}")
+    whole = target.hashes.get("sha256")
+    for digest in (whole, *chunks):
+        if not isinstance(digest, str) or not _HEX.fullmatch(digest):
+            raise ManifestError(f"{role}: {name} has a malformed SHA-256, {_shown(digest)}")
+    return Artifact(name, target.length, str(whole), size, tuple(chunks), path)
+
+
+def _shown(value: object) -> str:
+    """A hostile value, short enough for an error."""
+    return repr(value)[:80] if isinstance(value, str | int | float | None) else type(value).__name__

@@ -1,0 +1,28 @@
+"""What time it is, on machines that may not know."""
+
+import time
+from datetime import UTC, datetime
+
+#: The last day every format here can hold.
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def trusted_now(
+    build_time: float = 0, last_seen: datetime | float | None = None, *, system: float | None = None
+) -> datetime:
+    """The latest time known to have been reached.
+
+    A machine without a battery starts in 1970, and would call expired metadata fresh. It is never
+    earlier than when its image was built, nor than the last time it trusted.
+
+    Args:
+        build_time: when the image was built, Unix seconds.
+        last_seen: the time of the last refresh, if one is remembered.
+        system: the system clock, Unix seconds; read when left out.
+
+    Returns:
+        UTC, whole seconds.
+    """
+    seen = last_seen.timestamp() if isinstance(last_seen, datetime) else last_seen or 0.0
+    latest = max(time.time() if system is None else system, build_time, seen)
+    return datetime.fromtimestamp(min(latest, _LATEST.timestamp()), UTC).replace(microsecond=0)

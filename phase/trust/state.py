@@ -1,0 +1,297 @@
+"""What is trusted so far: the TUF client workflow as a state machine that does no I/O.
+
+Source: The Update Framework specification 1.0.34, section 5 (the numbers below are its own).
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+from typing import NamedTuple
+
+from tuf.api.metadata import DelegatedRole, Key, MetaFile, Role, Root, Signed, Snapshot, Targets, Timestamp
+
+from phase.trust import wire
+from phase.trust.errors import (
+    ExpiredError,
+    FormatError,
+    PinError,
+    RollbackError,
+    SignatureError,
+    SizeError,
+    TrustError,
+    WrongTargetError,
+)
+from phase.trust.floor import Floor
+from phase.trust.keys import NaclKey
+
+
+class Policy(NamedTuple):
+    """How much is read, in bytes, and how many new roots in a row."""
+
+    max_root: int = 512_000
+    max_timestamp: int = 16_384
+    max_snapshot: int = 2_000_000
+    max_targets: int = 5_000_000
+    max_rotations: int = 256
+
+
+class TrustedState:
+    """Metadata verified so far; each update is checked against everything before it.
+
+    Call in the workflow's order: `update_root` for each new root, then `update_timestamp`,
+    `update_snapshot`, `update_targets`, `update_delegated`.
+
+    Args:
+        root: the trusted root's bytes, from the image.
+        now: the time of the whole refresh, UTC; fixed once (5.1).
+        floor: what earlier refreshes have seen.
+        policy: limits.
+
+    Raises:
+        TrustError: the root itself cannot be used.
+    """
+
+    def __init__(
+        self, root: bytes, *, now: datetime, floor: Floor | None = None, policy: Policy | None = None
+    ) -> None:
+        self.now = now
+        self.floor = floor or Floor()
+        self.policy = policy or Policy()
+        self.root, opened = wire.read(root, Root, name="trusted root", max_bytes=self.policy.max_root)
+        _check_signatures(opened, self.root.roles["root"], self.root.keys, "trusted root")
+        _check_root(self.root)
+        self._timestamp: Timestamp | None = None
+        self._snapshot: Snapshot | None = None
+        self._targets: Targets | None = None
+
+    def update_root(self, data: bytes) -> Root:
+        """Follow the chain of roots by one (5.3.3 to 5.3.8)."""
+        if self._timestamp is not None:
+            raise RuntimeError("roots come before the timestamp")
+        expected = self.root.version + 1
+        name = f"{expected}.root.json"
+        root, opened = wire.read(data, Root, name=name, max_bytes=self.policy.max_root)
+        _check_signatures(opened, self.root.roles["root"], self.root.keys, f"{name} (by the root before it)")
+        _check_signatures(opened, root.roles["root"], root.keys, f"{name} (by its own keys)")
+        if root.version != expected:
+            kind = RollbackError if root.version < expected else PinError
+            raise kind(f"{name} says version {root.version}, expected {expected}")
+        _check_root(root)
+        # Not its expiry: an old root only leads to the next one (5.3.10 looks at the last).
+        self.root = root
+        return root
+
+    def update_timestamp(self, data: bytes) -> Timestamp:
+        """Close the chain of roots, then take the timestamp (5.3.10, 5.3.11, 5.4)."""
+        if self._snapshot is not None:
+            raise RuntimeError("the timestamp comes before the snapshot")
+        if self.root.version < self.floor.root:
+            raise RollbackError(
+                f"the newest root offered is version {self.root.version}; "
+                f"version {self.floor.root} was trusted before",
+                hint="Ask another provider.",
+            )
+        self._check_expiry(self.root, f"root version {self.root.version}")
+        self.floor = recovered(self.floor, self.root)
+        timestamp, opened = wire.read(
+            data, Timestamp, name="timestamp.json", max_bytes=self.policy.max_timestamp
+        )
+        _check_signatures(opened, self.root.roles["timestamp"], self.root.keys, "timestamp.json")
+        _check_version("timestamp.json", timestamp.version, self.floor.timestamp)
+        # Also pinned by the timestamp trusted before (5.4.3.2).
+        _check_version("the snapshot in timestamp.json", timestamp.snapshot_meta.version, self.floor.snapshot)
+        self._check_expiry(timestamp, "timestamp.json")
+        self._timestamp = timestamp
+        return timestamp
+
+    def update_snapshot(self, data: bytes) -> Snapshot:
+        """Take the snapshot the timestamp vouches for (5.5)."""
+        if self._targets is not None:
+            raise RuntimeError("the snapshot comes before the targets")
+        pin = self.snapshot_pin
+        name = f"{pin.version}.snapshot.json"
+        _check_pin(data, pin, name)
+        snapshot, opened = wire.read(data, Snapshot, name=name, max_bytes=self.policy.max_snapshot)
+        _check_signatures(opened, self.root.roles["snapshot"], self.root.keys, name)
+        _check_pinned_version(name, snapshot.version, pin)
+        for file, version in self.floor.meta.items():
+            found = snapshot.meta.get(file)
+            if found is None:
+                raise RollbackError(f"{name} no longer names {file}, trusted before as version {version}")
+            _check_version(f"{file} in {name}", found.version, version)
+        self._check_expiry(snapshot, name)
+        self._snapshot = snapshot
+        return snapshot
+
+    def update_targets(self, data: bytes) -> Targets:
+        """Take the top-level targets (5.6)."""
+        pin = self.meta_pin("targets")
+        name = f"{pin.version}.targets.json"
+        targets = self._read_targets(data, pin, name, self.root.roles["targets"], self.root.keys)
+        self._targets = targets
+        return targets
+
+    def update_delegated(self, role: str, data: bytes) -> Targets:
+        """Take a role that the top-level targets delegate to (5.6.7).
+
+        Args:
+            role: its name.
+            data: its metadata, new or cached: both are verified against the targets of now.
+        """
+        delegation = self.delegation(role)
+        pin = self.meta_pin(role)
+        keys = self._targets.delegations.keys if self._targets and self._targets.delegations else {}
+        return self._read_targets(data, pin, f"{pin.version}.{role}.json", delegation, keys)
+
+    def delegation(self, role: str) -> DelegatedRole:
+        """The delegation of a role.
+
+        Raises:
+            WrongTargetError: there is none.
+        """
+        if self._targets is None:
+            raise RuntimeError("the targets come before what they delegate to")
+        delegations = self._targets.delegations
+        found = (delegations.roles or {}).get(role) if delegations else None
+        if found is None:
+            offered = sorted((delegations.roles or {}) if delegations else ())
+            raise WrongTargetError(
+                f"this repository has no release of {role}; it has {', '.join(offered)[:300] or 'none'}",
+                hint="Check phase.channel= and the architecture.",
+            )
+        return found
+
+    def check_path(self, role: str, path: str) -> None:
+        """Make sure that a target path is this role's to describe, and no other's first (5.6.7.2).
+
+        Raises:
+            WrongTargetError: it is not.
+        """
+        self.delegation(role)
+        targets = self._targets
+        assert targets is not None and targets.delegations is not None  # noqa: S101  # delegation() looked
+        first = next(targets.delegations.get_roles_for_target(path), ("nobody", False))[0]
+        if path in targets.targets:
+            first = "targets"
+        if first != role:
+            raise WrongTargetError(f"{path} is delegated to {first[:80]}, not to {role}")
+
+    @property
+    def snapshot_pin(self) -> MetaFile:
+        """Version, and perhaps length and hashes, the timestamp gives the snapshot."""
+        if self._timestamp is None:
+            raise RuntimeError("the timestamp comes before the snapshot")
+        return self._timestamp.snapshot_meta
+
+    def meta_pin(self, role: str) -> MetaFile:
+        """Version, and perhaps length and hashes, the snapshot gives a role.
+
+        Raises:
+            FormatError: the snapshot does not name it.
+        """
+        if self._snapshot is None:
+            raise RuntimeError("the snapshot comes before the targets")
+        try:
+            return self._snapshot.meta[f"{role}.json"]
+        except KeyError:
+            raise FormatError(f"the snapshot does not name {role}.json") from None
+
+    def new_floor(self) -> Floor:
+        """The floor to remember, once the snapshot is trusted."""
+        if self._timestamp is None or self._snapshot is None:
+            raise RuntimeError("there is no floor before the snapshot")
+        return Floor(
+            root=self.root.version,
+            timestamp=self._timestamp.version,
+            snapshot=self._snapshot.version,
+            meta={file: found.version for file, found in self._snapshot.meta.items()},
+            keys={name: sorted(role_keys(self.root, name)) for name in ("timestamp", "snapshot")},
+            time=max(int(self.now.timestamp()), self.floor.time),
+        )
+
+    def _read_targets(
+        self, data: bytes, pin: MetaFile, name: str, role: Role, keys: Mapping[str, Key]
+    ) -> Targets:
+        _check_pin(data, pin, name)
+        targets, opened = wire.read(data, Targets, name=name, max_bytes=self.policy.max_targets)
+        _check_signatures(opened, role, keys, name)
+        _check_pinned_version(name, targets.version, pin)
+        self._check_expiry(targets, name)
+        return targets
+
+    def _check_expiry(self, signed: Signed, name: str) -> None:
+        if signed.is_expired(self.now):
+            raise ExpiredError(
+                f"{name} expired at {signed.expires:%Y-%m-%d %H:%M:%S} UTC; it is {self.now:%Y-%m-%d %H:%M:%S}",
+                hint="The publisher must sign anew; or check this machine's clock.",
+            )
+
+
+def recovered(floor: Floor, root: Root) -> Floor:
+    """The floor, without what keys have vouched for that are no longer the role's (5.3.11)."""
+    if not floor.keys:
+        return floor
+    for name in ("timestamp", "snapshot"):
+        if set(floor.keys.get(name, ())) != role_keys(root, name):
+            return Floor(root=floor.root, time=floor.time)
+    return floor
+
+
+def role_keys(root: Root, name: str) -> set[str]:
+    """The public keys of a top-level role, hex; each once, whatever it is called."""
+    keys = (root.keys.get(keyid) for keyid in root.roles[name].keyids)
+    return {key.raw.hex() for key in keys if isinstance(key, NaclKey)}
+
+
+def _check_root(root: Root) -> None:
+    if not root.consistent_snapshot:
+        raise FormatError(
+            f"root version {root.version} has no consistent snapshots", hint="Publish with them."
+        )
+
+
+def _check_signatures(opened: wire.Opened, role: Role, keys: Mapping[str, Key], name: str) -> None:
+    signed: set[bytes] = set()
+    known: set[bytes] = set()
+    for keyid in role.keyids:
+        key = keys.get(keyid)
+        if not isinstance(key, NaclKey):
+            continue
+        # By the key itself: one key under two ids must not count twice.
+        known.add(key.raw)
+        if key.raw in signed or keyid not in opened.signatures:
+            continue
+        if key.has_signed(opened.signatures[keyid], opened.payload):
+            signed.add(key.raw)
+    if len(signed) < role.threshold:
+        raise SignatureError(
+            f"{name} is signed by {len(signed)} of the role's {len(known)} keys, {role.threshold} must sign",
+            hint="It comes from another publisher, or was changed on its way.",
+        )
+
+
+def _check_version(name: str, found: int, floor: int) -> None:
+    if found < floor:
+        raise RollbackError(
+            f"{name} has version {found}; version {floor} was trusted before",
+            hint="The provider offers an old release: ask another.",
+        )
+
+
+def _check_pinned_version(name: str, found: int, pin: MetaFile) -> None:
+    if found != pin.version:
+        raise PinError(f"{name} says version {found}, expected {pin.version}")
+
+
+def _check_pin(data: bytes, pin: MetaFile, name: str) -> None:
+    if pin.length is not None and len(data) != pin.length:
+        raise SizeError(f"{name} has {len(data)} bytes, signed for {pin.length}")
+    if not pin.hashes:
+        return
+    expected = pin.hashes.get("sha256")
+    if expected is None:
+        # Others may be there; one that cannot be checked is none that holds.
+        raise TrustError(f"{name} is pinned by {', '.join(pin.hashes)[:100]}, and not by sha256")
+    found = sha256(data).hexdigest()
+    if found != expected:
+        raise PinError(f"{name} has SHA-256 {found}, expected {expected[:64]}")
