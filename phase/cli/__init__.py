@@ -1,1 +1,71 @@
-"""The phase command."""
+"""The `phase` command. A subcommand's module is imported only when it is used.
+
+Each module named below holds a click command called `command`.
+"""
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from phase.errors import PhaseError
+
+#: Name -> module, and its line in `phase --help`, which must not import them all.
+COMMANDS = {
+    "discover": ("phase.cli.discover", "Look for providers on this network."),
+    "fetch": ("phase.cli.fetch", "Fetch a release and verify it."),
+    "init": ("phase.cli.init", "Give this machine an identity."),
+    "node": ("phase.cli.node", "Run this machine's node."),
+    "provider": ("phase.cli.provider", "Ask providers how they are."),
+    "receipt": ("phase.cli.receipt", "Verify receipts."),
+    "run": ("phase.cli.run", "Run a WebAssembly module here and now."),
+    "serve": ("phase.cli.serve", "Serve releases to machines that boot."),
+    "verify": ("phase.cli.verify", "Verify a fetched release again."),
+    "version": ("phase.cli.version", "Say which version this is."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name only."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, for the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the one that is used."""
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup)
+def cli() -> None:
+    """Boot machines from whoever nearby has the bits, and put them to work."""
+
+
+def main() -> NoReturn:
+    """Run the command line: exit code 0 done, 1 refused or failed, 2 usage."""
+    try:
+        cli(prog_name="phase", standalone_mode=True)
+    except PhaseError as error:
+        click.echo(f"phase: {printable(str(error))}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read us has left; without this the interpreter complains again on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def printable(text: str) -> str:
+    """One line that cannot steer a terminal: much of it came from the network."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -64,8 +64,18 @@ class Client:
         )
 
     def get_metadata(self, name: str, max_bytes: int) -> bytes:
-        """Get a metadata file by its name; otherwise as `get`."""
-        return self.get(f"/metadata/{name}", max_bytes)
+        """Get a metadata file by its name, as `phase.trust.refresh` wants it; otherwise as `get`.
+
+        Raises:
+            phase.trust.NotFoundError: no provider that answers has it.
+        """
+        try:
+            return self.get(f"/metadata/{name}", max_bytes)
+        except NotFoundError as error:
+            # Here, since whoever refreshes has trust imported; whoever only fetches need not.
+            from phase.trust import errors
+
+            raise errors.NotFoundError(error.what) from error
 
     def close(self) -> None:
         """Close every connection."""

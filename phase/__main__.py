@@ -1,0 +1,5 @@
+"""`python -m phase`."""
+
+from phase.cli import main
+
+main()

@@ -1,0 +1,33 @@
+"""What `fetch` and `verify` share: a fetched release on disk, in a repository's layout."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from phase.errors import PhaseError
+
+MAX_ROOT = 512_000
+#: File in a fetched directory that remembers the versions seen.
+FLOOR = "floor.json"
+
+
+def read_root(path: Path) -> bytes:
+    """The trusted root.
+
+    Raises:
+        PhaseError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as handle:
+            return handle.read(MAX_ROOT + 1)
+    except OSError as error:
+        raise PhaseError(f"the trusted root {path} cannot be read: {error.strerror}") from error
+
+
+def blob_path(directory: Path, sha256: str) -> Path:
+    """Where a verified blob lies."""
+    return directory / "blobs" / "sha256" / sha256
+
+
+def now() -> datetime:
+    """The time expiry is judged by."""
+    return datetime.now(UTC)

@@ -1,0 +1,95 @@
+"""`phase fetch`: a verified release, on disk."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import click
+
+from phase import arch as arches
+from phase import files
+from phase.cli import _release
+from phase.discovery import DiscoveryError, discover
+from phase.fetch import Client, FetchReport, fetch_artifact
+from phase.release.manifest import Artifact
+
+
+@click.command("fetch")
+@click.option("--root", type=click.Path(path_type=Path), required=True, help="Trusted root metadata.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Directory to fill.")
+@click.option("--provider", "urls", multiple=True, help="A provider's URL; repeat for more.")
+@click.option("--channel", default="stable", show_default=True)
+@click.option("--arch", default="auto", show_default=True, help="Architecture; auto is this machine's.")
+@click.option("--timeout", type=click.FloatRange(1, 86_400), default=600.0, help="Seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def command(
+    root: Path, output: Path, urls: tuple[str, ...], channel: str, arch: str, timeout: float, as_json: bool
+) -> None:
+    """Fetch a release from all providers at once, verify it and keep it.
+
+    The directory then is a repository: `phase serve --artifacts` serves it on. Run again, it
+    resumes, and never goes back to an older release.
+    """
+    from phase.trust import floor, refresh
+
+    wanted = arches.canonical(arch)
+    deadline = time.monotonic() + timeout
+    if not urls:
+        urls = tuple(p.url for p in discover(channel, wanted, timeout=min(timeout, 5.0), gather=0.5))
+    if not urls:
+        raise DiscoveryError(
+            f"no provider of {channel}/{wanted} was found", hint="Name one with --provider."
+        )
+    with Client(urls, timeout=timeout) as client:
+        found = refresh(
+            _release.read_root(root),
+            client.get_metadata,
+            channel=channel,
+            arch=wanted,
+            now=_release.now(),
+            floor=floor.load(output / _release.FLOOR),
+        )
+    # Before anything else: a release once seen is the least there may ever be again.
+    floor.save(output / _release.FLOOR, found.floor)
+    reports = [
+        _fetch(artifact, urls, output, deadline) for _, artifact in sorted(found.manifest.artifacts.items())
+    ]
+    (output / "metadata").mkdir(exist_ok=True)
+    # The timestamp last: whoever serves this directory meanwhile sees the old release or the new one.
+    for name in sorted(found.metadata, key=lambda name: name == "timestamp.json"):
+        files.write(output / "metadata" / name, found.metadata[name])
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "channel": channel,
+                    "arch": wanted,
+                    "version": found.manifest.version,
+                    "release": found.manifest.release,
+                    "artifacts": [report._asdict() for report in reports],
+                }
+            )
+        )
+        return
+    for report in reports:
+        click.echo(f"{report.name}: {report.length} bytes, {report.kept} of them kept, verified")
+        for reason in report.dropped.values():
+            click.echo(f"  given up: {reason}", err=True)
+    name = f"{channel}/{wanted} {found.manifest.release} (version {found.manifest.version})"
+    click.echo(f"{name} is in {output}")
+
+
+def _fetch(artifact: Artifact, urls: tuple[str, ...], output: Path, deadline: float) -> FetchReport:
+    final = _release.blob_path(output, artifact.sha256)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # What is there is checked like what comes from the network, and fetched where it is wrong.
+    part = final if final.exists() else final.with_name(f".{artifact.sha256}.part")
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        report = fetch_artifact(artifact, urls, descriptor, deadline=deadline, resume=True)
+        os.ftruncate(descriptor, artifact.length)
+    finally:
+        os.close(descriptor)
+    part.replace(final)
+    return report

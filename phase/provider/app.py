@@ -1,0 +1,228 @@
+"""The provider's HTTP application over a repository directory."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from phase.arch import canonical
+from phase.errors import PhaseError
+from phase.provider import guard, page
+from phase.provider.blobs import send_blob, send_document
+from phase.provider.catalog import Release
+from phase.provider.metrics import Metrics
+from phase.provider.problems import problem
+from phase.provider.status import Advertisement, status
+from phase.provider.store import Store
+
+_log = logging.getLogger(__name__)
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
+STORE: web.AppKey[Store] = web.AppKey("store", Store)
+ADVERTISEMENT: web.AppKey[Advertisement] = web.AppKey("advertisement", Advertisement)
+
+
+def make_app(repository: Path, *, channel: str = "stable", arch: str | None = None) -> web.Application:
+    """Build the application.
+
+    Args:
+        repository: directory with `metadata/` and `blobs/sha256/`; only ever read.
+        channel: what `/manifest.json` means.
+        arch: what `/manifest.json` means; the only architecture of the channel when left out.
+
+    Raises:
+        RepositoryError: the directory is no repository.
+    """
+    store, metrics = Store(repository), Metrics()
+    routes = _Routes(store, metrics, channel, arch)
+    app = web.Application(middlewares=[_answer], client_max_size=1 << 10)
+    app[METRICS], app[STORE], app[ADVERTISEMENT] = metrics, store, routes.advertisement
+    app.router.add_get("/", routes.root)
+    app.router.add_get("/health", routes.health)
+    app.router.add_get("/status", routes.status)
+    app.router.add_get("/metrics", routes.metrics)
+    app.router.add_get("/manifest.json", routes.default_manifest)
+    app.router.add_get("/metadata/{file}", routes.metadata)
+    app.router.add_get("/targets/{path:.+}", routes.target)
+    app.router.add_get("/blobs/sha256/{hex}", routes.blob)
+    app.router.add_get("/{channel}/{arch}/manifest.json", routes.manifest)
+    app.router.add_get("/{channel}/{arch}/boot.ipxe", routes.ipxe)
+    app.router.add_get("/{channel}/{arch}/{artifact}", routes.artifact)
+    return app
+
+
+class _Routes:
+    def __init__(self, store: Store, metrics: Metrics, channel: str, arch: str | None) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._channel = channel
+        self._arch = arch
+        self.advertisement = Advertisement()
+
+    async def root(self, request: web.Request) -> web.StreamResponse:
+        found = status(self._store, self._metrics, self.advertisement, now=time.time())
+        if "text/html" in request.headers.get("Accept", ""):
+            return web.Response(
+                text=page.render(found),
+                content_type="text/html",
+                headers={
+                    "Vary": "Accept",
+                    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+                    "X-Content-Type-Options": "nosniff",
+                },
+            )
+        answer = _json(found)
+        answer.headers["Vary"] = "Accept"
+        return answer
+
+    async def health(self, request: web.Request) -> web.StreamResponse:
+        problem_ = self._store.problem
+        self._store.current()
+        return _json({"status": "degraded" if problem_ else "ok", "problem": problem_})
+
+    async def status(self, request: web.Request) -> web.StreamResponse:
+        return _json(status(self._store, self._metrics, self.advertisement, now=time.time()))
+
+    async def metrics(self, request: web.Request) -> web.StreamResponse:
+        releases = self._store.current().releases
+        text = self._metrics.render(
+            {
+                "phase_provider_releases": ("Channels and architectures offered.", len(releases)),
+                "phase_provider_repository_loads": ("Times the repository was read.", self._store.loads),
+                "phase_provider_repository_ok": (
+                    "1 unless the newest release cannot be read.",
+                    int(not self._store.problem),
+                ),
+            }
+        )
+        # content_type may not carry the version the format asks for, the header may.
+        return web.Response(
+            body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+    async def default_manifest(self, request: web.Request) -> web.StreamResponse:
+        found = [
+            release
+            for (channel, arch), release in self._store.current().releases.items()
+            if channel == self._channel and self._arch in (None, arch)
+        ]
+        if len(found) != 1:
+            return problem(404, f"{len(found)} releases answer to this; name one: {self._offered()}")
+        return send_document(request, found[0].manifest, content_type="application/json")
+
+    async def metadata(self, request: web.Request) -> web.StreamResponse:
+        document = self._store.current().metadata.get(request.match_info["file"])
+        if document is None:
+            return problem(404, "there is no such metadata file")
+        return send_document(request, document, content_type="application/json")
+
+    async def target(self, request: web.Request) -> web.StreamResponse:
+        blob = self._store.current().targets.get(request.match_info["path"])
+        if blob is None:
+            return problem(404, "no release names this target")
+        # Only a path with the hash in it always means the same bytes.
+        fixed = blob.sha256 in request.match_info["path"]
+        return await send_blob(request, self._store.directory, blob, immutable=fixed)
+
+    async def blob(self, request: web.Request) -> web.StreamResponse:
+        blob = self._store.current().blobs.get(request.match_info["hex"])
+        if blob is None:
+            return problem(404, "no release here names this blob")
+        return await send_blob(request, self._store.directory, blob, immutable=True)
+
+    async def manifest(self, request: web.Request) -> web.StreamResponse:
+        release = self._release(request)
+        if release is None:
+            return self._no_release()
+        return send_document(request, release.manifest, content_type="application/json")
+
+    async def artifact(self, request: web.Request) -> web.StreamResponse:
+        release = self._release(request)
+        if release is None:
+            return self._no_release()
+        blob = release.artifacts.get(request.match_info["artifact"])
+        if blob is None:
+            return problem(404, f"the release has no such artifact, but {', '.join(release.artifacts)}")
+        return await send_blob(request, self._store.directory, blob, immutable=False)
+
+    async def ipxe(self, request: web.Request) -> web.StreamResponse:
+        release = self._release(request)
+        if release is None:
+            return self._no_release()
+        if "rootfs" in release.artifacts or not {"kernel", "initramfs"} <= release.artifacts.keys():
+            return problem(
+                404, "iPXE starts a seed: kernel and initramfs alone; this release is for seeds to start"
+            )
+        base = f"{request.scheme}://{request.host}/{release.channel}/{release.arch}"
+        # The command line is the publisher's, yet a provider must not let it add iPXE commands.
+        line = " ".join(release.cmdline.split())
+        return web.Response(
+            text=f"#!ipxe\nkernel {base}/kernel initrd=initramfs {line}\n"
+            f"initrd --name initramfs {base}/initramfs\nboot\n"
+        )
+
+    def _release(self, request: web.Request) -> Release | None:
+        try:
+            arch = canonical(request.match_info["arch"])
+        except PhaseError:
+            return None
+        return self._store.current().releases.get((request.match_info["channel"], arch))
+
+    def _no_release(self) -> web.Response:
+        return problem(404, f"there is no such release here; offered: {self._offered()}")
+
+    def _offered(self) -> str:
+        return ", ".join("/".join(key) for key in self._store.current().releases) or "none"
+
+
+@web.middleware
+async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Count, keep the connection's guard informed, turn every error into a problem."""
+    metrics = request.app[METRICS]
+    watched = guard.of(request)
+    if watched is not None:
+        watched.request_started()
+    metrics.active += 1
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else "none"
+    code = 499  # the reader left; the number nginx made customary
+    try:
+        response = await _respond(request, handler)
+        code = response.status
+        if request.method != "HEAD":
+            metrics.bytes_sent[route] += response.content_length or 0
+        return response
+    finally:
+        metrics.active -= 1
+        metrics.requests[route, code] += 1
+        if watched is not None:
+            watched.request_done()
+
+
+async def _respond(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        answer = problem(error.status, error.reason)
+        if "Allow" in error.headers:
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
+    except (ConnectionError, TimeoutError) as error:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the reader has left") from error
+    except Exception:
+        _log.exception("%s %s failed", request.method, request.path)
+        return problem(500, "the provider failed; its log says why")
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(value),
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )

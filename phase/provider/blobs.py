@@ -1,0 +1,133 @@
+"""Blobs by sendfile, with the headers every provider must agree on.
+
+aiohttp's own FileResponse is not used: its entity tag is made of the modification time, so it
+differs between providers of the same bytes; it ignores If-Range with an entity tag, so a resumed
+download of a changed file is corrupt; and it serves a `.gz` neighbour in place of the file.
+"""
+
+import asyncio
+import base64
+import io
+import os
+import stat
+from pathlib import Path
+
+from aiohttp import web
+
+from phase.provider import ranges
+from phase.provider.catalog import Blob, Document
+from phase.provider.problems import problem
+
+#: A reader that does not take this many bytes in that time, seconds, is let go.
+SLICE = 8 << 20
+SLICE_SECONDS = 120.0
+CACHE_FOREVER = "public, max-age=31536000, immutable"
+CACHE_ASK = "no-cache"
+
+
+class SentFile(web.StreamResponse):
+    """A part of an open file; closes it."""
+
+    def __init__(self, file: io.BufferedReader, first: int, length: int, *, status: int) -> None:
+        super().__init__(status=status)
+        self._file = file
+        self._first = first
+        self._count = length
+        self.content_length = length
+
+    async def send(self, request: web.Request) -> None:
+        """Send head and body.
+
+        Raises:
+            TimeoutError: the reader does not take it.
+            ConnectionError: the reader has left.
+        """
+        with self._file:
+            await self.prepare(request)
+            transport = request.transport
+            if request.method == "HEAD" or not self._count:
+                await self.write_eof()
+                return
+            if transport is None:
+                raise ConnectionResetError("the reader has left")
+            loop = asyncio.get_running_loop()
+            offset, left = self._first, self._count
+            while left:
+                async with asyncio.timeout(SLICE_SECONDS):
+                    sent = await loop.sendfile(transport, self._file, offset, min(SLICE, left))
+                if not sent:
+                    # The file shrank under us; the length is promised, so only closing is honest.
+                    transport.abort()
+                    raise ConnectionResetError("the blob is shorter than it was")
+                offset += sent
+                left -= sent
+            await self.write_eof()
+
+
+async def send_blob(
+    request: web.Request, directory: Path, blob: Blob, *, immutable: bool
+) -> web.StreamResponse:
+    """Answer with a blob, a part of it, or why not."""
+    etag = f"sha256-{blob.sha256}"
+    headers = {
+        "ETag": f'"{etag}"',
+        "Accept-Ranges": "bytes",
+        "Cache-Control": CACHE_FOREVER if immutable else CACHE_ASK,
+    }
+    if ranges.precondition_failed(request.headers.get("If-Match"), etag):
+        return problem(412, "the file is another one than If-Match asks for")
+    if ranges.not_modified(request.headers.get("If-None-Match"), etag):
+        return web.Response(status=304, headers=headers)
+    file = _open(directory / "blobs" / "sha256" / blob.sha256)
+    if file is None:
+        return problem(404, "the release names this file, but this provider does not hold it")
+    length = os.fstat(file.fileno()).st_size
+    if length != blob.length:
+        file.close()
+        return problem(500, f"the stored file has {length} bytes, the release says {blob.length}")
+    headers["Repr-Digest"] = repr_digest(bytes.fromhex(blob.sha256))
+    asked = request.headers.get("Range") if request.method == "GET" else None
+    choice = ranges.select(asked, request.headers.get("If-Range"), etag, length)
+    if isinstance(choice, ranges.Unsatisfiable):
+        file.close()
+        answer = problem(416, f"the file has {length} bytes")
+        answer.headers["Content-Range"] = f"bytes */{length}"
+        return answer
+    if isinstance(choice, ranges.Part):
+        response = SentFile(file, choice.first, choice.length, status=206)
+        headers["Content-Range"] = f"bytes {choice.first}-{choice.first + choice.length - 1}/{length}"
+    else:
+        response = SentFile(file, 0, length, status=200)
+    response.headers.update(headers)
+    response.content_type = "application/octet-stream"
+    await response.send(request)
+    return response
+
+
+def send_document(request: web.Request, document: Document, *, content_type: str) -> web.Response:
+    """Answer with a small file from memory."""
+    headers = {
+        "ETag": f'"{document.etag}"',
+        "Cache-Control": CACHE_ASK,
+        "Repr-Digest": repr_digest(document.digest),
+    }
+    if ranges.not_modified(request.headers.get("If-None-Match"), document.etag):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=document.body, content_type=content_type, headers=headers)
+
+
+def repr_digest(digest: bytes) -> str:
+    """The Repr-Digest field: of the whole file, on parts of it too (RFC 9530)."""
+    return f"sha-256=:{base64.b64encode(digest).decode()}:"
+
+
+def _open(path: Path) -> io.BufferedReader | None:
+    """Open a blob; never waits on a pipe or device somebody put there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return os.fdopen(descriptor, "rb")

@@ -1,0 +1,106 @@
+"""Connections that ask nothing must not stay: a time limit for a request's head, and between requests.
+
+aiohttp limits neither a head that arrives a byte at a time nor a new connection that stays silent.
+This protocol stands between a transport and aiohttp's own and passes everything on.
+"""
+
+import asyncio
+from typing import cast
+
+from aiohttp import web
+
+from phase.provider.metrics import Metrics
+
+#: Seconds for the complete head of a request, from connecting or from its first byte.
+HEAD_SECONDS = 20.0
+#: Seconds a connection is kept after an answer.
+IDLE_SECONDS = 75.0
+MAX_CONNECTIONS = 1024
+
+
+class Guard(asyncio.Protocol):
+    """One connection.
+
+    Args:
+        inner: aiohttp's protocol for it.
+        metrics: where to count.
+    """
+
+    def __init__(self, inner: asyncio.Protocol, metrics: Metrics) -> None:
+        self._inner = inner
+        self._metrics = metrics
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._answering = 0
+        self._head = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the clock."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._metrics.connections += 1
+        self._inner.connection_made(transport)
+        if self._metrics.connections > MAX_CONNECTIONS:
+            self._transport.abort()
+            return
+        self._wait(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._metrics.connections -= 1
+        self._cancel()
+        self._transport = None
+        self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """The first byte of a further request changes from the idle limit to the head's."""
+        if not self._head and not self._answering:
+            self._head = True
+            self._wait(HEAD_SECONDS)
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Pass on."""
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        """Pass on."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass on."""
+        self._inner.resume_writing()
+
+    def request_started(self) -> None:
+        """A whole head has arrived."""
+        self._answering += 1
+        self._cancel()
+
+    def request_done(self) -> None:
+        """The answer is out."""
+        self._answering -= 1
+        self._head = False
+        if self._transport is not None and not self._answering:
+            self._wait(IDLE_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        self._cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self._transport is not None:
+            self._metrics.idle_closed += 1
+            self._transport.abort()
+
+
+def of(request: web.Request) -> Guard | None:
+    """The guard of a request's connection, where it has one."""
+    if request.transport is None:
+        return None
+    found = request.transport.get_protocol()
+    return found if isinstance(found, Guard) else None

@@ -1,0 +1,51 @@
+"""The status page for a browser: one file, no script, nothing loaded from elsewhere."""
+
+from html import escape
+
+from phase.provider.status import Status
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  color: #1c1c1c; background: #fff }
+table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .4rem .8rem .4rem 0;
+  border-bottom: 1px solid #ccc; vertical-align: top } .bad { color: #a40000 }
+@media (prefers-color-scheme: dark) { body { color: #eee; background: #181818 } .bad { color: #ff8a80 }
+  a { color: #8ab4f8 } }
+"""
+
+
+def render(status: Status) -> str:
+    """Write the page.
+
+    Args:
+        status: what `/status` says; every text in it is escaped.
+    """
+    rows = "".join(
+        f'<tr><td><a href="{escape(release.manifest)}">{escape(release.channel)}/{escape(release.arch)}</a>'
+        f"<td>{escape(release.release)}<td>{release.version}<td>{escape(release.expires)}<td>"
+        + "<br>".join(f"{escape(name)}: {_size(length)}" for name, length in release.artifacts.items())
+        for release in status.releases
+    )
+    trouble = (
+        f'<p class="bad">The newest release cannot be read: {escape(status.repository_problem)}</p>'
+        if status.repository_problem
+        else ""
+    )
+    found = (
+        "<br>".join(escape(name) for name in status.mdns.instances)
+        or f"not advertised: {escape(status.mdns.problem)}"
+    )
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width"><title>Phase provider</title>'
+        f"<style>{_STYLE}</style><h1>Phase provider</h1>{trouble}"
+        "<table><tr><th>Release<th>Name<th>Version<th>Expires<th>Artifacts"
+        f"{rows}</table><h2>On the network</h2><p>{found}</p>"
+        f"<h2>This provider</h2><p>Version {escape(status.version)}, up for {status.uptime_seconds:.0f} s, "
+        f"{status.requests} requests, {_size(status.bytes_sent)} sent. "
+        '<a href="/status">status</a> <a href="/metrics">metrics</a> <a href="/health">health</a></p></html>'
+    )
+
+
+def _size(length: int) -> str:
+    return f"{length / 1e6:.1f} MB" if length >= 100_000 else f"{length} bytes"

@@ -1,0 +1,19 @@
+"""Errors as JSON problem details (RFC 9457)."""
+
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+
+
+def problem(status: int, detail: str) -> web.Response:
+    """Say what is wrong.
+
+    Args:
+        status: HTTP status.
+        detail: what is wrong with this request, for a person.
+    """
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return web.Response(
+        status=status, body=msgspec.json.encode(body), content_type="application/problem+json"
+    )

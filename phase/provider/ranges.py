@@ -1,0 +1,70 @@
+"""Conditional and range requests, decided from header text alone.
+
+Source: RFC 9110, sections 13 and 14.
+"""
+
+import re
+from typing import NamedTuple
+
+_RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*\Z")
+_ETAG = re.compile(r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+
+
+class Whole(NamedTuple):
+    """Send everything."""
+
+
+class Part(NamedTuple):
+    """Send `length` bytes from `first`."""
+
+    first: int
+    length: int
+
+
+class Unsatisfiable(NamedTuple):
+    """No byte of the file is in the range."""
+
+
+def not_modified(if_none_match: str | None, etag: str) -> bool:
+    """Does the asker have this representation already? Weak comparison, as the RFC wants."""
+    if if_none_match is None:
+        return False
+    return if_none_match.strip() == "*" or etag in _ETAG.findall(if_none_match)
+
+
+def precondition_failed(if_match: str | None, etag: str) -> bool:
+    """Does the asker want another representation than this? Strong comparison."""
+    if if_match is None or if_match.strip() == "*":
+        return False
+    return etag not in _ETAG.findall(re.sub(r'W/"[^"]*"', "", if_match))
+
+
+def select(range_: str | None, if_range: str | None, etag: str, length: int) -> Whole | Part | Unsatisfiable:
+    """Choose what to send.
+
+    Args:
+        range_: the Range field.
+        if_range: the If-Range field; only a strong entity tag can match, dates never do.
+        etag: of the file, without quotes.
+        length: of the file, bytes.
+
+    Returns:
+        The whole for no range, several ranges or one that makes no sense: all of these may be
+        ignored, and nobody who fetches a release needs them.
+    """
+    if range_ is None or (if_range is not None and if_range.strip() != f'"{etag}"'):
+        return Whole()
+    match = _RANGE.match(range_)
+    if match is None or match.groups() == ("", ""):
+        return Whole()
+    start, end = match.groups()
+    if not start:
+        suffix = min(int(end), length)
+        return Part(length - suffix, suffix) if suffix else Unsatisfiable()
+    first = int(start)
+    last = min(int(end), length - 1) if end else length - 1
+    if end and int(end) < first:
+        return Whole()
+    if first >= length:
+        return Unsatisfiable()
+    return Part(first, last - first + 1)

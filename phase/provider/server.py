@@ -1,0 +1,99 @@
+"""Runs a provider: listens, advertises, and on a signal finishes what it has begun."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from phase.provider.app import ADVERTISEMENT, METRICS, STORE, make_app
+from phase.provider.errors import ProviderError
+from phase.provider.guard import IDLE_SECONDS, Guard
+
+#: Seconds answers under way may take after a signal to stop.
+DRAIN_SECONDS = 30.0
+
+
+async def serve(
+    repository: Path,
+    *,
+    bind: str,
+    port: int,
+    channel: str = "stable",
+    arch: str | None = None,
+    mdns: bool = True,
+    identity: str = "",
+    ready: Callable[[int], None] | None = None,
+    stop: asyncio.Event | None = None,
+    drain: float = DRAIN_SECONDS,
+) -> None:
+    """Serve until SIGTERM, SIGINT or `stop`.
+
+    Args:
+        repository: directory with `metadata/` and `blobs/sha256/`; only ever read.
+        bind: address to listen on.
+        port: port to listen on; 0 for any free one.
+        channel: what `/manifest.json` means.
+        arch: what `/manifest.json` means.
+        mdns: advertise on the local network.
+        identity: eight characters that name this provider there; random when left out.
+        ready: called with the port once it listens.
+        stop: set it to stop.
+        drain: seconds answers under way may still take then.
+
+    Raises:
+        RepositoryError: the directory is no repository.
+        ProviderError: the address cannot be listened on.
+    """
+    app = make_app(repository, channel=channel, arch=arch)
+    runner = web.AppRunner(
+        app, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=drain, handle_signals=False
+    )
+    await runner.setup()
+    loop = asyncio.get_running_loop()
+    inner = runner.server
+    if inner is None:
+        raise ProviderError("the HTTP server did not start")
+    try:
+        listener = await loop.create_server(
+            lambda: Guard(inner(), app[METRICS]), bind, port, backlog=512, reuse_address=True
+        )
+    except (OSError, OverflowError) as error:
+        await runner.cleanup()
+        raise ProviderError(
+            f"cannot listen on {bind} port {port}: {getattr(error, 'strerror', None) or error}",
+            hint="Is another provider running? Choose another --port.",
+        ) from error
+    port = listener.sockets[0].getsockname()[1]
+    stop = stop or asyncio.Event()
+    advertiser: asyncio.Task[None] | None = None
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Not in a thread other than the main one; there `stop` is the way.
+            with contextlib.suppress(RuntimeError, ValueError):
+                loop.add_signal_handler(number, stop.set)
+        if mdns:
+            from phase.provider.advertise import advertise
+
+            advertiser = asyncio.create_task(
+                advertise(
+                    app[STORE],
+                    app[ADVERTISEMENT],
+                    bind=bind,
+                    port=port,
+                    identity=identity or secrets.token_hex(4),
+                )
+            )
+        if ready is not None:
+            ready(port)
+        await stop.wait()
+    finally:
+        # First out of the network's sight, then no new connection, then the answers under way.
+        listener.close()
+        if advertiser is not None:
+            advertiser.cancel()
+            await asyncio.wait([advertiser])
+        await runner.cleanup()

@@ -1,0 +1,101 @@
+"""What a provider says about itself: only what really runs."""
+
+from dataclasses import dataclass, field
+from importlib import metadata
+
+import msgspec
+
+from phase.provider.metrics import Metrics
+from phase.provider.store import Store
+
+
+@dataclass
+class Advertisement:
+    """What of this provider can be found on the network; kept by the advertiser."""
+
+    #: Names registered by multicast DNS, at this moment.
+    instances: list[str] = field(default_factory=list)
+    #: Why nothing is advertised.
+    problem: str = "not asked for"
+
+
+class ReleaseStatus(msgspec.Struct, frozen=True):
+    """One release on offer."""
+
+    channel: str
+    arch: str
+    version: int
+    release: str
+    expires: str
+    manifest: str
+    artifacts: dict[str, int]
+
+
+class MdnsStatus(msgspec.Struct, frozen=True):
+    """Multicast DNS."""
+
+    running: bool
+    instances: list[str]
+    problem: str
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The answer to `GET /status`."""
+
+    service: str
+    version: str
+    uptime_seconds: float
+    time: float
+    repository_problem: str
+    repository_loads: int
+    releases: list[ReleaseStatus]
+    mdns: MdnsStatus
+    active_requests: int
+    requests: int
+    bytes_sent: int
+
+
+def own_version() -> str:
+    """Version of Phase; `unknown` where it runs from a tree that was never installed."""
+    try:
+        return metadata.version("phase")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def status(store: Store, metrics: Metrics, advertisement: Advertisement, *, now: float) -> Status:
+    """Put together what is known.
+
+    Args:
+        store: the repository.
+        metrics: the counters.
+        advertisement: what is advertised.
+        now: seconds since the epoch.
+    """
+    releases = store.current().releases.values()
+    return Status(
+        service="phase-provider",
+        version=own_version(),
+        uptime_seconds=round(metrics.uptime, 3),
+        time=now,
+        repository_problem=store.problem,
+        repository_loads=store.loads,
+        releases=[
+            ReleaseStatus(
+                release.channel,
+                release.arch,
+                release.version,
+                release.release,
+                release.expires,
+                f"/{release.channel}/{release.arch}/manifest.json",
+                {name: blob.length for name, blob in sorted(release.artifacts.items())},
+            )
+            for release in releases
+        ],
+        mdns=MdnsStatus(
+            bool(advertisement.instances), list(advertisement.instances), advertisement.problem
+        ),
+        active_requests=metrics.active,
+        requests=sum(metrics.requests.values()),
+        bytes_sent=sum(metrics.bytes_sent.values()),
+    )
