@@ -1,0 +1,88 @@
+"""The blobs of a repository: files under their own hash, hashed once while they are copied."""
+
+import os
+import secrets
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from phase import files
+from phase.release.errors import RepositoryError
+from phase.release.manifest import CHUNK_SIZE, MAX_CHUNKS
+
+#: Where blobs are in a repository.
+PLACE = "blobs/sha256"
+
+
+class Hashed(NamedTuple):
+    """What is signed about a file.
+
+    Attributes:
+        length: bytes.
+        sha256: of the whole, hex.
+        chunks: of each `CHUNK_SIZE` bytes, hex.
+    """
+
+    length: int
+    sha256: str
+    chunks: tuple[str, ...]
+
+
+def hash_artifact(path: Path) -> Hashed:
+    """Hash a file, whole and in chunks, in one pass.
+
+    Raises:
+        RepositoryError: it cannot be read, is empty, or larger than can be described.
+    """
+    try:
+        with path.open("rb") as source:
+            return _pass(source, None, path)
+    except OSError as error:
+        raise RepositoryError(f"artifact {path} cannot be read: {error.strerror}") from error
+
+
+def store(directory: Path, path: Path) -> Hashed:
+    """Copy a file to its place among the blobs.
+
+    The copy is what is hashed: a file that changes meanwhile gives a blob that is whole in itself.
+    The file stays where it is, and may change later without harm.
+
+    Args:
+        directory: the repository's `blobs/sha256`.
+        path: the artifact.
+
+    Raises:
+        RepositoryError: it cannot be read or stored.
+    """
+    temporary = directory / f".{secrets.token_hex(8)}.tmp"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with path.open("rb") as source, temporary.open("xb") as copy:
+            hashed = _pass(source, copy, path)
+            copy.flush()
+            os.fsync(copy.fileno())
+            os.fchmod(copy.fileno(), 0o444)
+        os.replace(temporary, directory / hashed.sha256)
+        files.sync_directory(directory)
+    except OSError as error:
+        raise RepositoryError(f"artifact {path} cannot be stored in {directory}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return hashed
+
+
+def _pass(source: BinaryIO, copy: BinaryIO | None, path: Path) -> Hashed:
+    whole = sha256()
+    chunks: list[str] = []
+    length = 0
+    while chunk := source.read(CHUNK_SIZE):
+        whole.update(chunk)
+        chunks.append(sha256(chunk).hexdigest())
+        length += len(chunk)
+        if len(chunks) > MAX_CHUNKS:
+            raise RepositoryError(f"artifact {path} is larger than {MAX_CHUNKS * CHUNK_SIZE} bytes")
+        if copy is not None:
+            copy.write(chunk)
+    if not length:
+        raise RepositoryError(f"artifact {path} is empty", hint="Was its build interrupted?")
+    return Hashed(length, whole.hexdigest(), tuple(chunks))

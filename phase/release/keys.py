@@ -1,0 +1,219 @@
+"""Signing keys of releases: one file per key, PyNaCl alone.
+
+    root-1.json  root-2.json  root-3.json     offline; two of three sign
+    targets.json                              signs what each release role may sign
+    release.json                              signs releases, every channel and architecture
+    snapshot.json  timestamp.json             where publishing runs unattended
+
+A directory may hold only some of them: whoever only renews timestamps needs only two.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+from nacl.signing import SigningKey
+from securesystemslib.signer import Key, SecretsHandler, Signature, Signer
+
+from phase import files
+from phase.release.errors import KeysError
+from phase.trust.keys import ED25519, NaclKey
+
+ROLES = ("root", "timestamp", "snapshot", "targets", "release")
+#: How many keys a new set has for each role.
+COUNTS = {"root": 3, "timestamp": 1, "snapshot": 1, "targets": 1, "release": 1}
+_FORMAT = "phase-release-key-v1"
+_MAX_BYTES = 4096
+_TEST_NOTE = "A test key, published on purpose. Whatever it signs proves nothing."
+
+
+class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    format: str
+    role: str
+    public: str
+    seed: str
+    #: Says that the key is public knowledge; such a file may be readable by all.
+    test: str = ""
+
+
+class NaclSigner(Signer):
+    """Signs TUF metadata with an Ed25519 key.
+
+    Args:
+        key: the private key.
+    """
+
+    def __init__(self, key: SigningKey) -> None:
+        self._key = key
+        public = bytes(key.verify_key).hex()
+        # Any unique text may name a key; its hash is what other tools would show too.
+        keyid = sha256(
+            b'{"keytype":"ed25519","keyval":{"public":"%b"},"scheme":"ed25519"}' % public.encode()
+        ).hexdigest()
+        self._public = NaclKey(keyid, *ED25519, {"public": public})
+
+    @property
+    def public_key(self) -> Key:
+        """The public half."""
+        return self._public
+
+    @property
+    def public_hex(self) -> str:
+        """The public half, 64 hex digits."""
+        return self._public.raw.hex()
+
+    @property
+    def seed(self) -> bytes:
+        """The private half, 32 bytes."""
+        return bytes(self._key)
+
+    def sign(self, payload: bytes) -> Signature:
+        """Sign canonical metadata."""
+        return Signature(self._public.keyid, self._key.sign(payload).signature.hex())
+
+    @classmethod
+    def from_priv_key_uri(
+        cls, priv_key_uri: str, public_key: Key, secrets_handler: SecretsHandler | None = None
+    ) -> "NaclSigner":
+        """Refused: keys of this kind come from files, see `load`.
+
+        Raises:
+            KeysError: always.
+        """
+        raise KeysError(f"{priv_key_uri[:80]!r} is no key file", hint="Use phase.release.keys.load.")
+
+
+class ReleaseKeys:
+    """The signers at hand, by role.
+
+    Args:
+        signers: role to signers. A role without any cannot be signed here.
+    """
+
+    def __init__(self, signers: Mapping[str, tuple[NaclSigner, ...]]) -> None:
+        unknown = set(signers) - set(ROLES)
+        if unknown:
+            raise KeysError(f"no role is called {', '.join(sorted(unknown))}", hint=f"Roles: {', '.join(ROLES)}.")
+        self._signers = {role: tuple(signers.get(role, ())) for role in ROLES}
+
+    @classmethod
+    def generate(cls, counts: Mapping[str, int] = COUNTS) -> "ReleaseKeys":
+        """New random keys.
+
+        Args:
+            counts: how many for each role.
+        """
+        return cls(
+            {role: tuple(NaclSigner(SigningKey.generate()) for _ in range(count)) for role, count in counts.items()}
+        )
+
+    @classmethod
+    def from_seed(cls, seed: str, counts: Mapping[str, int] = COUNTS) -> "ReleaseKeys":
+        """The same keys every time, for tests.
+
+        Args:
+            seed: any text. Whoever knows it has the keys.
+            counts: how many for each role.
+        """
+        return cls(
+            {
+                role: tuple(
+                    NaclSigner(SigningKey(sha256(f"phase test key {seed} {role} {n}".encode()).digest()))
+                    for n in range(1, count + 1)
+                )
+                for role, count in counts.items()
+            }
+        )
+
+    def __getitem__(self, role: str) -> tuple[NaclSigner, ...]:
+        return self._signers[role]
+
+    def threshold(self, role: str) -> int:
+        """How many must sign in a repository made with these keys: more than half."""
+        return len(self[role]) // 2 + 1
+
+    def but(self, **changed: tuple[NaclSigner, ...]) -> "ReleaseKeys":
+        """These keys, with some roles' replaced: for a rotation, or to leave roles out."""
+        return ReleaseKeys({**self._signers, **changed})
+
+    def save(self, directory: Path, *, test: str = "") -> None:
+        """Write one file per key, for its owner alone to read.
+
+        Args:
+            directory: made if it is not there.
+            test: for published test keys: says so in each file.
+
+        Raises:
+            KeysError: a file is there already, or cannot be written.
+        """
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for role in ROLES:
+                for n, signer in enumerate(self[role], 1):
+                    name = f"{role}.json" if len(self[role]) == 1 else f"{role}-{n}.json"
+                    stored = _Stored(_FORMAT, role, signer.public_hex, signer.seed.hex(), test)
+                    text = msgspec.json.format(msgspec.json.encode(stored), indent=2) + b"\n"
+                    files.create(directory / name, text, mode=0o644 if test else 0o600)
+        except FileExistsError as error:
+            raise KeysError(
+                f"{error.filename2 or directory} is there already", hint="Keys are never overwritten."
+            ) from error
+        except OSError as error:
+            raise KeysError(f"keys cannot be written to {directory}: {error.strerror}") from error
+
+
+def save_test_keys(directory: Path, seed: str) -> ReleaseKeys:
+    """Write deterministic keys that say in every file what they are."""
+    keys = ReleaseKeys.from_seed(seed)
+    keys.save(directory, test=_TEST_NOTE)
+    return keys
+
+
+def load(directory: Path) -> ReleaseKeys:
+    """Read the keys of a directory.
+
+    Args:
+        directory: holds `{role}.json` or `{role}-{n}.json`; not every role must be there.
+
+    Raises:
+        KeysError: none there, or one that is damaged or that others may read.
+    """
+    found: dict[str, list[NaclSigner]] = {role: [] for role in ROLES}
+    try:
+        paths = sorted(path for path in directory.iterdir() if _role_of(path))
+    except OSError as error:
+        raise KeysError(f"no keys can be read from {directory}: {error.strerror}") from error
+    for path in paths:
+        found[_role_of(path)].append(_load_one(path, _role_of(path)))
+    if not paths:
+        raise KeysError(f"{directory} holds no release keys", hint="A key file is called root-1.json, targets.json ...")
+    return ReleaseKeys({role: tuple(signers) for role, signers in found.items()})
+
+
+def _role_of(path: Path) -> str:
+    role, _, number = path.stem.partition("-")
+    usual = path.suffix == ".json" and role in ROLES and (number.isdecimal() or "-" not in path.stem)
+    return role if usual else ""
+
+
+def _load_one(path: Path, role: str) -> NaclSigner:
+    try:
+        with path.open("rb") as handle:
+            status = os.fstat(handle.fileno())
+            stored = msgspec.json.decode(handle.read(_MAX_BYTES), type=_Stored)
+        signer = NaclSigner(SigningKey(bytes.fromhex(stored.seed)))
+    except OSError as error:
+        raise KeysError(f"key {path} cannot be read: {error.strerror}") from error
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise KeysError(f"key {path} is damaged: {error}") from error
+    if (stored.format, stored.role, stored.public) != (_FORMAT, role, signer.public_hex):
+        raise KeysError(f"key {path} is damaged: format, role or public key do not fit")
+    if status.st_mode & 0o077 and not stored.test:
+        raise KeysError(
+            f"key {path} has mode {stat.S_IMODE(status.st_mode):04o}: others may read it",
+            hint=f"Run chmod 600 {path}, and replace the key if it may have been copied.",
+        )
+    return signer
