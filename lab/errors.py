@@ -1,0 +1,58 @@
+"""What can go wrong in a lab, and whose it is.
+
+    LabError
+    +-- InfrastructureError   the host, QEMU, a cable: the only kind that may be tried again
+    +-- MachineError          the machine panicked, hung, rebooted
+    |   +-- MachineDied       and said so on its console
+    |   +-- WaitTimeout       or said nothing in time; carries the transcript
+    +-- ProductError          the machine lives, and does what it should not
+    +-- MisuseError           the scenario asks for what cannot be
+"""
+
+from typing import ClassVar
+
+
+class LabError(Exception):
+    """Something failed in the lab.
+
+    Args:
+        what: what happened, to which machine.
+        evidence: the last lines, the status: what somebody needs to understand it.
+    """
+
+    owner: ClassVar[str] = "infrastructure"
+
+    def __init__(self, what: str, *, evidence: str = "") -> None:
+        self.what = what
+        self.evidence = evidence
+        super().__init__(f"{what}\n{evidence}" if evidence else what)
+
+
+class InfrastructureError(LabError):
+    """The host or its tools failed, not what is tested."""
+
+
+class MachineError(LabError):
+    """The machine is in a state it should not be in."""
+
+    owner = "machine"
+
+
+class MachineDied(MachineError):
+    """The machine panicked or ended."""
+
+
+class WaitTimeout(MachineError):
+    """What was waited for did not come in time."""
+
+
+class ProductError(LabError):
+    """The machine works, and what runs on it does not."""
+
+    owner = "product"
+
+
+class MisuseError(LabError):
+    """The scenario asks for something that cannot be."""
+
+    owner = "misuse"

@@ -1,0 +1,47 @@
+"""Boot marks: lines on a console that a machine prints for the lab to read.
+
+A mark is `NAME-mark {json}` anywhere in a line; the JSON object has `step` (what ended), `outcome`
+(`ok` or something worse), `t` (seconds since that kernel started) and any facts.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+#: A line this long is no mark: the kernel cuts records at about 1000 bytes.
+MAX_LINE = 4096
+_MARK = re.compile(r"\b([a-z]+)-mark (\{.*\})")
+
+
+class Mark(NamedTuple):
+    """One mark.
+
+    Attributes:
+        step: the step that ended.
+        outcome: `ok`, `refused`, `failed`, `retry`.
+        t: seconds since the machine's kernel started.
+        facts: everything else it said.
+        arrived: `time.monotonic()` on the host when the line was complete.
+    """
+
+    step: str
+    outcome: str
+    t: float
+    facts: Mapping[str, object]
+    arrived: float
+
+
+def parse(line: str, arrived: float) -> Mark | None:
+    """Read a mark out of a console line; None when there is none, or a torn one."""
+    found = _MARK.search(line[:MAX_LINE])
+    if found is None:
+        return None
+    try:
+        facts = json.loads(found[2])
+        step, outcome, t = facts.pop("step"), facts.pop("outcome"), facts.pop("t")
+    except (ValueError, KeyError, RecursionError, AttributeError):
+        return None
+    if not isinstance(step, str) or not isinstance(outcome, str) or not isinstance(t, int | float):
+        return None
+    return Mark(step, outcome, float(t), facts, arrived)

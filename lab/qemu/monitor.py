@@ -1,0 +1,95 @@
+"""QMP: a machine's status and events, from before its first instruction."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qemu.qmp import ExecuteError, QMPClient
+from qemu.qmp.error import QMPError
+from qemu.qmp.events import EventListener
+
+from lab.errors import InfrastructureError
+from lab.qemu.loop import run
+
+
+class Event(NamedTuple):
+    """Something QEMU reported: its name, its data, and when it arrived (`time.monotonic()`)."""
+
+    name: str
+    data: dict[str, Any]
+    arrived: float
+
+
+class Monitor:
+    """One machine's QMP. It listens first; QEMU connects: there is no moment to miss.
+
+    Args:
+        name: the machine's.
+        path: the socket to listen on.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.events: list[Event] = []
+        self._name = name
+        self._path = path
+        self._client = QMPClient(name)
+        self._listener = EventListener()
+        self._collector: asyncio.Task[None] | None = None
+
+    def listen(self) -> None:
+        """Open the socket."""
+
+        async def start() -> None:
+            await self._client.start_server(str(self._path))
+
+        run(start())
+
+    def accept(self, *, timeout: float = 20) -> None:
+        """Wait for QEMU.
+
+        Raises:
+            InfrastructureError: it did not connect; it has probably ended with a message.
+        """
+
+        async def connect() -> None:
+            self._client.register_listener(self._listener)
+            await asyncio.wait_for(self._client.accept(), timeout)
+            self._collector = asyncio.create_task(self._collect())
+
+        try:
+            run(connect(), timeout=timeout + 5)
+        except (QMPError, TimeoutError, OSError) as error:
+            raise InfrastructureError(f"{self._name}: QEMU did not open its monitor: {error}") from error
+
+    async def _collect(self) -> None:
+        while True:
+            message = await self._listener.get()
+            self.events.append(Event(str(message["event"]), dict(message.get("data", {})), time.monotonic()))
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        """Run a QMP command and return its answer."""
+
+        async def send() -> Any:
+            return await self._client.execute(command, arguments)
+
+        try:
+            return run(send())
+        except (QMPError, ExecuteError, TimeoutError) as error:
+            raise InfrastructureError(f"{self._name}: QMP {command}: {error}") from error
+
+    def close(self) -> None:
+        """Disconnect, whatever state it is in."""
+
+        async def stop() -> None:
+            # QEMU's end of the line says EOF, or worse; it is going away either way.
+            try:
+                await asyncio.wait_for(self._client.disconnect(), 5)
+            except (EOFError, QMPError, OSError, TimeoutError):
+                pass
+            if self._collector is not None:
+                self._collector.cancel()
+                await asyncio.gather(self._collector, return_exceptions=True)
+
+        run(stop())
+        self._path.unlink(missing_ok=True)
