@@ -39,7 +39,8 @@ def canonical(name: str) -> str:
     try:
         return _ALIASES[folded]
     except KeyError:
-        raise ArchError(f"unknown architecture {name[:40]!r}", hint=f"Use one of {', '.join(ARCHES)}.") from None
+        hint = f"Use one of {', '.join(ARCHES)}."
+        raise ArchError(f"unknown architecture {name[:40]!r}", hint=hint) from None
 
 
 def host() -> str:

@@ -76,7 +76,8 @@ class Identity:
             pass  # another process was first; its identity counts
         except OSError as error:
             raise IdentityError(
-                f"identity {path} cannot be written: {error.strerror}", hint="Choose a writable state directory."
+                f"identity {path} cannot be written: {error.strerror}",
+                hint="Choose a writable state directory.",
             ) from error
         try:
             return cls.load(path)
@@ -132,8 +133,8 @@ def _read_private(path: Path) -> bytes:
             raise IdentityError(f"identity {path} is no regular file")
         if status.st_mode & 0o077:
             raise IdentityError(
-                f"identity {path} has mode {stat.S_IMODE(status.st_mode):04o}: others may read the private key",
-                hint=f"Run chmod 600 {path}, or remove it to get a new identity if it may have been copied.",
+                f"identity {path} has mode {stat.S_IMODE(status.st_mode):04o}: others may read the key",
+                hint=f"Run chmod 600 {path}; if it may have been copied, remove it for a new one.",
             )
         if status.st_uid not in (os.geteuid(), 0):
             raise IdentityError(
@@ -147,5 +148,5 @@ def _read_private(path: Path) -> bytes:
 
 def _damaged(path: Path, why: str) -> IdentityError:
     return IdentityError(
-        f"identity {path} is damaged: {why}", hint="Restore it from a copy, or remove it to get a new identity."
+        f"identity {path} is damaged: {why}", hint="Restore a copy, or remove it to get a new identity."
     )

@@ -65,7 +65,7 @@ def store(directory: Path, path: Path) -> Hashed:
         os.replace(temporary, directory / hashed.sha256)
         files.sync_directory(directory)
     except OSError as error:
-        raise RepositoryError(f"artifact {path} cannot be stored in {directory}: {error.strerror}") from error
+        raise RepositoryError(f"{path} cannot be stored in {directory}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return hashed

@@ -1,9 +1,9 @@
 """What can go wrong with a release.
 
-    ReleaseError
-    +-- ManifestError     signed, and yet nothing that can be booted
-    +-- KeysError         signing keys missing, damaged, or too few
-    +-- RepositoryError   a repository on disk, or something to be put into one
+ReleaseError
++-- ManifestError     signed, and yet nothing that can be booted
++-- KeysError         signing keys missing, damaged, or too few
++-- RepositoryError   a repository on disk, or something to be put into one
 """
 
 from phase.errors import PhaseError

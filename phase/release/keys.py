@@ -25,6 +25,8 @@ from phase.trust.keys import ED25519, NaclKey
 ROLES = ("root", "timestamp", "snapshot", "targets", "release")
 #: How many keys a new set has for each role.
 COUNTS = {"root": 3, "timestamp": 1, "snapshot": 1, "targets": 1, "release": 1}
+#: Of a repository that signs for this machine alone: more keys in one place would protect nothing.
+LOCAL_COUNTS = dict.fromkeys(ROLES, 1)
 _FORMAT = "phase-release-key-v1"
 _MAX_BYTES = 4096
 _TEST_NOTE = "A test key, published on purpose. Whatever it signs proves nothing."
@@ -96,7 +98,9 @@ class ReleaseKeys:
     def __init__(self, signers: Mapping[str, tuple[NaclSigner, ...]]) -> None:
         unknown = set(signers) - set(ROLES)
         if unknown:
-            raise KeysError(f"no role is called {', '.join(sorted(unknown))}", hint=f"Roles: {', '.join(ROLES)}.")
+            raise KeysError(
+                f"no role is called {', '.join(sorted(unknown))}", hint=f"Roles: {', '.join(ROLES)}."
+            )
         self._signers = {role: tuple(signers.get(role, ())) for role in ROLES}
 
     @classmethod
@@ -107,7 +111,10 @@ class ReleaseKeys:
             counts: how many for each role.
         """
         return cls(
-            {role: tuple(NaclSigner(SigningKey.generate()) for _ in range(count)) for role, count in counts.items()}
+            {
+                role: tuple(NaclSigner(SigningKey.generate()) for _ in range(count))
+                for role, count in counts.items()
+            }
         )
 
     @classmethod
@@ -189,7 +196,7 @@ def load(directory: Path) -> ReleaseKeys:
     for path in paths:
         found[_role_of(path)].append(_load_one(path, _role_of(path)))
     if not paths:
-        raise KeysError(f"{directory} holds no release keys", hint="A key file is called root-1.json, targets.json ...")
+        raise KeysError(f"{directory} holds no keys", hint="They are called root-1.json, targets.json ...")
     return ReleaseKeys({role: tuple(signers) for role, signers in found.items()})
 
 

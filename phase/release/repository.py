@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 from tuf.api.metadata import (
     DelegatedRole,
@@ -22,7 +22,6 @@ from tuf.api.metadata import (
     MetaFile,
     Role,
     Root,
-    Signed,
     Snapshot,
     TargetFile,
     Targets,
@@ -31,7 +30,7 @@ from tuf.api.metadata import (
 
 from phase import arch as arches
 from phase import files
-from phase.release import blobs
+from phase.release import blobs, roles
 from phase.release.errors import KeysError, RepositoryError
 from phase.release.keys import ROLES, NaclSigner, ReleaseKeys
 from phase.release.manifest import (
@@ -44,27 +43,13 @@ from phase.release.manifest import (
     role_name,
     split_role,
 )
-
+from phase.release.roles import TOP, Expiry
 from phase.trust import wire
 from phase.trust.errors import TrustError
 
-TOP = ("root", "timestamp", "snapshot", "targets")
-_KINDS: dict[str, type[Root | Timestamp | Snapshot | Targets]] = {
-    "root": Root,
-    "timestamp": Timestamp,
-    "snapshot": Snapshot,
-}
+_Any = Root | Timestamp | Snapshot | Targets
+_KINDS: dict[str, type[Any]] = {"root": Root, "timestamp": Timestamp, "snapshot": Snapshot}
 _MAX_METADATA = 5_000_000
-
-
-class Expiry(NamedTuple):
-    """For how long each role's signatures hold, days."""
-
-    root: int = 730
-    targets: int = 365
-    release: int = 180
-    snapshot: int = 30
-    timestamp: int = 7
 
 
 class Entry(NamedTuple):
@@ -92,7 +77,7 @@ class Repository:
         self._keys = keys or ReleaseKeys({})
         self._expiry = expiry or Expiry()
         self._now = now
-        self._signed: dict[str, Signed] = {}
+        self._signed: dict[str, _Any] = {}
         #: The bytes on disk, or about to be: what hashes upward are made of.
         self._bytes: dict[str, bytes] = {}
         self._changed: set[str] = set()
@@ -124,7 +109,7 @@ class Repository:
         for role in ROLES:
             if not keys[role]:
                 raise KeysError(f"there is no key for {role}", hint="A new repository needs every role's.")
-        repository._set("root", _root(keys))
+        repository._set("root", roles.root(keys))
         repository._set("targets", Targets(delegations=Delegations({}, {})))
         repository._set("snapshot", Snapshot())
         repository._set("timestamp", Timestamp())
@@ -152,7 +137,8 @@ class Repository:
         """
         repository = cls(directory, keys, expiry, now)
         repository._load("timestamp", "timestamp.json")
-        repository._load("root", "root.json")
+        # Not root.json: a publication that was interrupted may have come only as far as this.
+        repository._load("root", _newest_root(directory / "metadata"))
         repository._load("snapshot", f"{repository._timestamp.snapshot_meta.version}.snapshot.json")
         for file, meta in repository._snapshot.meta.items():
             role, name = file.removesuffix(".json"), f"{meta.version}.{file}"
@@ -197,8 +183,8 @@ class Repository:
         for name, path in sorted(artifacts.items()):
             hashed = blobs.store(self.directory / blobs.PLACE, path)
             target = f"{channel}/{arch}/{check_name(name)}"
-            custom = {"phase": {"chunk_size": CHUNK_SIZE, "chunks": list(hashed.chunks)}}
-            targets[target] = TargetFile(hashed.length, {"sha256": hashed.sha256}, target, {"custom": custom})
+            extra = {"custom": {"phase": {"chunk_size": CHUNK_SIZE, "chunks": list(hashed.chunks)}}}
+            targets[target] = TargetFile(hashed.length, {"sha256": hashed.sha256}, target, extra)
         signed = Targets(targets=targets, unrecognized_fields={FIELD: facts})
         old = self._signed.get(role)
         signed.version = old.version if old else 1
@@ -215,10 +201,9 @@ class Repository:
             The roles: those with less than half of their usual time left.
         """
         renewed = []
-        for role, signed in self._signed.items():
-            days = getattr(self._expiry, role if role in TOP else "release")
-            key_role = role if role in TOP else "release"
-            if signed.expires < self._until(days / 2) and self._keys[key_role]:
+        for role, signed in list(self._signed.items()):
+            days = self._expiry.days(role)
+            if signed.expires < self._until(days / 2) and self._keys[roles.kind(role)]:
                 if role == "root":
                     self.rotate(self._keys)
                 else:
@@ -247,7 +232,7 @@ class Repository:
         }
         before = self._root
         self._root_before = before.roles["root"]
-        after = _root(keys)
+        after = roles.root(keys)
         after.version = before.version
         after.expires = self._until(self._expiry.root)
         self._keys = keys
@@ -265,25 +250,27 @@ class Repository:
             KeysError: too few keys at hand for a role that must be signed.
             RepositoryError: it cannot be written.
         """
-        roles = sorted(self._changed - set(TOP))
+        signed = sorted(self._changed - set(TOP))
         if "targets" in self._changed:
-            roles.append("targets")
+            signed.append("targets")
         missing = [role for role in self._delegations if role not in self._signed]
-        if missing and roles:
-            raise RepositoryError(f"metadata of {', '.join(missing)} is not here", hint="Use the whole repository.")
-        if roles or "snapshot" in self._changed:
+        if missing and signed:
+            raise RepositoryError(
+                f"metadata of {', '.join(missing)} is not here", hint="Use the whole repository."
+            )
+        if signed or "snapshot" in self._changed:
             self._snapshot.expires = self._until(self._expiry.snapshot)
-        for role in roles:
+        for role in signed:
             self._sign(role)
             self._snapshot.meta[f"{role}.json"] = self._pin(role)
-        if roles or "snapshot" in self._changed:
-            roles.append("snapshot")
+        if signed or "snapshot" in self._changed:
+            signed.append("snapshot")
             self._sign("snapshot")
         self._timestamp.snapshot_meta = self._pin("snapshot")
         self._timestamp.expires = self._until(self._expiry.timestamp)
         self._sign("timestamp")
-        names = [f"{self._signed[role].version}.{role}.json" for role in roles]
-        pending = dict(zip(names, (self._bytes[role] for role in roles), strict=True))
+        names = [f"{self._signed[role].version}.{role}.json" for role in signed]
+        pending = dict(zip(names, (self._bytes[role] for role in signed), strict=True))
         pending["timestamp.json"] = self._bytes["timestamp"]
         if "root" in self._changed:
             self._sign("root")
@@ -371,21 +358,22 @@ class Repository:
         if self._changed or "timestamp" not in self._bytes:
             raise RepositoryError(f"{self.directory} has unpublished changes", hint="Publish first.")
         if only is None:
-            roles = [role for role in self._delegations if role in self._signed]
+            wanted = [role for role in self._delegations if role in self._signed]
         else:
-            roles = [role_name(channel, arches.canonical(arch)) for channel, arch in only]
-        absent = [role for role in roles if role not in self._signed]
+            wanted = [role_name(channel, arches.canonical(arch)) for channel, arch in only]
+        absent = [role for role in wanted if role not in self._signed]
         if absent:
             raise RepositoryError(f"{self.directory} has no release of {', '.join(absent)}")
         names = [path.name for path in sorted(directory.glob("*.root.json"))]
         names += ["root.json", "timestamp.json"]
-        names += [f"{self._signed[role].version}.{role}.json" for role in ("snapshot", "targets", *roles)]
+        names += [f"{self._signed[role].version}.{role}.json" for role in ("snapshot", "targets", *wanted)]
         return [Entry(f"metadata/{name}", directory / name) for name in names]
 
     def _delegate(self, role: str, channel: str, arch: str) -> bool:
         """Let the release keys sign a role; whether that is new."""
         delegations = self._targets.delegations
-        assert delegations is not None and delegations.roles is not None  # noqa: S101  # _load, create
+        assert delegations is not None  # noqa: S101  # _load and create see to it
+        assert delegations.roles is not None  # noqa: S101
         signers = self._keys["release"]
         found = DelegatedRole(
             role,
@@ -408,17 +396,16 @@ class Repository:
 
     def _sign(self, role: str) -> None:
         """Raise a role's version, sign it with every key of it at hand, keep the bytes."""
-        delegated = role not in TOP
-        rule: Role = self._delegations[role] if delegated else self._root.roles[role]
-        ours = [s for s in self._keys["release" if delegated else role] if s.public_key.keyid in rule.keyids]
-        _enough(role, ours, rule)
+        rule: Role = self._root.roles[role] if role in TOP else self._delegations[role]
+        ours = [s for s in self._keys[roles.kind(role)] if s.public_key.keyid in rule.keyids]
+        roles.check_enough(role, ours, rule)
         leaving = self._leaving.get(role, ())
         if role == "root" and self._root_before is not None:
-            _enough("the root before", [*ours, *leaving], self._root_before)
+            roles.check_enough("the root before", [*ours, *leaving], self._root_before)
         signed = self._signed[role]
         if role in self._bytes:
             signed.version += 1
-        metadata = Metadata(signed)
+        metadata: Metadata[Any] = Metadata(signed)
         for signer in (*ours, *leaving):
             metadata.sign(signer, append=True)
         self._bytes[role] = metadata.to_bytes()
@@ -437,8 +424,8 @@ class Repository:
                 if not link.exists():
                     os.link(self.directory / blobs.PLACE / artifact.sha256, link)
 
-    def _set(self, role: str, signed: Signed) -> None:
-        signed.expires = self._until(getattr(self._expiry, role))
+    def _set(self, role: str, signed: _Any) -> None:
+        signed.expires = self._until(self._expiry.days(role))
         self._signed[role] = signed
         self._changed.add(role)
 
@@ -478,22 +465,22 @@ class Repository:
         return found.roles or {} if found else {}
 
 
-def _root(keys: ReleaseKeys) -> Root:
-    root = Root(consistent_snapshot=True)
-    for role in TOP:
-        for signer in keys[role]:
-            root.add_key(signer.public_key, role)
-        root.roles[role].threshold = keys.threshold(role)
-    return root
+def local_repository(artifacts: Path, state: Path, channel: str, arch: str) -> Path:
+    """Sign a directory of artifacts with keys of this machine; see `phase.release.local`.
+
+    Returns:
+        The repository to serve.
+    """
+    from phase.release.local import LocalRepository  # it needs this module
+
+    local = LocalRepository(artifacts, state, channel, arch)
+    local.refresh()
+    return local.directory
 
 
-def _enough(role: str, signers: Iterable[NaclSigner], rule: Role) -> None:
-    found = {signer.public_key.keyid for signer in signers} & set(rule.keyids)
-    if len(found) < rule.threshold:
-        raise KeysError(
-            f"{len(found)} of the keys of {role} are at hand, {rule.threshold} must sign",
-            hint="Give the directory that holds them.",
-        )
+def _newest_root(directory: Path) -> str:
+    versions = [path.name.partition(".")[0] for path in directory.glob("*.root.json")]
+    return f"{max((int(v) for v in versions if v.isdecimal()), default=1)}.root.json"
 
 
 def _read(path: Path) -> bytes:

@@ -20,8 +20,8 @@ from phase.trust.state import Policy, TrustedState
 
 __all__ = [
     "ExpiredError",
-    "FormatError",
     "Floor",
+    "FormatError",
     "NotFoundError",
     "PinError",
     "Policy",

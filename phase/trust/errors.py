@@ -1,14 +1,14 @@
 """Why metadata was not believed.
 
-    TrustError
-    +-- NotFoundError      the provider has no such file
-    +-- FormatError        not TUF metadata, or not of the expected role
-    +-- SizeError          longer than may be read, or than was signed for
-    +-- SignatureError     too few of the role's keys have signed
-    +-- ExpiredError       signed for a time that is over
-    +-- RollbackError      older than what was seen before
-    +-- PinError           not the version or the bytes another role vouches for
-    +-- WrongTargetError   signed, but for another channel, architecture or path
+TrustError
++-- NotFoundError      the provider has no such file
++-- FormatError        not TUF metadata, or not of the expected role
++-- SizeError          longer than may be read, or than was signed for
++-- SignatureError     too few of the role's keys have signed
++-- ExpiredError       signed for a time that is over
++-- RollbackError      older than what was seen before
++-- PinError           not the version or the bytes another role vouches for
++-- WrongTargetError   signed, but for another channel, architecture or path
 """
 
 from phase.errors import PhaseError

@@ -99,7 +99,8 @@ class TrustedState:
         _check_signatures(opened, self.root.roles["timestamp"], self.root.keys, "timestamp.json")
         _check_version("timestamp.json", timestamp.version, self.floor.timestamp)
         # Also pinned by the timestamp trusted before (5.4.3.2).
-        _check_version("the snapshot in timestamp.json", timestamp.snapshot_meta.version, self.floor.snapshot)
+        pinned = timestamp.snapshot_meta.version
+        _check_version("the snapshot in timestamp.json", pinned, self.floor.snapshot)
         self._check_expiry(timestamp, "timestamp.json")
         self._timestamp = timestamp
         return timestamp
@@ -169,7 +170,8 @@ class TrustedState:
         """
         self.delegation(role)
         targets = self._targets
-        assert targets is not None and targets.delegations is not None  # noqa: S101  # delegation() looked
+        assert targets is not None  # noqa: S101  # delegation() has looked
+        assert targets.delegations is not None  # noqa: S101
         first = next(targets.delegations.get_roles_for_target(path), ("nobody", False))[0]
         if path in targets.targets:
             first = "targets"
@@ -222,7 +224,7 @@ class TrustedState:
     def _check_expiry(self, signed: Signed, name: str) -> None:
         if signed.is_expired(self.now):
             raise ExpiredError(
-                f"{name} expired at {signed.expires:%Y-%m-%d %H:%M:%S} UTC; it is {self.now:%Y-%m-%d %H:%M:%S}",
+                f"{name} expired at {signed.expires:%Y-%m-%d %H:%M:%S}; now is {self.now:%Y-%m-%d %H:%M:%S}",
                 hint="The publisher must sign anew; or check this machine's clock.",
             )
 

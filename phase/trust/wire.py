@@ -65,7 +65,8 @@ def read(data: bytes, kind: type[_Role], *, name: str, max_bytes: int) -> tuple[
     except FormatError:
         raise
     except Exception as error:  # the library raises whatever odd input makes it trip over
-        raise FormatError(f"{name} is no TUF metadata: {type(error).__name__}: {str(error)[:200]}") from error
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        raise FormatError(f"{name} is no TUF metadata: {why}") from error
     signatures = {keyid: signature.signature for keyid, signature in metadata.signatures.items()}
     return metadata.signed, Opened(metadata.signed, payload, signatures)
 
