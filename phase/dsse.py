@@ -119,12 +119,10 @@ def verify(
         raise DsseFormatError(f"envelope has {len(envelope)} bytes; the limit is {MAX_ENVELOPE}")
     try:
         opened = msgspec.json.decode(envelope, type=_Envelope)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DsseFormatError(f"not a DSSE envelope: {error}") from error
     if opened.payload_type != payload_type:
-        raise DsseFormatError(
-            f"envelope holds {opened.payload_type[:100]!r}, expected {payload_type!r}"
-        )
+        raise DsseFormatError(f"envelope holds {opened.payload_type[:100]!r}, expected {payload_type!r}")
     if len(opened.signatures) > MAX_SIGNATURES:
         raise DsseFormatError(
             f"envelope has {len(opened.signatures)} signatures; the limit is {MAX_SIGNATURES}"

@@ -127,7 +127,7 @@ class LocalRepository:
     def _scans(self) -> dict[str, str]:
         try:
             return msgspec.json.decode((self._state / _SCANNED).read_bytes(), type=dict[str, str])
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
             return {}  # costs one more signature, no more
 
     @contextmanager

@@ -54,7 +54,7 @@ def load(path: Path) -> Floor:
         raise FormatError(f"trust state {path} cannot be read: {error.strerror}") from error
     try:
         return msgspec.json.decode(data, type=Floor)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise FormatError(
             f"trust state {path} is damaged: {error}",
             hint="Remove it only if you know that no older release can be offered here.",

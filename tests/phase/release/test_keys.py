@@ -1,0 +1,84 @@
+"""Signing keys: private unless they say they are not, and never overwritten."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from phase.release import keys as release_keys
+from phase.release.errors import KeysError
+from phase.release.keys import ROLES, ReleaseKeys
+
+FIXTURES = Path(__file__).parents[3] / "fixtures" / "keys"
+
+
+def publics(keys: ReleaseKeys) -> dict[str, list[str]]:
+    return {role: [signer.public_hex for signer in keys[role]] for role in ROLES}
+
+
+def test_keys_are_kept_for_their_owner_alone(tmp_path: Path) -> None:
+    keys = ReleaseKeys.generate()
+    keys.save(tmp_path / "keys")
+    assert publics(release_keys.load(tmp_path / "keys")) == publics(keys)
+    names = sorted(path.name for path in (tmp_path / "keys").iterdir())
+    roots = ["root-1.json", "root-2.json", "root-3.json"]
+    assert names == ["release.json", *roots, "snapshot.json", "targets.json", "timestamp.json"]
+    assert {stat.S_IMODE((tmp_path / "keys" / name).stat().st_mode) for name in names} == {0o600}
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+
+
+def test_every_key_is_its_own() -> None:
+    keys = [public for found in publics(ReleaseKeys.generate()).values() for public in found]
+    assert len(keys) == len(set(keys)) == 7
+
+
+@pytest.mark.parametrize(("count", "threshold"), [(1, 1), (2, 2), (3, 2), (5, 3)])
+def test_more_than_half_must_sign(count: int, threshold: int) -> None:
+    assert ReleaseKeys.generate({"root": count}).threshold("root") == threshold
+
+
+def test_a_directory_may_hold_some_roles_only(tmp_path: Path) -> None:
+    ReleaseKeys.from_seed("some", {"timestamp": 1}).save(tmp_path)
+    found = release_keys.load(tmp_path)
+    assert [role for role in ROLES if found[role]] == ["timestamp"]
+
+
+def test_keys_are_never_overwritten(tmp_path: Path) -> None:
+    ReleaseKeys.from_seed("a").save(tmp_path)
+    with pytest.raises(KeysError, match="never overwritten"):
+        ReleaseKeys.from_seed("b").save(tmp_path)
+    assert publics(release_keys.load(tmp_path)) == publics(ReleaseKeys.from_seed("a"))
+
+
+def test_a_key_others_can_read_is_refused(tmp_path: Path) -> None:
+    ReleaseKeys.from_seed("a").save(tmp_path)
+    (tmp_path / "targets.json").chmod(0o644)
+    with pytest.raises(KeysError, match="mode 0644"):
+        release_keys.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": "00"}, {"public": "00" * 32}, {"role": "root"}, {"format": "x"}, {"seed": "zz"}]
+)
+def test_a_damaged_key_is_refused(tmp_path: Path, change: dict[str, str]) -> None:
+    ReleaseKeys.from_seed("a").save(tmp_path)
+    path = tmp_path / "targets.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(KeysError, match=r"targets.json is damaged"):
+        release_keys.load(tmp_path)
+
+
+def test_a_directory_without_keys_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.json").write_text("{}")
+    with pytest.raises(KeysError, match="holds no keys"):
+        release_keys.load(tmp_path)
+    with pytest.raises(KeysError, match="no keys can be read"):
+        release_keys.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["lab", "stranger"])
+def test_the_committed_test_keys_are_what_they_say(name: str) -> None:
+    assert publics(release_keys.load(FIXTURES / name)) == publics(ReleaseKeys.from_seed(name))
+    for path in (FIXTURES / name).iterdir():
+        assert "test key" in json.loads(path.read_text())["test"]

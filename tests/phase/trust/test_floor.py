@@ -1,0 +1,40 @@
+"""The clock does not go back, the floor is kept whole."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from phase.trust import FormatError, clock, floor
+
+FLOOR = floor.Floor(
+    root=2, timestamp=9, snapshot=3, meta={"targets.json": 1}, keys={"timestamp": ["a"]}, time=7
+)
+
+
+def test_the_latest_time_known_counts() -> None:
+    for times in [(3, 2, 1), (1, 3, 2), (1, 2, 3)]:
+        found = clock.trusted_now(times[0], times[1], system=times[2])
+        assert found == datetime.fromtimestamp(3, UTC)
+    seen = datetime(2030, 1, 1, tzinfo=UTC)
+    assert clock.trusted_now(0, seen, system=0) == seen
+
+
+def test_an_absurd_clock_is_no_crash() -> None:
+    assert clock.trusted_now(system=1e15).year == 9999
+
+
+def test_a_floor_is_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "floor.json"
+    assert floor.load(path) == floor.Floor()
+    floor.save(path, FLOOR)
+    assert floor.load(path) == FLOOR
+    assert [each.name for each in path.parent.iterdir()] == ["floor.json"]
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"root":"x"}', b"[]", b'{"root":"\xff"}'])
+def test_a_damaged_floor_does_not_start_over(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "floor.json"
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="damaged"):
+        floor.load(path)
