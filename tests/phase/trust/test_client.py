@@ -109,7 +109,11 @@ def test_an_older_version_than_before_is_refused(publisher: Publisher, role: str
     if role != "timestamp":
         pin = {"version": 1 if role == "snapshot" else 9}
         publisher.forge("timestamp", lambda s: s.update(version=9, meta={"snapshot.json": pin}))
-    with pytest.raises(trust.RollbackError, match=f"{role}.* has version 1; version 2 was trusted before"):
+    what = {
+        "timestamp": "timestamp.json",
+        "snapshot": "the snapshot in timestamp.json",
+    }.get(role, f"{role}.json in 9.snapshot.json")
+    with pytest.raises(trust.RollbackError, match=f"^{what} has version 1; version 2 was trusted before"):
         publisher.refresh(floor=floor)
 
 
@@ -182,6 +186,17 @@ def test_without_a_signed_length_the_role_s_cap_holds(publisher: Publisher) -> N
     publisher.forge("timestamp", lambda s: s["meta"].update({"snapshot.json": {"version": 1}}))
     publisher.files["1.snapshot.json"] += b" " * 2_000_000
     with pytest.raises(trust.SizeError, match="2000000"):
+        publisher.refresh()
+
+
+def test_a_length_alone_is_held_too(publisher: Publisher) -> None:
+    length = len(publisher.files["1.snapshot.json"])
+    for signed in (length, length + 1):
+        pin = {"version": 1, "length": signed}
+        publisher.forge("timestamp", lambda s, pin=pin: s["meta"].update({"snapshot.json": pin}))
+        if signed == length:
+            publisher.refresh()
+    with pytest.raises(trust.SizeError, match=f"has {length} bytes, signed for {length + 1}"):
         publisher.refresh()
 
 

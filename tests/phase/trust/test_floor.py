@@ -32,7 +32,23 @@ def test_a_floor_is_remembered(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["floor.json"]
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b'{"root":"x"}', b"[]", b'{"root":"\xff"}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b'{"root":"x"}',
+        b"[]",
+        b"null",
+        b'{"root":true}',
+        b'{"meta":{"a":"1"}}',
+        b'{"meta":[]}',
+        b'{"keys":{"a":"b"}}',
+        b'{"other":1}',
+        b"[" * 100_000,
+        b'{"root":"\xff"}',
+    ],
+)
 def test_a_damaged_floor_does_not_start_over(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "floor.json"
     path.write_bytes(data)
