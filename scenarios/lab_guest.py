@@ -1,0 +1,66 @@
+"""A machine that is nothing but a kernel and busybox: what the scenarios of the lab itself start."""
+
+import tempfile
+from pathlib import Path
+
+from boot import tree
+from phase.boot import cpio
+
+_MODULES = ("virtio_pci", "virtio_net", "af_packet", "virtio_blk", "ext4", "pvpanic-pci")
+_APPLETS = (
+    "base64", "cat", "cttyhack", "cut", "dd", "dmesg", "echo", "grep", "head", "httpd", "insmod", "ip", "ls",
+    "mkdir", "mount", "nc", "ping", "poweroff", "reboot", "seq", "setsid", "sh", "sha256sum", "sleep", "stty",
+    "tail", "tty", "udhcpc", "uname", "wc", "wget",
+)  # fmt: skip
+_INIT = r"""#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+echo on >/proc/sys/kernel/printk_devkmsg
+mark() {
+    read -r now rest </proc/uptime
+    echo "<3>guest-mark {\"step\":\"$1\",\"outcome\":\"ok\",\"t\":$now}" >/dev/kmsg
+}
+mark kernel
+while read -r module; do insmod "$module"; done </etc/modules
+ip link set lo up
+[ -d /sys/class/net/eth0 ] && udhcpc -q -f -n -t 20 -T 1 -i eth0 -s /etc/udhcpc && mark network
+mark init
+while :; do setsid cttyhack sh; done
+"""
+_UDHCPC = """#!/bin/sh
+case "$1" in
+deconfig) ip link set "$interface" up ;;
+bound) ip address add "$ip/$mask" dev "$interface" ;;
+esac
+"""
+
+
+def build(arch: str, directory: Path) -> tuple[Path, Path]:
+    """A kernel and an initial RAM disk.
+
+    The machine prints the marks `kernel`, `network` (when it has a card, and was given an address) and
+    `init`; then its console has a shell.
+
+    Args:
+        arch: `x86_64` or `arm64`.
+        directory: where to write the RAM disk.
+    """
+    root = tree.unpacked(arch) / "root"
+    with tempfile.TemporaryDirectory(dir=directory) as temporary:
+        stage = Path(temporary)
+        tree.kernel_modules(root, _MODULES, stage)
+        nodes = [
+            *(cpio.directory(name) for name in ("bin", "dev", "proc", "sys", "tmp")),
+            cpio.character("dev/console", 5, 1),
+            cpio.character("dev/null", 1, 3, 0o666),
+            cpio.regular("init", _INIT.encode(), 0o755),
+            cpio.regular("bin/busybox", (root / "bin/busybox").resolve(), 0o755),
+            *(cpio.symlink(f"bin/{name}", "busybox") for name in _APPLETS),
+            *cpio.tree(stage),
+            cpio.regular("etc/udhcpc", _UDHCPC.encode(), 0o755),
+        ]
+        initrd = directory / f"guest-{arch}.cpio"
+        with initrd.open("wb") as out:
+            cpio.write(out, nodes)
+    return tree.kernel(root), initrd
