@@ -76,7 +76,11 @@ class DhcpServer:
         if asked is not None and asked != self.address.packed:
             return []
         mac = message[28:34]
-        address = self.lease_of(mac)
+        try:
+            address = self.lease_of(mac)
+        except ValueError:
+            # Full: a server with nothing to give keeps silent.
+            return []
         answer = _OFFER if kind == _DISCOVER else _ACK
         return [self._reply(message, mac, address, answer)]
 
@@ -121,7 +125,7 @@ def _options(data: bytes) -> dict[int, bytes]:
 
 def _checksum(header: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
-    total = sum(struct.unpack(f"!{len(header) // 2}H", header))
+    total: int = sum(struct.unpack(f"!{len(header) // 2}H", header))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
