@@ -4,29 +4,42 @@ A serial port nobody reads stalls the guest within a few hundred bytes, in the m
 So the reader never stops; everybody else reads from what it has kept.
 """
 
+import contextlib
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
-
-from pexpect import EOF, TIMEOUT
-from pexpect.spawnbase import SpawnBase
+from typing import NamedTuple, TypeVar
 
 from lab import marks
 from lab.errors import InfrastructureError, MachineDied, WaitTimeout
+from lab.spawn import ConsoleSpawn
+
+T = TypeVar("T")
 
 #: Kernel messages after which nothing good comes. Checked on every line.
 DEATHS = {
     "kernel panic": re.compile(r"Kernel panic - not syncing: .*"),
-    "out of memory": re.compile(r"Out of memory: Killed process .*|Out of memory and no killable processes.*"),
-    "kernel oops": re.compile(r"(Internal error: Oops|BUG: unable to handle|Oops: \d+ \[#\d+\]).*"),
+    "out of memory": re.compile(
+        r"Out of memory: Killed process .*|Out of memory and no killable processes.*"
+    ),
+    "kernel oops": re.compile(
+        r"(Internal error: |BUG: unable to handle|BUG: kernel NULL pointer|kernel BUG at "
+        r"|Oops: [0-9a-f]+ \[#\d+\]|general protection fault, ).*"
+    ),
     "hung task": re.compile(r"INFO: task .* blocked for more than \d+ seconds.*"),
     "RCU stall": re.compile(r"rcu: INFO: rcu_\w+ (self-)?detected (expedited )?stalls?.*"),
 }
-_MAX_KEPT = 64 << 20
+#: A machine that prints more than this is out of its mind, and would fill the host's memory and disk.
+MAX_BYTES = 64 << 20
+#: Bytes of one line; what never ends is cut into lines of this length.
+MAX_LINE = 16 << 10
+#: Seconds a dying machine gets to finish its last words: quiet for so long, and so long in all.
+_QUIET, _LAST_WORDS = 0.5, 5.0
+_SEND_SECONDS = 30
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[c7-9=>]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -44,16 +57,25 @@ class Console:
         name: the machine's, for messages.
         stream: a connected socket; this object owns it.
         log: gets every byte as it comes.
+        limit: bytes after which the machine counts as dead and nothing more is kept.
+
+    Attributes:
+        lines: the complete lines so far.
+        marks: the boot marks among them.
+        death: what killed the machine, as its console told it; empty while it lives.
+        closed: whether the other end is gone.
     """
 
-    def __init__(self, name: str, stream: socket.socket, log: Path) -> None:
+    def __init__(self, name: str, stream: socket.socket, log: Path, *, limit: int = MAX_BYTES) -> None:
         self.name = name
         self.lines: list[Line] = []
         self.marks: list[marks.Mark] = []
-        #: What killed the machine, as its console told it.
         self.death = ""
         self.closed = False
+        self._limit = limit
         self._stream = stream
+        # Only sending: a machine that reads nothing must not hold up who types, a silent one is no fault.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
         self._log = log.open("wb", buffering=0)
         self._bytes = bytearray()
         self._scanned = 0
@@ -74,33 +96,38 @@ class Console:
                     self.closed = True
                     self._changed.notify_all()
                     break
-                if len(self._bytes) < _MAX_KEPT:
-                    self._bytes += data
-                self._log.write(data)
-                self._scan(now)
+                room = self._limit - len(self._bytes)
+                if room > 0:
+                    self._bytes += data[:room]
+                    self._log.write(data[:room])
+                    self._scan(now)
+                elif not self.death:
+                    self.death = f"flood: more than {self._limit} bytes on the console"
                 self._changed.notify_all()
         self._log.close()
 
     def _scan(self, now: float) -> None:
-        while (end := self._bytes.find(b"\n", self._scanned)) >= 0:
-            raw = self._bytes[self._scanned : end]
+        while True:
+            end = self._bytes.find(b"\n", self._scanned, self._scanned + MAX_LINE)
+            if end < 0:
+                if len(self._bytes) - self._scanned < MAX_LINE:
+                    return
+                end = self._scanned + MAX_LINE - 1
+            raw = self._bytes[self._scanned : end + 1]
             self._scanned = end + 1
-            text = _CONTROL.sub("", raw.decode("utf-8", "replace"))
+            text = _clean(raw).removesuffix("\n")
             self.lines.append(Line(text, now))
             mark = marks.parse(text, now)
             if mark is not None:
                 self.marks.append(mark)
             if not self.death:
-                for name, pattern in DEATHS.items():
-                    found = pattern.search(text)
-                    if found:
-                        self.death = f"{name}: {found.group()}"
+                self.death = _death(text)
 
     @property
     def text(self) -> str:
         """Everything so far, one string."""
         with self._changed:
-            return _CONTROL.sub("", bytes(self._bytes).decode("utf-8", "replace"))
+            return _clean(self._bytes)
 
     @property
     def size(self) -> int:
@@ -110,13 +137,19 @@ class Console:
 
     def tail(self, lines: int = 40) -> str:
         """The last lines, for messages."""
-        return _last_lines(self.text, lines)
+        with self._changed:
+            return self._tail_locked(lines)
+
+    def _tail_locked(self, lines: int = 40) -> str:
+        # Long lines are data; their beginning says which.
+        text = _clean(self._bytes[-400 * lines :])
+        return "\n".join(line[:300] for line in text.splitlines()[-lines:])
 
     def send(self, text: str) -> None:
         """Type, without waiting for anything.
 
         Raises:
-            InfrastructureError: the console is gone.
+            InfrastructureError: the console is gone, or takes nothing any more.
         """
         with self._write_lock:
             try:
@@ -126,8 +159,8 @@ class Console:
                     f"{self.name}: nobody is at the console any more ({error})", evidence=self.tail()
                 ) from error
 
-    def wait(self, found: Callable[[], object], what: str, *, timeout: float, deadly: bool = True) -> object:
-        """Wait until a function of the console's state returns something true, and return that.
+    def wait(self, found: Callable[[], T | None], what: str, *, timeout: float, deadly: bool = True) -> T:
+        """Wait until a function of the console's state returns something other than None, and return that.
 
         Args:
             found: called with the state locked, after every arrival.
@@ -143,37 +176,47 @@ class Console:
         with self._changed:
             while True:
                 result = found()
-                if result:
+                if result is not None:
                     return result
                 if deadly and self.death:
-                    raise MachineDied(f"{self.name}: {self.death}", evidence=self._tail_locked())
+                    self._hear_out()
+                    raise MachineDied(f"{self.name}: {self.death}", evidence=self._evidence())
                 if self.closed:
                     raise MachineDied(
-                        f"{self.name}: switched off while waiting for {what}", evidence=self._tail_locked()
+                        f"{self.name}: switched off while waiting for {what}", evidence=self._evidence()
                     )
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise WaitTimeout(
-                        f"{self.name}: no {what} within {timeout:.0f} s", evidence=self._tail_locked()
+                        f"{self.name}: no {what} within {timeout:.0f} s", evidence=self._evidence()
                     )
                 self._changed.wait(left)
 
-    def _tail_locked(self) -> str:
-        text = _CONTROL.sub("", bytes(self._bytes[-16384:]).decode("utf-8", "replace"))
-        return "last lines on the console:\n" + _last_lines(text, 40)
+    def _hear_out(self) -> None:
+        """Let a dying machine finish: it names the cause first, and then the call trace that explains it."""
+        end = time.monotonic() + _LAST_WORDS
+        while not self.closed and time.monotonic() < end:
+            if not self._changed.wait(_QUIET):
+                return
 
-    def wait_line(self, pattern: str, *, timeout: float, since: int = 0) -> "re.Match[str]":
+    def _evidence(self) -> str:
+        return "last lines on the console:\n" + self._tail_locked()
+
+    def wait_line(
+        self, pattern: str, *, timeout: float, since: int = 0, deadly: bool = True
+    ) -> "re.Match[str]":
         """Wait for a complete line that matches a regular expression; returns the match.
 
         Args:
-            pattern: searched in each line.
+            pattern: searched in each line; no line is longer than `MAX_LINE`.
             timeout: seconds.
             since: number of lines to pass over.
+            deadly: whether a dead machine ends the wait at once.
         """
         compiled = re.compile(pattern)
         position = since
 
-        def found() -> object:
+        def found() -> "re.Match[str] | None":
             nonlocal position
             while position < len(self.lines):
                 match = compiled.search(self.lines[position].text)
@@ -182,19 +225,38 @@ class Console:
                     return match
             return None
 
-        result = self.wait(found, f"line matching {pattern!r}", timeout=timeout)
-        assert isinstance(result, re.Match)
-        return result
+        return self.wait(found, f"line matching {pattern!r}", timeout=timeout, deadly=deadly)
 
-    def spawn(self, *, since: int | None = None) -> "ConsoleSpawn":
-        """A pexpect object on this console, for a dialogue with a boot loader or a program."""
-        return ConsoleSpawn(self, self.size if since is None else since)
+    def wait_death(self, *, timeout: float) -> str:
+        """Wait for a death that the scenario wants, and forget it: waiting goes on as if it lived.
+
+        Args:
+            timeout: seconds.
+
+        Returns:
+            What killed it.
+        """
+
+        def found() -> str | None:
+            death, self.death = self.death, ""
+            return death or None
+
+        return self.wait(found, "death", timeout=timeout)
+
+    def spawn(self, *, since: int | None = None, timeout: float = 30) -> ConsoleSpawn:
+        """A pexpect object on this console, for a dialogue with a boot loader or a program.
+
+        Args:
+            since: byte position to read from, such as an earlier `size`; from now on when left out.
+            timeout: seconds, when `expect` names none.
+        """
+        return ConsoleSpawn(self, self.size if since is None else since, timeout=timeout)
 
     def read_from(self, position: int, size: int, timeout: float) -> bytes:
-        """Bytes from a position on; waits for the first one. Empty when time is up."""
+        """Bytes from a position on; waits for the first one. Empty when time is up, or all is over."""
         deadline = time.monotonic() + timeout
         with self._changed:
-            while len(self._bytes) <= position and not self.closed:
+            while len(self._bytes) <= position and not self.closed and not self.death:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return b""
@@ -203,43 +265,19 @@ class Console:
 
     def close(self) -> None:
         """Let go of the console."""
-        try:
+        with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._reader.join(timeout=5)
         self._stream.close()
 
 
-class ConsoleSpawn(SpawnBase):  # type: ignore[misc]  # pexpect's stubs leave the base untyped
-    """pexpect over what a console's reader keeps: expecting here takes nothing from anybody else."""
-
-    def __init__(self, console: Console, position: int) -> None:
-        super().__init__(timeout=30, encoding="utf-8", codec_errors="replace")
-        self._console = console
-        self._position = position
-
-    def read_nonblocking(self, size: int = 1, timeout: float | None = -1) -> str:
-        """What pexpect calls to read on."""
-        seconds = self.timeout if timeout == -1 else timeout
-        data = self._console.read_from(self._position, size, 3600.0 if seconds is None else max(seconds, 0))
-        if not data:
-            if self._console.closed:
-                raise EOF("the console closed")
-            raise TIMEOUT("nothing more on the console")
-        self._position += len(data)
-        return str(self._decoder.decode(data, final=False))
-
-    def send(self, text: str) -> int:
-        """Type."""
-        self._console.send(text)
-        return len(text)
-
-    def sendline(self, text: str = "") -> int:
-        """Type a line."""
-        return self.send(f"{text}\n")
+def _clean(raw: bytes | bytearray) -> str:
+    return _CONTROL.sub("", raw.decode("utf-8", "replace"))
 
 
-def _last_lines(text: str, count: int) -> str:
-    # Long lines are data; their beginning says which.
-    return "\n".join(line[:300] for line in text.splitlines()[-count:])
+def _death(text: str) -> str:
+    for name, pattern in DEATHS.items():
+        found = pattern.search(text)
+        if found:
+            return f"{name}: {found.group()}"
+    return ""

@@ -1,12 +1,12 @@
 """What can go wrong in a lab, and whose it is.
 
-    LabError
-    +-- InfrastructureError   the host, QEMU, a cable: the only kind that may be tried again
-    +-- MachineError          the machine panicked, hung, rebooted
-    |   +-- MachineDied       and said so on its console
-    |   +-- WaitTimeout       or said nothing in time; carries the transcript
-    +-- ProductError          the machine lives, and does what it should not
-    +-- MisuseError           the scenario asks for what cannot be
+LabError
++-- InfrastructureError   the host, QEMU, a cable: the only kind that may be tried again
++-- MachineError          the machine panicked, hung, rebooted
+|   +-- MachineDied       and said so on its console
+|   +-- WaitTimeout       or said nothing in time; carries the transcript
++-- ProductError          the machine lives, and does what it should not
++-- MisuseError           the scenario asks for what cannot be
 """
 
 from typing import ClassVar

@@ -1,0 +1,85 @@
+"""pexpect on a console: dialogues with a boot loader, a menu, a program that asks."""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pexpect import EOF, TIMEOUT
+from pexpect.spawnbase import SpawnBase
+
+from lab.errors import MachineDied, WaitTimeout
+
+if TYPE_CHECKING:
+    _Base = SpawnBase[str]
+else:
+    # Generic in its stubs only.
+    _Base = SpawnBase
+
+#: Characters back from the newest that a pattern is searched in: matching stays cheap however much comes.
+_WINDOW = 16 << 10
+
+
+class Source(Protocol):
+    """What a console offers to read from; `lab.console.Console` is one."""
+
+    name: str
+    death: str
+    closed: bool
+
+    def read_from(self, position: int, size: int, timeout: float) -> bytes:
+        """Bytes from a position on."""
+
+    def send(self, text: str) -> None:
+        """Type."""
+
+    def tail(self, lines: int = 40) -> str:
+        """The last lines."""
+
+
+class ConsoleSpawn(_Base):
+    """pexpect over what a console's reader keeps: expecting here takes nothing from anybody else.
+
+    Its `expect` family raises the lab's errors where pexpect's would come, unless the patterns name those.
+    """
+
+    def __init__(self, source: Source, position: int, *, timeout: float = 30) -> None:
+        super().__init__(timeout=timeout, encoding="utf-8", codec_errors="replace", searchwindowsize=_WINDOW)
+        self._source = source
+        self._position = position
+
+    def read_nonblocking(self, size: int = 1, timeout: float | None = -1) -> str:
+        """What pexpect calls to read on; nobody else needs it."""
+        seconds = self.timeout if timeout == -1 else timeout
+        data = self._source.read_from(self._position, size, 86_400 if seconds is None else max(seconds, 0))
+        if not data:
+            if self._source.death or self._source.closed:
+                raise EOF(self._source.death or "the console closed")
+            raise TIMEOUT("nothing more on the console")
+        self._position += len(data)
+        return str(self._decoder.decode(data, final=False))  # type: ignore[attr-defined]  # not in its stubs
+
+    def expect_list(self, *args: Any, **options: Any) -> Any:
+        """As pexpect's; every `expect` comes through here."""
+        return self._judged(super().expect_list, args, options)
+
+    def expect_exact(self, *args: Any, **options: Any) -> Any:
+        """As pexpect's: plain strings instead of patterns."""
+        return self._judged(super().expect_exact, args, options)
+
+    def _judged(self, expect: Any, args: Any, options: Any) -> Any:
+        evidence = "last lines on the console:\n"
+        try:
+            return expect(*args, **options)
+        except TIMEOUT as error:
+            what = f"{self._source.name}: none of {args[0]!r} came"
+            raise WaitTimeout(what, evidence=evidence + self._source.tail()) from error
+        except EOF as error:
+            what = f"{self._source.name}: {self._source.death or f'switched off before any of {args[0]!r}'}"
+            raise MachineDied(what, evidence=evidence + self._source.tail()) from error
+
+    def send(self, s: str) -> int:
+        """Type; returns the number of characters."""
+        self._source.send(s)
+        return len(s)
+
+    def sendline(self, s: str = "") -> int:
+        """Type a line."""
+        return self.send(f"{s}\n")
