@@ -1,20 +1,42 @@
 """What every machine of the lab can do, a VM and a board alike."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Literal, Protocol
 
 from lab.console import Console
+from lab.marks import Mark
 from lab.shell import Shell
+
+#: What a scenario may ask of a machine. Any machine has power and a console, or it would be none.
+Capability = Literal["power", "console", "network", "monitor", "disk image", "clone"]
 
 
 class Machine(Protocol):
     """Anything with power and a console."""
 
-    name: str
-    arch: str
+    @property
+    def name(self) -> str:
+        """Unique in its topology."""
+
+    @property
+    def arch(self) -> str:
+        """`x86_64` or `arm64`."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can do; a scenario that needs more does not run on it."""
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What it is made of, for reports."""
 
     @property
     def console(self) -> Console:
         """Everything it has said since it was switched on, and where to type."""
+
+    @property
+    def marks(self) -> list[Mark]:
+        """The boot marks it has printed since it was switched on."""
 
     def start(self) -> None:
         """Switch it on."""
@@ -24,3 +46,12 @@ class Machine(Protocol):
 
     def shell(self, *, timeout: float = 60) -> Shell:
         """A shell on its console."""
+
+    def wait_mark(self, step: str, *, outcome: str = "ok", timeout: float = 60) -> Mark:
+        """Wait for a step of its boot to end."""
+
+    def timeline(self, kernels: Mapping[str, str]) -> dict[str, float]:
+        """How long each phase of its boot took, in seconds."""
+
+    def evidence(self) -> str:
+        """What somebody needs to understand a failure, as text."""

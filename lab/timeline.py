@@ -1,11 +1,11 @@
 """How long each phase of a boot took, from the marks at their ends."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lab.marks import Mark
 
 
-def phases(marks: Sequence[Mark], *, power_on: float, kernels: dict[str, str]) -> dict[str, float]:
+def phases(marks: Sequence[Mark], *, power_on: float, kernels: Mapping[str, str]) -> dict[str, float]:
     """Turn marks into durations.
 
     A phase ends with its mark and begins where the one before ended. A kernel prints its mark when

@@ -1,19 +1,22 @@
 """QEMU's command line, per architecture. Pure: what it takes to start a machine, nothing is started."""
 
+import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from lab.errors import MisuseError
 
 #: The serial console's name on each architecture's command line.
 CONSOLES: Mapping[str, str] = {"x86_64": "ttyS0", "arm64": "ttyAMA0"}
 PROGRAMS: Mapping[str, str] = {"x86_64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
-# arm64: a cortex-a57 is what TCG emulates quickest of the 64-bit cores; GICv2 because a GICv3's
-# tables cannot be taken back before a kexec without EFI.
-_MACHINES: Mapping[str, Sequence[str]] = {
-    "x86_64": ("-machine", "q35", "-cpu", "max"),
-    "arm64": ("-machine", "virt,gic-version=2", "-cpu", "cortex-a57"),
-}
+# arm64: GICv2, because a GICv3's tables cannot be taken back before a kexec without EFI.
+_MACHINES: Mapping[str, str] = {"x86_64": "q35", "arm64": "virt,gic-version=2"}
+# A cortex-a57 is what TCG emulates quickest of the 64-bit cores.
+_EMULATED: Mapping[str, str] = {"x86_64": "max", "arm64": "cortex-a57"}
+_HOSTS: Mapping[str, str] = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+_BUSES: Mapping[str, str] = {"virtio": "virtio-blk-pci", "usb": "usb-storage"}
 
 
 class Card(NamedTuple):
@@ -24,22 +27,48 @@ class Card(NamedTuple):
     switch: Path
 
 
+class Disk(NamedTuple):
+    """A disk.
+
+    Attributes:
+        path: its image.
+        bus: how it is plugged in; a USB stick is `usb`.
+        format: of the image.
+        access: `scratch` lets the machine write and forgets it at power-off.
+    """
+
+    path: Path
+    bus: Literal["virtio", "usb"] = "virtio"
+    format: Literal["raw", "qcow2"] = "raw"
+    access: Literal["read-only", "read-write", "scratch"] = "scratch"
+
+
+class Firmware(NamedTuple):
+    """UEFI firmware: its code, and the variables a machine starts with (it writes to a copy)."""
+
+    code: Path
+    variables: Path
+
+
 class Spec(NamedTuple):
     """What a virtual machine is made of.
 
     Attributes:
         memory: MiB.
         append: kernel command line.
+        accel: `tcg`, or `kvm` where the host has the same architecture.
     """
 
     name: str
     arch: str
     memory: int
     cpus: int
-    kernel: Path
+    kernel: Path | None
     initrd: Path | None
     append: str
     cards: tuple[Card, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    firmware: Firmware | None = None
     accel: str = "tcg"
     extra: tuple[str, ...] = ()
 
@@ -51,26 +80,65 @@ def argv(spec: Spec, *, console: Path, qmp: Path) -> list[str]:
         spec: the machine.
         console: a listening UNIX socket for its serial console.
         qmp: a listening UNIX socket for its monitor.
+
+    Raises:
+        MisuseError: the machine cannot be.
     """
-    words = [PROGRAMS[spec.arch], "-name", f"{spec.name},process=lab-{spec.name}", "-nodefaults", "-no-user-config"]
-    words += [*_MACHINES[spec.arch], "-accel", spec.accel, "-smp", str(spec.cpus), "-m", f"{spec.memory}M"]
-    words += ["-display", "none", "-vga", "none"] if spec.arch == "x86_64" else ["-display", "none"]
+    if spec.kernel is None and spec.firmware is None:
+        raise MisuseError(f"{spec.name} has neither a kernel nor firmware: nothing would start")
+    if spec.kernel is None and (spec.initrd or spec.append):
+        raise MisuseError(f"{spec.name} has an initrd or a command line, and no kernel to give them to")
+    words = [PROGRAMS[spec.arch], "-name", f"{spec.name},process=lab-{spec.name}"]
+    words += ["-nodefaults", "-no-user-config", "-display", "none"]
+    words += ["-machine", _MACHINES[spec.arch], "-cpu", _cpu(spec), "-accel", spec.accel]
+    words += ["-smp", str(spec.cpus), "-m", f"{spec.memory}M"]
     # A panic is told (pvpanic) and then printed to its end before the machine goes down.
-    words += ["-no-reboot", "-action", "panic=none"]
-    words += ["-chardev", f"socket,id=console,path={console}", "-serial", "chardev:console"]
-    words += ["-chardev", f"socket,id=qmp,path={qmp}", "-mon", "chardev=qmp,mode=control"]
+    words += ["-no-reboot", "-action", "panic=none", "-device", "pvpanic-pci"]
+    words += ["-chardev", f"socket,id=console,path={_value(console)}", "-serial", "chardev:console"]
+    words += ["-chardev", f"socket,id=qmp,path={_value(qmp)}", "-mon", "chardev=qmp,mode=control"]
     words += ["-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng"]
-    words += ["-device", "pvpanic-pci"]
-    words += ["-kernel", str(spec.kernel)]
+    if spec.firmware:
+        code, variables = spec.firmware
+        words += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_value(code)}"]
+        words += ["-drive", f"if=pflash,unit=1,format=raw,file={_value(variables)}"]
+    if spec.kernel:
+        words += ["-kernel", str(spec.kernel), "-append", spec.append]
     if spec.initrd:
         words += ["-initrd", str(spec.initrd)]
-    words += ["-append", spec.append]
+    if any(disk.bus == "usb" for disk in spec.disks):
+        words += ["-device", "qemu-xhci"]
+    for number, disk in enumerate(spec.disks):
+        words += _disk(number, disk)
     for number, card in enumerate(spec.cards):
         sockets = f"local.type=unix,local.path={card.here},remote.type=unix,remote.path={card.switch}"
         words += ["-netdev", f"dgram,id=net{number},{sockets}"]
         # No option ROM: nothing boots from this card, and firmware would wait for it.
         words += ["-device", f"virtio-net-pci,netdev=net{number},mac={card.mac},romfile="]
     return [*words, *spec.extra]
+
+
+def _cpu(spec: Spec) -> str:
+    if spec.accel == "tcg":
+        return _EMULATED[spec.arch]
+    host = _HOSTS.get(platform.machine(), platform.machine())
+    if host != spec.arch:
+        raise MisuseError(f"{spec.name}: {spec.accel} runs {host} here, and the machine is {spec.arch}")
+    return "host"
+
+
+def _disk(number: int, disk: Disk) -> list[str]:
+    options = {
+        "read-only": "readonly=on",
+        "read-write": "readonly=off",
+        "scratch": "readonly=off,snapshot=on",
+    }[disk.access]
+    drive = f"if=none,id=disk{number},format={disk.format},{options},file={_value(disk.path)}"
+    return ["-drive", drive, "-device", f"{_BUSES[disk.bus]},drive=disk{number}"]
+
+
+def _value(path: Path) -> str:
+    """A path inside an option, where a comma ends a value unless it is doubled."""
+    return str(path).replace(",", ",,")
 
 
 def reproduce(words: Sequence[str]) -> str:

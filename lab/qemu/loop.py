@@ -21,8 +21,17 @@ def loop() -> asyncio.AbstractEventLoop:
 
 
 def run(work: Coroutine[Any, Any, T], *, timeout: float = 30) -> T:
-    """Run a coroutine on the loop and wait for it."""
-    return asyncio.run_coroutine_threadsafe(work, loop()).result(timeout)
+    """Run a coroutine on the loop and wait for it.
+
+    Raises:
+        TimeoutError: it took longer, and was cancelled.
+    """
+    future = asyncio.run_coroutine_threadsafe(work, loop())
+    try:
+        return future.result(timeout)
+    finally:
+        # Also on the way out of a Ctrl-C: nothing goes on that nobody waits for.
+        future.cancel()
 
 
 def call(function: Callable[[], T], *, timeout: float = 30) -> T:

@@ -1,7 +1,9 @@
 """QMP: a machine's status and events, from before its first instruction."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ class Event(NamedTuple):
 
 
 class Monitor:
-    """One machine's QMP. It listens first; QEMU connects: there is no moment to miss.
+    """The QMP of one power-on. It listens first; QEMU connects: there is no moment to miss.
 
     Args:
         name: the machine's.
@@ -65,7 +67,9 @@ class Monitor:
     async def _collect(self) -> None:
         while True:
             message = await self._listener.get()
-            self.events.append(Event(str(message["event"]), dict(message.get("data", {})), time.monotonic()))
+            data = message.get("data")
+            facts = dict(data) if isinstance(data, Mapping) else {}
+            self.events.append(Event(str(message["event"]), facts, time.monotonic()))
 
     def execute(self, command: str, **arguments: object) -> Any:
         """Run a QMP command and return its answer."""
@@ -83,10 +87,8 @@ class Monitor:
 
         async def stop() -> None:
             # QEMU's end of the line says EOF, or worse; it is going away either way.
-            try:
+            with contextlib.suppress(EOFError, QMPError, OSError, TimeoutError):
                 await asyncio.wait_for(self._client.disconnect(), 5)
-            except (EOFError, QMPError, OSError, TimeoutError):
-                pass
             if self._collector is not None:
                 self._collector.cancel()
                 await asyncio.gather(self._collector, return_exceptions=True)

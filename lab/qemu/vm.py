@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lab.console import Console
 from lab.errors import InfrastructureError, MachineDied, MisuseError, ProductError, WaitTimeout
+from lab.machine import Capability
 from lab.marks import Mark
 from lab.net.switch import Switch
 from lab.qemu import command
@@ -20,6 +21,10 @@ from lab.shell import Shell
 from lab.timeline import phases
 
 _PR_SET_PDEATHSIG = 1
+#: Seconds for QEMU to open its console and its monitor.
+_START = 20
+#: Seconds in which events of a QEMU that has just ended may still be on their way.
+_LATE = 1.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -28,96 +33,173 @@ class VM:
 
     Args:
         spec: what it is made of.
-        segments: where its cards are plugged in, by card.
+        segments: where its cards are plugged in, by the segment's name.
         directory: for its sockets, log and console; removed by whoever made it.
         factor: timeouts are multiplied by this.
+
+    Attributes:
+        power_on: `time.monotonic()` when it was last switched on; 0 before that.
+        argv: QEMU's command line.
     """
 
     def __init__(
         self, spec: command.Spec, segments: Mapping[str, Switch], directory: Path, *, factor: float = 1.0
     ) -> None:
         self.spec = spec
-        self.name = spec.name
-        self.arch = spec.arch
         self.segments = segments
         self.directory = directory
         self.power_on = 0.0
+        self.argv = command.argv(spec, console=directory / "console", qmp=directory / "qmp")
         self._factor = factor
         self._console: Console | None = None
-        self._monitor = Monitor(spec.name, directory / "qmp")
+        self._monitor: Monitor | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self.argv = command.argv(spec, console=directory / "console", qmp=directory / "qmp")
+        self._starts = 0
+
+    @property
+    def name(self) -> str:
+        """Unique in its lab."""
+        return self.spec.name
+
+    @property
+    def arch(self) -> str:
+        """`x86_64` or `arm64`."""
+        return self.spec.arch
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can do."""
+        found: set[Capability] = {"power", "console", "monitor", "disk image"}
+        if self.spec.cards:
+            found.add("network")
+        return frozenset(found)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What it is made of."""
+        return {
+            "arch": self.spec.arch,
+            "memory": f"{self.spec.memory} MiB",
+            "cpus": str(self.spec.cpus),
+            "accel": self.spec.accel,
+        }
 
     @property
     def console(self) -> Console:
-        """Its serial console, read since it was switched on."""
+        """Its serial console, read since it was switched on; still there when it is off again."""
         if self._console is None:
             raise MisuseError(f"{self.name} has not been started")
         return self._console
 
     @property
     def marks(self) -> list[Mark]:
-        """The boot marks it has printed."""
+        """The boot marks it has printed since it was switched on."""
         return list(self._console.marks) if self._console else []
 
     @property
     def events(self) -> list[Event]:
-        """What QEMU has reported of it."""
-        return list(self._monitor.events)
-
-    def start(self) -> None:
-        """Switch it on.
-
-        Raises:
-            InfrastructureError: QEMU did not start; its own message is in the evidence.
-        """
-        if self._process is not None:
-            raise MisuseError(f"{self.name} is running already")
-        path = self.directory / "console"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-            listener.bind(str(path))
-            listener.listen(1)
-            listener.settimeout(20 * self._factor)
-            self._monitor.listen()
-            self.power_on = time.monotonic()
-            with (self.directory / "qemu.log").open("wb") as log:
-                self._process = call(lambda: _spawn(self.argv, log.fileno()))
-            try:
-                stream, _ = listener.accept()
-            except TimeoutError as error:
-                raise InfrastructureError(
-                    f"{self.name}: QEMU did not start", evidence=self._qemu_log()
-                ) from error
-            finally:
-                path.unlink()
-        stream.settimeout(None)
-        self._console = Console(self.name, stream, self.directory / "console.log")
-        self._monitor.accept(timeout=20 * self._factor)
-
-    def stop(self) -> None:
-        """Switch it off at once. Safe to call at any time, any number of times."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        self._monitor.close()
-        if self._console is not None:
-            self._console.close()
-        self._process = None
+        """What QEMU has reported of it since it was switched on."""
+        return list(self._monitor.events) if self._monitor else []
 
     @property
     def running(self) -> bool:
         """Whether QEMU lives."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        """QEMU's process, while it lives."""
+        return self._process.pid if self._process is not None and self.running else None
+
+    def start(self) -> None:
+        """Switch it on; what it said and did before is forgotten.
+
+        Raises:
+            InfrastructureError: QEMU did not start; its own message is in the evidence.
+            MisuseError: it is on.
+        """
+        if self.running:
+            raise MisuseError(f"{self.name} is running already")
+        self.stop()
+        self._starts += 1
+        self._console = None
+        self._monitor = Monitor(self.name, self.directory / "qmp")
+        try:
+            self._start(self._monitor)
+        except InfrastructureError as error:
+            self.stop()
+            raise InfrastructureError(
+                error.what, evidence=f"QEMU said: {self._qemu_log() or 'nothing'}"
+            ) from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, monitor: Monitor) -> None:
+        path = self.directory / "console"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(path))
+            try:
+                listener.listen(1)
+                listener.settimeout(0.1)
+                monitor.listen()
+                with (self.directory / "qemu.log").open("ab") as log:
+                    self.power_on = time.monotonic()
+                    self._process = call(lambda: _spawn(self.argv, log.fileno()))
+                stream = self._accept(listener)
+            finally:
+                path.unlink()
+        stream.settimeout(None)
+        self._console = Console(self.name, stream, self.directory / f"console-{self._starts}.log")
+        monitor.accept(timeout=_START * self._factor)
+
+    def _accept(self, listener: socket.socket) -> socket.socket:
+        deadline = time.monotonic() + _START * self._factor
+        while True:
+            try:
+                return listener.accept()[0]
+            except TimeoutError:
+                if not self.running:
+                    raise InfrastructureError(f"{self.name}: QEMU ended at once") from None
+                if time.monotonic() > deadline:
+                    raise InfrastructureError(f"{self.name}: QEMU did not open its console") from None
+
+    def stop(self) -> None:
+        """Switch it off at once. Safe to call at any time, any number of times."""
+        try:
+            if self._process is not None:
+                if self._process.poll() is None:
+                    self._process.kill()
+                self._process.wait()
+                self._process = None
+        finally:
+            try:
+                if self._monitor is not None:
+                    self._monitor.close()
+            finally:
+                if self._console is not None:
+                    self._console.close()
+
     def shell(self, *, timeout: float = 60) -> Shell:
         """A shell on the serial console."""
-        return Shell(self.console, timeout=timeout * self._factor)
+        return Shell(self.console, timeout=timeout, factor=self._factor)
 
     def qmp(self, name: str, **arguments: object) -> object:
-        """Run a QMP command."""
+        """Run a QMP command.
+
+        Raises:
+            InfrastructureError: QEMU refuses it, or is gone.
+        """
+        if self._monitor is None:
+            raise MisuseError(f"{self.name} has not been started")
         return self._monitor.execute(name, **arguments)
+
+    def qmp_status(self) -> str:
+        """QEMU's word for it: `running`, `paused`, `guest-panicked`, ...; `off` without QEMU."""
+        if not self.running:
+            return "off"
+        answer = self.qmp("query-status")
+        return str(answer["status"]) if isinstance(answer, dict) else str(answer)
 
     def wait_mark(self, step: str, *, outcome: str = "ok", timeout: float = 60) -> Mark:
         """Wait for a step to end.
@@ -133,7 +215,7 @@ class VM:
             WaitTimeout: neither came.
         """
 
-        def found() -> object:
+        def found() -> Mark | None:
             for mark in self.console.marks:
                 if mark.step == step and mark.outcome == outcome:
                     return mark
@@ -142,7 +224,6 @@ class VM:
             return None
 
         mark = self.console.wait(found, f"mark {step}", timeout=timeout * self._factor)
-        assert isinstance(mark, Mark)
         if mark.step != step or mark.outcome != outcome:
             raise ProductError(
                 f"{self.name}: {mark.step} {mark.outcome}: {mark.facts.get('reason', '')}",
@@ -151,31 +232,50 @@ class VM:
         return mark
 
     def wait_event(self, name: str, *, timeout: float = 60) -> Event:
-        """Wait for something QEMU reports, such as `SHUTDOWN`."""
+        """Wait for something QEMU reports, such as `SHUTDOWN`.
+
+        Raises:
+            MachineDied: QEMU ended without it.
+            WaitTimeout: it did not come.
+        """
         deadline = time.monotonic() + timeout * self._factor
-        while time.monotonic() < deadline:
+        while True:
+            if not self.running:
+                deadline = min(deadline, time.monotonic() + _LATE)
             for event in self.events:
                 if event.name == name:
                     return event
-            if not self.running:
-                raise MachineDied(f"{self.name} ended without {name}", evidence=self.evidence())
-            time.sleep(0.05)
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        if not self.running:
+            raise MachineDied(f"{self.name} ended without {name}", evidence=self.evidence())
         raise WaitTimeout(f"{self.name}: no {name} within {timeout:.0f} s", evidence=self.evidence())
 
-    def timeline(self, kernels: dict[str, str]) -> dict[str, float]:
+    def wait_off(self, *, timeout: float = 60) -> None:
+        """Wait until it has switched itself off.
+
+        Raises:
+            WaitTimeout: it has not.
+        """
+        deadline = time.monotonic() + timeout * self._factor
+        while self.running:
+            if time.monotonic() > deadline:
+                raise WaitTimeout(f"{self.name} is still on after {timeout:.0f} s", evidence=self.evidence())
+            time.sleep(0.02)
+
+    def timeline(self, kernels: Mapping[str, str]) -> dict[str, float]:
         """Phase to seconds; see `lab.timeline.phases`."""
         return phases(self.marks, power_on=self.power_on, kernels=kernels)
 
     def evidence(self) -> str:
         """What somebody needs to understand a failure, as text."""
-        status: object = "not running"
-        if self.running:
-            try:
-                status = self.qmp("query-status")
-            except InfrastructureError as error:
-                status = error.what
+        try:
+            status = self.qmp_status()
+        except InfrastructureError as error:
+            status = error.what
         parts = [
-            f"machine {self.name} ({self.arch}, {self.spec.memory} MiB)",
+            f"machine {self.name}: " + ", ".join(f"{name} {value}" for name, value in self.facts.items()),
             f"QMP status: {status}",
             "QMP events: " + (", ".join(f"{e.name} {e.data}" for e in self.events) or "none"),
             "marks: " + (", ".join(f"{m.step}={m.outcome}@{m.t}" for m in self.marks) or "none"),
@@ -201,7 +301,7 @@ def _spawn(argv: list[str], log: int) -> subprocess.Popen[bytes]:
 
     # A session of its own: Ctrl-C is for the test runner, which then stops its machines in order.
     try:
-        return subprocess.Popen(  # noqa: PLW1509
+        return subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=log,
