@@ -47,6 +47,4 @@ def command(
     def ready(actual: int) -> None:
         click.echo(f"serving {repository} on http://{f'[{bind}]' if ':' in bind else bind}:{actual}")
 
-    asyncio.run(
-        serve(repository, bind=bind, port=port, channel=channel, mdns=not no_mdns, ready=ready)
-    )
+    asyncio.run(serve(repository, bind=bind, port=port, channel=channel, mdns=not no_mdns, ready=ready))

@@ -49,8 +49,7 @@ def command(directory: Path, root: Path, channel: str, arch: str, as_json: bool)
             raise VerificationError(f"{name}: {path} cannot be read: {error.strerror}") from error
         if digest != artifact.sha256:
             raise VerificationError(
-                f"{name}: {path} is not the signed file: "
-                f"expected sha256 {artifact.sha256}, found {digest}",
+                f"{name}: {path} is not the signed file: expected sha256 {artifact.sha256}, found {digest}",
                 hint="Run `phase fetch` again.",
             )
     manifest = found.manifest

@@ -226,20 +226,22 @@ class _Transfer:
                     self._pending.appendleft(index)
             self._changed.notify_all()
 
-    def put(self, index: int, data: memoryview) -> None:
-        """Write a verified chunk."""
+    def put(self, index: int, data: memoryview) -> bool:
+        """Write a verified chunk; false where another provider was quicker."""
         with self._changed:
             self._release(index)
             if self._done[index]:
-                return
+                return False
         start = self._offset + index * self.artifact.chunk_size
         written = 0
         while written < len(data):
             written += os.pwrite(self._fd, data[written:], start + written)
         with self._changed:
             if self._done[index]:
-                return
+                return False
             self._done[index] = 1
+            # A slower provider that is still at it must not make others help it.
+            self._holders.pop(index, None)
             self.missing -= 1
             self._bytes += len(data)
             in_order = self._hashed == index
@@ -250,6 +252,7 @@ class _Transfer:
                 self._changed.notify_all()
         if self._progress is not None:
             self._progress(self._bytes, self.artifact.length)
+        return True
 
     def fail(self, error: BaseException) -> None:
         """Something failed that no other provider can mend, such as a full disk."""
@@ -347,9 +350,10 @@ class _Source:
                         f"{self.url}: chunk {index} of {artifact.name} is not the signed one: "
                         f"expected sha256 {artifact.chunks[index]}, found {found}"
                     )
-                transfer.put(index, data)
+                # Not given back even if writing it fails: then no other provider could help.
                 done = index + 1
-                self.delivered += len(data)
+                if transfer.put(index, data):
+                    self.delivered += len(data)
         except ProviderFailedError as error:
             self.connection.close()
             return str(error)

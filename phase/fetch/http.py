@@ -17,6 +17,8 @@ from phase.fetch.errors import NotFoundError, ProtocolError, ProviderFailedError
 #: Bytes of status line and headers together.
 MAX_HEAD = 16_384
 MAX_HEADERS = 64
+#: Addresses of one host name that are tried.
+MAX_ADDRESSES = 4
 #: Seconds for a connection, and for a complete head after the question.
 CONNECT_SECONDS = 5.0
 HEAD_SECONDS = 15.0
@@ -51,12 +53,10 @@ def parse_url(text: str) -> Url:
     Raises:
         UrlError: it is something else.
     """
-    problem = UrlError(
-        f"{text[:200]!r} is not a provider's address", hint="Give it as http://HOST:PORT."
-    )
+    problem = UrlError(f"{text[:200]!r} is not a provider's address", hint="Give it as http://HOST:PORT.")
     if not text.startswith("http://") or len(text) > 512:
         raise problem
-    if not text.isascii() or any(c <= " " or c in "\x7f?#@\\\"<>" for c in text):
+    if not text.isascii() or any(c <= " " or c in '\x7f?#@\\"<>' for c in text):
         raise problem
     authority, slash, path = text.removeprefix("http://").partition("/")
     if authority.startswith("["):
@@ -102,24 +102,19 @@ class Connection:
         Raises:
             ProviderFailedError: no usable answer; the connection is closed.
         """
-        kept = self._socket is not None
-        try:
-            return self._ask(path, deadline, first, last)
-        except _GoneError as error:
-            self.close()
-            if not kept or self._closed:
-                raise ProtocolError(self.url.text, str(error)) from None
-        except BaseException:
-            self.close()
-            raise
-        try:
-            return self._ask(path, deadline, first, last)
-        except _GoneError as error:
-            self.close()
-            raise ProtocolError(self.url.text, str(error)) from None
-        except BaseException:
-            self.close()
-            raise
+        while True:
+            kept = self._socket is not None
+            try:
+                return self._ask(path, deadline, first, last)
+            except NotFoundError:
+                raise  # an answer like any other; the connection is still good
+            except _GoneError as error:
+                self.close()
+                if not kept or self._closed:
+                    raise ProtocolError(self.url.text, str(error)) from None
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
         """Close; a later `get` opens a new one."""
@@ -161,19 +156,33 @@ class Connection:
         limit = min(CONNECT_SECONDS, deadline - monotonic())
         if limit <= 0:
             raise StalledError(self.url.text, "no time is left to connect")
+        end = monotonic() + limit
+        problem: Exception | None = None
         try:
-            connection = socket.create_connection((self.url.host, self.url.port), limit)
-        except TimeoutError:
-            raise StalledError(self.url.text, f"no connection within {limit:.0f} s") from None
+            found = socket.getaddrinfo(self.url.host, self.url.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise ProviderFailedError(
-                self.url.text,
-                f"no connection: {getattr(error, 'strerror', None) or error}",
-                hint="Is `phase serve` running there?",
-            ) from error
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = connection
-        return connection
+            found, problem = [], error
+        for family, kind, protocol, _, address in found[:MAX_ADDRESSES]:
+            # Not `create_connection`: `abort` must reach a socket that is still connecting.
+            self._socket = connection = socket.socket(family, kind, protocol)
+            connection.settimeout(max(end - monotonic(), 0.001))
+            try:
+                connection.connect(address)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:
+                problem = error
+                self.close()
+            if self._closed:
+                raise StalledError(self.url.text, "stopped")
+            if self._socket is not None:
+                return connection
+        if isinstance(problem, TimeoutError):
+            raise StalledError(self.url.text, f"no connection within {limit:.0f} s") from None
+        raise ProviderFailedError(
+            self.url.text,
+            f"no connection: {getattr(problem, 'strerror', None) or problem}",
+            hint="Is `phase serve` running there?",
+        ) from problem
 
     def _head(self, connection: socket.socket, deadline: float) -> tuple[int, dict[str, str]]:
         buffer = self._buffer

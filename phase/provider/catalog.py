@@ -121,6 +121,8 @@ def load(directory: Path) -> Catalog:
     targets: dict[str, Blob] = {}
     for file in sorted(snapshot.meta):
         name = _versioned(metadata, snapshot, file)
+        if name not in metadata:
+            continue  # a machine that booted serves its own release, not every one of the snapshot
         role = _signed(metadata, name)
         for path, target in role.targets.items():
             blob = Blob(target.hashes.get("sha256", ""), target.length)

@@ -92,9 +92,7 @@ def status(store: Store, metrics: Metrics, advertisement: Advertisement, *, now:
             )
             for release in releases
         ],
-        mdns=MdnsStatus(
-            bool(advertisement.instances), list(advertisement.instances), advertisement.problem
-        ),
+        mdns=MdnsStatus(bool(advertisement.instances), list(advertisement.instances), advertisement.problem),
         active_requests=metrics.active,
         requests=sum(metrics.requests.values()),
         bytes_sent=sum(metrics.bytes_sent.values()),

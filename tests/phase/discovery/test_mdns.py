@@ -1,0 +1,105 @@
+"""Real multicast DNS, on loopback only."""
+
+import asyncio
+import ipaddress
+import os
+import secrets
+import threading
+from pathlib import Path
+
+import pytest
+
+from phase.discovery import Provider, discover, interfaces
+from phase.discovery import mdns as browser
+from phase.provider import advertise
+from phase.provider.advertise import advertise as run
+from phase.provider.status import Advertisement
+from phase.provider.store import Store
+from phase.release.keys import ReleaseKeys
+from phase.release.repository import Repository
+
+# Its own channel for every run: others on this machine may be testing too.
+CHANNEL = f"t{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    keys = ReleaseKeys.from_seed("mdns")
+    repository = Repository.create(tmp_path / "repository", keys=keys)
+    files = {"kernel": tmp_path / "kernel", "initramfs": tmp_path / "kernel"}
+    repository.add(CHANNEL, "x86_64", files, release="1")
+    repository.publish()
+    return repository
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = [address for address in interfaces.addresses() if address.ip.startswith("127.")]
+    own = own or [interfaces.Address("127.0.0.1", ipaddress.IPv4Network("127.0.0.0/8"))]
+    monkeypatch.setattr(browser, "addresses", lambda: own)
+
+
+def look(timeout: float, gather: float | None) -> list[Provider]:
+    return list(discover(CHANNEL, "x86_64", timeout=timeout, gather=gather))
+
+
+async def until(told: Advertisement) -> None:
+    for _ in range(200):
+        if told.instances:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(told.problem)
+
+
+async def test_advertised_found_and_gone(repository: Repository) -> None:
+    store, told = Store(repository.directory), Advertisement()
+    task = asyncio.create_task(run(store, told, bind="127.0.0.1", port=8099, identity="deadbeef"))
+    try:
+        await until(told)
+        assert told.problem == ""
+        assert told.instances == [f"phase-{CHANNEL}-x86_64-deadbeef._phase-image._tcp.local."]
+        begun = asyncio.get_running_loop().time()
+        found = await asyncio.to_thread(look, 60, 0.0)
+        # The first answer ends it, not the timeout.
+        assert asyncio.get_running_loop().time() - begun < 50
+        assert found == [Provider("http://127.0.0.1:8099", CHANNEL, "x86_64", 1, "mdns", "deadbeef")]
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    assert told.instances == []
+    assert await asyncio.to_thread(look, 0.5, None) == []
+
+
+async def test_a_new_version_is_told(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advertise, "WATCH_SECONDS", 0.1)
+    store, told = Store(repository.directory), Advertisement()
+    task = asyncio.create_task(run(store, told, bind="127.0.0.1", port=8099, identity="deadbeef"))
+    try:
+        await until(told)
+        files = {name: repository.directory.parent / "kernel" for name in ("kernel", "initramfs")}
+        repository.add(CHANNEL, "x86_64", files, release="2")
+        repository.publish()
+        for _ in range(50):
+            found = await asyncio.to_thread(look, 5, 0.0)
+            if [provider.version for provider in found] == [2]:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(found)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def test_nothing_is_left_behind() -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    threads, before = threading.active_count(), descriptors()
+    assert look(0.3, None) == []
+    assert threading.active_count() == threads
+    assert descriptors() == before
+    search = discover(CHANNEL, "x86_64", urls=["http://a"], timeout=5)
+    next(search)
+    search.close()  # type: ignore[attr-defined]  # a generator; the annotation says less
+    assert threading.active_count() == threads

@@ -1,0 +1,226 @@
+import contextlib
+import os
+import random
+import socket
+import threading
+from collections.abc import Iterator
+from time import monotonic
+
+import pytest
+
+from phase.fetch import ExhaustedError, FetchError, FetchReport, VerificationError, fetch_artifact, http
+from tests.phase.fetch.hostile import CHUNK, Artifact, Asked, Server, describe, good, raw
+
+DATA = random.Random(7).randbytes(20 * CHUNK + 1234)  # noqa: S311
+ARTIFACT = describe(DATA)
+
+
+@pytest.fixture
+def out(tmp_path: object) -> Iterator[int]:
+    descriptor = os.open(f"{tmp_path}/out", os.O_RDWR | os.O_CREAT)
+    yield descriptor
+    os.close(descriptor)
+
+
+def fetch(
+    urls: list[str],
+    out: int,
+    *,
+    artifact: Artifact = ARTIFACT,
+    offset: int = 0,
+    resume: bool = False,
+    seconds: float = 30,
+) -> FetchReport:
+    return fetch_artifact(artifact, urls, out, offset=offset, deadline=monotonic() + seconds, resume=resume)
+
+
+def flipped(data: bytes, index: int) -> bytes:
+    return data[:index] + bytes([data[index] ^ 1]) + data[index + 1 :]
+
+
+def test_one_provider_one_request(out: int) -> None:
+    seen: list[tuple[int, int]] = []
+    with Server(good(DATA)) as server:
+        report = fetch_artifact(
+            ARTIFACT,
+            [server.url],
+            out,
+            offset=100,
+            deadline=monotonic() + 30,
+            progress=lambda done, whole: seen.append((done, whole)),
+        )
+        assert server.asked == [Asked(f"/blobs/sha256/{ARTIFACT.sha256}", None)]
+        assert report.sources == {server.url: len(DATA)}
+    assert os.pread(out, len(DATA) + 1, 100) == DATA
+    assert os.pread(out, 100, 0) == bytes(100)
+    assert len(seen) == 21
+    assert seen[-1] == (len(DATA), len(DATA))
+
+
+def test_many_providers_share_the_work(out: int) -> None:
+    with Server(good(DATA)) as one, Server(good(DATA)) as two, Server(good(DATA)) as three:
+        report = fetch([one.url, two.url, three.url], out)
+    assert os.pread(out, len(DATA), 0) == DATA
+    assert sum(report.sources.values()) >= len(DATA)
+    assert not report.dropped
+
+
+@pytest.mark.parametrize("index", [0, 5 * CHUNK + 3, len(DATA) - 1])
+def test_a_flipped_bit_is_never_written(out: int, index: int) -> None:
+    with Server(good(flipped(DATA, index))) as server, pytest.raises(VerificationError) as caught:
+        fetch([server.url], out)
+    bad = index // CHUNK
+    assert f"chunk {bad} of rootfs" in str(caught.value)
+    assert server.url in str(caught.value)
+    assert ARTIFACT.chunks[bad] in str(caught.value)
+    assert os.fstat(out).st_size == bad * CHUNK
+    assert os.pread(out, len(DATA), 0) == DATA[: bad * CHUNK]
+
+
+def test_a_liar_is_dropped_at_the_first_bad_chunk_and_the_others_finish(out: int) -> None:
+    lies = bytes(len(DATA))
+    with Server(good(lies)) as liar, Server(good(DATA)) as honest:
+        report = fetch([liar.url, honest.url], out)
+        assert len(liar.asked) <= 1
+    assert os.pread(out, len(DATA), 0) == DATA
+    assert report.sources == {honest.url: len(DATA)}
+    if liar.asked:
+        assert "not the signed one" in report.dropped[liar.url]
+
+
+def test_a_dead_provider_is_replaced(out: int) -> None:
+    with Server(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")) as dead, Server(good(DATA)) as lives:
+        fetch([dead.url, lives.url], out)
+    assert os.pread(out, len(DATA), 0) == DATA
+
+
+def test_a_provider_that_breaks_off_is_asked_for_the_rest(out: int) -> None:
+    def breaks(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
+        if asked.span is not None:
+            return good(DATA)(asked, connection, stop)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(DATA))
+        connection.sendall(DATA[: 3 * CHUNK + 10])
+        return False
+
+    with Server(breaks) as server:
+        fetch([server.url], out)
+        assert server.asked[1].span == (3 * CHUNK, len(DATA) - 1)
+    assert os.pread(out, len(DATA), 0) == DATA
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nshort",
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 301 Moved\r\nLocation: http://elsewhere/\r\n\r\n",
+    ],
+)
+def test_no_provider_left_says_why(out: int, answer: bytes) -> None:
+    with Server(raw(answer)) as server, pytest.raises(ExhaustedError, match="21 of 21 chunks") as caught:
+        fetch([server.url], out)
+    assert server.url in str(caught.value)
+
+
+def test_a_stuck_provider_does_not_hold_up_the_others(out: int) -> None:
+    def stuck(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
+        stop.wait(60)
+        return False
+
+    begun = monotonic()
+    with Server(stuck) as hangs, Server(good(DATA)) as works:
+        report = fetch([hangs.url, works.url], out)
+        assert report.sources == {works.url: len(DATA)}
+        # The stuck one is given fifteen seconds for its headers; nobody waited for that.
+        assert monotonic() - begun < 14
+    assert os.pread(out, len(DATA), 0) == DATA
+
+
+def test_a_provider_that_takes_no_connection_does_not_hold_up_the_others(
+    out: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 60.0)
+    with contextlib.ExitStack() as stack:
+        # A full queue of a listener that never accepts: the kernel drops what comes after.
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        works = stack.enter_context(Server(good(DATA)))
+        begun = monotonic()
+        report = fetch([f"http://127.0.0.1:{full.getsockname()[1]}", works.url], out)
+        assert monotonic() - begun < 30
+    assert report.sources == {works.url: len(DATA)}
+    assert os.pread(out, len(DATA), 0) == DATA
+
+
+def test_total_deadline(out: int) -> None:
+    def drip(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(DATA))
+        while not stop.wait(0.02):
+            connection.sendall(b"x")
+        return False
+
+    with Server(drip) as one, pytest.raises(ExhaustedError, match="time"):
+        fetch([one.url], out, seconds=0.5)
+    with Server(drip) as one, Server(drip) as two, pytest.raises(ExhaustedError):
+        fetch([one.url, two.url], out, seconds=0.5)
+
+
+def test_resume_keeps_only_what_verifies(out: int) -> None:
+    os.pwrite(out, flipped(DATA[: 10 * CHUNK], 4 * CHUNK), 0)
+    with Server(good(DATA)) as server:
+        report = fetch([server.url], out, resume=True)
+        spans = [asked.span for asked in server.asked]
+    assert spans == [(4 * CHUNK, 5 * CHUNK - 1), (10 * CHUNK, len(DATA) - 1)]
+    assert report.kept == 9 * CHUNK
+    assert os.pread(out, len(DATA), 0) == DATA
+
+
+def test_nothing_left_to_do_asks_nobody(out: int) -> None:
+    os.pwrite(out, DATA, 0)
+    assert fetch([], out, resume=True).kept == len(DATA)
+
+
+@pytest.mark.parametrize(
+    "artifact",
+    [
+        ARTIFACT._replace(sha256="../../etc/passwd"),
+        ARTIFACT._replace(chunks=ARTIFACT.chunks[1:]),
+        ARTIFACT._replace(chunk_size=0),
+        ARTIFACT._replace(chunk_size=1 << 40),
+        ARTIFACT._replace(length=-1),
+        describe(b"abc")._replace(sha256="0" * 64),
+    ],
+)
+def test_descriptions_that_make_no_sense(out: int, artifact: Artifact) -> None:
+    with Server(good(DATA)) as server:
+        with pytest.raises(FetchError):
+            fetch([server.url], out, artifact=artifact)
+        assert not server.asked
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_chunks_that_do_not_make_the_whole(out: int, count: int) -> None:
+    wrong = ARTIFACT._replace(sha256="0" * 64)
+    with (
+        Server(good(DATA)) as one,
+        Server(good(DATA)) as two,
+        pytest.raises(VerificationError, match="the whole is not"),
+    ):
+        fetch([one.url, two.url][:count], out, artifact=wrong)
+
+
+def test_a_full_disk_is_not_the_providers_fault(tmp_path: object) -> None:
+    path = f"{tmp_path}/read-only"
+    with open(path, "wb"):
+        pass
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with Server(good(DATA)) as one, Server(good(DATA)) as two:
+            for urls in ([one.url], [one.url, two.url]):
+                with pytest.raises(OSError, match="descriptor"):
+                    fetch(urls, descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,35 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from phase.release.keys import ReleaseKeys
+from phase.release.repository import Repository
+
+KEYS = ReleaseKeys.from_seed("provider tests")
+FILES = {"kernel": b"kernel " * 900, "initramfs": b"initramfs " * 700, "rootfs": bytes(range(256)) * 9000}
+
+Publish = Callable[..., Path]
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Publish:
+    """Publish a release into one repository, really signed."""
+    directory = tmp_path / "repository"
+
+    def publish(
+        release: str = "1.0.0", *, channel: str = "stable", arch: str = "x86_64", **files: bytes
+    ) -> Path:
+        sources = {}
+        for name, data in (files or FILES).items():
+            sources[name] = tmp_path / f"source-{name}"
+            sources[name].write_bytes(data)
+        if (directory / "metadata" / "timestamp.json").exists():
+            repository = Repository.open(directory, keys=KEYS)
+        else:
+            repository = Repository.create(directory, keys=KEYS)
+        repository.add(channel, arch, sources, cmdline="console=ttyS0", release=release)
+        repository.publish()
+        return directory
+
+    return publish

@@ -1,0 +1,134 @@
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from phase.provider import ProviderError, guard, serve
+from tests.phase.provider.conftest import FILES, Publish
+
+
+@asynccontextmanager
+async def running(repository: Path) -> AsyncIterator[tuple[int, asyncio.Event, "asyncio.Task[None]"]]:
+    stop = asyncio.Event()
+    port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(
+        serve(repository, bind="127.0.0.1", port=0, mdns=False, ready=port.set_result, stop=stop, drain=10)
+    )
+    both: list[asyncio.Future[object]] = [task, port]  # type: ignore[list-item]  # only waited for
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        yield port.result(), stop, task
+    finally:
+        stop.set()
+        await task
+
+
+async def ask(writer: asyncio.StreamWriter, path: str) -> None:
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await writer.drain()
+
+
+async def test_a_connection_that_asks_nothing_is_closed(
+    publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "HEAD_SECONDS", 0.2)
+    async with running(publish()) as (port, _, _):
+        for begin in (b"", b"GET / HTTP/1.1\r\nHost:"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(begin)
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+            writer.close()
+
+
+async def test_a_head_drop_by_drop_is_cut_off(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "HEAD_SECONDS", 0.3)
+    async with running(publish()) as (port, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await ask(writer, "/health")
+        assert b"200 OK" in await reader.readline()
+        await reader.readuntil(b"}")
+        writer.write(b"GET / HTTP/1.1\r\nX: ")
+        end = asyncio.ensure_future(reader.read())
+        for _ in range(200):
+            writer.write(b"y")
+            if (await asyncio.wait([end], timeout=0.05))[0]:
+                break
+        # Ten seconds of drops it would have been; either way of closing is one.
+        assert end.done()
+        assert isinstance(end.exception(), ConnectionError) or end.result() == b""
+        writer.close()
+
+
+async def test_an_idle_connection_is_closed(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "IDLE_SECONDS", 0.2)
+    async with running(publish()) as (port, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            await ask(writer, "/health")
+            assert b"200 OK" in await reader.readuntil(b"}")
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+
+async def test_what_was_begun_is_finished(publish: Publish) -> None:
+    # More than the sockets' buffers hold, so that the answer is under way for sure.
+    rootfs = b"x" * (24 << 20)
+    async with running(publish(kernel=b"k", initramfs=b"i", rootfs=rootfs)) as (port, stop, task):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
+        await ask(writer, "/stable/x86_64/rootfs")
+        await reader.readuntil(b"\r\n\r\n")
+        stop.set()
+        await asyncio.sleep(0.2)
+        assert not task.done()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        assert await reader.readexactly(len(rootfs)) == rootfs
+        await asyncio.wait_for(task, 10)
+        writer.close()
+
+
+async def test_a_reader_that_leaves_harms_nobody(publish: Publish) -> None:
+    rootfs = b"x" * (24 << 20)
+    async with running(publish(kernel=b"k", initramfs=b"i", rootfs=rootfs)) as (port, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await ask(writer, "/stable/x86_64/rootfs")
+        await reader.readexactly(1000)
+        writer.transport.abort()
+        for _ in range(100):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await ask(writer, "/metrics")
+            text = (await reader.readuntil(b"uptime_seconds ")).decode()
+            writer.close()
+            if 'status="499"} 1' in text:
+                break
+            await asyncio.sleep(0.05)
+        assert 'route="/{channel}/{arch}/{artifact}",status="499"} 1' in text
+
+
+async def test_a_port_that_is_taken(publish: Publish) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ProviderError, match=f"cannot listen on 127.0.0.1 port {port}"):
+            await serve(publish(), bind="127.0.0.1", port=port, mdns=False)
+
+
+async def test_the_command_serves_until_sigterm(publish: Publish) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "phase", "serve", "--artifacts", str(publish()), "--bind", "127.0.0.1",
+        "--port", "0", "--no-mdns", stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+    port = int(line.rsplit(":", 1)[1])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await ask(writer, "/stable/x86_64/kernel")
+    await reader.readuntil(b"\r\n\r\n")
+    assert await reader.readexactly(len(FILES["kernel"])) == FILES["kernel"]
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 30) == 0
+    writer.close()
