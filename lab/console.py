@@ -101,7 +101,7 @@ class Console:
                     self._bytes += data[:room]
                     self._log.write(data[:room])
                     self._scan(now)
-                elif not self.death:
+                if len(data) > room and not self.death:
                     self.death = f"flood: more than {self._limit} bytes on the console"
                 self._changed.notify_all()
         self._log.close()

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 #: A line this long is no mark: the kernel cuts records at about 1000 bytes.
 MAX_LINE = 4096
+#: Seconds; what claims more is no clock.
+_MAX_UPTIME = 1e9
 _MARK = re.compile(r"\b([a-z]+)-mark (\{.*\})")
 
 
@@ -42,6 +44,8 @@ def parse(line: str, arrived: float) -> Mark | None:
         step, outcome, t = facts.pop("step"), facts.pop("outcome"), facts.pop("t")
     except (ValueError, KeyError, RecursionError, AttributeError):
         return None
-    if not isinstance(step, str) or not isinstance(outcome, str) or not isinstance(t, int | float):
+    if not isinstance(step, str) or not isinstance(outcome, str):
+        return None
+    if type(t) not in (int, float) or not 0 <= t <= _MAX_UPTIME:
         return None
     return Mark(step, outcome, float(t), facts, arrived)

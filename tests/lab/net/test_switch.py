@@ -1,0 +1,266 @@
+"""The switch over real sockets, as QEMU uses them: one bound socket per machine, frames sent to its port."""
+
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.errors import MisuseError
+from lab.net.capture import Capture
+from lab.net.switch import Switch
+
+EVERYBODY = b"\xff" * 6
+
+
+class Nic:
+    """A machine's end of a cable."""
+
+    def __init__(self, switch: Switch, name: str, number: int) -> None:
+        self.port = switch.attach(name)
+        self.mac = b"\x52\x54\0\0\0" + bytes([number])
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(self.port.there))
+        self.socket.settimeout(5)
+
+    def send(self, to: bytes, payload: bytes = b"payload") -> bytes:
+        frame = to + self.mac + b"\x88\xb5" + payload
+        self.socket.sendto(frame, str(self.port.here))
+        return frame
+
+    def receive(self) -> bytes:
+        return self.socket.recv(65536)
+
+    def hears_nothing(self) -> bool:
+        self.socket.settimeout(0.1)
+        try:
+            self.receive()
+        except TimeoutError:
+            return True
+        finally:
+            self.socket.settimeout(5)
+        return False
+
+
+class Lan:
+    def __init__(self, directory: Path) -> None:
+        self.switch = Switch("lan", directory)
+        self.a, self.b, self.c = (Nic(self.switch, name, number) for number, name in enumerate("abc"))
+
+    def learn(self) -> None:
+        """Everybody has spoken once."""
+        for nic in (self.a, self.b, self.c):
+            nic.send(EVERYBODY)
+            for other in (self.a, self.b, self.c):
+                if other is not nic:
+                    other.receive()
+
+
+@pytest.fixture
+def lan(tmp_path: Path) -> Iterator[Lan]:
+    made = Lan(tmp_path)
+    yield made
+    for nic in (made.a, made.b, made.c):
+        nic.socket.close()
+    made.switch.close()
+
+
+def test_what_is_for_everybody_reaches_everybody_else(lan: Lan) -> None:
+    frame = lan.a.send(EVERYBODY)
+    assert lan.b.receive() == lan.c.receive() == frame
+    assert lan.a.hears_nothing()
+
+
+def test_a_known_address_is_reached_alone(lan: Lan) -> None:
+    lan.learn()
+    frame = lan.a.send(lan.b.mac)
+    assert lan.b.receive() == frame
+    assert lan.c.hears_nothing()
+    assert lan.switch.frames == {"a": 2, "b": 1, "c": 1}
+
+
+def test_an_unknown_address_is_asked_for_everywhere(lan: Lan) -> None:
+    frame = lan.a.send(b"\x52\x54\0\0\0\x99")
+    assert lan.b.receive() == lan.c.receive() == frame
+
+
+def test_a_machine_may_move(lan: Lan) -> None:
+    lan.learn()
+    lan.c.mac = lan.b.mac
+    lan.c.send(lan.a.mac)
+    lan.a.receive()
+    lan.a.send(lan.b.mac)
+    lan.c.receive()
+    assert lan.b.hears_nothing()
+
+
+def test_a_partition_is_silent_and_heals(lan: Lan) -> None:
+    lan.learn()
+    lan.b.port.partitioned = True
+    lan.a.send(lan.b.mac)
+    assert lan.b.hears_nothing()
+    lan.b.send(lan.a.mac)
+    assert lan.a.hears_nothing()
+    assert lan.b.port.dropped == 2
+    lan.b.port.partitioned = False
+    lan.a.send(lan.b.mac)
+    lan.b.receive()
+
+
+def test_single_frames_are_dropped_either_way(lan: Lan) -> None:
+    lan.learn()
+    lan.b.port.drop = lambda frame: b"bad" in frame
+    lan.a.send(lan.b.mac, b"bad")
+    lan.a.send(lan.b.mac, b"good")
+    assert lan.b.receive().endswith(b"good")
+    lan.b.send(lan.a.mac, b"bad")
+    lan.b.send(lan.a.mac, b"good")
+    assert lan.a.receive().endswith(b"good")
+    assert lan.b.port.dropped == 2
+
+
+def test_a_slow_machine_loses_nothing_that_fits_and_keeps_order(lan: Lan) -> None:
+    lan.learn()
+    count = 1500
+    for number in range(count):
+        lan.a.send(lan.b.mac, struct.pack("!I", number))
+    deadline = time.monotonic() + 10
+    while lan.switch.frames["a"] < count + 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert lan.b.port.queue, "the kernel took everything: the queue was not tried"
+    arrived = [struct.unpack("!I", lan.b.receive()[14:])[0] for _ in range(count)]
+    assert arrived == list(range(count))
+    lan.a.send(lan.b.mac, b"after")
+    assert lan.b.receive().endswith(b"after")
+
+
+def test_waiting_for_a_slow_machine_costs_no_time(lan: Lan) -> None:
+    lan.learn()
+    for number in range(500):
+        lan.a.send(lan.b.mac, struct.pack("!I", number))
+    time.sleep(0.1)
+    assert lan.b.port.queue
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.25, "the switch spins"
+
+
+def test_a_machine_that_never_reads_loses_frames_and_harms_nobody(lan: Lan) -> None:
+    lan.learn()
+    for number in range(4000):
+        lan.a.send(lan.b.mac, struct.pack("!I", number))
+    lan.a.send(lan.c.mac, b"still")
+    assert lan.c.receive().endswith(b"still")
+    assert lan.b.port.dropped > 0
+
+
+def test_a_machine_may_go_and_come_back(lan: Lan) -> None:
+    lan.learn()
+    lan.b.socket.close()
+    lan.a.send(lan.b.mac)
+    lan.a.send(lan.c.mac)
+    lan.c.receive()
+    assert lan.b.port.dropped == 1
+    lan.b.port.there.unlink()
+    lan.b.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    lan.b.socket.bind(str(lan.b.port.there))
+    lan.b.socket.settimeout(5)
+    lan.b.send(lan.a.mac)
+    lan.a.receive()
+    lan.a.send(lan.b.mac)
+    lan.b.receive()
+
+
+def test_a_cable_may_be_taken_away_with_frames_in_it(lan: Lan, tmp_path: Path) -> None:
+    lan.learn()
+    for number in range(500):
+        lan.a.send(lan.b.mac, struct.pack("!I", number))
+    deadline = time.monotonic() + 10
+    while not lan.b.port.queue and time.monotonic() < deadline:
+        time.sleep(0.01)
+    lan.switch.detach("b")
+    assert not lan.b.port.here.exists()
+    assert not lan.b.port.there.exists()
+    while not lan.c.hears_nothing():
+        pass
+    lan.a.send(lan.c.mac)
+    lan.c.receive()
+
+
+def test_scraps_are_ignored(lan: Lan) -> None:
+    lan.a.socket.sendto(b"short", str(lan.a.port.here))
+    lan.a.socket.sendto(b"", str(lan.a.port.here))
+    lan.a.send(EVERYBODY)
+    lan.b.receive()
+    assert lan.switch.frames["a"] == 1
+
+
+def test_a_service_answers_who_asked(lan: Lan) -> None:
+    lan.switch.add_service(lambda frame: [frame[6:12] + b"\x52\x54\0\xaa\0\0" + frame[12:14] + b"answer"])
+    lan.a.send(EVERYBODY)
+    lan.b.receive()
+    assert lan.a.receive().endswith(b"answer")
+    assert lan.b.hears_nothing()
+
+
+def test_a_name_is_taken_once(lan: Lan) -> None:
+    with pytest.raises(MisuseError, match="a is on the segment lan already"):
+        lan.switch.attach("a")
+
+
+def test_what_ends_the_switch_is_told_when_it_is_closed(tmp_path: Path) -> None:
+    switch = Switch("lan", tmp_path)
+    nic = Nic(switch, "a", 1)
+
+    def broken(frame: bytes) -> list[bytes]:
+        raise RuntimeError("broken service")
+
+    switch.add_service(broken)
+    nic.send(EVERYBODY)
+    deadline = time.monotonic() + 5
+    while switch.failure is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    nic.socket.close()
+    with pytest.raises(RuntimeError, match="broken service"):
+        switch.close()
+    assert not list(tmp_path.glob("*.sw"))
+
+
+def test_closing_leaves_a_capture_and_nothing_else(tmp_path: Path) -> None:
+    lan = Lan(tmp_path)
+    lan.learn()
+    long = lan.a.send(lan.b.mac, b"x" * 1400)
+    lan.b.receive()
+    path = lan.switch.capture()
+    for nic in (lan.a, lan.b, lan.c):
+        nic.socket.close()
+    frames = read_pcap(path)
+    assert [len(frame) for frame, _ in frames] == [21, 21, 21, 256]
+    assert frames[-1] == (long[:256], 1414)
+    lan.switch.close()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_capture_stops_at_its_limit(tmp_path: Path) -> None:
+    capture = Capture(tmp_path / "x.pcap", limit=1000)
+    for _ in range(100):
+        capture.add(b"x" * 100)
+    path = capture.flushed()
+    assert len(read_pcap(path)) == 10
+    capture.close()
+
+
+def read_pcap(path: Path) -> list[tuple[bytes, int]]:
+    data = path.read_bytes()
+    assert struct.unpack_from("<IHHiIII", data) == (0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+    position, found = 24, []
+    while position < len(data):
+        seconds, micros, kept, length = struct.unpack_from("<IIII", data, position)
+        assert abs(seconds + micros / 1e6 - time.time()) < 60
+        position += 16
+        found.append((data[position : position + kept], length))
+        position += kept
+    assert position == len(data)
+    return found

@@ -1,0 +1,50 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab import marks
+
+
+def test_reads_a_mark_behind_a_kernel_time() -> None:
+    line = '[    2.041] phase-mark {"step":"fetch","outcome":"refused","t":2.5,"reason":"no"}'
+    assert marks.parse(line, 7.0) == marks.Mark("fetch", "refused", 2.5, {"reason": "no"}, 7.0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "phase-mark",
+        "phase-mark {}",
+        'phase-mark {"step":"a","outcome":"ok"}',
+        'phase-mark {"step":"a","outcome":"ok","t":"1"}',
+        'phase-mark {"step":"a","outcome":"ok","t":true}',
+        'phase-mark {"step":"a","outcome":"ok","t":NaN}',
+        'phase-mark {"step":"a","outcome":"ok","t":-1}',
+        'phase-mark {"step":["a"],"outcome":"ok","t":1}',
+        'phase-mark {"step":"a","outcome":"ok","t":1',
+        'phase-mark {"step":"a","outc[    1.0] other words}',
+        "phase-mark [1]",
+        "phase-mark " + "{" * 2000 + "}",
+        'phase-mark {"a":' + "[" * 4000 + "}",
+    ],
+)
+def test_takes_nothing_else_for_one(line: str) -> None:
+    assert marks.parse(line, 0.0) is None
+
+
+@given(st.text(max_size=200))
+def test_no_line_breaks_it(text: str) -> None:
+    marks.parse(f"a-mark {{{text}}}", 0.0)
+
+
+@given(
+    st.text(min_size=1, max_size=20),
+    st.floats(min_value=0, max_value=1e6),
+    st.dictionaries(st.text(max_size=5).map("x".__add__), st.integers()),
+)
+def test_gives_back_what_was_marked(step: str, t: float, facts: dict[str, int]) -> None:
+    line = "a-mark " + json.dumps({"step": step, "outcome": "ok", "t": t} | facts)
+    assert marks.parse(line, 1.0) == marks.Mark(step, "ok", t, facts, 1.0)
