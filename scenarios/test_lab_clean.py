@@ -1,0 +1,132 @@
+"""Nothing of a lab outlives the process that made it, however that process ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.topology import Lab, sweep
+from scenarios import lab_guest
+
+ROOT = Path(__file__).parent.parent
+SCENARIO = """
+import sys, time
+from pathlib import Path
+
+def test_runs(lab):
+    lan = lab.segment("lan")
+    words = dict(arch={arch!r}, kernel=Path({kernel!r}), initrd=Path({initrd!r}), memory=256)
+    words["segments"] = (lan,)
+    machines = [lab.vm(name, **words) for name in ("one", "two")]
+    for machine in machines:
+        machine.start()
+    for machine in machines:
+        machine.wait_mark("network")
+    Path("pids").write_text(" ".join(str(machine.pid) for machine in machines))
+    {then}
+"""
+
+
+class Inner:
+    """A pytest of its own, with two machines on a segment."""
+
+    def __init__(self, arch: str, directory: Path, base: Path) -> None:
+        self.arch = arch
+        self.directory = directory
+        self.base = base
+        self.kernel, self.initrd = lab_guest.build(arch, directory)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, then: str) -> tuple[subprocess.Popen[bytes], list[int]]:
+        """Start it; returns when its machines are up, with their processes' numbers."""
+        source = SCENARIO.format(arch=self.arch, kernel=str(self.kernel), initrd=str(self.initrd), then=then)
+        (self.directory / "test_inner.py").write_text(source)
+        (self.directory / "pytest.ini").write_text("[pytest]\n")
+        argv = [sys.executable, "-m", "pytest", "-q", "-p", "lab.plugin", "-p", "no:cacheprovider"]
+        environment = os.environ | {"TMPDIR": str(self.base), "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            [*argv, "test_inner.py"],
+            cwd=self.directory,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        pids = self.directory / "pids"
+        while not (pids.exists() and pids.read_text()):
+            assert self.process.poll() is None, "it ended before its machines were up"
+            time.sleep(0.05)
+        return self.process, [int(word) for word in pids.read_text().split()]
+
+
+@pytest.fixture
+def inner(arch: str, tmp_path: Path) -> Iterator[Inner]:
+    with tempfile.TemporaryDirectory(prefix="t-") as base:
+        made = Inner(arch, tmp_path, Path(base))
+        yield made
+        if made.process is not None:
+            made.process.kill()
+            made.process.wait()
+
+
+def wait_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + 20
+    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("then", "status"),
+    [("pass", 0), ("assert False", 1), ("machines[0].stop(); machines[1].wait_mark('never', timeout=1)", 1)],
+    ids=["passes", "fails", "times out"],
+)
+def test_a_scenario_that_ends(inner: Inner, then: str, status: int) -> None:
+    process, pids = inner.start(then)
+    assert process.wait(60) == status
+    wait_gone(pids)
+    assert not leftovers(inner.base)
+
+
+def test_ctrl_c(inner: Inner) -> None:
+    process, pids = inner.start("time.sleep(600)")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 2
+    wait_gone(pids)
+    assert not leftovers(inner.base)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_a_killed_runner(inner: Inner, number: signal.Signals) -> None:
+    """Its machines go with it; its directory goes when the next lab opens."""
+    process, pids = inner.start("time.sleep(600)")
+    process.send_signal(number)
+    assert process.wait(60) == -number
+    wait_gone(pids)
+    sweep(inner.base)
+    assert not leftovers(inner.base)
+
+
+def test_a_lab_leaves_no_thread_or_descriptor(arch: str, tmp_path: Path) -> None:
+    """Ten labs need no more than one; the loop for QEMU's monitor stays for the process."""
+    kernel, initrd = lab_guest.build(arch, tmp_path)
+
+    def once() -> int:
+        with Lab() as lab:
+            lan = lab.segment("lan")
+            vm = lab.vm("one", arch=arch, kernel=kernel, initrd=initrd, memory=256, segments=(lan,))
+            vm.start()
+        return len(os.listdir("/proc/self/fd")) + len(os.listdir("/proc/self/task"))
+
+    first = once()
+    assert [once() for _ in range(3)] == [first] * 3
+
+
+def leftovers(base: Path) -> list[Path]:
+    """What labs have left: pytest's own directories are its business."""
+    return list(base.glob("lab-*"))
