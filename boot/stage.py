@@ -37,6 +37,9 @@ def initramfs(stage: Path, out: Path) -> None:
     # One thread: zstd's output depends on how the input was cut among several.
     run(["zstd", "-q", "-19", "--single-thread", "--no-check", plain, "-o", out])
     plain.unlink()
+    # The kernel looks for a further archive at the next multiple of four, past zeros only.
+    with out.open("ab") as handle:
+        handle.write(bytes(-out.stat().st_size % 4))
 
 
 def write_contents(stage: Path, into: Path, *, packages: Path) -> None:

@@ -102,19 +102,29 @@ class _Boot:
         return [provider.url for provider in found]
 
     def refresh(self, urls: list[str]) -> tuple[Manifest, dict[str, bytes]]:
-        """Believe, or not, what the providers say the release is."""
+        """Believe, or not, what the providers say the release is; one that lies does not stop the rest."""
         self.stage = "trust"
-        client = fetch.Client(urls, timeout=max(self.deadline - time.monotonic(), 1.0))
-        result = trust.refresh(
-            self.root,
-            client.get_metadata,
-            channel=self.parameters.channel,
-            arch=self.arch,
-            now=clock.trusted_now(build_time=int(_read(f"{_ETC}/build-time"))),
-        )
-        manifest = result.manifest
-        marks.emit("trust", version=manifest.version, release=manifest.release)
-        return manifest, dict(result.metadata)
+        now = clock.trusted_now(build_time=int(_read(f"{_ETC}/build-time")))
+        failures: list[PhaseError] = []
+        for url in urls:
+            try:
+                with fetch.Client([url], timeout=max(self.deadline - time.monotonic(), 1.0)) as client:
+                    result = trust.refresh(
+                        self.root,
+                        client.get_metadata,
+                        channel=self.parameters.channel,
+                        arch=self.arch,
+                        now=now,
+                    )
+            except PhaseError as error:
+                marks.say(f"trust: not from {url}: {error}")
+                failures.append(error)
+                continue
+            manifest = result.manifest
+            marks.emit("trust", version=manifest.version, release=manifest.release, provider=url)
+            return manifest, dict(result.metadata)
+        # Somebody lying says more than somebody not answering.
+        raise next((error for error in failures if isinstance(error, trust.TrustError)), failures[0])
 
     def fetch(self, urls: list[str], manifest: Manifest, metadata: dict[str, bytes]) -> None:
         """Get every artifact straight to its place in the second kernel's initrd."""

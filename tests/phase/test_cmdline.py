@@ -32,7 +32,8 @@ def test_parse_reads_every_documented_parameter() -> None:
     "word",
     [
         "phase.mode=cloud", "phase.channel=../x", "phase.channel=", "phase.timeout=0", "phase.timeout=-1",
-        "phase.timeout=1e3", "phase.rescue=never", "phase.cache=enabled", "phase.colour=red", "phase.provider=",
+        "phase.timeout=1e3", "phase.rescue=never", "phase.cache=enabled", "phase.colour=red",
+        "phase.provider=",
         "phase.rootfs=sha256:12",
     ],
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What must be true of a booted machine. Uses lab, boot and phase's public API."""

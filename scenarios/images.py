@@ -1,0 +1,78 @@
+"""Images and releases for scenarios: built once a session, signed with the committed test keys."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from boot import images
+from phase import cmdline
+from phase.boot import initrd
+from phase.release import keys as release_keys
+from phase.release.repository import Repository
+
+ARCHES = ("x86_64", "arm64")
+CHANNEL = "stable"
+CONSOLES = {"x86_64": "ttyS0", "arm64": "ttyAMA0"}
+#: What the publisher signs for the system. The shell is for these scenarios to look inside.
+SIGNED_CMDLINE = "quiet panic=-1 phase.console=shell"
+KEYS = Path(__file__).parent.parent / "fixtures" / "keys"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A published repository, and what boots from it."""
+
+    directory: Path
+    repository: Repository
+
+    @classmethod
+    def publish(cls, directory: Path, *, keys: str = "lab", arches: tuple[str, ...] = ARCHES) -> "Release":
+        """Sign the current system images of each architecture into a new repository."""
+        repository = Repository.create(directory, keys=release_keys.load(KEYS / keys))
+        for arch in arches:
+            repository.add(
+                CHANNEL, arch, images.system(arch).artifacts(), cmdline=SIGNED_CMDLINE, release="1.0.0"
+            )
+        repository.publish()
+        return cls(directory, repository)
+
+    def seed(self, arch: str, directory: Path, *, allow_shell: bool = True) -> tuple[Path, Path]:
+        """Kernel and initrd of a seed that trusts this repository's root."""
+        built = images.seed(arch)
+        whole = directory / f"seed-{arch}.initrd"
+        root = (self.directory / "metadata" / "1.root.json").read_bytes()
+        whole.write_bytes(built.initramfs.read_bytes() + images.config(root, allow_shell=allow_shell))
+        return built.kernel, whole
+
+    def system(
+        self, arch: str, directory: Path, running: str, *, serves: tuple[str, ...], flip: str = ""
+    ) -> tuple[Path, Path, str]:
+        """Kernel, initrd and command line of a system as the seed would hand over to it.
+
+        Args:
+            arch: the machine's architecture.
+            directory: where to write the initrd.
+            running: what the seed's own command line would have been.
+            serves: architectures whose release it carries and serves.
+            flip: SHA-256 of a blob to carry with one bit wrong.
+        """
+        metadata = self.repository.metadata([(CHANNEL, other) for other in serves])
+        own = self.repository.manifest(CHANNEL, arch)
+        others = tuple(self.repository.manifest(CHANNEL, other) for other in serves if other != arch)
+        plan = initrd.plan(own, metadata, also=others)
+        whole = directory / f"system-{arch}.initrd"
+        with whole.open("wb") as out:
+            for offset, data in plan.pieces:
+                os.pwrite(out.fileno(), data, offset)
+            for slot in plan.slots:
+                content = bytearray(self.blob(slot.sha256).read_bytes())
+                if slot.sha256 == flip:
+                    content[len(content) // 2] ^= 1
+                os.pwrite(out.fileno(), content, slot.offset)
+            os.pwrite(out.fileno(), self.blob(own.artifacts["initramfs"].sha256).read_bytes(), plan.tail)
+        line = cmdline.compose(own.cmdline, running, rootfs=own.artifacts["rootfs"].sha256)
+        return self.blob(own.artifacts["kernel"].sha256), whole, line
+
+    def blob(self, sha256: str) -> Path:
+        """The file of one blob."""
+        return self.directory / "blobs" / "sha256" / sha256

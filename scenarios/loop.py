@@ -1,0 +1,166 @@
+"""What the loop's scenarios do and check, in words."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from lab.errors import ProductError
+from lab.marks import Mark
+from lab.plugin import Record
+from lab.qemu.vm import VM
+from lab.topology import Lab
+
+from phase import cmdline
+from phase.jobs import receipt as receipts
+from phase.jobs.errors import ReceiptError
+from scenarios.images import CHANNEL, SIGNED_CMDLINE, Release
+
+#: Which phase starts which kernel (docs/design.md, "Formats").
+KERNELS = {"kernel": "firmware", "kernel2": "handoff"}
+#: The timeline of one boot.
+STEPS = (
+    "kernel", "init", "network", "discover", "trust", "fetch", "verify", "load", "handoff",
+    "kernel2", "init2", "rootfs", "system", "job",
+)  # fmt: skip
+MEMORY = 512
+PORT = 8080
+
+
+class Loop:
+    """Two machines on a segment: one serves, the other boots from it."""
+
+    def __init__(self, lab: Lab, record: Record, release: Release, arch: str, work: Path) -> None:
+        self.lab = lab
+        self.record = record
+        self.release = release
+        self.arch = arch
+        self.work = work
+        self.lan = lab.segment("lan")
+
+    def serve(
+        self,
+        extra: str = "",
+        *,
+        arch: str = "",
+        release: Release | None = None,
+        flip: str = "",
+    ) -> VM:
+        """Start a system that serves, and wait until it does.
+
+        Args:
+            extra: words for its command line.
+            arch: its architecture, when it is not that of the machine under test.
+            release: what it serves; the session's when left out.
+            flip: SHA-256 of a blob to serve with one bit wrong.
+        """
+        arch = arch or self.arch
+        running = f"phase.channel={CHANNEL} {extra}".strip()
+        serves = (arch,) if arch == self.arch else (arch, self.arch)
+        kernel, initrd, line = (release or self.release).system(
+            arch, self.work, running, serves=serves, flip=flip
+        )
+        server = self.lab.vm(
+            "server",
+            arch=arch,
+            memory=MEMORY if arch == self.arch else 768,
+            kernel=kernel,
+            initrd=initrd,
+            append=line,
+            segments=(self.lan,),
+        )
+        server.start()
+        server.wait_mark("system", timeout=60)
+        shell = server.shell()
+        shell.wait_until_succeeds(f"wget -q -O /dev/null http://127.0.0.1:{PORT}/health", timeout=90)
+        return server
+
+    def boot(self, extra: str = "", *, memory: int = MEMORY) -> VM:
+        """Switch on a seed that knows its channel, and what `extra` tells it."""
+        kernel, initrd = self.release.seed(self.arch, self.work)
+        client = self.lab.vm(
+            "client",
+            arch=self.arch,
+            memory=memory,
+            kernel=kernel,
+            initrd=initrd,
+            append=f"quiet panic=-1 phase.channel={CHANNEL} phase.job=hello phase.rescue=shell {extra}".strip(),
+            segments=(self.lan,),
+        )
+        client.start()
+        return client
+
+    def address(self, vm: VM) -> str:
+        """A machine's address on the segment."""
+        return str(self.lab.address(vm, self.lan))
+
+    def reaches_job(self, client: VM) -> None:
+        """The machine goes the whole way, in order, once."""
+        client.wait_mark("handoff", timeout=120)
+        client.wait_mark("job", timeout=120)
+        steps = [mark.step for mark in client.marks]
+        assert steps == list(STEPS), steps
+
+    def handed_over(self, client: VM) -> None:
+        """Another kernel runs, on the signed command line and the carried words, and nothing else."""
+        before, after = mark(client, "kernel"), mark(client, "kernel2")
+        assert before.facts["boot_id"] != after.facts["boot_id"]
+        shell = client.shell()
+        assert shell.succeed("cat /proc/sys/kernel/random/boot_id") == after.facts["boot_id"]
+        line = shell.succeed("cat /proc/cmdline")
+        rootfs = self.release.repository.manifest(CHANNEL, self.arch).artifacts["rootfs"].sha256
+        assert line == cmdline.compose(SIGNED_CMDLINE, client.spec.append, rootfs=rootfs)
+        words = cmdline.split(line)
+        assert f"phase.channel={CHANNEL}" in words
+        assert any(word.startswith("console=") for word in words)
+        assert "phase.console=shell" in words, "the signed words are not there"
+
+    def receipt_holds(self, client: VM) -> None:
+        """The receipt verifies here, against the key of that node, for that job and that output."""
+        job = mark(client, "job")
+        assert job.facts["stdout"] == "dlroW ,olleH"
+        shell = client.shell()
+        envelope = shell.succeed(f"cat {job.facts['receipt']}").encode()
+        receipt = receipts.verify(
+            envelope, key=str(job.facts["node"]), job_id=str(job.facts["job_id"]), stdout=b"dlroW ,olleH"
+        )
+        assert receipt is not None
+        other = receipts.verify
+        stranger = "00" * 32
+        try:
+            other(envelope, key=stranger)
+        except ReceiptError:
+            pass
+        else:
+            raise ProductError("the receipt verifies against a key that did not sign it")
+
+    def refuses(self, client: VM, *, step: str) -> Mark:
+        """The machine refuses at a step, says why, and gives up."""
+        refused = client.wait_mark(step, outcome="refused", timeout=120)
+        client.console.wait_line(r"phase: giving up at ", timeout=120)
+        return refused
+
+    def never_handed_over(self, client: VM) -> None:
+        """It is still the first kernel, and no other was ever loaded."""
+        shell = client.shell()
+        assert shell.succeed("cat /proc/sys/kernel/random/boot_id") == mark(client, "kernel").facts["boot_id"]
+        assert shell.succeed("cat /sys/kernel/kexec_loaded") == "0"
+        assert not {"load", "handoff", "kernel2"} & {m.step for m in client.marks if m.outcome == "ok"}
+        assert client.console.text.count("phase-mark {\"step\":\"kernel\"") == 1
+        assert "Linux version" in shell.succeed("dmesg | head -3")
+
+    def report(self, scenario: str, client: VM) -> None:
+        """Tell the report what this was."""
+        machines = ", ".join(f"{vm.name} {vm.arch}" for vm in self.lab.machines.values())
+        self.record(
+            scenario=scenario,
+            arch=self.arch,
+            topology=machines,
+            phases=client.timeline(KERNELS),
+            kernel=str(mark(client, "kernel").facts["kernel"]),
+            accel=client.spec.accel,
+        )
+
+
+def mark(vm: VM, step: str) -> Mark:
+    """The first mark of a step."""
+    return next(found for found in vm.marks if found.step == step)
