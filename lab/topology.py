@@ -6,12 +6,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from lab.errors import InfrastructureError, MisuseError
-from lab.net.dhcp import DhcpServer
-from lab.net.switch import Port, Switch
+from lab.net.segment import Segment
 from lab.qemu.command import CONSOLES, Card, Disk, Firmware, Spec
 from lab.qemu.vm import VM
 
@@ -20,46 +19,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,23}")
 _LONGEST_DIRECTORY = 70
 _PREFIX = "lab"
 _OWNED = re.compile(rf"{_PREFIX}-(\d+)-(\d+)-\w+")
-
-
-class Segment:
-    """An Ethernet segment with a DHCP server on it.
-
-    Attributes:
-        network: its addresses.
-        switch: what its machines are plugged into.
-        dhcp: what gives them addresses.
-    """
-
-    def __init__(self, name: str, directory: Path, number: int) -> None:
-        self.name = name
-        self.network = IPv4Network(f"10.77.{number}.0/24")
-        self.switch = Switch(name, directory)
-        self.dhcp = DhcpServer(self.network)
-        self.switch.add_service(self.dhcp)
-
-    @property
-    def frames(self) -> dict[str, int]:
-        """Frames sent so far, by machine."""
-        return self.switch.frames
-
-    def port(self, vm: VM) -> Port:
-        """The switch's end of a machine's cable: counters, and faults to set."""
-        return self.switch.ports[vm.name]
-
-    def partition(self, vm: VM) -> None:
-        """Let nothing pass to or from a machine, silently."""
-        self.port(vm).partitioned = True
-
-    def heal(self) -> None:
-        """End every partition and every loss."""
-        for port in self.switch.ports.values():
-            port.partitioned = False
-            port.drop = None
-
-    def capture(self) -> Path:
-        """A pcap file of everything so far."""
-        return self.switch.capture()
 
 
 class Lab:

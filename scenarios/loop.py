@@ -1,16 +1,15 @@
 """What the loop's scenarios do and check, in words."""
 
-import json
-import tempfile
 from pathlib import Path
 
-from lab.errors import ProductError
+import pytest
+
 from lab.marks import Mark
 from lab.plugin import Record
 from lab.qemu.vm import VM
 from lab.topology import Lab
-
 from phase import cmdline
+from phase.identity import Identity
 from phase.jobs import receipt as receipts
 from phase.jobs.errors import ReceiptError
 from scenarios.images import CHANNEL, SIGNED_CMDLINE, Release
@@ -77,13 +76,14 @@ class Loop:
     def boot(self, extra: str = "", *, memory: int = MEMORY) -> VM:
         """Switch on a seed that knows its channel, and what `extra` tells it."""
         kernel, initrd = self.release.seed(self.arch, self.work)
+        line = f"quiet panic=-1 phase.channel={CHANNEL} phase.job=hello phase.rescue=shell {extra}".rstrip()
         client = self.lab.vm(
             "client",
             arch=self.arch,
             memory=memory,
             kernel=kernel,
             initrd=initrd,
-            append=f"quiet panic=-1 phase.channel={CHANNEL} phase.job=hello phase.rescue=shell {extra}".strip(),
+            append=line,
             segments=(self.lan,),
         )
         client.start()
@@ -124,14 +124,8 @@ class Loop:
             envelope, key=str(job.facts["node"]), job_id=str(job.facts["job_id"]), stdout=b"dlroW ,olleH"
         )
         assert receipt is not None
-        other = receipts.verify
-        stranger = "00" * 32
-        try:
-            other(envelope, key=stranger)
-        except ReceiptError:
-            pass
-        else:
-            raise ProductError("the receipt verifies against a key that did not sign it")
+        with pytest.raises(ReceiptError):
+            receipts.verify(envelope, key=Identity.ephemeral().public_key)
 
     def refuses(self, client: VM, *, step: str) -> Mark:
         """The machine refuses at a step, says why, and gives up."""
@@ -142,10 +136,12 @@ class Loop:
     def never_handed_over(self, client: VM) -> None:
         """It is still the first kernel, and no other was ever loaded."""
         shell = client.shell()
-        assert shell.succeed("cat /proc/sys/kernel/random/boot_id") == mark(client, "kernel").facts["boot_id"]
+        assert (
+            shell.succeed("cat /proc/sys/kernel/random/boot_id") == mark(client, "kernel").facts["boot_id"]
+        )
         assert shell.succeed("cat /sys/kernel/kexec_loaded") == "0"
         assert not {"load", "handoff", "kernel2"} & {m.step for m in client.marks if m.outcome == "ok"}
-        assert client.console.text.count("phase-mark {\"step\":\"kernel\"") == 1
+        assert client.console.text.count('phase-mark {"step":"kernel"') == 1
         assert "Linux version" in shell.succeed("dmesg | head -3")
 
     def report(self, scenario: str, client: VM) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from lab.errors import InfrastructureError, MachineDied, MisuseError, ProductError, WaitTimeout
+from lab.net.segment import Segment
 from lab.qemu.command import Disk, Firmware
 from lab.qemu.vm import VM
-from lab.topology import Lab, Segment
+from lab.topology import Lab
 from scenarios import lab_guest
 
 KERNELS = {"kernel": "firmware"}

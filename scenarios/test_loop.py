@@ -7,9 +7,9 @@ is read over the serial console, so that a board could stand where a VM stands.
 from pathlib import Path
 
 import pytest
+
 from lab.plugin import Record
 from lab.topology import Lab
-
 from scenarios.images import CHANNEL, Release
 from scenarios.loop import PORT, Loop, mark
 
