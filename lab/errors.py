@@ -7,6 +7,8 @@ LabError
 |   +-- WaitTimeout       or said nothing in time; carries the transcript
 +-- ProductError          the machine lives, and does what it should not
 +-- MisuseError           the scenario asks for what cannot be
+
+Standard library only: the doctor raises these before anything is installed.
 """
 
 from typing import ClassVar

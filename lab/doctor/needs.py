@@ -176,6 +176,24 @@ NEEDS = (
         commands=("dbus-daemon",),
     ),
     Need(
+        name="cpio",
+        why="reads, as a foreign reader, the archives that images are made of",
+        packages=("cpio",),
+        commands=("cpio",),
+    ),
+    Need(
+        name="tshark",
+        why="reads, as a foreign reader, what the lab captured",
+        packages=("tshark",),
+        commands=("tshark",),
+    ),
+    Need(
+        name="chromium",
+        why="opens the reports as a person would, and shows what they ask of the network",
+        packages=("chromium",),
+        commands=("chromium", "chromium-browser", "google-chrome"),
+    ),
+    Need(
         name="curl",
         why="the foreign HTTP client that a provider is tried with",
         packages=("curl",),

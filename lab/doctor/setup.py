@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lab.doctor.tools import Tool, look_all, packages_for
+from lab.errors import LabError
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
@@ -22,7 +23,7 @@ TOX = ("tox>=4.24,<5", "tox-uv>=1.37,<2")
 _APT = ("apt-get", "-o", "DPkg::Lock::Timeout=300")
 
 
-class Failed(Exception):
+class Failed(LabError):
     """The machine cannot be made ready from here; the message says what a person can do."""
 
 

@@ -1,7 +1,9 @@
 """What stops a report."""
 
+from lab.errors import LabError
 
-class ReportError(Exception):
+
+class ReportError(LabError):
     """The report could not be made.
 
     Args:
@@ -10,6 +12,4 @@ class ReportError(Exception):
     """
 
     def __init__(self, what: str, *, hint: str = "") -> None:
-        self.what = what
-        self.hint = hint
         super().__init__(f"{what.rstrip('.')}. {hint}" if hint else what)
