@@ -1,11 +1,11 @@
 """What the loop's scenarios do and check, in words."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lab.marks import Mark
-from lab.plugin import Record
 from lab.qemu.vm import VM
 from lab.topology import Lab
 from phase import cmdline
@@ -28,7 +28,9 @@ PORT = 8080
 class Loop:
     """Two machines on a segment: one serves, the other boots from it."""
 
-    def __init__(self, lab: Lab, record: Record, release: Release, arch: str, work: Path) -> None:
+    def __init__(
+        self, lab: Lab, record: Callable[..., None], release: Release, arch: str, work: Path
+    ) -> None:
         self.lab = lab
         self.record = record
         self.release = release
@@ -73,12 +75,12 @@ class Loop:
         shell.wait_until_succeeds(f"wget -q -O /dev/null http://127.0.0.1:{PORT}/health", timeout=90)
         return server
 
-    def boot(self, extra: str = "", *, memory: int = MEMORY) -> VM:
+    def boot(self, extra: str = "", *, memory: int = MEMORY, name: str = "client") -> VM:
         """Switch on a seed that knows its channel, and what `extra` tells it."""
         kernel, initrd = self.release.seed(self.arch, self.work)
         line = f"quiet panic=-1 phase.channel={CHANNEL} phase.job=hello phase.rescue=shell {extra}".rstrip()
         client = self.lab.vm(
-            "client",
+            name,
             arch=self.arch,
             memory=memory,
             kernel=kernel,
