@@ -1,0 +1,263 @@
+"""Who may use how much of this host: one pool for every worker of every test runner.
+
+A scenario takes its whole lease before it starts anything, and holds it until everything is gone again, so
+nobody ever waits while holding. A lease is a file that its holder keeps locked: when the holder is killed,
+the kernel opens the lock, and the next who looks removes the file. No process runs this pool.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from lab.errors import InfrastructureError, MisuseError
+
+#: MiB that stay free for everything else, QEMU's own needs among it.
+RESERVE = 1024
+#: Seconds after which those who came later no longer pass by.
+PATIENCE = 60.0
+_POLL = 0.1
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a scenario needs of the host.
+
+    Attributes:
+        vcpus: virtual processors that work at the same time: machines started one after another need one.
+            More than the host has means all it has.
+        memory: MiB of all its machines together.
+        boards: names of boards; nobody else gets them meanwhile.
+    """
+
+    vcpus: int = 1
+    memory: int = 2048
+    boards: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.vcpus < 0 or self.memory < 0 or not all(self.boards):
+            raise MisuseError(f"nobody can lease {self}")
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lease that somebody has: who, what for, and MiB of it that his machines do not use yet."""
+
+    who: str
+    need: Need
+    unused: int
+
+
+@dataclass(frozen=True)
+class Host:
+    """What there is to lease: processors, and MiB available at this moment."""
+
+    cpus: int
+    available: int
+
+
+def short(need: Need, held: Sequence[Held], host: Host) -> str:
+    """What keeps a need from being met; empty when nothing does.
+
+    Args:
+        need: what is asked for.
+        held: what others have.
+        host: what there is. Memory that machines use already is no longer available; what was promised
+            to them and is not used yet is counted off here.
+    """
+    taken = {board: lease.who for lease in held for board in lease.need.boards}
+    for board in need.boards:
+        if board in taken:
+            return f"board {board} is with {taken[board]}"
+    cpus = host.cpus - sum(lease.need.vcpus for lease in held)
+    if min(need.vcpus, host.cpus) > max(cpus, 0):
+        return f"{need.vcpus} processors are needed, {max(cpus, 0)} of {host.cpus} are free"
+    memory = host.available - RESERVE - sum(lease.unused for lease in held)
+    if need.memory > memory:
+        return f"{need.memory} MiB are needed, {max(memory, 0)} are free"
+    return ""
+
+
+class Lease:
+    """What somebody holds; `acquire` makes them.
+
+    Attributes:
+        need: what it is.
+        waited: seconds until it was there.
+    """
+
+    def __init__(self, need: Need, waited: float, descriptor: int, path: Path) -> None:
+        self.need = need
+        self.waited = waited
+        self._descriptor = descriptor
+        self._path = path
+
+    def release(self) -> None:
+        """Give it back. Safe to call again."""
+        if self._descriptor >= 0:
+            self._path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def acquire(
+    need: Need,
+    *,
+    who: str,
+    timeout: float = 3600,
+    on_wait: Callable[[str], None] = lambda reason: None,
+    look: "Callable[[], Host] | None" = None,
+) -> Lease:
+    """Wait until a need can be met, and take it whole.
+
+    First come, first served, but small needs may pass a large one that has not waited long: so the host
+    stays full, and nobody starves.
+
+    Args:
+        need: all of it.
+        who: whoever asks, for the messages of those who wait.
+        timeout: seconds to wait at most.
+        on_wait: told once, when there is something to wait for, what it is.
+        look: says what there is; `LAB_LEASES` and this host when left out.
+
+    Raises:
+        InfrastructureError: it could not be met in time.
+        MisuseError: what `LAB_LEASES` names is not ours.
+    """
+    look = look or this_host
+    pool = directory()
+    began = time.time_ns()
+    start = time.monotonic()
+    ticket = _claim(pool / f"wait-{began:020d}-{os.getpid()}", {"who": who, "began": began})
+    try:
+        told = False
+        while True:
+            with _locked(pool):
+                reason = _older(pool, began) or short(need, holders(pool), look())
+                if not reason:
+                    name = f"lease-{began:020d}-{os.getpid()}"
+                    fields = {"who": who, "pid": os.getpid(), "need": asdict(need)}
+                    descriptor = _claim(pool / name, fields)
+                    return Lease(need, time.monotonic() - start, descriptor, pool / name)
+            if not told:
+                told = True
+                on_wait(reason)
+            if time.monotonic() - start > timeout:
+                raise InfrastructureError(
+                    f"{who}: no lease within {timeout:.0f} s: {reason}",
+                    evidence="\n".join(f"{lease.who} holds {lease.need}" for lease in holders(pool)),
+                )
+            time.sleep(_POLL)
+    finally:
+        (pool / f"wait-{began:020d}-{os.getpid()}").unlink(missing_ok=True)
+        os.close(ticket)
+
+
+def holders(pool: Path) -> list[Held]:
+    """Every lease that is held; what the dead have left is removed."""
+    found = []
+    for path in _alive(pool, "lease-*"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            fields = json.loads(path.read_bytes())
+            need = Need(**(fields["need"] | {"boards": tuple(fields["need"]["boards"])}))
+            used = _used(int(fields["pid"])) if fields["pid"] else 0
+            found.append(Held(str(fields["who"]), need, max(0, need.memory - used)))
+    return found
+
+
+def this_host() -> Host:
+    """This host as it is now."""
+    return Host(len(os.sched_getaffinity(0)), psutil.virtual_memory().available >> 20)
+
+
+def directory() -> Path:
+    """Where leases lie: `LAB_LEASES`, or one place for every runner of this user.
+
+    Raises:
+        MisuseError: it belongs to somebody else.
+    """
+    # Not the runner's TMPDIR: runners with different ones share a host all the same.
+    chosen = os.environ.get("LAB_LEASES") or f"/tmp/lab-leases-{os.geteuid()}"  # noqa: S108  checked below
+    path = Path(chosen)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = path.lstat()
+    if not path.is_dir() or path.is_symlink() or state.st_uid != os.geteuid():
+        raise MisuseError(f"{path} is not this user's own directory; set LAB_LEASES to one that is")
+    return path
+
+
+def _used(pid: int) -> int:
+    """MiB that the machines of a process use; pages that clones share count once."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error, OSError):
+                total += child.memory_full_info().pss
+    return total >> 20
+
+
+def _older(pool: Path, began: int) -> str:
+    """Who came earlier and has waited too long to be passed."""
+    for path in _alive(pool, "wait-*"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            fields = json.loads(path.read_bytes())
+            if fields["began"] < began and time.time_ns() - fields["began"] > PATIENCE * 1e9:
+                return f"{fields['who']} has waited longer"
+    return ""
+
+
+def _alive(pool: Path, pattern: str) -> Iterator[Path]:
+    """Files whose maker lives, oldest first; removes the others."""
+    for path in sorted(pool.glob(pattern)):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield path
+        else:
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+
+def _claim(path: Path, fields: object) -> int:
+    """Make a file that is locked before anybody can see it; returns the descriptor that holds the lock."""
+    temporary = path.with_name(f".{path.name}")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.write(descriptor, json.dumps(fields).encode())
+        temporary.replace(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextlib.contextmanager
+def _locked(pool: Path) -> Iterator[None]:
+    """One decision at a time."""
+    descriptor = os.open(pool / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,187 @@
+"""Leases: never more than there is, whoever dies, and nobody starves."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab import leases
+from lab.errors import InfrastructureError, MisuseError
+from lab.leases import RESERVE, Held, Host, Need, acquire, holders, short
+
+HOST = Host(cpus=2, available=8192)
+NEEDS = st.builds(
+    Need,
+    vcpus=st.integers(0, 4),
+    memory=st.integers(0, 4096),
+    boards=st.lists(st.sampled_from(["pi", "mini"]), unique=True).map(tuple),
+)
+
+
+@pytest.fixture(autouse=True)
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LAB_LEASES", str(tmp_path / "pool"))
+    return tmp_path / "pool"
+
+
+def host() -> Host:
+    return HOST
+
+
+@given(st.lists(NEEDS, max_size=12))
+def test_what_is_granted_never_exceeds_the_host(needs: list[Need]) -> None:
+    held: list[Held] = []
+    for number, need in enumerate(needs):
+        if not short(need, held, HOST):
+            held.append(Held(str(number), need, need.memory))
+    assert sum(min(lease.need.vcpus, HOST.cpus) for lease in held) <= HOST.cpus
+    assert sum(lease.need.memory for lease in held) <= HOST.available - RESERVE
+    boards = [board for lease in held for board in lease.need.boards]
+    assert len(boards) == len(set(boards))
+
+
+@given(NEEDS)
+def test_an_idle_host_grants_whatever_it_could_ever_grant(need: Need) -> None:
+    assert short(need, [], HOST) == ""
+
+
+@pytest.mark.parametrize(
+    ("need", "why"),
+    [
+        (Need(vcpus=2), "2 processors are needed, 1 of 2 are free"),
+        (Need(memory=6200), "6200 MiB are needed, 6144 are free"),
+        (Need(boards=("pi",)), "board pi is with one"),
+        (Need(vcpus=1, memory=6144, boards=("mini",)), ""),
+    ],
+)
+def test_what_is_short_is_said(need: Need, why: str) -> None:
+    assert short(need, [Held("one", Need(boards=("pi",)), 1024)], HOST) == why
+
+
+def test_a_lease_is_held_and_given_back(pool: Path) -> None:
+    with acquire(Need(vcpus=2, boards=("pi",)), who="one", look=host) as lease:
+        assert lease.need.boards == ("pi",)
+        with pytest.raises(InfrastructureError, match=r"two: no lease .* 0 of 2 are free") as late:
+            acquire(Need(), who="two", look=host, timeout=0)
+        assert "one holds" in late.value.evidence
+    lease.release()
+    with acquire(Need(vcpus=2, boards=("pi",)), who="two", look=host, timeout=0):
+        pass
+    assert [path.name for path in pool.iterdir()] == ["lock"]
+
+
+def test_who_waits_is_told_why_once_and_gets_it_in_the_end() -> None:
+    told: list[str] = []
+    lease = acquire(Need(vcpus=2), who="one", look=host)
+    timer = threading.Timer(0.3, lease.release)
+    timer.start()
+    with acquire(Need(), who="two", look=host, timeout=30, on_wait=told.append) as got:
+        assert got.waited >= 0.2
+    timer.join()
+    assert told == ["1 processors are needed, 0 of 2 are free"]
+
+
+def test_nobody_starves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large need lets small ones pass for a while, and then no more."""
+    one = acquire(Need(vcpus=1), who="one", look=host)
+    large: list[leases.Lease] = []
+    waiting = threading.Event()
+    thread = threading.Thread(
+        target=lambda: large.append(
+            acquire(Need(vcpus=2), who="large", look=host, on_wait=lambda _: waiting.set())
+        )
+    )
+    thread.start()
+    assert waiting.wait(10)
+    with acquire(Need(vcpus=1), who="small", look=host, timeout=0):
+        pass
+    monkeypatch.setattr(leases, "PATIENCE", 0.0)
+    with pytest.raises(InfrastructureError, match="large has waited longer"):
+        acquire(Need(vcpus=1), who="small", look=host, timeout=0)
+    one.release()
+    thread.join(10)
+    large[0].release()
+
+
+def test_what_the_dead_held_is_free_again(pool: Path) -> None:
+    """SIGKILL: no handler runs, and neither a lease nor a place in the queue stays."""
+    code = (
+        "import sys, time; from lab.leases import *; from lab.leases import Host\n"
+        "lease = acquire(Need(vcpus=2), who='dead', look=lambda: Host(2, 8192)); print('have', flush=True)\n"
+        "time.sleep(600)"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"have\n"
+        assert [lease.who for lease in holders(pool)] == ["dead"]
+        with pytest.raises(InfrastructureError):
+            acquire(Need(), who="two", look=host, timeout=0)
+        os.kill(process.pid, signal.SIGKILL)
+    with acquire(Need(vcpus=2), who="two", look=host, timeout=5):
+        pass
+    assert holders(pool) == []
+
+
+def test_many_processes_never_hold_more_than_there_is(pool: Path, tmp_path: Path) -> None:
+    """Each adds itself to a file while it holds its lease: two processors, never three at once."""
+    code = (
+        "import os, random, sys, time; from lab.leases import *; from lab.leases import Host\n"
+        "for turn in range(5):\n"
+        "    need = Need(vcpus=random.choice((1, 2)), memory=0)\n"
+        "    with acquire(need, who=str(os.getpid()), look=lambda: Host(2, 8192), timeout=60):\n"
+        "        for change in (need.vcpus, -need.vcpus):\n"
+        "            fd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)\n"
+        "            os.write(fd, b'%d\\n' % change); os.close(fd); time.sleep(0.02)\n"
+    )
+    log = tmp_path / "log"
+    log.touch()
+    root = Path(__file__).parents[2]
+    started = [subprocess.Popen([sys.executable, "-c", code, str(log)], cwd=root) for _ in range(4)]
+    assert [process.wait(90) for process in started] == [0] * 4
+    now = most = 0
+    for line in log.read_text().split():
+        now += int(line)
+        most = max(most, now)
+    assert (now, most) == (0, 2)
+
+
+def test_memory_in_use_is_not_counted_twice(pool: Path) -> None:
+    """What a holder's machines have touched is missing from the available already."""
+    block = "import sys; x = bytearray(300 << 20); print('have', flush=True); sys.stdin.read()"
+    with acquire(Need(memory=1000), who="one", look=host):
+        (before,) = holders(pool)
+        with subprocess.Popen(
+            [sys.executable, "-c", block], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            (after,) = holders(pool)
+            child.communicate()
+    assert 290 <= before.unused - after.unused <= 340
+
+
+def test_somebody_elses_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.setenv("LAB_LEASES", str(tmp_path / "link"))
+    with pytest.raises(MisuseError, match="not this user's own"):
+        acquire(Need(), who="one", look=host)
+
+
+@pytest.mark.parametrize("wrong", [{"vcpus": -1}, {"memory": -1}, {"boards": ("",)}])
+def test_a_need_that_makes_no_sense_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(MisuseError):
+        Need(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_host_is_measured() -> None:
+    here = leases.this_host()
+    assert 1 <= here.cpus <= (os.cpu_count() or 1)
+    assert here.available > 0
