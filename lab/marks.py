@@ -1,9 +1,12 @@
 """Boot marks: lines on a console that a machine prints for the lab to read.
 
 A mark is `NAME-mark {json}` anywhere in a line; the JSON object has `step` (what ended), `outcome`
-(`ok` or something worse), `t` (seconds since that kernel started) and any facts.
+(`ok` or something worse), `t` (seconds since that kernel started) and any facts. Its last fact may be
+`crc`: the CRC-32 (zlib's, eight hex digits) of the JSON text before `,"crc"`. It is held to that wherever
+it is there; a console on a line that garbles bytes takes no mark without one.
 """
 
+import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -13,6 +16,7 @@ from typing import NamedTuple
 MAX_LINE = 4096
 #: Seconds; what claims more is no clock.
 _MAX_UPTIME = 1e9
+_CRC = re.compile(r'(.*),"crc":"([0-9a-f]{8})"\}')
 _MARK = re.compile(r"\b([a-z]+)-mark (\{.*\})")
 
 
@@ -25,6 +29,7 @@ class Mark(NamedTuple):
         t: seconds since the machine's kernel started.
         facts: everything else it said.
         arrived: `time.monotonic()` on the host when the line was complete.
+        crc: its checksum, which held; empty when it carried none.
     """
 
     step: str
@@ -32,10 +37,11 @@ class Mark(NamedTuple):
     t: float
     facts: Mapping[str, object]
     arrived: float
+    crc: str = ""
 
 
 def parse(line: str, arrived: float) -> Mark | None:
-    """Read a mark out of a console line; None when there is none, or a torn one."""
+    """Read a mark out of a console line; None when there is none, or a torn or garbled one."""
     found = _MARK.search(line[:MAX_LINE])
     if found is None:
         return None
@@ -48,4 +54,9 @@ def parse(line: str, arrived: float) -> Mark | None:
         return None
     if type(t) not in (int, float) or not 0 <= t <= _MAX_UPTIME:
         return None
-    return Mark(step, outcome, float(t), facts, arrived)
+    crc = facts.pop("crc", "")
+    if crc:
+        checked = _CRC.fullmatch(found[2])
+        if not checked or checked[2] != crc or int(crc, 16) != binascii.crc32(checked[1].encode()):
+            return None
+    return Mark(step, outcome, float(t), facts, arrived, crc)

@@ -18,6 +18,7 @@ CARRIED = (
     "phase.rescue",
     "phase.mdns",
     "phase.job",
+    "phase.marks",
 )
 #: Set by the seed itself at handoff; never believed from outside.
 SET_AT_HANDOFF = ("phase.rootfs",)
@@ -76,8 +77,8 @@ def parse(text: str) -> Parameters:
             found["rootfs"] = value.removeprefix("sha256:")
         elif key == "job" and _is_name(value):
             found["job"] = value
-        elif word == "phase.console=shell":
-            pass  # the system's start-up reads it; only the signed line can bring it there
+        elif word == "phase.console=shell" or (key == "marks" and value in tuple("123456789")):
+            pass  # init reads them; only the signed line can bring the shell there
         else:
             problems.append(word)
     return Parameters(**found, problems=tuple(problems))  # type: ignore[arg-type]  # keys are field names

@@ -1,9 +1,11 @@
 """Machine-readable marks on the console: one line a step, written through the kernel log.
 
 A mark goes through /dev/kmsg because the kernel prints whole records: a driver's message cannot
-tear it in half the way it tears a line that a process writes to the serial port.
+tear it in half the way it tears a line that a process writes to the serial port. What a serial line
+drops or garbles on the way shows in the mark's own CRC-32, and `phase.marks=N` prints every mark N times.
 """
 
+import binascii
 import json
 import os
 import time
@@ -11,6 +13,8 @@ import time
 KMSG = "/dev/kmsg"
 #: The kernel truncates a record at LOG_LINE_MAX (about 1000 bytes); longer marks lose facts, not the line.
 MAX_BYTES = 900
+#: Bytes the checksum adds at the end.
+_CRC_BYTES = len(',"crc":"00000000"')
 #: Priority "error": still on the console under `quiet`, which drops everything from warning down.
 _PRIORITY = "<3>"
 
@@ -27,18 +31,20 @@ def line(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fac
         facts: what a test or a person would want to know, small.
 
     Returns:
-        One line of at most `MAX_BYTES` bytes, without a newline.
+        One line of at most `MAX_BYTES` bytes, without a newline. The last fact is `crc`: the CRC-32
+        (that of zlib, in hex) of the JSON text before its own comma.
     """
     when = time.monotonic() if t is None else t
     mark: dict[str, Fact] = {"step": step, "outcome": outcome, "t": round(when, 3)}
     mark |= {name: _plain(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
     text = _encode(mark)
     for name in sorted(facts, key=lambda name: len(str(mark[name])), reverse=True):
-        if len(text) <= MAX_BYTES:
+        if len(text) <= MAX_BYTES - _CRC_BYTES:
             break
         mark[name] = str(mark[name])[:80] + "..."
         text = _encode(mark)
-    return text
+    body = text.removesuffix("}")
+    return f'phase-mark {body},"crc":"{binascii.crc32(body.encode()):08x}"}}'
 
 
 def _plain(text: str) -> str:
@@ -47,13 +53,20 @@ def _plain(text: str) -> str:
 
 
 def _encode(mark: dict[str, Fact]) -> str:
-    return "phase-mark " + json.dumps(mark, separators=(",", ":"), ensure_ascii=True)
+    return json.dumps(mark, separators=(",", ":"), ensure_ascii=True)
 
 
 def emit(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fact) -> None:
     """Print one mark on the console; on a host without a writable kernel log, on stderr."""
     text = line(step, outcome, t=t, **facts)
-    _write(text)
+    for _ in range(_copies()):
+        _write(text)
+
+
+def _copies() -> int:
+    # Set by the init scripts from `phase.marks=`: a lossy serial line may eat some copies.
+    text = os.environ.get("PHASE_MARK_COPIES", "")
+    return int(text) if text in tuple("123456789") else 1
 
 
 def say(text: str) -> None:

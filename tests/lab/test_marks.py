@@ -1,3 +1,4 @@
+import binascii
 import json
 
 import pytest
@@ -48,3 +49,31 @@ def test_no_line_breaks_it(text: str) -> None:
 def test_gives_back_what_was_marked(step: str, t: float, facts: dict[str, int]) -> None:
     line = "a-mark " + json.dumps({"step": step, "outcome": "ok", "t": t} | facts)
     assert marks.parse(line, 1.0) == marks.Mark(step, "ok", t, facts, 1.0)
+
+
+def with_crc(body: str) -> str:
+    return f'a-mark {body},"crc":"{binascii.crc32(body.encode()):08x}"}}'
+
+
+WHOLE = with_crc('{"step":"job","outcome":"ok","t":41.25,"stdout":"dlroW ,olleH"')
+
+
+def test_holds_a_mark_to_its_checksum() -> None:
+    mark = marks.parse(WHOLE, 1.0)
+    assert mark is not None
+    assert mark.facts == {"stdout": "dlroW ,olleH"}
+    assert mark.crc == WHOLE[-10:-2]
+
+
+def test_no_single_wrong_byte_passes() -> None:
+    """Whatever one byte becomes: no mark, or one that carries no checksum, or the same mark."""
+    for position in range(len(WHOLE)):
+        for byte in map(chr, range(128)):
+            found = marks.parse(WHOLE[:position] + byte + WHOLE[position + 1 :], 1.0)
+            assert found is None or not found.crc or found == marks.parse(WHOLE, 1.0), position
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(1, 40))
+def test_no_lost_bytes_pass(start: int, count: int) -> None:
+    found = marks.parse(WHOLE[:start] + WHOLE[start + count :], 1.0)
+    assert found is None or not found.crc or found == marks.parse(WHOLE, 1.0)

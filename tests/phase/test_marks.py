@@ -1,5 +1,6 @@
 """Marks: one line, bounded, parseable whatever is put in."""
 
+import binascii
 import json
 
 from hypothesis import given
@@ -12,6 +13,9 @@ def parse(line: str) -> dict[str, object]:
     tag, _, body = line.partition(" ")
     assert tag == "phase-mark"
     parsed: dict[str, object] = json.loads(body)
+    text, _, rest = body.rpartition(',"crc":')
+    assert rest == f'"{parsed.pop("crc")}"}}'
+    assert rest == f'"{binascii.crc32(text.encode()):08x}"}}'
     return parsed
 
 
