@@ -1,11 +1,15 @@
 """An Ethernet segment: a switch, the addresses on it, and the server that gives them out."""
 
-from ipaddress import IPv4Network
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Protocol
 
+from lab.errors import MisuseError
+from lab.net.capture import Captured, read
 from lab.net.dhcp import DhcpServer
-from lab.net.switch import Port, Switch
+from lab.net.packet import Packet, parse
+from lab.net.switch import Link, Switch
 
 
 class Named(Protocol):
@@ -14,6 +18,33 @@ class Named(Protocol):
     @property
     def name(self) -> str:
         """Its name on the switch."""
+
+
+class Plug(Protocol):
+    """A network card, as far as a segment knows it."""
+
+    @property
+    def here(self) -> Path:
+        """The machine's own socket."""
+
+
+class Cards(Protocol):
+    """What a machine is made of, as far as a segment knows it."""
+
+    @property
+    def cards(self) -> Sequence[Plug]:
+        """Its network cards, in order."""
+
+
+class Wired(Named, Protocol):
+    """A machine whose plug can be pulled."""
+
+    @property
+    def spec(self) -> Cards:
+        """What it is made of."""
+
+    def qmp(self, name: str, **arguments: object) -> object:
+        """Give its QEMU a command."""
 
 
 class Segment:
@@ -30,27 +61,73 @@ class Segment:
         self.network = IPv4Network(f"10.77.{number}.0/24")
         self.switch = Switch(name, directory)
         self.dhcp = DhcpServer(self.network)
-        self.switch.add_service(self.dhcp)
+        self.switch.add_service(self.dhcp, "dhcp")
 
     @property
     def frames(self) -> dict[str, int]:
         """Frames sent so far, by machine."""
         return self.switch.frames
 
-    def port(self, vm: Named) -> Port:
-        """The switch's end of a machine's cable: counters, and faults to set."""
-        return self.switch.ports[vm.name]
+    def link(self, of: Named | str) -> Link:
+        """The switch's end of a cable: counters, and faults to set.
+
+        Args:
+            of: a machine, or the name of a node such as `dhcp`.
+
+        Raises:
+            MisuseError: it is not on this segment.
+        """
+        name = of if isinstance(of, str) else of.name
+        found = self.switch.ports.get(name) or self.switch.nodes.get(name)
+        if found is None:
+            raise MisuseError(f"{name} is not on the segment {self.name}")
+        return found
+
+    port = link
 
     def partition(self, vm: Named) -> None:
         """Let nothing pass to or from a machine, silently."""
-        self.port(vm).partitioned = True
+        self.link(vm).partitioned = True
 
     def heal(self) -> None:
-        """End every partition and every loss."""
-        for port in self.switch.ports.values():
-            port.partitioned = False
-            port.drop = None
+        """End every fault of every cable, carrier loss excepted."""
+        for link in (*self.switch.ports.values(), *self.switch.nodes.values()):
+            link.heal()
+
+    def carrier(self, vm: Wired, *, up: bool) -> None:
+        """Pull a machine's plug, which it notices, or put it back; starting it anew puts it back too."""
+        here = self.switch.ports[vm.name].there
+        number = next(number for number, card in enumerate(vm.spec.cards) if card.here == here)
+        # The command for people: set_link's own argument has the name of qmp's first.
+        line = f"set_link net{number} {'on' if up else 'off'}"
+        vm.qmp("human-monitor-command", **{"command-line": line})
+
+    def traffic(self) -> list[Captured]:
+        """Every frame so far: each once as it came from its sender, and once where it arrived.
+
+        Raises:
+            MisuseError: the capture was full before the end, so nothing can be said of what is not in it.
+        """
+        path = self.switch.capture()
+        if cut := self.switch.cut:
+            raise MisuseError(f"{cut} frames on {self.name} came after the capture was full")
+        return list(read(path))
+
+    def seen(self, wanted: Callable[[Packet], bool]) -> list[Packet]:
+        """The packets that a sender put on the segment and that are wanted, oldest first."""
+        packets = (parse(frame.frame) for frame in self.traffic() if frame.direction == "inbound")
+        return [packet for packet in packets if wanted(packet)]
+
+    def strays(self) -> list[Packet]:
+        """The IPv4 packets for somebody outside of this segment: nothing that must stay inside sends any."""
+        return self.seen(self._stray)
+
+    def _stray(self, packet: Packet) -> bool:
+        address = packet.destination
+        return address is not None and not (
+            address in self.network or address.is_multicast or address == IPv4Address("255.255.255.255")
+        )
 
     def capture(self) -> Path:
-        """A pcap file of everything so far."""
+        """A pcapng file of everything so far."""
         return self.switch.capture()

@@ -1,8 +1,8 @@
 """An Ethernet switch between machines, in one thread of this process.
 
 Each machine's network card is a pair of UNIX datagram sockets (QEMU's `-netdev dgram`): one frame,
-one datagram. The switch learns addresses as any switch does. A port can also be a service living in
-this process, such as the DHCP server.
+one datagram. The switch learns addresses as any switch does. A port can also be a node living in this
+process, such as the DHCP server or a router. Each direction of each cable has faults of its own.
 """
 
 import contextlib
@@ -11,42 +11,138 @@ import os
 import selectors
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from lab.errors import MisuseError
-from lab.net.capture import Capture
+from lab.net.capture import SUFFIX, Capture
+from lab.net.faults import NONE, Faults, Lane, Waiting
 
 MAX_FRAME = 16_384
+_SHORTEST = 14
 #: Frames kept for a port whose machine does not read; beyond that they are lost, as on any switch.
 _QUEUE = 2048
 _BATCH = 256
 
-#: A service gets every frame that is not for another port, and returns frames to send.
+#: A service gets every frame that a machine in its place would, and returns frames to send.
 Service = Callable[[bytes], list[bytes]]
 
 
-class Port:
-    """One end of a cable.
+class Link:
+    """One end of a cable: counters, and faults to set at any time.
+
+    Args:
+        name: of what is plugged in.
+        number: its interface in the capture.
+        seed: what its random numbers come from.
+
+    Attributes:
+        received: frames that came from the machine.
+        sent: frames handed to it.
+        dropped: frames lost on the way from it or to it.
+    """
+
+    def __init__(self, name: str, number: int, seed: str) -> None:
+        self.name = name
+        self.number = number
+        self.received = self.sent = self.dropped = 0
+        self.outward = Lane(f"{seed}/from")
+        self.inward = Lane(f"{seed}/to")
+
+    @property
+    def to_machine(self) -> Faults:
+        """What is wrong on the way to it."""
+        return self.inward.faults
+
+    @to_machine.setter
+    def to_machine(self, faults: Faults) -> None:
+        self.inward.faults = faults
+
+    @property
+    def from_machine(self) -> Faults:
+        """What is wrong on the way from it."""
+        return self.outward.faults
+
+    @from_machine.setter
+    def from_machine(self, faults: Faults) -> None:
+        self.outward.faults = faults
+
+    @property
+    def partitioned(self) -> bool:
+        """While true, nothing passes, and nobody is told."""
+        return self.to_machine.partition and self.from_machine.partition
+
+    @partitioned.setter
+    def partitioned(self, partitioned: bool) -> None:
+        self.to_machine = replace(self.to_machine, partition=partitioned)
+        self.from_machine = replace(self.from_machine, partition=partitioned)
+
+    @property
+    def drop(self) -> Callable[[bytes], bool] | None:
+        """Asked for every frame in either direction, when set; true loses it."""
+        return self.inward.drop
+
+    @drop.setter
+    def drop(self, drop: Callable[[bytes], bool] | None) -> None:
+        self.inward.drop = self.outward.drop = drop
+
+    def heal(self) -> None:
+        """End every fault."""
+        self.to_machine = self.from_machine = NONE
+        self.drop = None
+
+    def put(self, frame: bytes) -> bool:
+        """Hand a frame to what is plugged in; False when it must first read what it has."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Remove it."""
+
+
+class Node(Link):
+    """A cable to something that lives in this process.
+
+    Args:
+        name: as for any link.
+        number: as for any link.
+        seed: as for any link.
+        service: asked about every frame; runs in the switch's thread.
+        switch: where it is plugged in.
+    """
+
+    def __init__(self, name: str, number: int, seed: str, service: Service, switch: "Switch") -> None:
+        super().__init__(name, number, seed)
+        self._service = service
+        self._switch = switch
+
+    def put(self, frame: bytes) -> bool:
+        """Ask the service, and send what it answers."""
+        self.sent += 1
+        for answer in self._service(frame):
+            self.send(answer)
+        return True
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame; may be called by any thread."""
+        self._switch.enter(self, frame)
+
+
+class Port(Link):
+    """A cable to a machine.
 
     Attributes:
         here: the switch's socket; QEMU sends to it.
         there: QEMU's own socket.
-        received: frames that came from the machine.
-        sent: frames handed to it.
-        dropped: frames lost on the way from it or to it.
-        partitioned: while true, nothing passes, and nobody is told.
-        drop: asked for every frame in either direction, when set; true loses it.
     """
 
-    def __init__(self, name: str, here: Path, there: Path) -> None:
-        self.name = name
+    def __init__(self, name: str, number: int, seed: str, here: Path, there: Path) -> None:
+        super().__init__(name, number, seed)
         self.here = here
         self.there = there
-        self.received = self.sent = self.dropped = 0
-        self.partitioned = False
-        self.drop: Callable[[bytes], bool] | None = None
         self.queue: deque[bytes] = deque()
         self.incoming = _socket()
         self.incoming.bind(str(here))
@@ -54,11 +150,7 @@ class Port:
         # reads again. Were it the other one, a machine that is started anew could not send to us.
         self.outgoing = _socket()
 
-    def blocks(self, frame: bytes) -> bool:
-        """Whether a fault takes this frame."""
-        return self.partitioned or (self.drop is not None and self.drop(frame))
-
-    def hand_over(self, frame: bytes) -> bool:
+    def put(self, frame: bytes) -> bool:
         """Hand a frame to the machine, or lose it when there is none; False when it must first read."""
         for _ in range(2):
             try:
@@ -93,24 +185,31 @@ class Switch:
     Args:
         name: for messages and files.
         directory: where its sockets and capture go.
+        seed: what the chances of its faults come from.
 
     Attributes:
         ports: by machine.
+        nodes: what lives on the segment without being a machine.
         failure: what ended the switch's thread, if anything did.
     """
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, *, seed: int = 0) -> None:
         self.name = name
         self.ports: dict[str, Port] = {}
         self.failure: BaseException | None = None
         self._directory = directory
-        self._services: list[Service] = []
-        self._table: dict[bytes, Port] = {}
+        self.nodes: dict[str, Node] = {}
+        self._links: list[Link] = []
+        self._table: dict[bytes, Link] = {}
+        self._entering: deque[tuple[Node, bytes]] = deque()
+        self._waiting = Waiting()
+        self._seed = seed
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
         self._wake, self._woken = os.pipe()
+        os.set_blocking(self._woken, False)
         self._selector.register(self._wake, selectors.EVENT_READ)
-        self._capture = Capture(directory / f"{name}.pcap")
+        self._capture = Capture(directory / f"{name}{SUFFIX}")
         self._made = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"switch-{name}", daemon=True)
@@ -121,8 +220,13 @@ class Switch:
         """Frames that each port's machine has sent."""
         return {name: port.received for name, port in self.ports.items()}
 
+    @property
+    def cut(self) -> int:
+        """Frames that came after the capture was full."""
+        return self._capture.cut
+
     def capture(self) -> Path:
-        """A pcap file of everything so far; each frame's first 256 bytes."""
+        """A pcapng file of everything so far; each frame's first 256 bytes."""
         with self._lock:
             return self._capture.flushed()
 
@@ -139,30 +243,66 @@ class Switch:
             MisuseError: there is a port of that name.
         """
         with self._lock:
-            if name in self.ports:
-                raise MisuseError(f"{name} is on the segment {self.name} already")
+            self._check(name)
             base = self._directory / f"{self.name}-{self._made}"
             self._made += 1
-            port = Port(name, base.with_suffix(".sw"), base.with_suffix(".vm"))
+            number = self._capture.link(name)
+            port = Port(name, number, self._seed_of(name), base.with_suffix(".sw"), base.with_suffix(".vm"))
             self.ports[name] = port
+            self._links.append(port)
             self._selector.register(port.incoming, selectors.EVENT_READ, port)
-        os.write(self._woken, b"x")
+        self._poke()
         return port
 
     def detach(self, name: str) -> None:
         """Take a port away, with its sockets."""
         with self._lock:
             port = self.ports.pop(name)
+            self._links.remove(port)
             self._selector.unregister(port.incoming)
             if port.queue:
                 self._selector.unregister(port.outgoing)
             self._table = {mac: other for mac, other in self._table.items() if other is not port}
             port.close()
 
-    def add_service(self, service: Service) -> None:
-        """Put a service on the segment."""
+    def add_service(self, service: Service, name: str = "service") -> Node:
+        """Put a node on the segment.
+
+        Args:
+            service: called in the switch's thread with every frame that reaches the node; what it
+                returns is sent.
+            name: unique on this segment.
+
+        Raises:
+            MisuseError: the name is taken.
+        """
         with self._lock:
-            self._services.append(service)
+            self._check(name)
+            node = Node(name, self._capture.link(name), self._seed_of(name), service, self)
+            self.nodes[name] = node
+            self._links.append(node)
+        return node
+
+    def enter(self, node: Node, frame: bytes) -> None:
+        """Take a frame from a node; may be called by any thread, and never waits."""
+        if len(self._entering) >= _QUEUE:
+            node.dropped += 1
+            return
+        self._entering.append((node, frame))
+        if threading.current_thread() is not self._thread:
+            self._poke()
+
+    def _check(self, name: str) -> None:
+        if name in self.ports or name in self.nodes:
+            raise MisuseError(f"{name} is on the segment {self.name} already")
+
+    def _seed_of(self, name: str) -> str:
+        return f"{self._seed}/{self.name}/{name}"
+
+    def _poke(self) -> None:
+        # A full pipe wakes as well as one more byte would; after the end there is nobody to wake.
+        with contextlib.suppress(OSError):
+            os.write(self._woken, b"x")
 
     def close(self) -> None:
         """Stop, and remove every socket.
@@ -171,9 +311,7 @@ class Switch:
             BaseException: what ended the switch before its time.
         """
         self._stopping = True
-        # Its reader is gone when the thread is.
-        with contextlib.suppress(OSError):
-            os.write(self._woken, b"x")
+        self._poke()
         self._thread.join(timeout=5)
         for name in list(self.ports):
             self.detach(name)
@@ -187,10 +325,15 @@ class Switch:
     def _run(self) -> None:
         try:
             while not self._stopping:
-                events = self._selector.select()
+                left = 0.0 if self._entering else self._waiting.left(time.monotonic())
+                events = self._selector.select(left)
                 with self._lock:
                     for key, mask in events:
                         self._serve(key, mask)
+                    self._waiting.release(time.monotonic())
+                    for _ in range(len(self._entering)):
+                        node, frame = self._entering.popleft()
+                        self._arrive(node, frame)
         except BaseException as error:
             # Nobody waits for this thread; who closes the switch is told.
             self.failure = error
@@ -212,46 +355,63 @@ class Switch:
                 frame = port.incoming.recv(MAX_FRAME)
             except OSError:
                 return
-            if len(frame) < 14:
-                continue
-            port.received += 1
-            self._capture.add(frame)
-            if port.blocks(frame):
-                port.dropped += 1
-                continue
-            self._table[frame[6:12]] = port
-            self._forward(frame, port)
+            if len(frame) >= _SHORTEST:
+                self._arrive(port, frame)
 
-    def _forward(self, frame: bytes, source: Port | None) -> None:
+    def _arrive(self, link: Link, frame: bytes) -> None:
+        """A frame comes from what is plugged in."""
+        link.received += 1
+        self._capture.add(link.number, "inbound", frame)
+        if link.outward.active:
+            self._delay(link, link.outward, partial(self._forward, link), frame)
+        else:
+            self._forward(link, frame)
+
+    def _forward(self, source: Link, frame: bytes) -> None:
+        self._table[frame[6:12]] = source
         target = self._table.get(frame[:6])
         if target is not None:
             if target is not source:
                 self._send(target, frame)
             return
-        for port in self.ports.values():
-            if port is not source:
-                self._send(port, frame)
-        if source is not None:
-            for service in self._services:
-                for answer in service(frame):
-                    self._capture.add(answer)
-                    self._forward(answer, None)
+        for link in self._links:
+            if link is not source:
+                self._send(link, frame)
 
-    def _send(self, port: Port, frame: bytes) -> None:
-        if port.blocks(frame):
-            port.dropped += 1
-        elif port.queue:
-            if len(port.queue) < _QUEUE:
-                port.queue.append(frame)
+    def _send(self, link: Link, frame: bytes) -> None:
+        """Send a frame to what is plugged in."""
+        if link.inward.active:
+            self._delay(link, link.inward, partial(self._hand_over, link), frame)
+        else:
+            self._hand_over(link, frame)
+
+    def _delay(self, link: Link, lane: Lane, then: Callable[[bytes], None], frame: bytes) -> None:
+        now = time.monotonic()
+        arriving = lane.admit(frame, now)
+        if not arriving:
+            link.dropped += 1
+        for due, changed in arriving:
+            if due <= now:
+                then(changed)
             else:
-                port.dropped += 1
-        elif not port.hand_over(frame):
-            port.queue.append(frame)
-            self._selector.register(port.outgoing, selectors.EVENT_WRITE, port)
+                self._waiting.add(due, lane, then, changed)
+
+    def _hand_over(self, link: Link, frame: bytes) -> None:
+        self._capture.add(link.number, "outbound", frame)
+        if not isinstance(link, Port):
+            link.put(frame)
+        elif link.queue:
+            if len(link.queue) < _QUEUE:
+                link.queue.append(frame)
+            else:
+                link.dropped += 1
+        elif self.ports.get(link.name) is link and not link.put(frame):
+            link.queue.append(frame)
+            self._selector.register(link.outgoing, selectors.EVENT_WRITE, link)
 
     def _flush(self, port: Port) -> None:
         while port.queue:
-            if not port.hand_over(port.queue[0]):
+            if not port.put(port.queue[0]):
                 return
             port.queue.popleft()
         self._selector.unregister(port.outgoing)
