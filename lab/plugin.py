@@ -1,36 +1,145 @@
-"""The pytest plugin: the `lab` fixture, evidence with every failure, a record of every scenario.
+"""The pytest plugin: the `lab` fixture, leases, evidence with every failure, a record of every scenario.
 
-Load it with `-p lab.plugin`, or `pytest_plugins = ["lab.plugin"]`.
+Load it with `-p lab.plugin`, or `pytest_plugins = ["lab.plugin"]`. With `-n 2` scenarios run side by
+side, as far as the host carries them: `@pytest.mark.lab(vcpus=2, memory=1024)` says what one needs, when it
+is not `lab.leases.Need`'s defaults; `group="name"` keeps scenarios on one worker.
 """
 
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import allure
 import pytest
+from _pytest._code import Traceback
+from _pytest.runner import runtestprotocol
 
-from lab.errors import LabError
+from lab.errors import LabError, MisuseError
+from lab.leases import Need, acquire
 from lab.topology import Lab
 
 __all__ = ["Lab", "Record", "lab", "record"]
 
 _LAB = pytest.StashKey[Lab]()
 _RECORD = pytest.StashKey[dict[str, Any]]()
+#: What the host did to earlier tries of this scenario.
+_TRIES = pytest.StashKey[list[str]]()
+#: Why a scenario was given no lease.
+_REFUSED = pytest.StashKey[LabError]()
+_HERE = Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--lab-out`: where records and evidence go."""
+    """What can be asked of the lab on the command line."""
     group = parser.getgroup("lab")
     group.addoption("--lab-out", default="reports/out", help="directory for results (default: reports/out)")
+    group.addoption(
+        "--lab-retries",
+        type=int,
+        default=0,
+        metavar="N",
+        help="try a scenario again when the host failed it; what passes then is flaky (default: 0)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Names the marker."""
+    config.pluginmanager.register(Retries(), "lab-retries")
+    config.addinivalue_line(
+        "markers",
+        "lab(vcpus, memory, boards, group): processors working at once, MiB of all machines, boards' names; "
+        "the xdist group that keeps scenarios on one worker",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tells xdist which scenarios belong together."""
+    for item in items:
+        for marker in item.iter_markers("lab"):
+            if "group" in marker.kwargs:
+                item.add_marker(pytest.mark.xdist_group(marker.kwargs["group"]))
+                break
+
+
+def need_of(item: pytest.Item) -> Need:
+    """What a scenario needs of the host; its nearest marker counts, and every marker's boards.
+
+    Raises:
+        MisuseError: a marker says what no scenario can need.
+    """
+    fields: dict[str, Any] = {}
+    boards: list[str] = []
+    for marker in reversed(list(item.iter_markers("lab"))):
+        if marker.args or set(marker.kwargs) - {"vcpus", "memory", "boards", "group"}:
+            raise MisuseError(f"{item.nodeid}: lab() takes vcpus=, memory=, boards=, group=")
+        fields |= {name: value for name, value in marker.kwargs.items() if name in ("vcpus", "memory")}
+        boards += marker.kwargs.get("boards", ())
+    return Need(**fields, boards=tuple(dict.fromkeys(boards)))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Holds a scenario's lease from before its first fixture to after its last.
+
+    Outermost, so that waiting for others is none of the scenario's own time.
+    """
+    if "lab" not in getattr(item, "fixturenames", ()):
+        return (yield)
+    try:
+        lease = acquire(need_of(item), who=item.nodeid)
+    except LabError as error:
+        # A hook that raises ends the whole run; a fixture that raises ends one scenario.
+        item.stash[_REFUSED] = error
+        return (yield)
+    with lease:
+        return (yield)
+
+
+class Retries:
+    """Runs a scenario again after the host, and nothing else, has failed it."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        """As pytest's own, several times."""
+        left = item.config.getoption("--lab-retries")
+        if left <= 0 or "lab" not in getattr(item, "fixturenames", ()):
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        while True:
+            reports = runtestprotocol(item, nextitem=nextitem, log=False)
+            failed = [report for report in reports if report.failed]
+            owners = {dict(report.user_properties).get("owner") for report in failed}
+            if left <= 0 or owners != {"infrastructure"}:
+                break
+            left -= 1
+            item.stash.setdefault(_TRIES, []).append(str(dict(failed[0].user_properties)["what"]))
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+
+def pytest_report_teststatus(
+    report: pytest.TestReport,
+) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    """What passed only when tried again is not called passed."""
+    if report.when == "call" and report.passed and ("flaky", True) in report.user_properties:
+        return "flaky", "Y", ("FLAKY", {"yellow": True})
+    return None
 
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A lab of this scenario's own; everything in it is gone when the scenario ends."""
+    refused = request.node.stash.get(_REFUSED, None)
+    if refused is not None:
+        raise refused
     with Lab() as made:
         request.node.stash[_LAB] = made
         yield made
@@ -72,9 +181,21 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Attach consoles and marks while the machines still stand; after a failure also what they are."""
+    scenario = "lab" in getattr(item, "fixturenames", ())
+    error = call.excinfo.value if call.excinfo is not None else None
+    if scenario and call.excinfo is not None and isinstance(error, LabError):
+        _own_lines(call.excinfo)
     report = yield
-    if "lab" not in getattr(item, "fixturenames", ()):
+    if not scenario:
         return report
+    tries = item.stash.get(_TRIES, [])
+    owner = error.owner if isinstance(error, LabError) else "product"
+    if report.failed:
+        what = error.what if isinstance(error, LabError) else str(error)
+        report.user_properties += [("owner", owner), ("what", what[:300])]
+    elif call.when == "call" and report.passed and tries:
+        report.user_properties.append(("flaky", True))
+        allure.dynamic.label("flaky", tries[0])  # type: ignore[no-untyped-call]
     # A setup that went well says nothing yet; neither does a teardown, unless it fails.
     if call.when != "call" and report.passed:
         return report
@@ -82,14 +203,33 @@ def pytest_runtest_makereport(
     out = Path(item.config.rootpath, item.config.getoption("--lab-out"))
     if made is not None:
         _attach(made, report, out / "evidence" / _name(item))
-    if report.failed and call.excinfo is not None:
-        error = call.excinfo.value
-        owner = error.owner if isinstance(error, LabError) else "product"
+    if report.failed:
+        report.sections.append(("lab: again", reproduce(item)))
         allure.dynamic.label("owner", owner)  # type: ignore[no-untyped-call]
     _write(
         out / "records" / f"{_name(item)}.json", json.dumps(record_of(item, report, made), indent=1) + "\n"
     )
     return report
+
+
+def _own_lines(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """Take the lab's own frames out: where the scenario stood counts, not how the lab noticed."""
+    entry: TracebackType | None = excinfo.tb
+    while entry is not None:
+        following = entry.tb_next
+        if following is not None and _HERE in Path(following.tb_frame.f_code.co_filename).parents:
+            entry.tb_next = following.tb_next
+        else:
+            entry = following
+    excinfo.traceback = Traceback(excinfo.tb)
+
+
+def reproduce(item: pytest.Item) -> str:
+    """The command that runs one scenario again, as it was run."""
+    factor = os.environ.get("LAB_TIMEOUT_FACTOR")
+    before = f"LAB_TIMEOUT_FACTOR={shlex.quote(factor)} " if factor else ""
+    # xdist adds a group's name to the identifier.
+    return before + shlex.join(["python", "-m", "pytest", item.nodeid.partition("@")[0]])
 
 
 def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) -> dict[str, Any]:
@@ -116,6 +256,10 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
     fields |= told or {}
     fields["nodeid"] = item.nodeid
     fields["outcome"] = "error" if report.failed and report.when != "call" else report.outcome
+    if ("flaky", True) in report.user_properties:
+        fields["outcome"] = "flaky"
+    if tries := item.stash.get(_TRIES, []):
+        fields["tries"] = tries
     fields["duration"] = round(report.duration, 3)
     return fields
 
@@ -140,8 +284,8 @@ def _attach(made: Lab, report: pytest.TestReport, kept: Path) -> None:
     if report.failed:
         for segment in made.segments.values():
             frames = segment.capture().read_bytes()
-            _write(kept / f"{segment.name}.pcap", frames)
-            allure.attach(frames, f"frames on {segment.name}", "application/vnd.tcpdump.pcap", "pcap")
+            _write(kept / f"{segment.name}.pcapng", frames)
+            allure.attach(frames, f"frames on {segment.name}", "application/x-pcapng", "pcapng")
 
 
 def _write(path: Path, content: str | bytes) -> None:

@@ -24,6 +24,12 @@ def broken():
 """
 
 
+@pytest.fixture(autouse=True)
+def own_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These start nothing, and wait for nobody who does."""
+    monkeypatch.setenv("LAB_LEASES", str(tmp_path / "leases"))
+
+
 def run(
     pytester: pytest.Pytester, source: str, *arguments: str
 ) -> tuple[pytest.RunResult, list[dict[str, Any]]]:
@@ -130,8 +136,8 @@ def test_a_failure_has_its_evidence(pytester: pytest.Pytester) -> None:
             "reproduce: qemu-system-x86_64 *",
         ]
     )
-    (capture,) = Path("out/evidence").glob("*/lan.pcap")
-    assert capture.read_bytes()[:4] == b"\xd4\xc3\xb2\xa1"
+    (capture,) = Path("out/evidence").glob("*/lan.pcapng")
+    assert capture.read_bytes()[:4] == b"\x0a\x0d\x0d\x0a"
     (told,) = Path("allure").glob("*-result.json")
     allure = json.loads(told.read_text())
     names = {attachment["name"] for attachment in allure["attachments"]}
@@ -148,3 +154,124 @@ def test_success_keeps_no_evidence(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=1)
     assert record["outcome"] == "passed"
     assert not Path("out/evidence").exists()
+
+
+def test_only_what_the_host_failed_is_tried_again(pytester: pytest.Pytester) -> None:
+    source = """
+    from pathlib import Path
+    import pytest
+    from lab.errors import InfrastructureError, MachineError
+
+    @pytest.mark.parametrize("error", [InfrastructureError, MachineError, AssertionError])
+    def test_boots(lab, error):
+        tries = Path(error.__name__)
+        count = int(tries.read_text()) if tries.exists() else 0
+        tries.write_text(str(count + 1))
+        if count == 0:
+            raise error("the first time")
+    """
+    result, records = run(pytester, source, "--lab-retries=1", "--alluredir=allure")
+    counts = {name: Path(name).read_text() for name in ("InfrastructureError", "MachineError")}
+    assert counts == {"InfrastructureError": "2", "MachineError": "1"}
+    assert Path("AssertionError").read_text() == "1"
+    assert sorted(record["outcome"] for record in records) == ["failed", "failed", "flaky"]
+    (flaky,) = (record for record in records if record["outcome"] == "flaky")
+    assert "the first time" in flaky["tries"][0]
+    result.stdout.fnmatch_lines(["*2 failed, 1 flaky*"])
+    told = [json.loads(path.read_text()) for path in Path("allure").glob("*-result.json")]
+    labels = [label for one in told for label in one["labels"] if label["name"] == "flaky"]
+    assert len(labels) == 1
+    assert "the first time" in labels[0]["value"]
+
+
+def test_a_second_failure_of_the_host_stays_a_failure(pytester: pytest.Pytester) -> None:
+    source = """
+    from lab.errors import InfrastructureError
+
+    def test_boots(lab):
+        raise InfrastructureError("every time")
+    """
+    result, (record,) = run(pytester, source, "--lab-retries=2")
+    result.assert_outcomes(failed=1)
+    assert record["outcome"] == "failed"
+    assert len(record["tries"]) == 2
+
+
+def test_nothing_is_tried_again_unasked(pytester: pytest.Pytester) -> None:
+    source = """
+    from lab.errors import InfrastructureError
+
+    def test_boots(lab):
+        raise InfrastructureError("once")
+    """
+    result, (record,) = run(pytester, source)
+    result.assert_outcomes(failed=1)
+    assert "tries" not in record
+
+
+def test_a_failure_shows_the_scenarios_own_lines(pytester: pytest.Pytester) -> None:
+    source = """
+    def test_boots(lab, kernel):
+        vm = lab.vm("one", arch="x86_64", kernel=kernel)
+        lab.vm("one", arch="x86_64", kernel=kernel)
+    """
+    result, _ = run(pytester, source)
+    shown = result.stdout.str()
+    assert ">       lab.vm(" in shown
+    assert "def _check" not in shown
+    result.stdout.fnmatch_lines(["*lab: again*", "python -m pytest test_*.py::test_boots"])
+
+
+def test_two_workers_never_lease_more_than_the_host_has(pytester: pytest.Pytester) -> None:
+    """Each scenario takes the whole host: no two are inside at once, though two workers run them."""
+    source = """
+    import os, time
+    import pytest
+
+    @pytest.mark.lab(vcpus=1000, memory=1)
+    @pytest.mark.parametrize("number", range(4))
+    def test_alone(lab, number):
+        inside = os.open("inside", os.O_CREAT | os.O_EXCL)
+        time.sleep(0.1)
+        os.close(inside)
+        os.unlink("inside")
+        with open("workers", "a") as file:
+            file.write(os.environ["PYTEST_XDIST_WORKER"] + " ")
+    """
+    result, records = run(pytester, source, "-n", "2", "--maxschedchunk=1")
+    result.assert_outcomes(passed=4)
+    assert len(records) == 4
+    assert set(Path("workers").read_text().split()) == {"gw0", "gw1"}
+
+
+def test_a_group_stays_on_one_worker(pytester: pytest.Pytester) -> None:
+    source = """
+    import os
+    import pytest
+
+    @pytest.mark.lab(vcpus=0, memory=0, group="stage")
+    @pytest.mark.parametrize("number", range(6))
+    def test_together(lab, number):
+        with open("workers", "a") as file:
+            file.write(os.environ["PYTEST_XDIST_WORKER"] + " ")
+    """
+    result, _ = run(pytester, source, "-n", "2", "--dist=loadgroup")
+    result.assert_outcomes(passed=6)
+    assert len(set(Path("workers").read_text().split())) == 1
+
+
+@pytest.mark.parametrize("words", ["vcpus=-1", "cpus=2", "3"])
+def test_a_need_that_makes_no_sense_fails_that_scenario_alone(pytester: pytest.Pytester, words: str) -> None:
+    source = f"""
+    import pytest
+
+    @pytest.mark.lab({words})
+    def test_wrong(lab):
+        pass
+
+    def test_right(lab):
+        pass
+    """
+    result, records = run(pytester, source)
+    result.assert_outcomes(passed=1, errors=1)
+    assert {record["outcome"] for record in records} == {"error", "passed"}
