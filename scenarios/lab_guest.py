@@ -10,7 +10,7 @@ _MODULES = ("virtio_pci", "virtio_net", "af_packet", "virtio_blk", "ext4", "pvpa
 _APPLETS = (
     "base64", "cat", "cttyhack", "cut", "dd", "dmesg", "echo", "grep", "head", "httpd", "insmod", "ip",
     "ls", "mkdir", "mount", "nc", "ping", "poweroff", "reboot", "seq", "setsid", "sh", "sha256sum",
-    "sleep", "stty", "tail", "tty", "udhcpc", "uname", "wc", "wget",
+    "ps", "readlink", "rm", "sleep", "stat", "stty", "tail", "test", "tty", "udhcpc", "uname", "wc", "wget",
 )  # fmt: skip
 _INIT = r"""#!/bin/sh
 mount -t proc proc /proc
