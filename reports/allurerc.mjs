@@ -18,6 +18,7 @@ export default {
   environments,
   variables: facts.variables ?? {},
   categories: [
+    { name: "Flaky: passed only when tried again", matchers: ({ flaky }) => flaky === true },
     { name: "Infrastructure: the host, QEMU, a cable", matchers: owned("infrastructure") },
     { name: "Machine: a panic, a hang", matchers: owned("machine") },
     { name: "Misuse: the scenario is wrong", matchers: owned("misuse") },

@@ -76,6 +76,11 @@ def merge(arch: str, source: Path, target: Path) -> Path:
             labels = [label for label in result.get("labels", []) if label["name"] != "arch"]
         except (ValueError, TypeError, KeyError) as error:
             raise ReportError(f"{path} is no result: {error}", hint="Delete it, or run again.") from error
+        for label in labels:
+            if label["name"] == "flaky" and result.get("status") == "passed":
+                # Never green: the host failed it once, and says nothing of the next time.
+                message = f"Passed only when tried again. The first time: {label['value']}"
+                result |= {"status": "unknown", "statusDetails": {"flaky": True, "message": message}}
         result["labels"] = [*labels, {"name": "arch", "value": arch}]
         (target / path.name).write_text(json.dumps(result), encoding="utf-8")
     return target

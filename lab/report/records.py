@@ -17,7 +17,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         scenario: its name.
         arch: `x86_64` or `arm64`: that of the machine under test.
         topology: the name of the machines and links it ran on.
-        outcome: pytest's word: passed, failed, error, skipped.
+        outcome: pytest's word: passed, failed, error, skipped; or flaky: passed when tried again.
         phases: seconds that each phase of the timeline took, in the order they ended.
         accel: the accelerator, such as `tcg` or `kvm`.
         kernel: release of the kernel that ran in the end; empty when none was reached.

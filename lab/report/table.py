@@ -8,7 +8,7 @@ from rich.text import Text
 
 from lab.report.records import Record
 
-_STYLE = {"passed": "green", "skipped": "yellow"}
+_STYLE = {"passed": "green", "skipped": "yellow", "flaky": "bold yellow"}
 #: Columns of one table of phases: this many fit a terminal of 100 characters.
 _COLUMNS = 5
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lab.report.allure import merge
 from lab.report.build import build
 from lab.report.errors import ReportError
 from lab.report.page import POLICY, outside_requests
@@ -131,3 +132,17 @@ def test_the_page_asks_nothing_of_anyone(tmp_path: Path) -> None:
     # The architectures are environments of the report.
     assert '"x86_64"' in page
     assert '"arm64"' in page
+
+
+def test_what_passed_only_when_tried_again_is_not_green(tmp_path: Path) -> None:
+    _result(tmp_path, "x86_64", "passed", "")
+    (path,) = (tmp_path / "x86_64" / "allure").glob("*-result.json")
+    result = json.loads(path.read_text())
+    result["labels"].append({"name": "flaky", "value": "QEMU did not start"})
+    path.write_text(json.dumps(result))
+    merge("x86_64", tmp_path / "x86_64" / "allure", tmp_path / "merged")
+    (merged,) = (tmp_path / "merged").glob("*-result.json")
+    told = json.loads(merged.read_text())
+    assert told["status"] == "unknown"
+    assert told["statusDetails"]["flaky"] is True
+    assert "QEMU did not start" in told["statusDetails"]["message"]
