@@ -5,11 +5,34 @@ It gives each hardware address the next address of the segment and nothing that 
 
 import struct
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 _BROADCAST = b"\xff" * 6
 _MAGIC = b"\x63\x82\x53\x63"
-_DISCOVER, _OFFER, _REQUEST, _ACK = 1, 2, 3, 5
+_DISCOVER, _OFFER, _REQUEST, _ACK, _NAK = 1, 2, 3, 5, 6
+
+
+@dataclass(frozen=True, slots=True)
+class DhcpFaults:
+    """What is wrong with a server. Without arguments: nothing.
+
+    A slow one is one at the end of a slow cable: `segment.link("dhcp").from_machine = Faults(delay=5)`.
+
+    Attributes:
+        silent: it answers nobody.
+        nak: it offers, and then refuses.
+        address: what it gives to everybody.
+        lease: seconds, in place of its own.
+        options: more of them, or others in place of its own; an empty one is left out.
+    """
+
+    silent: bool = False
+    nak: bool = False
+    address: IPv4Address | None = None
+    lease: int | None = None
+    options: Mapping[int, bytes] = field(default_factory=dict)
 
 
 class DhcpServer:
@@ -21,6 +44,7 @@ class DhcpServer:
 
     Attributes:
         leases: hardware address (6 bytes) to address.
+        faults: what is wrong with it; may be set at any time.
     """
 
     def __init__(self, network: IPv4Network, *, lease: int = 86_400) -> None:
@@ -28,6 +52,7 @@ class DhcpServer:
         self.address = network.network_address + 1
         self.mac = b"\x52\x54\x00\x4c\x00\x01"
         self.leases: dict[bytes, IPv4Address] = {}
+        self.faults = DhcpFaults()
         self._lease = lease
         self._lock = threading.Lock()
 
@@ -70,7 +95,7 @@ class DhcpServer:
             return []
         options = _options(message[240:])
         kind = options.get(53, b"\0")[0]
-        if kind not in (_DISCOVER, _REQUEST):
+        if kind not in (_DISCOVER, _REQUEST) or self.faults.silent:
             return []
         asked = options.get(54)
         if asked is not None and asked != self.address.packed:
@@ -81,31 +106,33 @@ class DhcpServer:
         except ValueError:
             # Full: a server with nothing to give keeps silent.
             return []
-        answer = _OFFER if kind == _DISCOVER else _ACK
-        return [self._reply(message, mac, address, answer)]
+        answer = _OFFER if kind == _DISCOVER else _NAK if self.faults.nak else _ACK
+        return [self._reply(message, self.faults.address or address, answer)]
 
-    def _reply(self, message: bytes, mac: bytes, address: IPv4Address, kind: int) -> bytes:
+    def _reply(self, message: bytes, address: IPv4Address, kind: int) -> bytes:
+        faults = self.faults
+        lease = self._lease if faults.lease is None else faults.lease
+        given = IPv4Address(0) if kind == _NAK else address
         fixed = struct.pack(
             "!BBBB4sHH4s4s4s4s16s64s128s",
-            2, 1, 6, 0, message[4:8], 0, 0x8000, bytes(4), address.packed, self.address.packed, bytes(4),
+            2, 1, 6, 0, message[4:8], 0, 0x8000, bytes(4), given.packed, self.address.packed, bytes(4),
             message[28:44], b"", b"",
         )  # fmt: skip
-        options = b"".join(
-            bytes([code, len(value)]) + value
-            for code, value in (
-                (53, bytes([kind])),
-                (54, self.address.packed),
-                (51, struct.pack("!I", self._lease)),
-                (1, self.network.netmask.packed),
-                (28, self.network.broadcast_address.packed),
-            )
-        )
+        told = {53: bytes([kind]), 54: self.address.packed}
+        if kind != _NAK:
+            told |= {
+                51: struct.pack("!I", lease),
+                1: self.network.netmask.packed,
+                28: self.network.broadcast_address.packed,
+            }
+            told |= faults.options
+        options = b"".join(bytes([code, len(value)]) + value for code, value in told.items() if value)
         body = fixed + _MAGIC + options + b"\xff"
         udp = struct.pack("!HHHH", 67, 68, 8 + len(body), 0) + body
         ip = struct.pack(
             "!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, self.address.packed, b"\xff" * 4
         )
-        ip = ip[:10] + struct.pack("!H", _checksum(ip)) + ip[12:]
+        ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
         # Broadcast: the machine has no address to be found by yet.
         return _BROADCAST + self.mac + b"\x08\0" + ip + udp
 
@@ -123,7 +150,7 @@ def _options(data: bytes) -> dict[int, bytes]:
     return {code: value for code, value in found.items() if value}
 
 
-def _checksum(header: bytes) -> int:
+def checksum(header: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     total: int = sum(struct.unpack(f"!{len(header) // 2}H", header))
     while total >> 16:

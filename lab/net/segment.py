@@ -119,7 +119,7 @@ class Segment:
         return [packet for packet in packets if wanted(packet)]
 
     def strays(self) -> list[Packet]:
-        """The IPv4 packets for somebody outside of this segment: nothing that must stay inside sends any."""
+        """IPv4 packets and ARP questions for somebody who has no address of this segment, nor a group's."""
         return self.seen(self._stray)
 
     def _stray(self, packet: Packet) -> bool:

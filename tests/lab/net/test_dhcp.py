@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.net.dhcp import DhcpServer
+from lab.net.dhcp import DhcpFaults, DhcpServer
 
 MAC = b"\x52\x54\0\1\2\3"
 NETWORK = IPv4Network("10.77.3.0/24")
@@ -105,3 +105,23 @@ def test_no_torn_request_breaks_it(data: st.DataObject) -> None:
         frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
     for answer in DhcpServer(NETWORK)(bytes(frame[: data.draw(st.integers(0, len(frame)))])):
         assert len(answer) > 14
+
+
+def test_faults_are_seen_and_end() -> None:
+    server = DhcpServer(NETWORK)
+    server.faults = DhcpFaults(silent=True)
+    assert server(request(1)) == []
+    server.faults = DhcpFaults(nak=True)
+    assert options(server(request(1))[0])[53] == b"\2"
+    (refusal,) = server(request(3))
+    assert options(refusal) == {53: b"\6", 54: server.address.packed}
+    assert given_address(refusal) == IPv4Address("0.0.0.0")
+    wrong_address = IPv4Address("192.0.2.7")
+    server.faults = DhcpFaults(address=wrong_address, lease=5, options={3: b"\x0a\0\0\1", 28: b""})
+    (wrong,) = server(request(3))
+    assert given_address(wrong) == IPv4Address("192.0.2.7")
+    told = options(wrong)
+    assert (told[51], told[3]) == (b"\0\0\0\5", b"\x0a\0\0\1")
+    assert 28 not in told
+    server.faults = DhcpFaults()
+    assert given_address(server(request(3))[0]) == server.lease_of(MAC)
