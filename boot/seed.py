@@ -1,4 +1,4 @@
-"""The seed's initramfs: CPython cut down to what phase.boot imports, busybox, kexec, modules."""
+"""The seed's initramfs: CPython cut down to what phase.boot imports, busybox, modules."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,8 @@ import importlib, sys
 for name in ("_ssl", "_hashlib"):
     sys.modules[name] = None
 for name in (
-    "phase.boot.main", "phase.discovery.mdns", "phase.fetch", "phase.trust", "zeroconf", "nacl.signing",
+    "phase.boot.main", "phase.boot.x86", "phase.boot.arm64", "phase.discovery.mdns", "phase.fetch",
+    "phase.trust", "zeroconf", "nacl.signing",
     "tuf.api.serialization.json", "_strptime", "calendar", "traceback", "encodings.ascii",
     "encodings.latin_1", "encodings.idna",
 ):
@@ -36,8 +37,8 @@ def build(arch: str, base: Path, project: Path, into: Path) -> None:
     modules = tree.python_modules(_PROGRAM, phase=project)
     ours = [name for name in modules if name.partition(".")[0] == "phase"]
     files = tree.module_files(root, [name for name in modules if name not in ours])
-    staging.copy(root, [*files, tree.PYTHON, "sbin/kexec", "bin/busybox"], stage)
-    for soname, library in tree.needed(root, arch, [*files, tree.PYTHON, "sbin/kexec"]).items():
+    staging.copy(root, [*files, tree.PYTHON, "bin/busybox"], stage)
+    for soname, library in tree.needed(root, arch, [*files, tree.PYTHON]).items():
         staging.copy_file(library, stage / soname)
     for name in ours:
         source = project / name.replace(".", "/")

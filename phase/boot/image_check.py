@@ -5,7 +5,7 @@ Sources: Linux Documentation/arch/x86/boot.rst, Documentation/arch/arm64/booting
 
 from phase.boot.errors import HandoffError
 
-HEADER_BYTES = 0x260
+HEADER_BYTES = 4096
 
 
 def check_kernel(head: bytes, arch: str) -> None:

@@ -18,7 +18,6 @@ from phase.trust import clock
 _RUN = "/run/phase"
 _ETC = "/etc/phase"
 _INITRD = f"{_RUN}/initrd"
-_KERNEL = f"{_RUN}/kernel"
 #: How long to look for more providers once one was found, seconds.
 _GATHER = 0.1
 
@@ -74,8 +73,8 @@ class _Boot:
         """One way from discovery to the second kernel."""
         urls = self.discover()
         manifest, metadata = self.refresh(urls)
-        self.fetch(urls, manifest, metadata)
-        line = self.verify_and_load(manifest)
+        line = self.fetch(urls, manifest, metadata)
+        self.stage = "handoff"
         marks.emit("handoff", cmdline=line)
         kexec.start()
 
@@ -126,9 +125,17 @@ class _Boot:
         # Somebody lying says more than somebody not answering.
         raise next((error for error in failures if isinstance(error, trust.TrustError)), failures[0])
 
-    def fetch(self, urls: list[str], manifest: Manifest, metadata: dict[str, bytes]) -> None:
-        """Get every artifact straight to its place in the second kernel's initrd."""
+    def fetch(self, urls: list[str], manifest: Manifest, metadata: dict[str, bytes]) -> str:
+        """Get every artifact straight to its place in the second kernel's initrd, and load that.
+
+        Returns:
+            The second kernel's command line.
+        """
         self.stage = "fetch"
+        if "rootfs" not in manifest.artifacts:
+            raise BootError(
+                f"release {manifest.release} of {manifest.channel}/{manifest.arch} has no rootfs"
+            )
         plan = initrd.plan(manifest, metadata)
         places = {slot.sha256: slot.offset for slot in plan.slots}
         out = os.open(_INITRD, os.O_RDWR | os.O_CREAT, 0o600)
@@ -146,33 +153,40 @@ class _Boot:
             marks.emit("fetch", bytes=total)
             self.stage = "verify"
             kernel = manifest.artifacts["kernel"]
-            image_check.check_kernel(
-                os.pread(out, image_check.HEADER_BYTES, places[kernel.sha256]), self.arch
-            )
+            head = os.pread(out, image_check.HEADER_BYTES, places[kernel.sha256])
+            image_check.check_kernel(head, self.arch)
             second = manifest.artifacts["initramfs"]
-            _copy(out, places[second.sha256], second.length, out, plan.tail)
-            loader = os.open(_KERNEL, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                _copy(out, places[kernel.sha256], kernel.length, loader, 0)
-            finally:
-                os.close(loader)
+            _copy(out, places[second.sha256], second.length, plan.tail)
+            rootfs = manifest.artifacts["rootfs"]
+            marks.emit("verify", rootfs=rootfs.sha256, kernel=kernel.sha256)
+            self.stage = "load"
+            line = cmdline.compose(manifest.cmdline, self.running, rootfs=rootfs.sha256)
+            self.load(out, head, (places[kernel.sha256], kernel.length), plan.size, line)
         finally:
             os.close(out)
-
-    def verify_and_load(self, manifest: Manifest) -> str:
-        """Put the verified kernel and initrd in place; returns the second command line."""
-        rootfs = manifest.artifacts.get("rootfs")
-        if rootfs is None:
-            raise BootError(
-                f"release {manifest.release} of {manifest.channel}/{manifest.arch} has no rootfs"
-            )
-        marks.emit("verify", rootfs=rootfs.sha256, kernel=manifest.artifacts["kernel"].sha256)
-        self.stage = "load"
-        line = cmdline.compose(manifest.cmdline, self.running, rootfs=rootfs.sha256)
-        kexec.load(_KERNEL, _INITRD, line)
         marks.emit("load")
-        self.stage = "handoff"
         return line
+
+    def load(self, file: int, head: bytes, kernel: tuple[int, int], initrd: int, line: str) -> None:
+        """Put the verified kernel and initrd where the next boot finds them."""
+        if self.arch == "x86_64":
+            from phase.boot import x86
+
+            table = x86.root_table(_read(x86.SYSTAB).decode()) if os.path.exists(x86.SYSTAB) else 0
+            image = x86.image(head, kernel, initrd, line, params=_read(x86.PARAMS), rsdp=table)
+        else:
+            from phase.boot import arm64
+
+            image = arm64.image(
+                head,
+                kernel,
+                initrd,
+                line,
+                tree=_read(arm64.TREE),
+                iomem=_read(arm64.MAP).decode(),
+                chance=os.urandom(72),
+            )
+        kexec.load(image, file)
 
 
 def main() -> int:
@@ -202,12 +216,12 @@ def _write(path: str, text: str) -> None:
         handle.write(text)
 
 
-def _copy(source: int, start: int, length: int, target: int, offset: int) -> None:
-    """Copy within tmpfs, a megabyte at a time: the whole would stand in memory once more."""
+def _copy(file: int, start: int, length: int, offset: int) -> None:
+    """Copy within a file, a megabyte at a time: the whole would stand in memory once more."""
     done = 0
     while done < length:
-        block = os.pread(source, min(1 << 20, length - done), start + done)
+        block = os.pread(file, min(1 << 20, length - done), start + done)
         if not block:
             raise BootError("the initrd file is shorter than it was written")
-        os.pwrite(target, block, offset + done)
+        os.pwrite(file, block, offset + done)
         done += len(block)
