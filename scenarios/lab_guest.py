@@ -8,8 +8,9 @@ from phase.boot import cpio
 
 _MODULES = ("virtio_pci", "virtio_net", "af_packet", "virtio_blk", "ext4", "pvpanic-pci")
 _APPLETS = (
-    "base64", "cat", "cttyhack", "cut", "dd", "dmesg", "echo", "grep", "head", "httpd", "insmod", "ip",
-    "ls", "mkdir", "mount", "nc", "ping", "poweroff", "reboot", "seq", "setsid", "sh", "sha256sum",
+    "base64", "cat", "chmod", "cttyhack", "cut", "date", "dd", "dmesg", "echo", "grep", "head", "httpd",
+    "insmod", "ip", "ls", "mkdir", "mount", "nc", "ping", "poweroff", "reboot", "sed", "seq", "setsid", "sh",
+    "sha256sum",
     "ps", "readlink", "rm", "sleep", "stat", "stty", "tail", "test", "tty", "udhcpc", "uname", "wc", "wget",
 )  # fmt: skip
 _INIT = r"""#!/bin/sh

@@ -1,10 +1,9 @@
-"""The shell against a real terminal with a real `sh`; a scripted far end where a real one will not lie."""
+"""The shell against a real terminal with a real `sh`, over wires of every quality."""
 
-import base64
 import hashlib
 import os
 import pty
-import re
+import random
 import select
 import socket
 import subprocess
@@ -21,42 +20,65 @@ from lab.shell import Shell
 NOBODY = 65534
 
 
-@pytest.fixture
-def console(tmp_path: Path) -> Iterator[Console]:
-    """A console with an interactive `sh` on a terminal behind it."""
-    master, slave = pty.openpty()
-    # Not as root: root may write the host's kernel log, where a guest's answers go.
-    user = NOBODY if os.geteuid() == 0 else os.geteuid()
-    os.fchown(slave, user, -1)
-    child = subprocess.Popen(
-        ["setsid", "--ctty", "sh", "-i"], stdin=slave, stdout=slave, stderr=slave, cwd="/", user=user
-    )
-    os.close(slave)
-    far, near = socket.socketpair()
-    stop = threading.Event()
+class Terminal:
+    """An interactive `sh` on a terminal, and a wire to it that drops and garbles one byte in `noise`."""
 
-    def carry() -> None:
-        while not stop.is_set():
-            ready, _, _ = select.select([master, far.fileno()], [], [], 0.05)
+    def __init__(self, log: Path, *, noise: float = 0.0, seed: int = 1) -> None:
+        self._master, slave = pty.openpty()
+        # Not as root: root may write the host's kernel log, where a guest's answers go.
+        user = NOBODY if os.geteuid() == 0 else os.geteuid()
+        os.fchown(slave, user, -1)
+        self._child = subprocess.Popen(
+            ["setsid", "--ctty", "sh", "-i"], stdin=slave, stdout=slave, stderr=slave, cwd="/", user=user
+        )
+        os.close(slave)
+        self._far, near = socket.socketpair()
+        self._stop = threading.Event()
+        self.noise = noise
+        self.spoilt = 0
+        self._random = random.Random(seed)  # noqa: S311 - a test that can be run again
+        self._carrier = threading.Thread(target=self._carry)
+        self._carrier.start()
+        self.console = Console("one", near, log)
+
+    def _carry(self) -> None:
+        while not self._stop.is_set():
+            ready, _, _ = select.select([self._master, self._far.fileno()], [], [], 0.05)
             try:
-                if master in ready:
-                    far.sendall(os.read(master, 65536))
-                if far.fileno() in ready:
-                    os.write(master, far.recv(65536))
+                if self._master in ready:
+                    self._far.sendall(self._spoil(os.read(self._master, 65536)))
+                if self._far.fileno() in ready:
+                    os.write(self._master, self._spoil(self._far.recv(65536)))
             except OSError:
                 return
 
-    carrier = threading.Thread(target=carry)
-    carrier.start()
-    made = Console("one", near, tmp_path / "log")
-    yield made
-    child.kill()
-    child.wait()
-    stop.set()
-    carrier.join()
-    os.close(master)
-    far.close()
-    made.close()
+    def _spoil(self, data: bytes) -> bytes:
+        out = bytearray()
+        for byte in data:
+            draw = self._random.random()
+            if draw < self.noise:
+                self.spoilt += 1
+                if draw < self.noise / 2:
+                    out.append(self._random.randrange(256))
+            else:
+                out.append(byte)
+        return bytes(out)
+
+    def close(self) -> None:
+        self._child.kill()
+        self._child.wait()
+        self._stop.set()
+        self._carrier.join()
+        os.close(self._master)
+        self._far.close()
+        self.console.close()
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Iterator[Console]:
+    terminal = Terminal(tmp_path / "log")
+    yield terminal.console
+    terminal.close()
 
 
 def test_output_and_exit_codes(console: Console) -> None:
@@ -133,58 +155,83 @@ def test_puts_files(console: Console, size: int) -> None:
     shell.succeed("rm -r '/tmp/lab it'\\''s'")
 
 
-class Liar:
-    """A far end that answers as it is told to."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.end, near = socket.socketpair()
-        self.console = Console("one", near, tmp_path / "log")
-        self.output = b"output\n"
-        self.digest = ""
-        self.noise = b""
-        self.thread = threading.Thread(target=self._answer)
-        self.thread.start()
-
-    def _answer(self) -> None:
-        for line in self.end.makefile("r"):
-            # A terminal echoes what is typed: it must not be taken for an answer.
-            self.end.sendall(line.encode())
-            nonce = re.search(r"\bn=(\w+);", line)
-            if nonce and "ready" in line:
-                self._say(f"lab-ready {nonce[1]}")
-            elif nonce:
-                encoded = base64.b64encode(self.output).decode()
-                self._say(f"[ 1.0] lab-out {nonce[1]} {encoded[:4]}")
-                self._say(f"[ 1.0] lab-out {nonce[1]} {encoded[4:]}")
-                digest = self.digest or hashlib.sha256(self.output).hexdigest()
-                self._say(f"[ 1.0] lab-end {nonce[1]} 0 {digest}")
-
-    def _say(self, line: str) -> None:
-        self.end.sendall(self.noise + line.encode() + b"\r\n" + self.noise)
-
-    def close(self) -> None:
-        self.end.shutdown(socket.SHUT_RDWR)
-        self.thread.join()
-        self.end.close()
-        self.console.close()
+def test_gets_files(console: Console, tmp_path: Path) -> None:
+    shell = Shell(console, timeout=20)
+    data = os.urandom(120_000)
+    path = Path("/tmp/lab-get-test")
+    path.write_bytes(data)
+    path.chmod(0o644)
+    try:
+        assert shell.get(str(path)) == data
+    finally:
+        path.unlink()
+    with pytest.raises(ProductError):
+        shell.get("/nowhere")
 
 
-@pytest.fixture
-def liar(tmp_path: Path) -> Iterator[Liar]:
-    made = Liar(tmp_path)
-    yield made
-    made.close()
+def test_a_second_shell_takes_over_the_agent(console: Console) -> None:
+    Shell(console, timeout=20).succeed("true")
+    shell = Shell(console, timeout=20)
+    assert shell.succeed("echo again") == "again"
+    assert console.text.count("ready") == 2
 
 
-def test_kernel_messages_around_an_answer(liar: Liar) -> None:
-    liar.noise = b"[ 2.0] lab-out 00000000 AAAA\r\n[ 2.0] random: crng init done\r\nhalf a line, then "
-    assert Shell(liar.console).succeed("x") == "output"
+def test_a_person_gets_the_terminal_back(console: Console) -> None:
+    Shell(console, timeout=20)
+    since = len(console.lines)
+    console.send("@bye\nexpr 20 + 22\n")
+    console.wait_line(r"^42$", timeout=20, since=since)
 
 
-def test_an_answer_that_lost_a_piece_is_no_answer(liar: Liar) -> None:
-    liar.digest = "0" * 64
-    with pytest.raises(MachineError, match="did not arrive whole"):
-        Shell(liar.console).run("x")
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_on_a_line_that_drops_and_garbles(tmp_path: Path, seed: int) -> None:
+    """One byte in a thousand: every answer is right, and no command runs twice."""
+    terminal = Terminal(tmp_path / "log", noise=1e-3, seed=seed)
+    count = tmp_path / "count"
+    tmp_path.chmod(0o777)
+    for parent in list(tmp_path.parents)[:3]:
+        parent.chmod(parent.stat().st_mode | 0o755)
+    try:
+        shell = Shell(terminal.console, timeout=300, factor=0.2, piece=256)
+        for number in range(12):
+            result = shell.run(f"echo {number} >>{count}; echo out {number}; exit {number}", timeout=200)
+            assert result == (number, f"out {number}\n")
+        data = os.urandom(6_000)
+        shell.put("/tmp/lab-noise-test", data, timeout=300)
+        assert shell.get("/tmp/lab-noise-test", timeout=300) == data
+        shell.run("rm /tmp/lab-noise-test", timeout=200)
+    finally:
+        terminal.close()
+    assert count.read_text().split() == [str(number) for number in range(12)]
+    assert terminal.spoilt > 10
+
+
+def test_a_hopeless_line_never_passes(tmp_path: Path) -> None:
+    """One byte in twenty, after the shell answered: an error, never a wrong answer."""
+    terminal = Terminal(tmp_path / "log")
+    try:
+        shell = Shell(terminal.console, timeout=20, factor=0.2, piece=256)
+        terminal.noise = 0.05
+        for number in range(3):
+            with pytest.raises((WaitTimeout, MachineError)):
+                shell.run(f"echo {number}; seq 2000; exit 7", timeout=15)
+    finally:
+        terminal.close()
+
+
+def test_a_forged_answer_is_none(tmp_path: Path) -> None:
+    """Digests that do not hold are not believed, whatever they say."""
+    far, near = socket.socketpair()
+    console = Console("one", near, tmp_path / "log")
+    shell = Shell.__new__(Shell)
+    shell._console, shell._session = console, "00000000"
+    assert shell._read("lab-00000000 end 1 0 0 " + "0" * 64 + " 000000000000") is None
+    body = "00000000 end 1 0 0 " + "0" * 64
+    digest = hashlib.sha256(f"{body}\n".encode()).hexdigest()[:12]
+    assert shell._read(f"[ 1.0] lab-{body} {digest}") == body.split()[1:]
+    assert shell._read(f"lab-{body.replace('end 1 0', 'end 1 1')} {digest}") is None
+    far.close()
+    console.close()
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
