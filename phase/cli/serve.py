@@ -36,15 +36,22 @@ def command(
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     wanted = arches.canonical(arch)
     repository = artifacts
+    upkeep = None
     if not (artifacts / "metadata" / "timestamp.json").exists():
         from phase.cli.init import default_state
-        from phase.release.repository import local_repository
+        from phase.release.local import LocalRepository
 
         keep = state or default_state() / "repository"
-        repository = local_repository(artifacts, keep, channel, wanted)
-        click.echo(f"{artifacts} is no repository: made one in {keep}, signed with local keys", err=True)
+        local = LocalRepository(artifacts, keep, channel, wanted)
+        upkeep = local.refresh
+        for line in upkeep().lines:
+            click.echo(line, err=True)
+        repository = local.directory
 
     def ready(actual: int) -> None:
         click.echo(f"serving {repository} on http://{f'[{bind}]' if ':' in bind else bind}:{actual}")
 
-    asyncio.run(serve(repository, bind=bind, port=port, channel=channel, mdns=not no_mdns, ready=ready))
+    serving = serve(
+        repository, bind=bind, port=port, channel=channel, mdns=not no_mdns, ready=ready, upkeep=upkeep
+    )
+    asyncio.run(serving)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import signal
 from collections.abc import Callable
@@ -9,12 +10,16 @@ from pathlib import Path
 
 from aiohttp import web
 
+from phase.errors import PhaseError
 from phase.provider.app import ADVERTISEMENT, METRICS, STORE, make_app
 from phase.provider.errors import ProviderError
 from phase.provider.guard import IDLE_SECONDS, Guard
 
 #: Seconds answers under way may take after a signal to stop.
 DRAIN_SECONDS = 30.0
+#: Local signatures hold for a day.
+UPKEEP_SECONDS = 3600.0
+_log = logging.getLogger(__name__)
 
 
 async def serve(
@@ -29,6 +34,8 @@ async def serve(
     ready: Callable[[int], None] | None = None,
     stop: asyncio.Event | None = None,
     drain: float = DRAIN_SECONDS,
+    upkeep: Callable[[], object] | None = None,
+    every: float = UPKEEP_SECONDS,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`.
 
@@ -43,6 +50,9 @@ async def serve(
         ready: called with the port once it listens.
         stop: set it to stop.
         drain: seconds answers under way may still take then.
+        upkeep: called in a thread now and then, such as to sign a local repository anew; what it
+            raises is logged, and what is there is served on.
+        every: seconds between two calls of it.
 
     Raises:
         RepositoryError: the directory is no repository.
@@ -69,7 +79,7 @@ async def serve(
         ) from error
     port = listener.sockets[0].getsockname()[1]
     stop = stop or asyncio.Event()
-    advertiser: asyncio.Task[None] | None = None
+    tasks: list[asyncio.Task[None]] = []
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             # Not in a thread other than the main one; there `stop` is the way.
@@ -78,22 +88,33 @@ async def serve(
         if mdns:
             from phase.provider.advertise import advertise
 
-            advertiser = asyncio.create_task(
-                advertise(
-                    app[STORE],
-                    app[ADVERTISEMENT],
-                    bind=bind,
-                    port=port,
-                    identity=identity or secrets.token_hex(4),
-                )
+            shown = advertise(
+                app[STORE],
+                app[ADVERTISEMENT],
+                bind=bind,
+                port=port,
+                identity=identity or secrets.token_hex(4),
             )
+            tasks.append(asyncio.create_task(shown))
+        if upkeep is not None:
+            tasks.append(asyncio.create_task(_keep_up(upkeep, every)))
         if ready is not None:
             ready(port)
         await stop.wait()
     finally:
         # First out of the network's sight, then no new connection, then the answers under way.
         listener.close()
-        if advertiser is not None:
-            advertiser.cancel()
-            await asyncio.wait([advertiser])
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         await runner.cleanup()
+
+
+async def _keep_up(upkeep: Callable[[], object], every: float) -> None:
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await asyncio.to_thread(upkeep)
+        except PhaseError as error:
+            _log.error("upkeep of what is served failed, and is tried again: %s", error)

@@ -465,19 +465,6 @@ class Repository:
         return found.roles or {} if found else {}
 
 
-def local_repository(artifacts: Path, state: Path, channel: str, arch: str) -> Path:
-    """Sign a directory of artifacts with keys of this machine; see `phase.release.local`.
-
-    Returns:
-        The repository to serve.
-    """
-    from phase.release.local import LocalRepository  # it needs this module
-
-    local = LocalRepository(artifacts, state, channel, arch)
-    local.refresh()
-    return local.directory
-
-
 def _newest_root(directory: Path) -> str:
     versions = [path.name.partition(".")[0] for path in directory.glob("*.root.json")]
     return f"{max((int(v) for v in versions if v.isdecimal()), default=1)}.root.json"

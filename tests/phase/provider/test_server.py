@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from phase.provider import ProviderError, guard, serve
+from phase.release.local import LocalRepository
 from tests.phase.provider.conftest import FILES, Publish
 
 
@@ -132,3 +134,49 @@ async def test_the_command_serves_until_sigterm(publish: Publish) -> None:
     process.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(process.wait(), 30) == 0
     writer.close()
+
+
+async def test_a_local_repository_is_kept_up_while_it_is_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What changes below it is signed and served with no restart; what cannot be signed stops nothing."""
+    source = tmp_path / "artifacts/stable/x86_64"
+    source.mkdir(parents=True)
+    (source / "kernel").write_bytes(b"first")
+    local = LocalRepository(tmp_path / "artifacts", tmp_path / "state", "stable", "x86_64")
+    local.refresh()
+    stop = asyncio.Event()
+    port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    serving = serve(
+        local.directory,
+        bind="127.0.0.1",
+        port=0,
+        mdns=False,
+        ready=port.set_result,
+        stop=stop,
+        upkeep=local.refresh,
+        every=0.05,
+    )
+    task = asyncio.create_task(serving)
+
+    async def served(wanted: bytes) -> None:
+        async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{await port}/stable/x86_64/kernel"
+            while True:
+                async with session.get(url) as answer:
+                    if await answer.read() == wanted:
+                        return
+                await asyncio.sleep(0.05)
+
+    try:
+        await served(b"first")
+        (source / "kernel").write_bytes(b"second")
+        await served(b"second")
+        (source / "kernel").unlink()
+        async with asyncio.timeout(60):
+            while "no kernel in" not in caplog.text:
+                await asyncio.sleep(0.05)
+        await served(b"second")
+    finally:
+        stop.set()
+        await task

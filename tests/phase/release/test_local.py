@@ -10,7 +10,7 @@ import pytest
 from phase import trust
 from phase.release.errors import ManifestError, RepositoryError
 from phase.release.local import LocalRepository, find_artifacts
-from phase.release.repository import Repository, local_repository
+from phase.release.repository import Repository
 
 
 @pytest.fixture
@@ -103,11 +103,6 @@ def test_the_other_architecture_joins_the_same_repository(
     other = LocalRepository(tmp_path / "artifacts", tmp_path / "state", "stable", "arm64")
     assert other.refresh(now=now).signed == ("stable-arm64 is new",)
     assert sorted(Repository.open(local.directory).releases()) == [("stable", "arm64"), ("stable", "x86_64")]
-
-
-def test_the_short_way_returns_what_to_serve(tmp_path: Path, source: Path) -> None:
-    found = local_repository(tmp_path / "artifacts", tmp_path / "state", "stable", "x86_64")
-    assert Repository.open(found).manifest("stable", "x86_64").cmdline == "quiet panic=-1"
 
 
 def test_the_plain_name_counts_before_its_aliases(source: Path) -> None:
