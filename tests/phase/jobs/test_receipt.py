@@ -6,9 +6,9 @@ from pathlib import Path
 import jsonschema
 import msgspec
 import pytest
-from phase.identity import Identity
 
 from phase import dsse
+from phase.identity import Identity
 from phase.jobs import receipt as receipts
 from phase.jobs.errors import ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
 from phase.jobs.limits import Limits
