@@ -5,14 +5,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
-from ipaddress import IPv4Address
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
+from lab import stages
 from lab.errors import InfrastructureError, MisuseError
 from lab.net.segment import Segment
 from lab.qemu.command import CONSOLES, Card, Disk, Firmware, Spec
 from lab.qemu.vm import VM
+from lab.stages import Kept, Stage, Wire
 
 #: Names become files and sockets; a socket's path has 107 bytes at most.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,23}")
@@ -39,6 +41,7 @@ class Lab:
         owner = f"{os.getpid()}-{_started(os.getpid())}"
         self.machines: dict[str, VM] = {}
         self.segments: dict[str, Segment] = {}
+        self._held: list[Kept] = []
         self._factor = _factor() if factor is None else factor
         self.directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{owner}-", dir=base))
         if len(os.fsencode(self.directory)) > _LONGEST_DIRECTORY:
@@ -96,21 +99,37 @@ class Lab:
         ]
         if missing:
             raise MisuseError(f"{name}: there is no {missing[0]}")
-        directory = self.directory / f"vm-{name}"
+        line = f"console={CONSOLES[arch]},115200 {append}".strip() if kernel else append
+        spec = Spec(name, arch, memory, cpus, kernel, initrd, line, (), disks, firmware, accel)
+        return self._add(spec, segments)
+
+    def like(self, vm: VM, name: str) -> VM:
+        """Another machine made of the same, on the same segments; switched off.
+
+        Args:
+            vm: of this lab.
+            name: the new one's.
+
+        Raises:
+            MisuseError: the name is taken, or none.
+        """
+        _check(name, self.machines)
+        return self._add(vm.spec._replace(name=name), tuple(self.segments[here] for here in vm.segments))
+
+    def _add(self, spec: Spec, segments: tuple[Segment, ...]) -> VM:
+        directory = self.directory / f"vm-{spec.name}"
         directory.mkdir()
-        if firmware:
+        if spec.firmware:
             # Its own variables: it writes them, and keeps them from one start to the next.
-            variables = Path(shutil.copyfile(firmware.variables, directory / "variables.fd"))
-            firmware = Firmware(firmware.code, variables)
+            variables = Path(shutil.copyfile(spec.firmware.variables, directory / "variables.fd"))
+            spec = spec._replace(firmware=Firmware(spec.firmware.code, variables))
         cards = []
         for segment in segments:
-            port = segment.switch.attach(name)
-            cards.append(Card(self._mac(segment, name), port.there, port.here))
-        line = f"console={CONSOLES[arch]},115200 {append}".strip() if kernel else append
-        spec = Spec(name, arch, memory, cpus, kernel, initrd, line, tuple(cards), disks, firmware, accel)
+            port = segment.switch.attach(spec.name)
+            cards.append(Card(self._mac(segment, spec.name), port.there, port.here))
         switches = {segment.name: segment.switch for segment in segments}
-        vm = VM(spec, switches, directory, factor=self._factor)
-        self.machines[name] = vm
+        vm = VM(spec._replace(cards=tuple(cards)), switches, directory, factor=self._factor)
+        self.machines[spec.name] = vm
         return vm
 
     def address(self, vm: VM, segment: Segment) -> IPv4Address:
@@ -121,6 +140,39 @@ class Lab:
         digest = hashlib.sha256(f"{segment.name}/{name}".encode()).digest()
         return ":".join(f"{byte:02x}" for byte in (0x52, 0x54, 0x00, *digest[:3]))
 
+    def stage(
+        self, name: str, *machines: VM, until: Callable[..., object], inputs: Sequence[object] = ()
+    ) -> Stage:
+        """Machines that have come to a point of their life, kept to be started from there.
+
+        They are booted together the first time only; then they are off again. What they were made of, the
+        addresses they have and the text of `until` say whether it is the first time.
+
+        Args:
+            name: of that point, for people.
+            machines: of this lab, all off.
+            until: called with the machines when they are switched on; returns when they are there. Each
+                then has a shell on its console.
+            inputs: whatever else decides what they come to, anything whose `repr` tells it apart.
+
+        Raises:
+            MisuseError: they cannot be kept.
+        """
+        if not _NAME.fullmatch(name):
+            raise MisuseError(f"{name!r} is no name of a stage: letters, digits and -, 24 at most")
+        kept = stages.take(name, machines, until, inputs, [self.wires(vm) for vm in machines])
+        self._held.append(kept)
+        return Stage(self, name, machines, kept)
+
+    def wires(self, vm: VM) -> tuple[Wire, ...]:
+        """How a machine is plugged in, card by card."""
+        found = []
+        for card, name in zip(vm.spec.cards, vm.segments, strict=True):
+            segment = self.segments[name]
+            address = IPv4Interface((self.address(vm, segment), segment.network.prefixlen))
+            found.append(Wire(name, card.mac, address))
+        return tuple(found)
+
     def close(self) -> None:
         """Switch everything off and remove every trace; what fails does not keep the rest from it.
 
@@ -128,6 +180,7 @@ class Lab:
             BaseException: the first thing that failed.
         """
         steps: list[Callable[[], None]] = [vm.stop for vm in self.machines.values()]
+        steps += [kept.release for kept in self._held]
         steps += [segment.switch.close for segment in self.segments.values()]
         steps.append(lambda: shutil.rmtree(self.directory, ignore_errors=True))
         self.segments = {}

@@ -15,7 +15,17 @@ PROGRAMS: Mapping[str, str] = {"x86_64": "qemu-system-x86_64", "arm64": "qemu-sy
 _MACHINES: Mapping[str, str] = {"x86_64": "q35", "arm64": "virt,gic-version=2"}
 # A cortex-a57 is what TCG emulates quickest of the 64-bit cores.
 _EMULATED: Mapping[str, str] = {"x86_64": "max", "arm64": "cortex-a57"}
+#: MiB of translated code. When a kernel hands over to another, the new one writes over the old one's
+#: code, and QEMU looks up and drops each translation of it, one by one: with QEMU's own 1024 MiB the
+#: second kernel takes twice as long to start. What is dropped all at once costs next to nothing.
+_TRANSLATED = 96
 _HOSTS: Mapping[str, str] = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+# What the firmware and the kernel of each architecture can draw on without a driver of their own.
+_DISPLAYS: Mapping[str, str] = {"x86_64": "VGA", "arm64": "virtio-gpu-pci"}
+#: An instruction takes 2 to this power nanoseconds. A fixed number: `auto` measures the host.
+_SHIFT = 3
+#: When a deterministic machine is switched on.
+_BIRTH = "2030-01-01T00:00:00"
 _BUSES: Mapping[str, str] = {"virtio": "virtio-blk-pci", "usb": "usb-storage"}
 
 
@@ -56,7 +66,9 @@ class Spec(NamedTuple):
     Attributes:
         memory: MiB.
         append: kernel command line.
-        accel: `tcg`, or `kvm` where the host has the same architecture.
+        accel: `tcg`, or `kvm` or `hvf` where the host has the same architecture.
+        display: whether there is a screen.
+        seed: of a machine whose time and chance are its own; None for one that lives in the host's.
     """
 
     name: str
@@ -70,33 +82,64 @@ class Spec(NamedTuple):
     disks: tuple[Disk, ...] = ()
     firmware: Firmware | None = None
     accel: str = "tcg"
+    display: bool = False
+    seed: int | None = None
     extra: tuple[str, ...] = ()
 
 
-def argv(spec: Spec, *, console: Path, qmp: Path) -> list[str]:
+class Memory(NamedTuple):
+    """A file that is a machine's memory.
+
+    Attributes:
+        path: of the file.
+        frozen: whether it is a stage's: the machine then waits for the rest of its state, and what it
+            writes is its own. Otherwise everything it writes is in the file.
+    """
+
+    path: Path
+    frozen: bool
+
+
+def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) -> list[str]:
     """The command line.
 
     Args:
         spec: the machine.
         console: a listening UNIX socket for its serial console.
         qmp: a listening UNIX socket for its monitor.
+        memory: where its memory is; nowhere in particular when None.
 
     Raises:
         MisuseError: the machine cannot be.
     """
+    if spec.seed is not None and spec.accel != "tcg":
+        raise MisuseError(f"{spec.name}: {spec.accel} runs in the host's time; only tcg has its own")
     if spec.kernel is None and spec.firmware is None:
         raise MisuseError(f"{spec.name} has neither a kernel nor firmware: nothing would start")
     if spec.kernel is None and (spec.initrd or spec.append):
         raise MisuseError(f"{spec.name} has an initrd or a command line, and no kernel to give them to")
     words = [PROGRAMS[spec.arch], "-name", f"{spec.name},process=lab-{spec.name}"]
     words += ["-nodefaults", "-no-user-config", "-display", "none"]
-    words += ["-machine", _MACHINES[spec.arch], "-cpu", _cpu(spec), "-accel", spec.accel]
+    words += ["-machine", _MACHINES[spec.arch] + (",memory-backend=memory" if memory else "")]
+    words += ["-cpu", _cpu(spec), "-accel", _accel(spec)]
+    if memory:
+        share = "off" if memory.frozen else "on"
+        file = f"memory-backend-file,id=memory,size={spec.memory}M,mem-path={_value(memory.path)}"
+        words += ["-object", f"{file},share={share}"]
+        words += ["-S", "-incoming", "defer"] if memory.frozen else []
+    if spec.seed is not None:
+        words += ["-icount", f"shift={_SHIFT},sleep=off", "-rtc", f"base={_BIRTH},clock=vm"]
+        words += ["-seed", str(spec.seed)]
     words += ["-smp", str(spec.cpus), "-m", f"{spec.memory}M"]
     # A panic is told (pvpanic) and then printed to its end before the machine goes down.
     words += ["-no-reboot", "-action", "panic=none", "-device", "pvpanic-pci"]
     words += ["-chardev", f"socket,id=console,path={_value(console)}", "-serial", "chardev:console"]
     words += ["-chardev", f"socket,id=qmp,path={_value(qmp)}", "-mon", "chardev=qmp,mode=control"]
-    words += ["-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng"]
+    # QEMU's own generator follows -seed.
+    rng = "rng-random,id=rng,filename=/dev/urandom" if spec.seed is None else "rng-builtin,id=rng"
+    words += ["-object", rng, "-device", "virtio-rng-pci,rng=rng"]
+    if spec.display:
+        words += ["-device", _DISPLAYS[spec.arch]]
     if spec.firmware:
         code, variables = spec.firmware
         words += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_value(code)}"]
@@ -124,6 +167,10 @@ def _cpu(spec: Spec) -> str:
     if host != spec.arch:
         raise MisuseError(f"{spec.name}: {spec.accel} runs {host} here, and the machine is {spec.arch}")
     return "host"
+
+
+def _accel(spec: Spec) -> str:
+    return f"tcg,tb-size={_TRANSLATED}" if spec.accel == "tcg" else spec.accel
 
 
 def _disk(number: int, disk: Disk) -> list[str]:

@@ -14,7 +14,7 @@ from lab.errors import InfrastructureError, MachineDied, MisuseError, ProductErr
 from lab.machine import Capability
 from lab.marks import Mark
 from lab.net.switch import Switch
-from lab.qemu import command
+from lab.qemu import command, migration
 from lab.qemu.loop import call
 from lab.qemu.monitor import Event, Monitor
 from lab.shell import Shell
@@ -40,6 +40,7 @@ class VM:
     Attributes:
         power_on: `time.monotonic()` when it was last switched on; 0 before that.
         argv: QEMU's command line.
+        stage: the one it was started from; empty when it booted by itself.
     """
 
     def __init__(
@@ -49,7 +50,8 @@ class VM:
         self.segments = segments
         self.directory = directory
         self.power_on = 0.0
-        self.argv = command.argv(spec, console=directory / "console", qmp=directory / "qmp")
+        self.argv = self._argv()
+        self.stage = ""
         self._factor = factor
         self._console: Console | None = None
         self._monitor: Monitor | None = None
@@ -69,7 +71,7 @@ class VM:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What it can do."""
-        found: set[Capability] = {"power", "console", "monitor", "disk image"}
+        found: set[Capability] = {"power", "console", "monitor", "disk image", "clone"}
         if self.spec.cards:
             found.add("network")
         return frozenset(found)
@@ -82,6 +84,7 @@ class VM:
             "memory": f"{self.spec.memory} MiB",
             "cpus": str(self.spec.cpus),
             "accel": self.spec.accel,
+            **({"stage": self.stage} if self.stage else {}),
         }
 
     @property
@@ -118,14 +121,74 @@ class VM:
             InfrastructureError: QEMU did not start; its own message is in the evidence.
             MisuseError: it is on.
         """
+        self._switch_on(self.argv)
+
+    def record(self, memory: Path) -> None:
+        """Switch it on so that it can be frozen.
+
+        Args:
+            memory: the file that becomes its memory.
+
+        Raises:
+            InfrastructureError: QEMU did not start.
+            MisuseError: it is on.
+        """
+        self._switch_on(self._argv(command.Memory(memory, frozen=False)))
+
+    def freeze(self, state: Path) -> None:
+        """Keep the state of its devices; with its memory that is all of it. It stands still from now on.
+
+        Args:
+            state: the file to write.
+
+        Raises:
+            InfrastructureError: it cannot be kept, or its memory is in no file.
+        """
+        self.qmp("stop")
+        migration.save(self.qmp, state)
+
+    def resume(self, stage: str, memory: Path, state: Path) -> None:
+        """Switch it on as another one was frozen; it stands still until `go_on`.
+
+        Args:
+            stage: what that one had come to, for reports.
+            memory: the file it was recorded into; only read.
+            state: what `freeze` has kept.
+
+        Raises:
+            InfrastructureError: QEMU did not start, or does not take what was kept.
+            MisuseError: it is on.
+        """
+        self._switch_on(self._argv(command.Memory(memory, frozen=True)))
+        self.stage = stage
+        try:
+            migration.load(self.qmp, state, timeout=_START * self._factor)
+        except InfrastructureError as error:
+            self.stop()
+            said = f"QEMU said: {self._qemu_log() or 'nothing'}"
+            raise InfrastructureError(error.what, evidence=said) from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def go_on(self) -> None:
+        """Let a machine that stands still run."""
+        self.qmp("cont")
+
+    def _argv(self, memory: command.Memory | None = None) -> list[str]:
+        paths = {"console": self.directory / "console", "qmp": self.directory / "qmp"}
+        return command.argv(self.spec, **paths, memory=memory)
+
+    def _switch_on(self, argv: list[str]) -> None:
         if self.running:
             raise MisuseError(f"{self.name} is running already")
         self.stop()
         self._starts += 1
         self._console = None
+        self.stage = ""
         self._monitor = Monitor(self.name, self.directory / "qmp")
         try:
-            self._start(self._monitor)
+            self._start(argv, self._monitor)
         except InfrastructureError as error:
             self.stop()
             raise InfrastructureError(
@@ -135,7 +198,7 @@ class VM:
             self.stop()
             raise
 
-    def _start(self, monitor: Monitor) -> None:
+    def _start(self, argv: list[str], monitor: Monitor) -> None:
         path = self.directory / "console"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(path))
@@ -145,7 +208,7 @@ class VM:
                 monitor.listen()
                 with (self.directory / "qemu.log").open("ab") as log:
                     self.power_on = time.monotonic()
-                    self._process = call(lambda: _spawn(self.argv, log.fileno()))
+                    self._process = call(lambda: _spawn(argv, log.fileno()))
                 stream = self._accept(listener)
             finally:
                 path.unlink()
@@ -265,7 +328,13 @@ class VM:
             time.sleep(0.02)
 
     def timeline(self, kernels: Mapping[str, str]) -> dict[str, float]:
-        """Phase to seconds; see `lab.timeline.phases`."""
+        """Phase to seconds; see `lab.timeline.phases`.
+
+        Raises:
+            MisuseError: it did not boot, but was started from a stage.
+        """
+        if self.stage:
+            raise MisuseError(f"{self.name} was started from the stage {self.stage}: it has not booted")
         return phases(self.marks, power_on=self.power_on, kernels=kernels)
 
     def evidence(self) -> str:

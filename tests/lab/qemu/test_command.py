@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lab.errors import MisuseError
-from lab.qemu.command import PROGRAMS, Card, Disk, Firmware, Spec, argv, reproduce
+from lab.qemu.command import PROGRAMS, Card, Disk, Firmware, Memory, Spec, argv, reproduce
 
 CONSOLE, QMP = Path("/run/console"), Path("/run/qmp")
 
@@ -34,7 +34,8 @@ def test_nothing_comes_by_default() -> None:
         assert words[0] == PROGRAMS[arch]
         assert "-nodefaults" in words
         assert not options(words, "-netdev")
-        assert options(words, "-accel") == ["tcg"]
+        (accel,) = options(words, "-accel")
+        assert accel.split(",")[0] == "tcg"
 
 
 def test_kernel_parts_and_their_absence() -> None:
@@ -82,6 +83,29 @@ def test_cards_and_disks_in_order() -> None:
     assert "snapshot=on" in first
     assert second.endswith("readonly=on,file=/b,,c")
     assert devices.index("qemu-xhci") < devices.index("usb-storage,drive=disk1")
+
+
+def test_a_recorded_machine_writes_its_file_and_a_clone_does_not() -> None:
+    recorded = argv(spec(), console=CONSOLE, qmp=QMP, memory=Memory(Path("/a,b"), frozen=False))
+    clone = argv(spec(), console=CONSOLE, qmp=QMP, memory=Memory(Path("/a,b"), frozen=True))
+    assert "memory-backend-file,id=memory,size=256M,mem-path=/a,,b,share=on" in options(recorded, "-object")
+    assert "memory-backend-file,id=memory,size=256M,mem-path=/a,,b,share=off" in options(clone, "-object")
+    assert options(clone, "-incoming") == ["defer"]
+    assert "-S" in clone
+    assert "-S" not in recorded
+    # Otherwise they are the same machine, or its state would not fit.
+    same = [word for word in clone if word not in ("-S", "-incoming", "defer")]
+    assert [word.replace("share=off", "share=on") for word in same] == recorded
+
+
+def test_a_machine_of_its_own_time_and_chance() -> None:
+    words = argv(spec(seed=7), console=CONSOLE, qmp=QMP)
+    assert options(words, "-seed") == ["7"]
+    assert options(words, "-icount")[0].startswith("shift=")
+    assert "auto" not in options(words, "-icount")[0]
+    assert not [word for word in words if "urandom" in word]
+    with pytest.raises(MisuseError, match="host's time"):
+        argv(spec(seed=7, accel="kvm"), console=CONSOLE, qmp=QMP)
 
 
 def test_qemu_takes_every_machine(tmp_path: Path) -> None:

@@ -1,0 +1,297 @@
+"""Stages: machines frozen at a point of their life, and clones started from there.
+
+A stage is a directory of the user's cache: the memory of each machine, the state of its devices, and
+`stage.json`. Clones map the memory privately, so any number of them share what none has changed.
+
+A clone is no witness of a boot: it has not booted, and its record says so.
+"""
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TextIO
+
+from lab.clean import cache_directory
+from lab.errors import InfrastructureError, MisuseError
+from lab.qemu import command, newborn
+from lab.qemu.vm import VM
+
+if TYPE_CHECKING:
+    from lab.topology import Lab
+
+#: Bytes on disk that all stages may have together; those used least recently go.
+LIMIT = 4 << 30
+_TOLD = "stage.json"
+
+
+class Wire(NamedTuple):
+    """How a network card is plugged in: its segment's name, its hardware address, its address there."""
+
+    segment: str
+    mac: str
+    address: IPv4Interface
+
+
+class Kept(NamedTuple):
+    """A stage on disk, which nobody removes while this process holds it.
+
+    Attributes:
+        directory: where it is.
+        seconds: from power-on until its machines had come to it, when it was made.
+        lock: its lock, held.
+    """
+
+    directory: Path
+    seconds: float
+    lock: TextIO
+
+    def files(self, machine: str) -> tuple[Path, Path]:
+        """A machine's memory and its devices' state."""
+        return self.directory / f"{machine}.memory", self.directory / f"{machine}.state"
+
+    def release(self) -> None:
+        """Let others remove it."""
+        self.lock.close()
+
+
+class Stage:
+    """Machines of a lab at a point of their life; `Lab.stage` makes it.
+
+    Attributes:
+        name: of that point.
+        machines: those that were frozen there.
+        seconds: from power-on until they had come to it, when the stage was made.
+    """
+
+    def __init__(self, lab: "Lab", name: str, machines: Sequence[VM], kept: Kept) -> None:
+        self.name = name
+        self.machines = tuple(machines)
+        self.seconds = kept.seconds
+        self._lab = lab
+        self._kept = kept
+
+    def start(self) -> tuple[VM, ...]:
+        """Switch the machines themselves on, at this point, with the names and addresses they have.
+
+        Entropy and time are new; what they had open among each other is still open.
+
+        Raises:
+            MisuseError: one of them is on.
+            InfrastructureError: QEMU does not take the stage.
+        """
+        self._resume([(vm, vm) for vm in self.machines])
+        return self.machines
+
+    def clone(self, name: str) -> VM:
+        """Start another machine like the only one of this stage, next to it.
+
+        Args:
+            name: its name and host name; hardware and IP addresses follow from it.
+
+        Raises:
+            MisuseError: the stage has several machines, or the name is taken.
+            InfrastructureError: QEMU does not take the stage.
+        """
+        if len(self.machines) != 1:
+            raise MisuseError(f"the stage {self.name} has several machines: clones() starts them together")
+        (original,) = self.machines
+        clone = self._lab.like(original, name)
+        self._resume([(original, clone)])
+        return clone
+
+    def clones(self, name: str) -> tuple[VM, ...]:
+        """Start another machine like each of this stage; they are called `name-original`."""
+        pairs = [(vm, self._lab.like(vm, f"{name}-{vm.name}")) for vm in self.machines]
+        self._resume(pairs)
+        return tuple(clone for _, clone in pairs)
+
+    def _resume(self, pairs: Sequence[tuple[VM, VM]]) -> None:
+        with contextlib.ExitStack() as undo:
+            for original, vm in pairs:
+                memory, state = self._kept.files(original.name)
+                vm.resume(self.name, memory, state)
+                undo.callback(vm.stop)
+            # Not a frame of theirs passes before each is a machine of its own.
+            ports = [port for _, vm in pairs for port in (s.ports[vm.name] for s in vm.segments.values())]
+            for port in ports:
+                port.partitioned = True
+            for _, vm in pairs:
+                vm.go_on()
+            for original, vm in pairs:
+                plugs = [
+                    newborn.Plug(had.mac, has.mac, had.address, has.address)
+                    for had, has in zip(self._lab.wires(original), self._lab.wires(vm), strict=True)
+                ]
+                vm.shell().succeed(newborn.become(vm.name, time.time(), plugs))
+            for port in ports:
+                port.partitioned = False
+            undo.pop_all()
+
+
+def take(
+    name: str,
+    machines: Sequence[VM],
+    until: Callable[..., object],
+    inputs: Sequence[object],
+    wires: Sequence[Sequence[Wire]],
+) -> Kept:
+    """Find a stage in the cache, or make it. See `lab.topology.Lab.stage`."""
+    if not machines:
+        raise MisuseError(f"a stage {name} without a machine")
+    for vm in machines:
+        if vm.running:
+            raise MisuseError(f"{vm.name} is running: a stage starts its machines itself")
+        if any(disk.access != "read-only" for disk in vm.spec.disks) or vm.spec.firmware:
+            raise MisuseError(f"{vm.name} writes to a disk or to its firmware; a stage keeps memory only")
+    facts: list[object] = [name, _source(until), [repr(value) for value in inputs]]
+    facts += [
+        [made_of(vm.spec), [str(wire) for wire in plugged]]
+        for vm, plugged in zip(machines, wires, strict=True)
+    ]
+    digest = hashlib.sha256(json.dumps([facts, _lab_code()]).encode()).hexdigest()[:16]
+    base = cache_directory() / "stages"
+    base.mkdir(parents=True, exist_ok=True)
+    final = base / f"{name}-{digest}"
+    lock = (base / f"{final.name}.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if not (final / _TOLD).exists():
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (final / _TOLD).exists():
+                _make(final, machines, until)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            shrink(base, LIMIT)
+        os.utime(final / _TOLD)
+        return Kept(final, json.loads((final / _TOLD).read_text())["seconds"], lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _make(final: Path, machines: Sequence[VM], until: Callable[..., object]) -> None:
+    for stale in final.parent.glob(f".{final.name}.*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    try:
+        begun = time.monotonic()
+        for vm in machines:
+            vm.record(building / f"{vm.name}.memory")
+        until(*machines)
+        shells = [vm.shell() for vm in machines]
+        seconds = time.monotonic() - begun
+        for vm, shell in zip(machines, shells, strict=True):
+            shell.succeed(newborn.prepare(vm.arch))
+        # All stand still before the first is kept: none sees another gone.
+        for vm in machines:
+            vm.qmp("stop")
+        for vm in machines:
+            vm.freeze(building / f"{vm.name}.state")
+        for vm in machines:
+            vm.stop()
+        (building / _TOLD).write_text(json.dumps({"seconds": round(seconds, 3)}) + "\n")
+        shutil.rmtree(final, ignore_errors=True)
+        building.rename(final)
+    except BaseException:
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, building, ignore_errors=True)
+            for vm in machines:
+                stack.callback(vm.stop)
+        raise
+
+
+def made_of(spec: command.Spec) -> list[str]:
+    """What decides a machine's memory: QEMU, its command line with contents in place of paths."""
+    cards = tuple(
+        command.Card(card.mac, Path(f"here{n}"), Path(f"there{n}")) for n, card in enumerate(spec.cards)
+    )
+    disks = tuple(disk._replace(path=Path(_digest(disk.path))) for disk in spec.disks)
+    plain = spec._replace(
+        kernel=Path(_digest(spec.kernel)) if spec.kernel else None,
+        initrd=Path(_digest(spec.initrd)) if spec.initrd else None,
+        cards=cards,
+        disks=disks,
+    )
+    words = command.argv(plain, console=Path("console"), qmp=Path("qmp"))
+    return [_qemu(words[0]), *words]
+
+
+def shrink(base: Path, limit: int) -> list[Path]:
+    """Remove stages, those used least recently first, until they fit; none that somebody holds.
+
+    Args:
+        base: where they are.
+        limit: bytes on disk.
+
+    Returns:
+        What is gone.
+    """
+    found = sorted(base.glob(f"*/{_TOLD}"), key=lambda told: told.stat().st_mtime)
+    sizes = {told.parent: _size(told.parent) for told in found}
+    gone: list[Path] = []
+    for directory, size in sizes.items():
+        if sum(sizes.values()) - sum(sizes[path] for path in gone) <= limit:
+            break
+        with _free(base / f"{directory.name}.lock") as free:
+            if free and size:
+                shutil.rmtree(directory, ignore_errors=True)
+                gone.append(directory)
+    return gone
+
+
+@contextlib.contextmanager
+def _free(lock: Path) -> Iterator[bool]:
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _size(directory: Path) -> int:
+    # Blocks, not lengths: memory nobody touched is a hole.
+    return sum(path.stat().st_blocks * 512 for path in directory.iterdir())
+
+
+def _source(function: Callable[..., object]) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError) as error:
+        raise MisuseError(f"{function!r} has no source; write a function, or a lambda in a file") from error
+
+
+@functools.cache
+def _lab_code() -> str:
+    sources = [Path(module.__file__ or "") for module in (command, newborn)] + [Path(__file__)]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    found = path.stat()
+    return _digest_of(path, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@functools.cache
+def _digest_of(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def _qemu(program: str) -> str:
+    try:
+        return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InfrastructureError(f"{program} does not run; `python3 -m lab doctor` says how") from error

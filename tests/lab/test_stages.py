@@ -1,0 +1,129 @@
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import stages
+from lab.errors import LabError, MisuseError
+from lab.qemu.command import Disk
+from lab.qemu.vm import VM
+from lab.stages import made_of, shrink
+from lab.topology import Lab
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    made = tmp_path / "kernel"
+    made.write_bytes(b"a kernel")
+    return made
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setenv("PHASE_CACHE", str(tmp_path / "cache"))
+    with Lab(factor=1) as made:
+        yield made
+
+
+def ready(vm: VM) -> None:
+    raise AssertionError("no machine of these tests gets this far")
+
+
+def kept(base: Path, name: str, size: int, used: int) -> Path:
+    directory = base / name
+    directory.mkdir(parents=True)
+    (directory / "one.memory").write_bytes(b"x" * size)
+    told = directory / "stage.json"
+    told.write_text(json.dumps({"seconds": 1}))
+    os.utime(told, (used, used))
+    (base / f"{name}.lock").touch()
+    return directory
+
+
+def test_the_oldest_go_until_the_rest_fits(tmp_path: Path) -> None:
+    old, middle, new = (kept(tmp_path, name, MIB, used) for used, name in enumerate("cab", 1))
+    assert shrink(tmp_path, 4 * MIB) == []
+    assert shrink(tmp_path, 2 * MIB + MIB // 2) == [old]
+    assert (old.exists(), middle.exists(), new.exists()) == (False, True, True)
+
+
+def test_what_somebody_holds_stays(tmp_path: Path) -> None:
+    old, new = kept(tmp_path, "old", MIB, 1), kept(tmp_path, "new", MIB, 2)
+    with (tmp_path / "old.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        assert shrink(tmp_path, MIB) == [new]
+    assert shrink(tmp_path, 0) == [old]
+
+
+def test_memory_nobody_touched_takes_no_room(tmp_path: Path) -> None:
+    sparse = kept(tmp_path, "sparse", 1, 1)
+    os.truncate(sparse / "one.memory", 64 * MIB)
+    assert shrink(tmp_path, MIB) == []
+
+
+def test_contents_decide_and_paths_do_not(lab: Lab, kernel: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(kernel.read_bytes())
+    lan = lab.segment("lan")
+    base = lab.vm("one", arch="x86_64", kernel=kernel, segments=(lan,)).spec
+    first = made_of(base)
+    assert not [word for word in first if str(tmp_path) in word or str(lab.directory) in word]
+    assert made_of(base._replace(kernel=other)) == first
+    other.write_bytes(b"another!")
+    changed: list[dict[str, Any]] = [
+        {"kernel": other},
+        {"initrd": other},
+        {"append": "quiet"},
+        {"memory": 64},
+        {"cpus": 2},
+        {"seed": 1},
+        {"disks": (Disk(other, access="read-only"),)},
+        {"cards": (base.cards[0]._replace(mac="52:54:00:00:00:09"),)},
+    ]
+    found = {tuple(made_of(base._replace(**change))) for change in changed}
+    assert len(found | {tuple(first)}) == len(changed) + 1
+
+
+def test_what_cannot_be_kept_is_refused(lab: Lab, kernel: Path, tmp_path: Path) -> None:
+    with pytest.raises(MisuseError, match="without a machine"):
+        lab.stage("ready", until=ready)
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(MIB))
+    writes = lab.vm("writes", arch="x86_64", kernel=kernel, disks=(Disk(disk),))
+    with pytest.raises(MisuseError, match="writes to a disk"):
+        lab.stage("ready", writes, until=ready)
+    plain = lab.vm("plain", arch="x86_64", kernel=kernel)
+    with pytest.raises(MisuseError, match="no name of a stage"):
+        lab.stage("../ready", plain, until=ready)
+    with pytest.raises(MisuseError, match="has no source"):
+        lab.stage("ready", plain, until=print)
+
+
+def test_a_stage_that_fails_leaves_nothing(lab: Lab, kernel: Path, tmp_path: Path) -> None:
+    plain = lab.vm("plain", arch="x86_64", kernel=kernel)
+    # QEMU finds that this is no kernel.
+    with pytest.raises(LabError):
+        lab.stage("ready", plain, until=lambda vm: vm.wait_off())
+    assert not plain.running
+    left = [path.name for path in (tmp_path / "cache/stages").iterdir()]
+    assert all(name.endswith(".lock") for name in left)
+
+
+def test_somebody_who_waits_finds_it_made(tmp_path: Path, lab: Lab, kernel: Path) -> None:
+    """What is in the cache is taken as it is; nothing starts."""
+    plain = lab.vm("plain", arch="x86_64", kernel=kernel)
+    with pytest.raises(LabError):
+        lab.stage("ready", plain, until=ready)
+    (lock,) = (tmp_path / "cache/stages").glob("*.lock")
+    kept(lock.parent, lock.stem, 1, 1)
+    stage = lab.stage("ready", plain, until=ready)
+    assert stage.seconds == 1
+    with lock.open() as mine, pytest.raises(BlockingIOError):
+        fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert stages.shrink(lock.parent, 0) == []
