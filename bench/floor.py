@@ -11,7 +11,7 @@ from boot import tree
 from phase.boot import cpio
 from phase.release.manifest import Manifest
 
-_MODULES = ("virtio_pci", "virtio_net", "af_packet", "loop", "squashfs", "overlay")
+_MODULES = ("virtio_pci", "virtio_net", "virtio_rng", "af_packet", "loop", "squashfs", "overlay")
 _APPLETS = (
     "cat", "chroot", "cp", "cpio", "cut", "echo", "insmod", "ip", "mkdir", "mount", "poweroff", "sh",
     "rm", "sha256sum", "sleep", "udhcpc", "wget",
@@ -53,6 +53,7 @@ mount -t squashfs -o loop,ro /release/rootfs /layers/lower
 mount -t overlay -o lowerdir=/layers/lower,upperdir=/layers/upper,workdir=/layers/work system /root
 mark rootfs
 mount -t proc proc /root/proc
+mount -t devtmpfs dev /root/dev
 cp /bare.py /root/tmp/bare.py
 out=$(echo -n 'Hello, World' | chroot /root /usr/bin/python3 /tmp/bare.py /usr/share/phase/hello.wasm)
 [ "$out" = "dlroW ,olleH" ] && mark job
