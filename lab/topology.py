@@ -72,6 +72,8 @@ class Lab:
         disks: tuple[Disk, ...] = (),
         firmware: Firmware | None = None,
         accel: str = "tcg",
+        display: bool = False,
+        seed: int | None = None,
     ) -> VM:
         """A new virtual machine, switched off.
 
@@ -87,6 +89,10 @@ class Lab:
             disks: in the order the machine finds them.
             firmware: UEFI; QEMU's own when left out.
             accel: `tcg` or `kvm`.
+            display: give it a screen, for `VM.screen`.
+            seed: makes it deterministic: its time counts instructions, its chance follows this number. Two
+                boots print the same lines at the same hundredths of a second, as long as nothing from
+                outside reaches it, neither frames nor keys.
 
         Raises:
             MisuseError: there can be no such machine.
@@ -100,7 +106,9 @@ class Lab:
         if missing:
             raise MisuseError(f"{name}: there is no {missing[0]}")
         line = f"console={CONSOLES[arch]},115200 {append}".strip() if kernel else append
-        spec = Spec(name, arch, memory, cpus, kernel, initrd, line, (), disks, firmware, accel)
+        spec = Spec(
+            name, arch, memory, cpus, kernel, initrd, line, (), disks, firmware, accel, display, seed
+        )
         return self._add(spec, segments)
 
     def like(self, vm: VM, name: str) -> VM:

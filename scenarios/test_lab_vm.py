@@ -1,7 +1,11 @@
 """The lab itself: what it promises of any virtual machine, whatever the machine is for."""
 
 import os
+import re
 import signal
+import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -212,6 +216,59 @@ def test_firmware_starts(lab: Lab, arch: str) -> None:
     with pytest.raises(WaitTimeout, match="nonsense") as late:
         dialogue.expect("nonsense", timeout=1)
     assert "UEFI" in late.value.evidence
+
+
+def test_a_screen_shows_what_firmware_draws(lab: Lab, arch: str) -> None:
+    """A picture with something on it, as soon as UEFI has a shell."""
+    vm = lab.vm("one", arch=arch, memory=256, firmware=FIRMWARE[arch], display=True)
+    vm.start()
+    vm.console.spawn(since=0).expect(r"UEFI Interactive Shell v(\d)", timeout=120)
+    picture = vm.screen()
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", picture[16:24])
+    assert (width, height) >= (640, 400)
+    lit = zlib.decompress(b"".join(_chunks(picture, b"IDAT")))
+    assert len(set(lit)) > 2
+    blind = lab.vm("blind", arch=arch, memory=256, firmware=FIRMWARE[arch])
+    with pytest.raises(MisuseError, match="no screen"):
+        blind.screen()
+
+
+def _chunks(picture: bytes, kind: bytes) -> Iterator[bytes]:
+    position = 8
+    while position < len(picture):
+        (size,) = struct.unpack_from(">I", picture, position)
+        if picture[position + 4 : position + 8] == kind:
+            yield picture[position + 8 : position + 8 + size]
+        position += 12 + size
+
+
+def test_a_seeded_machine_boots_twice_the_same(guests: Guests) -> None:
+    """The same lines in the same order at the same times of its own, to a hundredth of a second.
+
+    Not to the last digit: x86_64 calibrates its clocks against a timer that the host's threads serve, so
+    time stamps differ by milliseconds, and so do the figures that the kernel prints of it.
+    """
+    times, lines = [], []
+    for name in ("one", "two"):
+        vm = guests.lab.vm(
+            name,
+            arch=guests.arch,
+            memory=256,
+            kernel=guests.kernel,
+            initrd=guests.initrd,
+            append="panic=-1",
+            seed=7,
+        )
+        vm.start()
+        vm.wait_mark("init", timeout=180)
+        times.append([mark.t for mark in vm.marks])
+        told = vm.console.text.partition('"step":"init"')[0]
+        lines.append([line for line in re.sub(r"[\d.-]+", "0", told).splitlines() if "[" in line])
+        vm.stop()
+    assert times[0] == pytest.approx(times[1], abs=0.021)
+    assert lines[0] == lines[1]
+    assert len(lines[0]) > 100
 
 
 def test_what_qemu_says_is_in_the_error(guests: Guests) -> None:

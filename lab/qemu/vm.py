@@ -264,6 +264,22 @@ class VM:
         answer = self.qmp("query-status")
         return str(answer["status"]) if isinstance(answer, dict) else str(answer)
 
+    def screen(self) -> bytes:
+        """What is on its screen: a PNG file.
+
+        Raises:
+            MisuseError: it has no screen.
+            InfrastructureError: QEMU does not tell; it must be 7.1 or later, with PNG.
+        """
+        if not self.spec.display:
+            raise MisuseError(f"{self.name} has no screen; make it with display=True")
+        path = self.directory / "screen.png"
+        try:
+            self.qmp("screendump", filename=str(path), format="png")
+            return path.read_bytes()
+        finally:
+            path.unlink(missing_ok=True)
+
     def wait_mark(self, step: str, *, outcome: str = "ok", timeout: float = 60) -> Mark:
         """Wait for a step to end.
 
