@@ -45,7 +45,7 @@ def _measure(what: str, vm: VM, lab: Lab, rounds: int) -> tuple[float, float]:
     clones = []
     for number in range(rounds + 1):
         begun = time.monotonic()
-        clone = stage.clone(f"c{number}")
+        clone = stage.clone(f"{what}-{number}")
         clones.append(time.monotonic() - begun)
         clone.stop()
     cold, quick = statistics.median(colds), statistics.median(clones[1:])

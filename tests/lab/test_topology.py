@@ -13,8 +13,10 @@ from lab.topology import Lab, sweep
 
 
 @pytest.fixture
-def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def base(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A short place for labs' directories."""
+    # Made now: pytest would put its own below ours, which goes away.
+    tmp_path_factory.getbasetemp()
     with tempfile.TemporaryDirectory(prefix="t-") as made:
         monkeypatch.setattr(tempfile, "tempdir", made)
         yield Path(made)
