@@ -21,7 +21,7 @@ _MADE = (
     "phase.egg-info",
 )
 #: Below the cache directory; it may be anybody's, so it is not deleted itself.
-_CACHED = ("apt", "images", "locks")
+_CACHED = ("apt", "images", "locks", "stages")
 
 
 def cache_directory() -> Path:
