@@ -3,13 +3,13 @@
 No discovery, no signatures, no provider afterwards. Same kernels, same bytes, same machines.
 """
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from boot import tree
 from phase.boot import cpio
 from phase.release.manifest import Manifest
+from scenarios import lab_guest
 
 _MODULES = ("virtio_pci", "virtio_net", "virtio_rng", "af_packet", "loop", "squashfs", "overlay")
 _APPLETS = (
@@ -59,12 +59,6 @@ out=$(echo -n 'Hello, World' | chroot /root /usr/bin/python3 /tmp/bare.py /usr/s
 [ "$out" = "dlroW ,olleH" ] && mark job
 sleep 60
 """
-_UDHCPC = """#!/bin/sh
-case "$1" in
-deconfig) ip link set "$interface" up ;;
-bound) ip address add "$ip/$mask" dev "$interface" ;;
-esac
-"""
 
 
 def build(arch: str, directory: Path, manifest: Manifest, *, url: str, cmdline: str, bare: str) -> Path:
@@ -85,44 +79,21 @@ def build(arch: str, directory: Path, manifest: Manifest, *, url: str, cmdline: 
     }
     second = directory / f"floor-{arch}-2.cpio"
     first = directory / f"floor-{arch}.cpio"
-    _pack(arch, second, _SECOND, {"KERNEL": "kernel2", "INIT": "init2"}, {"bare.py": bare.encode()})
-    _pack(arch, first, _FIRST, values | {"KERNEL": "kernel", "INIT": "init"}, {"second": second}, kexec=True)
+    init = _script(_SECOND, {"KERNEL": "kernel2", "INIT": "init2"})
+    script = [cpio.regular("bare.py", bare.encode())]
+    lab_guest.pack(arch, second, init=init, modules=_MODULES, applets=_APPLETS, files=script)
+    root = tree.unpacked(arch) / "root"
+    tools = [cpio.regular("sbin/kexec", (root / "sbin/kexec").resolve(), 0o755)]
+    for soname, library in tree.needed(root, arch, ["sbin/kexec"]).items():
+        tools.append(cpio.regular(soname, library, 0o755))
+    init = _script(_FIRST, values | {"KERNEL": "kernel", "INIT": "init"})
+    files = [*tools, cpio.regular("second", second)]
+    lab_guest.pack(arch, first, init=init, modules=_MODULES, applets=_APPLETS, files=files)
     return first
 
 
-def _pack(
-    arch: str,
-    out: Path,
-    script: str,
-    values: Mapping[str, str],
-    files: Mapping[str, bytes | Path],
-    *,
-    kexec: bool = False,
-) -> None:
-    root = tree.unpacked(arch) / "root"
+def _script(script: str, values: Mapping[str, str]) -> str:
     init = _START + script
     for name, value in values.items():
         init = init.replace(f"@{name}@", value)
-    with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
-        stage = Path(temporary)
-        tree.kernel_modules(root, _MODULES, stage)
-        nodes = [
-            *(cpio.directory(name) for name in ("bin", "dev", "proc", "run", "sbin", "sys", "tmp")),
-            cpio.character("dev/console", 5, 1),
-            cpio.character("dev/null", 1, 3, 0o666),
-            cpio.regular("init", init.encode(), 0o755),
-            cpio.regular("bin/busybox", (root / "bin/busybox").resolve(), 0o755),
-            *(cpio.symlink(f"bin/{name}", "busybox") for name in _APPLETS),
-            cpio.regular("etc/udhcpc", _UDHCPC.encode(), 0o755),
-        ]
-        if kexec:
-            for soname, library in tree.needed(root, arch, ["sbin/kexec"]).items():
-                target = stage / soname
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(library.read_bytes())
-                target.chmod(0o755)
-            nodes.append(cpio.regular("sbin/kexec", (root / "sbin/kexec").resolve(), 0o755))
-        nodes += [cpio.regular(name, content) for name, content in files.items()]
-        nodes += cpio.tree(stage)
-        with out.open("wb") as handle:
-            cpio.write(handle, nodes)
+    return init

@@ -1,6 +1,7 @@
 """A machine that is nothing but a kernel and busybox: what the scenarios of the lab itself start."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from boot import tree
@@ -47,21 +48,44 @@ def build(arch: str, directory: Path) -> tuple[Path, Path]:
         arch: `x86_64` or `arm64`.
         directory: where to write the RAM disk.
     """
+    initrd = directory / f"guest-{arch}.cpio"
+    pack(arch, initrd, init=_INIT)
+    return tree.kernel(tree.unpacked(arch) / "root"), initrd
+
+
+def pack(
+    arch: str,
+    out: Path,
+    *,
+    init: str,
+    modules: Sequence[str] = _MODULES,
+    applets: Sequence[str] = _APPLETS,
+    files: Sequence[cpio.Node] = (),
+) -> None:
+    """Write an initial RAM disk of busybox, kernel modules and an init script.
+
+    Args:
+        arch: `x86_64` or `arm64`.
+        out: where to.
+        init: the script; finds the modules' paths, in order, in `/etc/modules`.
+        modules: by name, with what they depend on.
+        applets: of busybox.
+        files: anything else.
+    """
     root = tree.unpacked(arch) / "root"
-    with tempfile.TemporaryDirectory(dir=directory) as temporary:
+    with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         stage = Path(temporary)
-        tree.kernel_modules(root, _MODULES, stage)
+        tree.kernel_modules(root, modules, stage)
         nodes = [
-            *(cpio.directory(name) for name in ("bin", "dev", "proc", "sys", "tmp")),
+            *(cpio.directory(name) for name in ("bin", "dev", "proc", "run", "sys", "tmp")),
             cpio.character("dev/console", 5, 1),
             cpio.character("dev/null", 1, 3, 0o666),
-            cpio.regular("init", _INIT.encode(), 0o755),
+            cpio.regular("init", init.encode(), 0o755),
             cpio.regular("bin/busybox", (root / "bin/busybox").resolve(), 0o755),
-            *(cpio.symlink(f"bin/{name}", "busybox") for name in _APPLETS),
+            *(cpio.symlink(f"bin/{name}", "busybox") for name in applets),
             *cpio.tree(stage),
             cpio.regular("etc/udhcpc", _UDHCPC.encode(), 0o755),
+            *files,
         ]
-        initrd = directory / f"guest-{arch}.cpio"
-        with initrd.open("wb") as out:
-            cpio.write(out, nodes)
-    return tree.kernel(root), initrd
+        with out.open("wb") as handle:
+            cpio.write(handle, nodes)

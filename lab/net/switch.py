@@ -12,6 +12,7 @@ import selectors
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +33,7 @@ _BATCH = 256
 Service = Callable[[bytes], list[bytes]]
 
 
-class Link:
+class Link(ABC):
     """One end of a cable: counters, and faults to set at any time.
 
     Args:
@@ -95,11 +96,11 @@ class Link:
         self.to_machine = self.from_machine = NONE
         self.drop = None
 
+    @abstractmethod
     def put(self, frame: bytes) -> bool:
         """Hand a frame to what is plugged in; False when it must first read what it has."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # most have nothing to remove
         """Remove it."""
 
 
