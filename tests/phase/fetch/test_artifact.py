@@ -201,17 +201,6 @@ def test_descriptions_that_make_no_sense(out: int, artifact: Artifact) -> None:
         assert not server.asked
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_chunks_that_do_not_make_the_whole(out: int, count: int) -> None:
-    wrong = ARTIFACT._replace(sha256="0" * 64)
-    with (
-        Server(good(DATA)) as one,
-        Server(good(DATA)) as two,
-        pytest.raises(VerificationError, match="the whole is not"),
-    ):
-        fetch([one.url, two.url][:count], out, artifact=wrong)
-
-
 def test_a_full_disk_is_not_the_providers_fault(tmp_path: object) -> None:
     path = f"{tmp_path}/read-only"
     with open(path, "wb"):
