@@ -1,7 +1,6 @@
 """Files that are whole or absent, also when the power goes."""
 
 import os
-import secrets
 from pathlib import Path
 
 
@@ -48,7 +47,7 @@ def create(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 def put_beside(path: Path, data: bytes, *, mode: int) -> Path:
     """Write a synced temporary file next to `path`; the caller renames or removes it."""
-    temporary = path.parent / f".{path.name[:64]}.{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / f".{path.name[:64]}.{os.urandom(8).hex()}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
         with open(descriptor, "wb") as handle:

@@ -4,7 +4,6 @@
 command line's parser takes longer to load than everything here, where a machine is emulated.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -63,6 +62,7 @@ def _hello(state: Path, module: Path, receipts: Path, *, ephemeral: bool) -> boo
     from phase.jobs.runner import Worker
 
     with Worker() as worker:  # it loads its engine while we load keys
+        from phase import files
         from phase.identity import Identity
         from phase.jobs.run import run
         from phase.jobs.status import Exited, explain
@@ -75,7 +75,7 @@ def _hello(state: Path, module: Path, receipts: Path, *, ephemeral: bool) -> boo
         outcome = run(module, identity=identity, stdin=HELLO, worker=worker)
     path = receipts / f"{outcome.job_id}.json"
     receipts.mkdir(mode=0o755, parents=True, exist_ok=True)
-    write_atomic(path, outcome.receipt)
+    files.write(path, outcome.receipt)
     text = outcome.stdout.decode("utf-8", "replace")
     passed = isinstance(outcome.status, Exited) and outcome.status.code == 0
     facts: dict[str, marks.Fact] = {
@@ -102,16 +102,3 @@ def main() -> int:
     except PhaseError as error:
         print(f"phase node: {error}", file=sys.stderr)
         return 1
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that nobody ever sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

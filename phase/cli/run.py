@@ -66,9 +66,10 @@ def command(
                 execution = worker.run(job)
                 status, stdout, stderr = execution.status, execution.stdout, execution.stderr
             else:
+                from phase import files
                 from phase.cli.init import default_state
                 from phase.identity import Identity
-                from phase.node import IDENTITY, write_atomic
+                from phase.node import IDENTITY
 
                 directory = state or default_state()
                 if not ephemeral:
@@ -86,7 +87,7 @@ def command(
                     worker=worker,
                 )
                 status, stdout, stderr = outcome.status, outcome.stdout, outcome.stderr
-                write_atomic(receipt, outcome.receipt)
+                files.write(receipt, outcome.receipt)
     except (PhaseError, OSError) as error:
         click.echo(f"phase run: {error}", err=True)
         sys.exit(1)

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from phase.jobs.errors import JobRefusedError
 from phase.jobs.limits import Limits
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from phase.identity import Identity
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What came out of a job, and the signed word for it.
 
     Args:

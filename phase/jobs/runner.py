@@ -1,7 +1,8 @@
 """Run a job in a worker process and watch it: the parent's side.
 
 Imports stay few (no subprocess, no asyncio, no engine): the worker is started first, and what
-the parent still has to read and hash happens while the worker loads its engine.
+the parent still has to read and hash happens while the worker loads its engine. Structs, not
+dataclasses: those bring half of the standard library.
 """
 
 import hashlib
@@ -11,7 +12,8 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from phase.jobs import location, wire
 from phase.jobs.errors import EngineError, JobRefusedError
@@ -33,8 +35,7 @@ _MAX_CONTROL = 16 * 1024
 _BOOTSTRAP = "import sys; sys.path.append(sys.argv.pop()); from phase.jobs.worker import main; main()"
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """What to run.
 
     Args:
@@ -48,12 +49,11 @@ class Job:
     module: bytes
     args: Sequence[str] = ()
     stdin: bytes = b""
-    env: Mapping[str, str] = field(default_factory=dict)
-    limits: Limits = field(default_factory=Limits)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
+    limits: Limits = msgspec.field(default_factory=Limits)
 
 
-@dataclass(frozen=True)
-class Execution:
+class Execution(msgspec.Struct, frozen=True):
     """What came out of one job.
 
     Args:
