@@ -4,6 +4,7 @@ It reads numbered lines `@SESSION NUMBER KIND PLACE PAYLOAD DIGEST`. Kinds: `c` 
 command and of its input to a place, in capitals the last ones, which start it; `o` asks for lines of
 output again; `e` asks how it ended. It answers `lab-SESSION WORDS DIGEST`, and once, unasked and for
 speed, the output without digests (`raw`), which counts only if all of it has the digest `end` names.
+A command may itself `say waits $n` and then read a line of the terminal, `/proc/$$/fd/0`.
 """
 
 #: Takes `sid`, the session, and `K`: 1 to answer through the kernel's log.
@@ -12,7 +13,10 @@ L=/dev/stdout t=
 [ "$K" = 1 ]&&[ -w /dev/kmsg ]&&echo on 2>/dev/null >/proc/sys/kernel/printk_devkmsg&&L=/dev/kmsg t='<3>'
 for O in /tmp /run /dev; do O=$O/.lab-$$; ( : >$O ) 2>/dev/null&&break; done
 say() { s="$sid $*"; c=$(echo "$s"|sha256sum); echo "${t}lab-$s ${c%"${c#????????????}"}" >$L; }
-answer() { c=$(sha256sum <$O); say end $n $r $(wc -c <$O) ${c%% *}; }
+answer() {
+[ -s $O ]||{ say end $n $r 0 -; return; }
+c=$(sha256sum <$O); say end $n $r $(wc -c <$O) ${c%% *}
+}
 n=0 i=0 r=0
 say ready
 while read -r m q k a p d x; do
@@ -33,7 +37,8 @@ if [ $a = $i ]&&[ $k != e ]; then
 case $k in [cC]) f=$O.c;; *) f=$O.i;; esac
 echo ${p#*,}|base64 -d >>$f; i=$((a+${p%%,*}))
 case $k in [CI]) n=$q i=0; say got $n -1; ( eval "$(cat $O.c)" ) <$O.i >$O 2>&1; r=$?
-base64 -w 600 $O|while read -r l; do echo "${t}lab-$sid raw $n $l" >$L; done; answer; continue;; esac
+[ -s $O ]&&base64 -w 600 $O|while read -r l; do echo "${t}lab-$sid raw $n $l" >$L; done
+answer; continue;; esac
 fi
 say got $q $i
 else say nak

@@ -14,7 +14,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from lab.agent import SCRIPT
 from lab.console import Console
@@ -43,6 +43,13 @@ class Result(NamedTuple):
     output: str
 
 
+class Suspended(NamedTuple):
+    """A command that waits for a line from us, on a machine that may be frozen meanwhile."""
+
+    session: str
+    number: int
+
+
 class Shell:
     """A shell on a console. Use one at a time.
 
@@ -51,17 +58,24 @@ class Shell:
         timeout: seconds until the shell must have answered for the first time.
         factor: timeouts are multiplied by this, that first one too.
         piece: bytes one typed line may carry; fewer for a line that garbles.
+        suspended: what waits there; `resume` comes next.
     """
 
     def __init__(
-        self, console: Console, *, timeout: float = 60, factor: float = 1.0, piece: int = _PIECE
+        self,
+        console: Console,
+        *,
+        timeout: float = 60,
+        factor: float = 1.0,
+        piece: int = _PIECE,
+        suspended: Suspended | None = None,
     ) -> None:
         self._console = console
         self._factor = factor
         self._most = self._piece = piece
-        self._session = ""
-        self._number = 0
-        self._connect(timeout * factor)
+        self._session, self._number = suspended or ("", 0)
+        if suspended is None:
+            self._connect(timeout * factor)
 
     def _connect(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -163,18 +177,64 @@ class Shell:
         deadline = time.monotonic() + timeout * self._factor
         if not self._session:
             self._connect(max(deadline - time.monotonic(), 1))
+        self._number += 1
+        return self._ended(text, given, deadline, command)
+
+    def suspend(self, command: str, *, timeout: float = 60) -> Suspended:
+        """Start a command that says `say waits $n` and then reads a line of the terminal.
+
+        Args:
+            command: for the guest's `sh`; the terminal is `/proc/$$/fd/0` there.
+            timeout: seconds until it must wait.
+
+        Returns:
+            What a later `Shell`, maybe of a copy of this machine, needs to `resume` it.
+
+        Raises:
+            WaitTimeout: it does not wait.
+            ProductError: it ended.
+        """
+        self._number += 1
+        deadline = time.monotonic() + timeout * self._factor
+        answer = self._finish(command.encode(), b"", deadline, command)
+        if answer[0] != "waits":
+            raise ProductError(f"{self._console.name}: `{command}` exited {answer[2]} instead of waiting")
+        suspended = Suspended(self._session, self._number)
+        self._session = ""
+        return suspended
+
+    def resume(self, line: str, *, timeout: float = 60) -> Result:
+        """Give the command that waits its line; returns how it ended.
+
+        The line gets one more word, the digest of `end $n 0 0 -`: with it the command itself can say that
+        it has done all it should, some processes before the agent could.
+
+        Raises:
+            WaitTimeout: it did not end.
+        """
+        done = _digest(f"{self._session} end {self._number} 0 0 -")
+        self._console.send(f"{line} {done}\n")
+        deadline = time.monotonic() + timeout * self._factor
+        code, output = self._ended(b"", b"", deadline, line, done=-1)
+        return Result(code, output.decode("utf-8", "replace"))
+
+    def _ended(
+        self, text: bytes, given: bytes, deadline: float, command: str, *, done: int = 0
+    ) -> tuple[int, bytes]:
+        since = len(self._console.lines)
         try:
-            since = len(self._console.lines)
-            code, size, digest = self._finish(text, given, deadline, command)
-            return code, self._output(since, size, digest, deadline, command)
+            answer = self._finish(text, given, deadline, command, done=done)
+            return int(answer[2]), self._output(since, int(answer[3]), answer[4], deadline, command)
         except BaseException:
             # Nobody knows how far it came: the next command begins a new session.
             self._session = ""
             raise
 
-    def _finish(self, text: bytes, given: bytes, deadline: float, command: str) -> tuple[int, int, str]:
-        self._number += 1
-        whole, number, done = text + given, str(self._number), 0
+    def _finish(
+        self, text: bytes, given: bytes, deadline: float, command: str, *, done: int = 0
+    ) -> list[str]:
+        """Type a command until it runs (when `done` is negative, it does already), and wait for its end."""
+        whole, number = text + given, str(self._number)
         patience = _PATIENCE
         since = len(self._console.lines)
         while True:
@@ -197,12 +257,12 @@ class Shell:
                 wait = min(left, patience * self._factor)
             answer = self._hear(
                 since if done < 0 else mark,
-                lambda words: words[:2] in (["got", number], ["end", number]),
+                lambda words: words[:2] in (["got", number], ["end", number], ["waits", number]),
                 wait,
                 garbled=True,
             )
-            if answer and answer[0] == "end" and len(answer) == 5:
-                return int(answer[2]), int(answer[3]), answer[4]
+            if _is_last(answer):
+                return answer
             if answer and answer[0] == "got":
                 since = len(self._console.lines)
                 moved = int(answer[2]) != done
@@ -210,11 +270,11 @@ class Shell:
                 if done < 0:
                     ended = self._hear(
                         mark,
-                        lambda words: words[:2] == ["end", number],
+                        lambda words: words[:2] in (["end", number], ["waits", number]),
                         min(deadline - time.monotonic(), patience * self._factor),
                     )
-                    if ended and len(ended) == 5:
-                        return int(ended[2]), int(ended[3]), ended[4]
+                    if _is_last(ended):
+                        return ended
                 if moved:
                     patience = _PATIENCE
                     self._piece = min(self._most, self._piece * 5 // 4)
@@ -229,6 +289,8 @@ class Shell:
                 since = mark
 
     def _output(self, since: int, size: int, digest: str, deadline: float, command: str) -> bytes:
+        if size == 0:
+            return b""
         raw = re.compile(rf"lab-{self._session} raw {self._number} ([A-Za-z0-9+/=]+)")
         lines = self._console.lines[since:]
         whole = _decoded("".join(found[1] for line in lines if (found := raw.search(line.text))))
@@ -354,6 +416,10 @@ class Shell:
         found = self.succeed(f"sha256sum <{shlex.quote(path)}").split()[0]
         if found != hashlib.sha256(data).hexdigest():
             raise MachineError(f"{self._console.name}: {path} did not {verb} whole")
+
+
+def _is_last(words: list[str] | None) -> TypeGuard[list[str]]:
+    return words is not None and (words[:1] == ["waits"] or (words[:1] == ["end"] and len(words) == 5))
 
 
 def _digest(text: str) -> str:

@@ -22,10 +22,12 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
+from lab import agent
 from lab.clean import cache_directory
 from lab.errors import InfrastructureError, MisuseError
 from lab.qemu import command, newborn
 from lab.qemu.vm import VM
+from lab.shell import Suspended
 
 if TYPE_CHECKING:
     from lab.topology import Lab
@@ -49,11 +51,13 @@ class Kept(NamedTuple):
     Attributes:
         directory: where it is.
         seconds: from power-on until its machines had come to it, when it was made.
+        waits: what each machine's shell was frozen in.
         lock: its lock, held.
     """
 
     directory: Path
     seconds: float
+    waits: dict[str, Suspended]
     lock: TextIO
 
     def files(self, machine: str) -> tuple[Path, Path]:
@@ -133,7 +137,7 @@ class Stage:
                     newborn.Plug(had.mac, has.mac, had.address, has.address)
                     for had, has in zip(self._lab.wires(original), self._lab.wires(vm), strict=True)
                 ]
-                vm.shell().succeed(newborn.become(vm.name, time.time(), plugs))
+                vm.wake(self._kept.waits[original.name], newborn.wake(vm.name, time.time(), plugs))
             for port in ports:
                 port.partitioned = False
             undo.pop_all()
@@ -173,7 +177,9 @@ def take(
             fcntl.flock(lock, fcntl.LOCK_SH)
             shrink(base, LIMIT)
         os.utime(final / _TOLD)
-        return Kept(final, json.loads((final / _TOLD).read_text())["seconds"], lock)
+        told = json.loads((final / _TOLD).read_text())
+        waits = {machine: Suspended(*words) for machine, words in told["waits"].items()}
+        return Kept(final, told["seconds"], waits, lock)
     except BaseException:
         lock.close()
         raise
@@ -190,8 +196,9 @@ def _make(final: Path, machines: Sequence[VM], until: Callable[..., object]) -> 
         until(*machines)
         shells = [vm.shell() for vm in machines]
         seconds = time.monotonic() - begun
-        for vm, shell in zip(machines, shells, strict=True):
-            shell.succeed(newborn.prepare(vm.arch))
+        waits = {
+            vm.name: shell.suspend(newborn.wait(vm.arch)) for vm, shell in zip(machines, shells, strict=True)
+        }
         # All stand still before the first is kept: none sees another gone.
         for vm in machines:
             vm.qmp("stop")
@@ -199,7 +206,7 @@ def _make(final: Path, machines: Sequence[VM], until: Callable[..., object]) -> 
             vm.freeze(building / f"{vm.name}.state")
         for vm in machines:
             vm.stop()
-        (building / _TOLD).write_text(json.dumps({"seconds": round(seconds, 3)}) + "\n")
+        (building / _TOLD).write_text(json.dumps({"seconds": round(seconds, 3), "waits": waits}) + "\n")
         shutil.rmtree(final, ignore_errors=True)
         building.rename(final)
     except BaseException:
@@ -274,7 +281,7 @@ def _source(function: Callable[..., object]) -> str:
 
 @functools.cache
 def _lab_code() -> str:
-    sources = [Path(module.__file__ or "") for module in (command, newborn)] + [Path(__file__)]
+    sources = [Path(module.__file__ or "") for module in (agent, command, newborn)] + [Path(__file__)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 

@@ -52,57 +52,55 @@ def program(arch: str) -> bytes:
     return ident + header + segment + code
 
 
-def prepare(arch: str) -> str:
-    """A command for the shell of a machine that is to be frozen: what a clone need not do again."""
+def wait(arch: str) -> str:
+    """A command for the shell of a machine that is to be frozen: it waits for the line `wake` makes.
+
+    All that can be done before is done then, and as little as possible after: what a clone does first
+    is what everybody waits for.
+    """
     encoded = base64.b64encode(program(arch)).decode()
-    return (
-        f"for r in {_PLACES}; do r=$r/.lab-reseed; "
-        f"( echo {encoded} | base64 -d >$r && chmod 700 $r && $r </dev/urandom ) 2>&1 && exit; done; exit 1"
-    )
+    return _WAIT.replace("@PLACES@", _PLACES).replace("@PROGRAM@", encoded)
 
 
-def become(name: str, now: float, plugs: Sequence[Plug]) -> str:
-    """A command for a clone's shell.
+def wake(name: str, now: float, plugs: Sequence[Plug]) -> str:
+    """The line for a clone.
 
     Args:
         name: its host name from now on.
         now: seconds since 1970.
         plugs: its network cards.
     """
-    steps = [
-        "set -e",
-        f"for r in {_PLACES}; do r=$r/.lab-reseed; [ -x $r ] && break; done",
-        f"echo {secrets.token_hex(32)} >/dev/urandom",
-        "$r </dev/urandom",
-        f"date -s @{now:.0f} >/dev/null",
-        f"echo {name} >/proc/sys/kernel/hostname",
-    ]
-    for plug in plugs:
-        if plug.had_mac != plug.mac or plug.had != plug.has:
-            steps += _rewire(plug)
-    return "\n".join(steps)
+    words = [word for plug in plugs if plug.had_mac != plug.mac or plug.had != plug.has for word in plug]
+    return " ".join(["@become", name, f"{now:.0f}", secrets.token_hex(32), *map(str, words)])
 
 
-def _rewire(plug: Plug) -> list[str]:
-    steps = [
-        "found=",
-        "for d in /sys/class/net/*; do "
-        f"read -r a <$d/address; [ $a != {plug.had_mac} ] || found=${{d##*/}}; done",
-        f'[ -n "$found" ] || {{ echo no card has the address {plug.had_mac}; exit 1; }}',
-    ]
-    if plug.had_mac != plug.mac:
-        # IPv6 addresses made from the old one go, and come again from the new one.
-        steps += [
-            "off=/proc/sys/net/ipv6/conf/$found/disable_ipv6",
-            # A sysctl read byte by byte, as a shell reads, ends before its newline.
-            "w=1; [ ! -e $off ] || read -r w <$off || :",
-            "[ $w = 1 ] || echo 1 >$off",
-            f"ip link set dev $found address {plug.mac}",
-            "[ $w = 1 ] || echo 0 >$off",
-        ]
-    if plug.had != plug.has:
-        # Only when it had one: a machine that has not asked yet gets the new one when it asks.
-        steps.append(
-            f"! ip address del {plug.had} dev $found 2>/dev/null || ip address add {plug.has} dev $found"
-        )
-    return steps
+# IPv6 addresses made from the old hardware address go, and come again from the new one. A sysctl read byte
+# by byte, as a shell reads, ends before its newline. The address changes only where there was one: a
+# machine that has not asked yet gets the new one when it asks. The last word is the shell's own (`resume`).
+_WAIT = r"""for r in @PLACES@; do r=$r/.lab-reseed
+( echo @PROGRAM@|base64 -d >$r&&chmod 700 $r&&$r </dev/urandom ) 2>&1&&break; r=; done
+[ -n "$r" ]||exit 1
+say waits $n
+while read -r w name now seed plugs; do [ "$w" = @become ]&&break; done </proc/$$/fd/0
+set -e
+echo $seed >/dev/urandom
+$r </dev/urandom
+date -s @$now >/dev/null
+echo $name >/proc/sys/kernel/hostname
+set -- $plugs
+while [ $# -gt 4 ]; do
+found=
+for d in /sys/class/net/*; do read -r a <$d/address; [ $a != $1 ]||found=${d##*/}; done
+[ -n "$found" ]||{ echo no card has the address $1; exit 1; }
+if [ $1 != $2 ]; then
+off=/proc/sys/net/ipv6/conf/$found/disable_ipv6 w=1
+[ ! -e $off ]||read -r w <$off||:
+[ $w = 1 ]||echo 1 >$off
+ip link set dev $found address $2
+[ $w = 1 ]||echo 0 >$off
+fi
+[ $3 = $4 ]||! ip address del $3 dev $found 2>/dev/null||ip address add $4 dev $found
+shift 4
+done
+echo "${t}lab-$sid end $n 0 0 - $1" >$L
+"""

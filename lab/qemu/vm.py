@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lab.console import Console
-from lab.errors import InfrastructureError, MachineDied, MisuseError, ProductError, WaitTimeout
+from lab.errors import InfrastructureError, MachineDied, MachineError, MisuseError, ProductError, WaitTimeout
 from lab.machine import Capability
 from lab.marks import Mark
 from lab.net.switch import Switch
 from lab.qemu import command, migration
 from lab.qemu.loop import call
 from lab.qemu.monitor import Event, Monitor
-from lab.shell import Shell
+from lab.shell import Shell, Suspended
 from lab.timeline import phases
 
 _PR_SET_PDEATHSIG = 1
@@ -246,6 +246,18 @@ class VM:
     def shell(self, *, timeout: float = 60) -> Shell:
         """A shell on the serial console."""
         return Shell(self.console, timeout=timeout, factor=self._factor)
+
+    def wake(self, suspended: Suspended, line: str) -> None:
+        """Give what waits on its console its line.
+
+        Raises:
+            MachineError: it cannot become what the line says.
+        """
+        result = Shell(self.console, factor=self._factor, suspended=suspended).resume(line)
+        if result.code:
+            raise MachineError(
+                f"{self.name} cannot go on from the stage {self.stage}", evidence=result.output
+            )
 
     def qmp(self, name: str, **arguments: object) -> object:
         """Run a QMP command.

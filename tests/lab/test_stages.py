@@ -40,7 +40,7 @@ def kept(base: Path, name: str, size: int, used: int) -> Path:
     directory.mkdir(parents=True)
     (directory / "one.memory").write_bytes(b"x" * size)
     told = directory / "stage.json"
-    told.write_text(json.dumps({"seconds": 1}))
+    told.write_text(json.dumps({"seconds": 1, "waits": {"one": ["session", 1]}}))
     os.utime(told, (used, used))
     (base / f"{name}.lock").touch()
     return directory
