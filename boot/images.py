@@ -56,12 +56,15 @@ def system(arch: str, *, refresh: bool = False) -> System:
     return System(arch, directory / "kernel", directory / "initramfs", directory / "rootfs")
 
 
-def config(root_metadata: bytes, *, allow_shell: bool = False, build_time: int = 0) -> bytes:
+def config(
+    root_metadata: bytes, *, allow_shell: bool = False, allow_offline: bool = False, build_time: int = 0
+) -> bytes:
     """The part of a seed that says whom to trust: an archive to append to its initramfs.
 
     Args:
         root_metadata: the TUF root the seed starts from.
         allow_shell: whether `phase.rescue=shell` may give a shell.
+        allow_offline: whether a release that an earlier boot kept may be booted when no provider gives one.
         build_time: Unix seconds; the seed's clock cannot be before it.
     """
     nodes = [
@@ -70,6 +73,8 @@ def config(root_metadata: bytes, *, allow_shell: bool = False, build_time: int =
     ]
     if allow_shell:
         nodes.append(cpio.regular("etc/phase/allow-shell", b""))
+    if allow_offline:
+        nodes.append(cpio.regular("etc/phase/allow-offline", b""))
     out = io.BytesIO()
     cpio.write(out, nodes)
     return out.getvalue()

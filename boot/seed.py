@@ -14,7 +14,7 @@ for name in ("_ssl", "_hashlib"):
     sys.modules[name] = None
 for name in (
     "phase.boot.main", "phase.boot.x86", "phase.boot.arm64", "phase.discovery.mdns", "phase.fetch",
-    "phase.trust", "zeroconf", "nacl.signing",
+    "phase.trust", "phase.files", "zeroconf", "nacl.signing",
     "tuf.api.serialization.json", "_strptime", "calendar", "traceback", "encodings.ascii",
     "encodings.latin_1", "encodings.idna",
 ):
@@ -47,7 +47,9 @@ def build(arch: str, base: Path, project: Path, into: Path) -> None:
     tree.compile_python(stage, drop_source=True)
     staging.copy_file(tree.HERE / "files/seed-init", stage / "init")
     staging.copy_file(tree.HERE / "files/udhcpc", stage / "etc/udhcpc")
-    tree.kernel_modules(root, tree.packages()["modules"]["seed"], stage)
+    modules = tree.packages()["modules"]
+    tree.kernel_modules(root, modules["seed"], stage)
+    tree.kernel_modules(root, modules["cache"], stage, listing="etc/modules-cache")
     staging.initramfs(stage, into / "initramfs")
     staging.copy_file(tree.kernel(root), into / "kernel")
     staging.write_contents(stage, into, packages=base / "packages.json")

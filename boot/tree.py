@@ -230,16 +230,17 @@ def kernel(root: Path) -> Path:
     return next((root / "boot").glob("vmlinuz-*"))
 
 
-def kernel_modules(root: Path, names: Sequence[str], stage: Path) -> None:
+def kernel_modules(root: Path, names: Sequence[str], stage: Path, *, listing: str = "etc/modules") -> None:
     """Copy the named kernel modules and what they depend on.
 
-    `etc/modules` in the stage lists them in the order `insmod` takes them: one small process each,
-    where `modprobe` would read the dependency list every time.
+    A file in the stage lists them in the order `insmod` takes them: one small process each, where
+    `modprobe` would read the dependency list every time.
 
     Args:
         root: the tree.
         names: module names; one that this architecture's kernel lacks is left out.
         stage: the staged image.
+        listing: that file's name there.
     """
     version = next((root / "lib/modules").iterdir()).name
     source = root / "lib/modules" / version
@@ -268,6 +269,6 @@ def kernel_modules(root: Path, names: Sequence[str], stage: Path) -> None:
         destination = target / path
         destination.parent.mkdir(parents=True, exist_ok=True)
         destination.write_bytes((source / path).read_bytes())
-    listing = stage / "etc/modules"
-    listing.parent.mkdir(parents=True, exist_ok=True)
-    listing.write_text("".join(f"/lib/modules/{version}/{path}\n" for path in order))
+    written = stage / listing
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text("".join(f"/lib/modules/{version}/{path}\n" for path in order))

@@ -36,12 +36,19 @@ class Release:
         repository.publish()
         return cls(directory, repository)
 
-    def seed(self, arch: str, directory: Path, *, allow_shell: bool = True) -> tuple[Path, Path]:
-        """Kernel and initrd of a seed that trusts this repository's root."""
+    def seed(self, arch: str, directory: Path, *, offline: bool = False) -> tuple[Path, Path]:
+        """Kernel and initrd of a seed that trusts this repository's root.
+
+        Args:
+            arch: the machine's architecture.
+            directory: where to write the initrd.
+            offline: whether it may boot what it has kept.
+        """
         built = images.seed(arch)
         whole = directory / f"seed-{arch}.initrd"
         root = (self.directory / "metadata" / "1.root.json").read_bytes()
-        whole.write_bytes(built.initramfs.read_bytes() + images.config(root, allow_shell=allow_shell))
+        config = images.config(root, allow_shell=True, allow_offline=offline)
+        whole.write_bytes(built.initramfs.read_bytes() + config)
         return built.kernel, whole
 
     def system(

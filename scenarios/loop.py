@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.marks import Mark
+from lab.qemu.command import Disk
 from lab.qemu.vm import VM
 from lab.topology import Lab
 from phase import cmdline
@@ -45,6 +46,8 @@ class Loop:
         arch: str = "",
         release: Release | None = None,
         flip: str = "",
+        staged: bool = False,
+        name: str = "server",
     ) -> VM:
         """Start a system that serves, and wait until it does.
 
@@ -53,6 +56,8 @@ class Loop:
             arch: its architecture, when it is not that of the machine under test.
             release: what it serves; the session's when left out.
             flip: SHA-256 of a blob to serve with one bit wrong.
+            name: of the machine.
+            staged: whether it may be one that was frozen when it served; the same session's, that is.
         """
         arch = arch or self.arch
         running = f"phase.channel={CHANNEL} {extra}".strip()
@@ -61,7 +66,7 @@ class Loop:
             arch, self.work, running, serves=serves, flip=flip
         )
         server = self.lab.vm(
-            "server",
+            name,
             arch=arch,
             memory=MEMORY if arch == self.arch else 768,
             kernel=kernel,
@@ -69,15 +74,32 @@ class Loop:
             append=line,
             segments=(self.lan,),
         )
-        server.start()
-        server.wait_mark("system", timeout=60)
-        shell = server.shell()
-        shell.wait_until_succeeds(f"wget -q -O /dev/null http://127.0.0.1:{PORT}/health", timeout=90)
+        if staged:
+            self.lab.stage("serving", server, until=serves_health).start()
+        else:
+            server.start()
+            serves_health(server)
         return server
 
-    def boot(self, extra: str = "", *, memory: int = MEMORY, name: str = "client") -> VM:
-        """Switch on a seed that knows its channel, and what `extra` tells it."""
-        kernel, initrd = self.release.seed(self.arch, self.work)
+    def boot(
+        self,
+        extra: str = "",
+        *,
+        memory: int = MEMORY,
+        name: str = "client",
+        disks: tuple[Disk, ...] = (),
+        offline: bool = False,
+    ) -> VM:
+        """Switch on a seed that knows its channel, and what `extra` tells it.
+
+        Args:
+            extra: words for its command line.
+            memory: MiB.
+            name: of the machine.
+            disks: it has.
+            offline: whether its image lets it boot what it has kept.
+        """
+        kernel, initrd = self.release.seed(self.arch, self.work, offline=offline)
         line = f"quiet panic=-1 phase.channel={CHANNEL} phase.job=hello phase.rescue=shell {extra}".rstrip()
         client = self.lab.vm(
             name,
@@ -86,6 +108,7 @@ class Loop:
             kernel=kernel,
             initrd=initrd,
             append=line,
+            disks=disks,
             segments=(self.lan,),
         )
         client.start()
@@ -157,6 +180,12 @@ class Loop:
             kernel=str(mark(client, "kernel").facts["kernel"]),
             accel=client.spec.accel,
         )
+
+
+def serves_health(server: VM) -> None:
+    """Wait until a system has booted and its provider answers."""
+    server.wait_mark("system", timeout=60)
+    server.shell().wait_until_succeeds(f"wget -q -O /dev/null http://127.0.0.1:{PORT}/health", timeout=90)
 
 
 def mark(vm: VM, step: str) -> Mark:

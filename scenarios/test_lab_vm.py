@@ -289,4 +289,6 @@ def test_a_killed_qemu_is_noticed(guests: Guests) -> None:
     os.kill(vm.pid, signal.SIGKILL)
     with pytest.raises(MachineDied, match="switched off"):
         vm.wait_mark("never", timeout=300)
+    # Its console closes a moment before it can be waited for.
+    vm.wait_off(timeout=5)
     assert vm.pid is None

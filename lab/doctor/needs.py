@@ -122,6 +122,13 @@ NEEDS = (
         minimum=(4, 5),
     ),
     Need(
+        name="mke2fs",
+        why="makes the disks on which the scenarios' machines keep releases",
+        packages=("e2fsprogs",),
+        commands=("mke2fs",),
+        version=(),
+    ),
+    Need(
         name="zstd",
         why="compresses initramfs images",
         packages=("zstd",),

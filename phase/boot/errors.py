@@ -11,5 +11,9 @@ class NetworkError(BootError):
     """No network came up."""
 
 
+class CacheError(BootError):
+    """What a seed keeps between boots cannot be used; the boot goes on without."""
+
+
 class HandoffError(BootError):
     """The kernel refused to load or start the verified release."""

@@ -1,23 +1,28 @@
 """The seed's stages, in order: discover, trust, fetch, verify, load, handoff.
 
 Each stage prints one mark when it ends. A failed one says what, why and what to try, and then the
-policy follows: the next provider, again after a pause, and when the time is up what `phase.rescue`
-says. Nothing unverified is ever loaded.
+policy follows: the next provider, the release that an earlier boot has kept, again after a pause, and
+when the time is up what `phase.rescue` says. Nothing unverified is ever loaded.
 """
 
 import os
 import time
+from collections.abc import Callable, Collection
+from datetime import datetime
 
 from phase import arch, cmdline, discovery, fetch, marks, trust
-from phase.boot import image_check, initrd, kexec
-from phase.boot.errors import BootError, HandoffError, NetworkError
+from phase.boot import cache, image_check, initrd, kexec
+from phase.boot.errors import BootError, CacheError, HandoffError, NetworkError
 from phase.errors import PhaseError
-from phase.release.manifest import Manifest
+from phase.release.manifest import Artifact, Manifest
 from phase.trust import clock
 
 _RUN = "/run/phase"
 _ETC = "/etc/phase"
 _INITRD = f"{_RUN}/initrd"
+_CACHE = f"{_RUN}/cache"
+#: Seconds to wait for an address before a kept release is booted instead.
+_PATIENCE = 30.0
 #: How long to look for more providers once one was found, seconds.
 _GATHER = 0.1
 
@@ -32,21 +37,31 @@ class _Boot:
         self.arch = arch.host()
         self.root = _read(f"{_ETC}/root.json", hint="This seed was built without a trust root.")
         self.deadline = time.monotonic() + self.parameters.timeout
+        self.connected = False
+        self.cache: cache.Cache | None = None
+        #: Whether this image lets a kept release boot when no provider gives one.
+        self.offline = os.path.exists(f"{_ETC}/allow-offline")
 
     def run(self) -> None:
         """Try until the handoff, or until the time is up."""
         marks.emit("init", arch=self.arch, channel=self.parameters.channel, mode=self.parameters.mode)
         for word in self.parameters.problems:
             marks.say(f"ignored on the kernel command line: {word}")
-        self.network()
+        self.open_cache()
         attempt = 0
         while True:
             attempt += 1
             try:
+                self.network()
                 self.attempt()
             except HandoffError:
                 raise
             except PhaseError as error:
+                failed_at = self.stage
+                if self.cache is not None and self.offline and self.cache.metadata():
+                    marks.emit(failed_at, "retry", reason=str(error), next="cache")
+                    self.boot_kept(self.cache)
+                    self.stage = failed_at
                 refused = isinstance(error, trust.TrustError | fetch.VerificationError)
                 marks.emit(
                     self.stage, "refused" if refused else "failed", reason=str(error), attempt=attempt
@@ -57,24 +72,72 @@ class _Boot:
                 marks.say(f"{self.stage}: {error}; trying again in {pause:.0f} s")
                 time.sleep(pause)
 
+    def open_cache(self) -> None:
+        """Look for the cache, if this boot may have one."""
+        if not self.parameters.cache or self.parameters.mode == "private":
+            return
+        device = cache.find()
+        if device is None:
+            return
+        try:
+            self.cache = cache.mount(device, _CACHE, writable=not self.parameters.nowrite)
+        except CacheError as error:
+            marks.say(str(error))
+            return
+        marks.say(f"cache: {device}{'' if self.cache.writable else ', only read'}")
+
     def network(self) -> None:
         """Wait for the address the init asked for."""
+        if self.connected:
+            return
         self.stage = "network"
+        until = self.deadline
+        if self.cache is not None and self.offline:
+            until = min(until, time.monotonic() + _PATIENCE)
         while not os.path.exists(f"{_RUN}/net"):
-            if time.monotonic() > self.deadline:
+            if time.monotonic() > until:
                 raise NetworkError(
                     "no address by DHCP on any interface", hint="Check cable and DHCP server."
                 )
             time.sleep(0.02)
         interface, address = _read(f"{_RUN}/net").decode().split()
         marks.emit("network", interface=interface, address=address)
+        self.connected = True
 
     def attempt(self) -> None:
         """One way from discovery to the second kernel."""
         urls = self.discover()
         manifest, metadata = self.refresh(urls)
-        line = self.fetch(urls, manifest, metadata)
+        self.hand_over(self.fetch(urls, manifest, metadata))
+
+    def boot_kept(self, kept: cache.Cache) -> None:
+        """Boot the release that is here whole. Returns only when it cannot: then nothing has happened."""
+        try:
+            marks.emit("discover", source="cache", count=0)
+            self.stage = "trust"
+            # Its own versions, not those of a newer release that was seen and never came here whole.
+            floor = trust.Floor(time=kept.floor().time)
+            result = trust.refresh(
+                self.root,
+                kept.get,
+                channel=self.parameters.channel,
+                arch=self.arch,
+                now=self.now(floor),
+                floor=floor,
+            )
+            manifest = result.manifest
+            marks.emit("trust", version=manifest.version, release=manifest.release, provider="cache")
+            self.hand_over(self.fetch([], manifest, dict(result.metadata)))
+        except HandoffError:
+            raise
+        except PhaseError as error:
+            marks.say(f"{self.stage}: not from the cache: {error}")
+
+    def hand_over(self, line: str) -> None:
+        """Start the loaded kernel."""
         self.stage = "handoff"
+        if self.cache is not None:
+            cache.unmount(_CACHE)
         marks.emit("handoff", cmdline=line)
         kexec.start()
 
@@ -103,7 +166,10 @@ class _Boot:
     def refresh(self, urls: list[str]) -> tuple[Manifest, dict[str, bytes]]:
         """Believe, or not, what the providers say the release is; one that lies does not stop the rest."""
         self.stage = "trust"
-        now = clock.trusted_now(build_time=int(_read(f"{_ETC}/build-time")))
+        kept = self.cache
+        floor = kept.floor() if kept else trust.Floor()
+        now = self.now(floor)
+        cached = kept.metadata() if kept else {}
         failures: list[PhaseError] = []
         for url in urls:
             try:
@@ -114,16 +180,24 @@ class _Boot:
                         channel=self.parameters.channel,
                         arch=self.arch,
                         now=now,
+                        floor=floor,
+                        cached=cached,
                     )
             except PhaseError as error:
                 marks.say(f"trust: not from {url}: {error}")
                 failures.append(error)
                 continue
             manifest = result.manifest
+            if kept:
+                _if_it_can(kept.raise_floor, result.floor)
             marks.emit("trust", version=manifest.version, release=manifest.release, provider=url)
             return manifest, dict(result.metadata)
         # Somebody lying says more than somebody not answering.
         raise next((error for error in failures if isinstance(error, trust.TrustError)), failures[0])
+
+    def now(self, floor: trust.Floor) -> datetime:
+        """The time, on a machine that may have no clock."""
+        return clock.trusted_now(build_time=int(_read(f"{_ETC}/build-time")), last_seen=floor.time)
 
     def fetch(self, urls: list[str], manifest: Manifest, metadata: dict[str, bytes]) -> str:
         """Get every artifact straight to its place in the second kernel's initrd, and load that.
@@ -139,18 +213,18 @@ class _Boot:
         plan = initrd.plan(manifest, metadata)
         places = {slot.sha256: slot.offset for slot in plan.slots}
         out = os.open(_INITRD, os.O_RDWR | os.O_CREAT, 0o600)
-        total = 0
+        total = had = 0
         try:
             os.truncate(out, plan.size)
             for offset, data in plan.pieces:
                 os.pwrite(out, data, offset)
             for name in sorted(manifest.artifacts):
                 artifact = manifest.artifacts[name]
-                fetch.fetch_artifact(
-                    artifact, urls, out, offset=places[artifact.sha256], deadline=self.deadline
-                )
+                had += self.take(artifact, urls, out, places[artifact.sha256], places)
                 total += artifact.length
-            marks.emit("fetch", bytes=total)
+            if self.cache and urls:
+                _if_it_can(self.cache.remember, metadata, places)
+            marks.emit("fetch", bytes=total, kept=had)
             self.stage = "verify"
             kernel = manifest.artifacts["kernel"]
             head = os.pread(out, image_check.HEADER_BYTES, places[kernel.sha256])
@@ -166,6 +240,43 @@ class _Boot:
             os.close(out)
         marks.emit("load")
         return line
+
+    def take(self, artifact: Artifact, urls: list[str], out: int, offset: int, keep: Collection[str]) -> int:
+        """Get one artifact to its place: what the cache has of it, the rest from providers.
+
+        Args:
+            artifact: which.
+            urls: of the providers.
+            out: the file it goes to.
+            offset: where in it, bytes.
+            keep: hashes of what the cache must not lose to make room for it.
+
+        Returns:
+            Bytes that the cache had.
+        """
+        kept = self.cache.open(artifact.sha256, artifact.length, keep) if self.cache else None
+        if self.cache is None or kept is None:
+            fetch.fetch_artifact(artifact, urls, out, offset=offset, deadline=self.deadline)
+            return 0
+        there = 0
+        try:
+            for start, data in cache.blocks(kept, artifact.length):
+                there += os.pwrite(out, data, offset + start)
+            # The resume verifies what was copied, there where it will be booted from.
+            report = fetch.fetch_artifact(
+                artifact,
+                urls,
+                out,
+                offset=offset,
+                deadline=self.deadline,
+                resume=there > 0,
+                keep_fd=kept if self.cache.writable else None,
+            )
+        finally:
+            os.close(kept)
+        if report.unkept:
+            marks.say(f"cache: {artifact.name} is not kept: {report.unkept}")
+        return report.kept
 
     def load(self, file: int, head: bytes, kernel: tuple[int, int], initrd: int, line: str) -> None:
         """Put the verified kernel and initrd where the next boot finds them."""
@@ -200,7 +311,20 @@ def main() -> int:
         stage = boot.stage if boot else "init"
         marks.emit(stage, "failed", reason=str(error), final=True)
         marks.say(f"giving up at {stage}: {error}")
+    except Exception as error:
+        # Ours, not a provider's or the network's; who watches must not wait for the next mark.
+        stage = boot.stage if boot else "init"
+        marks.emit(stage, "failed", reason=f"internal error: {error!r}", final=True)
+        raise
     return 1
+
+
+def _if_it_can(keep: Callable[..., None], *what: object) -> None:
+    """Keep something in the cache; a cache that is full or broken does not stop a boot."""
+    try:
+        keep(*what)
+    except CacheError as error:
+        marks.say(str(error))
 
 
 def _read(path: str, *, hint: str = "") -> bytes:

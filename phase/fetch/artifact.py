@@ -66,6 +66,8 @@ class FetchReport(NamedTuple):
     #: Providers given up, with the reason.
     dropped: dict[str, str]
     seconds: float
+    #: Why `keep_fd` does not have all of it; nothing if it does.
+    unkept: str = ""
 
 
 def fetch_artifact(
@@ -77,6 +79,7 @@ def fetch_artifact(
     deadline: float,
     progress: Callable[[int, int], None] | None = None,
     resume: bool = False,
+    keep_fd: int | None = None,
 ) -> FetchReport:
     """Fetch an artifact into a file.
 
@@ -88,6 +91,8 @@ def fetch_artifact(
         deadline: `time.monotonic()` when it must be complete.
         progress: called with verified bytes and length after each chunk, maybe from another thread.
         resume: keep chunks that the file holds already, where they verify.
+        keep_fd: a file that gets every fetched chunk too, at its start, for a later `resume`; one that
+            cannot take them stops nothing.
 
     Raises:
         VerificationError: a provider's bytes are not the signed ones, and no other could help.
@@ -96,7 +101,7 @@ def fetch_artifact(
     """
     started = monotonic()
     _check(artifact)
-    transfer = _Transfer(artifact, out_fd, offset, deadline, progress)
+    transfer = _Transfer(artifact, out_fd, offset, deadline, progress, keep_fd)
     kept = transfer.keep_present() if resume else 0
     sources = [_Source(transfer, url) for url in dict.fromkeys(providers[:MAX_PROVIDERS])]
     transfer.providers = len(sources)
@@ -122,6 +127,7 @@ def fetch_artifact(
         {source.url: source.delivered for source in sources if source.delivered},
         dropped,
         monotonic() - started,
+        transfer.unkept,
     )
 
 
@@ -146,8 +152,11 @@ class _Transfer:
         offset: int,
         deadline: float,
         progress: Callable[[int, int], None] | None,
+        keep_fd: int | None,
     ) -> None:
         self.artifact = artifact
+        self.unkept = ""
+        self._keep_fd = keep_fd
         self.deadline = deadline
         self.providers = 1
         self.failure: BaseException | None = None
@@ -227,10 +236,13 @@ class _Transfer:
             self._release(index)
             if self._done[index]:
                 return False
-        start = self._offset + index * self.artifact.chunk_size
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._fd, data[written:], start + written)
+        start = index * self.artifact.chunk_size
+        _write(self._fd, data, self._offset + start)
+        if self._keep_fd is not None and not self.unkept:
+            try:
+                _write(self._keep_fd, data, start)
+            except OSError as error:
+                self.unkept = error.strerror or str(error)
         with self._changed:
             if self._done[index]:
                 return False
@@ -350,6 +362,12 @@ class _Source:
                 self.url, f"its {artifact.name} has {total} bytes, the signed one {artifact.length}"
             )
         return answer
+
+
+def _write(file: int, data: memoryview, offset: int) -> None:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(file, data[written:], offset + written)
 
 
 def _check(artifact: Wanted) -> None:

@@ -29,9 +29,18 @@ def fetch(
     artifact: Artifact = ARTIFACT,
     offset: int = 0,
     resume: bool = False,
+    keep_fd: int | None = None,
     seconds: float = 30,
 ) -> FetchReport:
-    return fetch_artifact(artifact, urls, out, offset=offset, deadline=monotonic() + seconds, resume=resume)
+    return fetch_artifact(
+        artifact,
+        urls,
+        out,
+        offset=offset,
+        deadline=monotonic() + seconds,
+        resume=resume,
+        keep_fd=keep_fd,
+    )
 
 
 def flipped(data: bytes, index: int) -> bytes:
@@ -213,3 +222,28 @@ def test_a_full_disk_is_not_the_providers_fault(tmp_path: object) -> None:
                     fetch(urls, descriptor)
     finally:
         os.close(descriptor)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_arrives_is_kept_for_the_next_time(out: int, tmp_path: Path, count: int) -> None:
+    kept = tmp_path / "kept"
+    file = os.open(kept, os.O_RDWR | os.O_CREAT)
+    try:
+        with Server(good(DATA)) as one, Server(good(DATA)) as two:
+            report = fetch([one.url, two.url][:count], out, keep_fd=file, offset=7)
+    finally:
+        os.close(file)
+    assert not report.unkept
+    assert kept.read_bytes() == DATA
+
+
+def test_what_cannot_be_kept_is_fetched_all_the_same(out: int, tmp_path: Path) -> None:
+    (tmp_path / "kept").touch()
+    file = os.open(tmp_path / "kept", os.O_RDONLY)
+    try:
+        with Server(good(DATA)) as one:
+            report = fetch([one.url], out, keep_fd=file)
+    finally:
+        os.close(file)
+    assert report.unkept
+    assert os.pread(out, len(DATA), 0) == DATA

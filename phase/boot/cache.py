@@ -1,0 +1,242 @@
+"""What a seed keeps from one boot to the next, on an ext4 file system labelled `phase-cache`.
+
+    floor.json          versions below which nothing is trusted, and the latest time seen
+    metadata/           of the last release that came here whole
+    blobs/sha256/{hex}  its artifacts, and those of one that is on its way
+
+Nothing here is believed. Metadata is verified as if a provider had sent it. Artifacts are copied to
+where they will be booted from and verified there, chunk by chunk: what a power cut left out or a disk
+lost is fetched again. Of what is lost only the floor matters, and that file is whole or absent.
+"""
+
+import ctypes
+import os
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from phase.boot.errors import CacheError
+from phase.trust import Floor, NotFoundError
+from phase.trust import floor as floors
+
+LABEL = "phase-cache"
+#: The superblock: where it starts, where in it are the magic number and the label, all in bytes.
+#: Source: Linux Documentation/filesystems/ext4/super.rst.
+_SUPERBLOCK, _MAGIC_AT, _MAGIC, _LABEL_AT, _LABEL_BYTES = 1024, 0x38, 0xEF53, 0x78, 16
+_MAX_DEVICES = 128
+#: What is read back of the metadata, at most: files, and bytes of each.
+_MAX_FILES, _MAX_FILE = 300, 5_000_000
+_COPY = 1 << 20
+_RDONLY, _NOSUID, _NODEV, _NOEXEC, _NOATIME = 1, 2, 4, 8, 1024
+_SYS = "/sys/class/block"
+_BUSYBOX = "/bin/busybox"
+
+
+class Cache:
+    """A cache in a directory.
+
+    Args:
+        directory: where the file system is mounted.
+        writable: whether anything is kept; otherwise it is only read.
+    """
+
+    def __init__(self, directory: Path, *, writable: bool = True) -> None:
+        self.writable = writable
+        self._floor = directory / "floor.json"
+        self._metadata = directory / "metadata"
+        self._blobs = directory / "blobs" / "sha256"
+        if writable:
+            self._metadata.mkdir(exist_ok=True)
+            self._blobs.mkdir(parents=True, exist_ok=True)
+
+    def floor(self) -> Floor:
+        """The floor of the last refresh.
+
+        Raises:
+            TrustError: there is one, and it is damaged: a person has to decide.
+        """
+        return floors.load(self._floor)
+
+    def raise_floor(self, floor: Floor) -> None:
+        """Remember what has been seen; from here on nothing older is trusted.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        if self.writable:
+            try:
+                floors.save(self._floor, floor)
+            except OSError as error:
+                raise CacheError(f"the floor cannot be kept: {error.strerror}") from error
+
+    def metadata(self) -> dict[str, bytes]:
+        """Metadata of the last whole release: file name to content, all of it unverified."""
+        found: dict[str, bytes] = {}
+        for path in sorted(self._metadata.glob("*.json"))[:_MAX_FILES]:
+            try:
+                with path.open("rb") as handle:
+                    found[path.name] = handle.read(_MAX_FILE)
+            except OSError:
+                continue  # a damaged file is a missing one
+        return found
+
+    def get(self, name: str, limit: int) -> bytes:
+        """One metadata file, as `phase.trust.refresh` asks a provider for it.
+
+        Raises:
+            NotFoundError: it is not here.
+        """
+        try:
+            with (self._metadata / name).open("rb") as handle:
+                return handle.read(limit + 1)
+        except OSError as error:
+            raise NotFoundError(f"the cache has no {name}") from error
+
+    def open(self, sha256: str, needed: int, keep: Collection[str]) -> int | None:
+        """An artifact's file, for reading and, where the cache can be written, for writing.
+
+        Args:
+            sha256: its hash, hex.
+            needed: bytes it will have.
+            keep: hashes of the artifacts that stay when room has to be made.
+
+        Returns:
+            A file descriptor; None if there is neither such a file nor room for one.
+        """
+        path = self._blobs / sha256
+        try:
+            if not self.writable:
+                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            there = path.stat().st_blocks * 512 if path.exists() else 0
+            if self._free() + there < needed:
+                self.prune(keep)
+            if self._free() + there < needed:
+                return None
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            return None
+
+    def remember(self, metadata: Mapping[str, bytes], artifacts: Collection[str]) -> None:
+        """A release is here whole: keep its metadata, and no other release.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        if not self.writable:
+            return
+        try:
+            for name, data in metadata.items():
+                # Not synced one by one: what is torn is refused by its signature. `close` syncs all.
+                (self._metadata / name).write_bytes(data)
+            for path in self._metadata.iterdir():
+                if path.name not in metadata:
+                    path.unlink()
+            self.prune(artifacts)
+        except OSError as error:
+            raise CacheError(f"the release cannot be kept: {error.strerror}") from error
+
+    def prune(self, keep: Collection[str]) -> None:
+        """Remove every artifact but these, by their hashes."""
+        for path in self._blobs.iterdir():
+            if path.name not in keep:
+                path.unlink()
+
+    def _free(self) -> int:
+        found = os.statvfs(self._blobs)
+        return found.f_bavail * found.f_frsize
+
+
+def find(directory: str = _SYS, devices: str = "/dev") -> str | None:
+    """The first block device with an ext4 file system of our label.
+
+    Args:
+        directory: where the kernel lists block devices.
+        devices: where their nodes are.
+    """
+    try:
+        names = sorted(os.listdir(directory))[:_MAX_DEVICES]
+    except OSError:
+        return None
+    for name in names:
+        try:
+            with open(f"{devices}/{name}", "rb", buffering=0) as handle:
+                head = handle.read(_SUPERBLOCK + 1024)
+        except OSError:
+            continue  # no medium in it, or not ours to read
+        if is_ours(head):
+            return f"{devices}/{name}"
+    return None
+
+
+def is_ours(head: bytes) -> bool:
+    """Whether the first two kilobytes of a device are those of an ext4 file system of our label."""
+    if len(head) < _SUPERBLOCK + 1024:
+        return False
+    (magic,) = struct.unpack_from("<H", head, _SUPERBLOCK + _MAGIC_AT)
+    label = head[_SUPERBLOCK + _LABEL_AT :][:_LABEL_BYTES].rstrip(b"\0")
+    return magic == _MAGIC and label == LABEL.encode()
+
+
+def mount(device: str, directory: str, *, writable: bool, modules: str = "/etc/modules-cache") -> Cache:
+    """Mount the cache's file system.
+
+    Args:
+        device: from `find`.
+        directory: where to.
+        writable: if not, the device stays as it is, bit for bit.
+        modules: a list of kernel modules to load first; most machines have no cache and need none.
+
+    Raises:
+        CacheError: the kernel cannot.
+    """
+    os.makedirs(directory, exist_ok=True)
+    with open(modules) as listing:
+        for path in listing.read().split():
+            os.waitpid(os.posix_spawn(_BUSYBOX, ["insmod", path], {}), 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    why = ""
+    for write in (True, False) if writable else (False,):
+        flags = _NOSUID | _NODEV | _NOEXEC | _NOATIME | (0 if write else _RDONLY)
+        # Without `noload` even a read-only mount replays the journal, which writes.
+        options = b"errors=remount-ro" if write else b"noload"
+        if libc.mount(device.encode(), directory.encode(), b"ext4", flags, options) == 0:
+            if write:
+                _write_early()
+            return Cache(Path(directory), writable=write)
+        why = os.strerror(ctypes.get_errno())
+    raise CacheError(
+        f"the cache on {device} cannot be mounted: {why}",
+        hint=f"Make it anew: mkfs.ext4 -L {LABEL} {device}",
+    )
+
+
+def _write_early() -> None:
+    """Have the kernel write what is two seconds old, not thirty: the power may go while this fetches."""
+    for name in ("dirty_expire_centisecs", "dirty_writeback_centisecs"):
+        with open(f"/proc/sys/vm/{name}", "w") as setting:
+            setting.write("200")
+
+
+def unmount(directory: str) -> None:
+    """Write everything out; harmless where nothing is mounted."""
+    os.sync()
+    ctypes.CDLL(None).umount2(directory.encode(), 0)
+
+
+def blocks(file: int, length: int) -> Iterator[tuple[int, bytes]]:
+    """A file's content from its start: offset and bytes, a megabyte at a time.
+
+    Args:
+        file: its descriptor.
+        length: bytes to read at most; a file that holds less, or cannot be read, ends earlier.
+    """
+    offset = 0
+    while offset < length:
+        try:
+            data = os.pread(file, min(_COPY, length - offset), offset)
+        except OSError:
+            return
+        if not data:
+            return
+        yield offset, data
+        offset += len(data)

@@ -1,0 +1,116 @@
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from phase import trust
+from phase.boot import cache
+from phase.boot.cache import Cache
+from phase.boot.errors import CacheError
+
+NAME = "a" * 64
+OTHER = "b" * 64
+
+
+def _image(path: Path, *, label: str, kind: str = "ext4") -> Path:
+    path.touch()
+    subprocess.run(["mke2fs", "-q", "-t", kind, "-L", label, path, "2M"], check=True, timeout=30)
+    return path
+
+
+def test_it_is_known_by_its_label(tmp_path: Path) -> None:
+    listing, devices = tmp_path / "sys", tmp_path / "dev"
+    devices.mkdir()
+    for name in ("sr0", "vda", "vdb", "vdc"):
+        (listing / name).mkdir(parents=True)
+    _image(devices / "vda", label="phase-cache2")
+    (devices / "vdb").write_bytes(b"short")
+    assert cache.find(str(listing), str(devices)) is None
+    _image(devices / "vdc", label="phase-cache")
+    assert cache.find(str(listing), str(devices)) == str(devices / "vdc")
+    assert cache.find(str(tmp_path / "none"), str(devices)) is None
+
+
+def test_a_device_that_only_says_so_is_none() -> None:
+    assert not cache.is_ours(b"")
+    assert not cache.is_ours(b"phase-cache" * 200)
+
+
+def test_the_floor_is_kept(tmp_path: Path) -> None:
+    floor = trust.Floor(root=1, timestamp=2, snapshot=3, meta={"targets.json": 4}, time=5)
+    assert Cache(tmp_path).floor() == trust.Floor()
+    Cache(tmp_path).raise_floor(floor)
+    assert Cache(tmp_path, writable=False).floor() == floor
+
+
+def test_a_damaged_floor_is_for_a_person(tmp_path: Path) -> None:
+    (tmp_path / "floor.json").write_bytes(b"{")
+    with pytest.raises(trust.TrustError, match=r"floor\.json is damaged"):
+        Cache(tmp_path).floor()
+
+
+def test_a_release_replaces_the_one_before(tmp_path: Path) -> None:
+    kept = Cache(tmp_path)
+    for name in (NAME, OTHER):
+        file = kept.open(name, 5, ())
+        assert file is not None
+        os.write(file, b"bytes")
+        os.close(file)
+    kept.remember({"1.targets.json": b"old", "timestamp.json": b"1"}, [NAME, OTHER])
+    kept.remember({"2.targets.json": b"new", "timestamp.json": b"2"}, [OTHER])
+    assert kept.metadata() == {"2.targets.json": b"new", "timestamp.json": b"2"}
+    assert os.listdir(tmp_path / "blobs/sha256") == [OTHER]
+    assert kept.get("timestamp.json", 10) == b"2"
+    # One byte too many, so that who asked sees that it is too long.
+    assert kept.get("2.targets.json", 1) == b"ne"
+    with pytest.raises(trust.NotFoundError):
+        kept.get("1.targets.json", 10)
+
+
+def test_what_may_only_be_read_is_not_written(tmp_path: Path) -> None:
+    Cache(tmp_path).remember({"timestamp.json": b"1"}, [])
+    before = sorted(tmp_path.rglob("*"))
+    kept = Cache(tmp_path, writable=False)
+    kept.raise_floor(trust.Floor(root=9))
+    kept.remember({"timestamp.json": b"2"}, [])
+    assert kept.open(NAME, 5, ()) is None
+    assert kept.metadata() == {"timestamp.json": b"1"}
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_room_is_made_of_what_is_not_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Cache(tmp_path)
+    for name in (NAME, OTHER):
+        (tmp_path / "blobs/sha256" / name).write_bytes(bytes(8192))
+    other = tmp_path / "blobs/sha256" / OTHER
+    monkeypatch.setattr(Cache, "_free", lambda _: 0 if other.exists() else 9000)
+    assert kept.open("c" * 64, 10_000, [NAME]) is None
+    assert os.listdir(tmp_path / "blobs/sha256") == [NAME]
+    file = kept.open("c" * 64, 9000, [NAME])
+    assert file is not None
+    os.close(file)
+
+
+def test_no_link_leads_out(tmp_path: Path) -> None:
+    kept, outside = Cache(tmp_path / "."), tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    (tmp_path / "blobs/sha256" / NAME).symlink_to(outside)
+    assert kept.open(NAME, 5, ()) is None
+
+
+def test_no_more_is_read_than_the_artifact_has(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 8192)
+    with path.open("rb") as handle:
+        found = list(cache.blocks(handle.fileno(), (1 << 20) + 7))
+        assert [offset for offset, _ in found] == [0, 1 << 20]
+        assert b"".join(data for _, data in found) == path.read_bytes()[: (1 << 20) + 7]
+        assert sum(len(data) for _, data in cache.blocks(handle.fileno(), 1 << 30)) == 2 << 20
+
+
+def test_a_device_that_is_none_cannot_be_mounted(tmp_path: Path) -> None:
+    modules = tmp_path / "modules"
+    modules.touch()
+    with pytest.raises(CacheError, match=r"mkfs\.ext4 -L phase-cache"):
+        cache.mount(str(tmp_path / "none"), str(tmp_path / "at"), writable=True, modules=str(modules))
