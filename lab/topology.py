@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
-from lab import stages
+from lab import host, stages
 from lab.errors import InfrastructureError, MisuseError
 from lab.net.segment import Segment
 from lab.qemu.command import CONSOLES, Card, Disk, Firmware, Spec
@@ -27,7 +27,7 @@ class Lab:
     """Makes segments and machines, and takes down what it made.
 
     Args:
-        factor: timeouts are multiplied by this; `LAB_TIMEOUT_FACTOR` when left out.
+        factor: timeouts are multiplied by this; measured when left out (`lab.host.factor`).
 
     Attributes:
         machines: by name.
@@ -42,7 +42,7 @@ class Lab:
         self.machines: dict[str, VM] = {}
         self.segments: dict[str, Segment] = {}
         self._held: list[Kept] = []
-        self._factor = _factor() if factor is None else factor
+        self._factor = host.factor() if factor is None else factor
         self.directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{owner}-", dir=base))
         if len(os.fsencode(self.directory)) > _LONGEST_DIRECTORY:
             self.directory.rmdir()
@@ -71,7 +71,7 @@ class Lab:
         segments: tuple[Segment, ...] = (),
         disks: tuple[Disk, ...] = (),
         firmware: Firmware | None = None,
-        accel: str = "tcg",
+        accel: str = "auto",
         display: bool = False,
         seed: int | None = None,
     ) -> VM:
@@ -88,7 +88,7 @@ class Lab:
             segments: one network card each.
             disks: in the order the machine finds them.
             firmware: UEFI; QEMU's own when left out.
-            accel: `tcg` or `kvm`.
+            accel: `tcg`, `kvm` or `hvf`; by itself, the fastest that has been seen to work here.
             display: give it a screen, for `VM.screen`.
             seed: makes it deterministic: its time counts instructions, its chance follows this number. Two
                 boots print the same lines at the same hundredths of a second, as long as nothing from
@@ -105,6 +105,8 @@ class Lab:
         ]
         if missing:
             raise MisuseError(f"{name}: there is no {missing[0]}")
+        if accel == "auto":
+            accel = "tcg" if seed is not None else host.accelerator(arch)
         line = f"console={CONSOLES[arch]},115200 {append}".strip() if kernel else append
         spec = Spec(
             name, arch, memory, cpus, kernel, initrd, line, (), disks, firmware, accel, display, seed
@@ -236,14 +238,3 @@ def _check(name: str, taken: dict[str, VM] | dict[str, Segment]) -> None:
         raise MisuseError(f"{name!r} is no name here: letters, digits and -, 24 at most")
     if name in taken:
         raise MisuseError(f"there is a {name} already")
-
-
-def _factor() -> float:
-    text = os.environ.get("LAB_TIMEOUT_FACTOR", "1")
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = 0.0
-    if not 0.1 <= factor <= 100:
-        raise MisuseError(f"LAB_TIMEOUT_FACTOR is {text!r}; it is a number from 0.1 to 100")
-    return factor

@@ -1,4 +1,4 @@
-"""Whether KVM can be used on this host: a ladder of probes that ends in a booted kernel.
+"""Whether KVM (on macOS: HVF) can be used on this host: a ladder of probes that ends in a booted kernel.
 
 Each rung can fail although every one below it holds, and only the last proves anything; the answer names the
 rung that broke.
@@ -28,11 +28,14 @@ _REMEDIES = {
     "creates a VM": "Another hypervisor may hold the CPU. Stop it, or go without: the lab works, slower.",
     "runs a CPU": "The outer hypervisor emulates instead of nesting. Ask for real nested virtualisation.",
     "boots a kernel": "QEMU and this host's KVM do not get along. The lab works without, slower.",
+    "is offered": "This Mac's CPU, or the hypervisor around it, has no Hypervisor.framework.",
 }
 _SYSTEM = {
     "x86_64": ("qemu-system-x86_64", "q35", "ttyS0"),
     "aarch64": ("qemu-system-aarch64", "virt", "ttyAMA0"),
 }
+#: What macOS calls it.
+_SYSTEM["arm64"] = _SYSTEM["aarch64"]
 
 
 class Rung(NamedTuple):
@@ -47,18 +50,20 @@ class Ladder(NamedTuple):
     """How far this host got.
 
     Attributes:
-        accel: `kvm` when every rung held, else `tcg`.
+        accel: `kvm` or `hvf` when every rung held, else `tcg`.
         rungs: in order; the last is the one that broke, if one did.
         remedy: what to do about it; empty when nothing broke.
+        final: whether asking again would give the same; false when there was no kernel to try with.
     """
 
     accel: str
     rungs: tuple[Rung, ...]
     remedy: str
+    final: bool = True
 
 
 def climb(kernels: Sequence[Path] | None = None) -> Ladder:
-    """Tries KVM, rung by rung.
+    """Tries KVM, or HVF on macOS, rung by rung.
 
     Args:
         kernels: candidates for the last rung; those of the image cache and of this host when None.
@@ -66,20 +71,25 @@ def climb(kernels: Sequence[Path] | None = None) -> Ladder:
     Returns:
         How far it got. Without any kernel to boot the answer is `tcg`: nothing was proven.
     """
-    if not Path(DEVICE).exists():
-        return judge([Rung("is there", ok=False, detail=f"{DEVICE} does not exist")])
-    rungs = [Rung("is there", ok=True, detail=DEVICE), *_cpu()]
-    if all(rung.ok for rung in rungs):
-        rungs.append(_boot(host_kernels() if kernels is None else kernels))
-    return judge(rungs)
+    accel = "hvf" if platform.system() == "Darwin" else "kvm"
+    if accel == "hvf":
+        rungs = [_framework()]
+    elif Path(DEVICE).exists():
+        rungs = [Rung("is there", ok=True, detail=DEVICE), *_cpu()]
+    else:
+        rungs = [Rung("is there", ok=False, detail=f"{DEVICE} does not exist")]
+    if not all(rung.ok for rung in rungs):
+        return judge(rungs, accel)
+    kernels = host_kernels() if kernels is None else kernels
+    return judge([*rungs, _boot(kernels, accel)], accel)._replace(final=bool(kernels))
 
 
-def judge(rungs: Sequence[Rung]) -> Ladder:
-    """What the rungs say: `kvm` only when the last of all held."""
+def judge(rungs: Sequence[Rung], accel: str = "kvm") -> Ladder:
+    """What the rungs say: the accelerator only when the last of all held."""
     broken = next((rung for rung in rungs if not rung.ok), None)
     if broken:
         return Ladder("tcg", tuple(rungs), _REMEDIES.get(broken.name, ""))
-    return Ladder("kvm", tuple(rungs), "")
+    return Ladder(accel, tuple(rungs), "")
 
 
 def host_kernels() -> list[Path]:
@@ -126,7 +136,14 @@ def _cpu() -> list[Rung]:
     return read_rungs(done.stdout, hung=False)
 
 
-def _boot(kernels: Sequence[Path]) -> Rung:
+def _framework() -> Rung:
+    argv = ["sysctl", "-n", "kern.hv_support"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=_CPU_DEADLINE, check=False)
+    said = done.stdout.strip()
+    return Rung("is offered", ok=said == "1", detail=f"kern.hv_support: {said or done.stderr.strip()}")
+
+
+def _boot(kernels: Sequence[Path], accel: str) -> Rung:
     name = "boots a kernel"
     qemu, machine, console = _SYSTEM.get(platform.machine(), ("", "", ""))
     if not qemu or not shutil.which(qemu):
@@ -142,7 +159,7 @@ def _boot(kernels: Sequence[Path]) -> Rung:
         "-m",
         "256",
         "-machine",
-        f"{machine},accel=kvm",
+        f"{machine},accel={accel}",
     ]
     argv += ["-cpu", "host", "-kernel", str(kernels[0]), "-append", f"console={console} panic=-1"]
     with tempfile.NamedTemporaryFile(prefix="phase-doctor-") as log:

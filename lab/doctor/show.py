@@ -31,7 +31,7 @@ def as_text(health: Health) -> str:
             lines.append(f"{'':<10}{_amount(measure, measure.wanted)} are wanted. {measure.remedy}")
     lines += ["", f"accelerator: {health.accel.accel}"]
     lines += [
-        f"{_MARK['ok' if rung.ok else 'no']} kvm {rung.name:<14} {rung.detail}".rstrip()
+        f"{_MARK['ok' if rung.ok else 'no']} {rung.name:<14} {rung.detail}".rstrip()
         for rung in health.accel.rungs
     ]
     if health.accel.remedy:
