@@ -29,6 +29,9 @@ _MAX_FILES, _MAX_FILE = 300, 5_000_000
 _COPY = 1 << 20
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _NOATIME = 1, 2, 4, 8, 1024
 _SYS = "/sys/class/block"
+#: The power may go at any time. A file's length is on the disk only with the next commit, and that waits for
+#: blocks to be allocated: by default what arrived in the last half minute would be lost.
+_WRITING = b"errors=remount-ro,commit=1,nodelalloc"
 _BUSYBOX = "/bin/busybox"
 
 
@@ -198,23 +201,14 @@ def mount(device: str, directory: str, *, writable: bool, modules: str = "/etc/m
     for write in (True, False) if writable else (False,):
         flags = _NOSUID | _NODEV | _NOEXEC | _NOATIME | (0 if write else _RDONLY)
         # Without `noload` even a read-only mount replays the journal, which writes.
-        options = b"errors=remount-ro" if write else b"noload"
+        options = _WRITING if write else b"noload"
         if libc.mount(device.encode(), directory.encode(), b"ext4", flags, options) == 0:
-            if write:
-                _write_early()
             return Cache(Path(directory), writable=write)
         why = os.strerror(ctypes.get_errno())
     raise CacheError(
         f"the cache on {device} cannot be mounted: {why}",
         hint=f"Make it anew: mkfs.ext4 -L {LABEL} {device}",
     )
-
-
-def _write_early() -> None:
-    """Have the kernel write what is two seconds old, not thirty: the power may go while this fetches."""
-    for name in ("dirty_expire_centisecs", "dirty_writeback_centisecs"):
-        with open(f"/proc/sys/vm/{name}", "w") as setting:
-            setting.write("200")
 
 
 def unmount(directory: str) -> None:
