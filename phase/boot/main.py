@@ -14,6 +14,7 @@ from phase import arch, cmdline, discovery, fetch, marks, trust
 from phase.boot import cache, image_check, initrd, kexec
 from phase.boot.errors import BootError, CacheError, HandoffError, NetworkError
 from phase.errors import PhaseError
+from phase.fetch import FetchReport
 from phase.release.manifest import Artifact, Manifest
 from phase.trust import clock
 
@@ -213,18 +214,17 @@ class _Boot:
         plan = initrd.plan(manifest, metadata)
         places = {slot.sha256: slot.offset for slot in plan.slots}
         out = os.open(_INITRD, os.O_RDWR | os.O_CREAT, 0o600)
-        total = had = 0
+        reports: list[FetchReport] = []
         try:
             os.truncate(out, plan.size)
             for offset, data in plan.pieces:
                 os.pwrite(out, data, offset)
             for name in sorted(manifest.artifacts):
                 artifact = manifest.artifacts[name]
-                had += self.take(artifact, urls, out, places[artifact.sha256], places)
-                total += artifact.length
+                reports.append(self.take(artifact, urls, out, places[artifact.sha256], places))
             if self.cache and urls:
                 _if_it_can(self.cache.remember, metadata, places)
-            marks.emit("fetch", bytes=total, kept=had)
+            marks.emit("fetch", "ok", t=None, **_told(reports))
             self.stage = "verify"
             kernel = manifest.artifacts["kernel"]
             head = os.pread(out, image_check.HEADER_BYTES, places[kernel.sha256])
@@ -241,7 +241,9 @@ class _Boot:
         marks.emit("load")
         return line
 
-    def take(self, artifact: Artifact, urls: list[str], out: int, offset: int, keep: Collection[str]) -> int:
+    def take(
+        self, artifact: Artifact, urls: list[str], out: int, offset: int, keep: Collection[str]
+    ) -> FetchReport:
         """Get one artifact to its place: what the cache has of it, the rest from providers.
 
         Args:
@@ -250,14 +252,10 @@ class _Boot:
             out: the file it goes to.
             offset: where in it, bytes.
             keep: hashes of what the cache must not lose to make room for it.
-
-        Returns:
-            Bytes that the cache had.
         """
         kept = self.cache.open(artifact.sha256, artifact.length, keep) if self.cache else None
         if self.cache is None or kept is None:
-            fetch.fetch_artifact(artifact, urls, out, offset=offset, deadline=self.deadline)
-            return 0
+            return fetch.fetch_artifact(artifact, urls, out, offset=offset, deadline=self.deadline)
         there = 0
         try:
             for start, data in cache.blocks(kept, artifact.length):
@@ -276,7 +274,7 @@ class _Boot:
             os.close(kept)
         if report.unkept:
             marks.say(f"cache: {artifact.name} is not kept: {report.unkept}")
-        return report.kept
+        return report
 
     def load(self, file: int, head: bytes, kernel: tuple[int, int], initrd: int, line: str) -> None:
         """Put the verified kernel and initrd where the next boot finds them."""
@@ -317,6 +315,24 @@ def main() -> int:
         marks.emit(stage, "failed", reason=f"internal error: {error!r}", final=True)
         raise
     return 1
+
+
+def _told(reports: list[FetchReport]) -> dict[str, marks.Fact]:
+    """How all artifacts came here, as facts of one mark: bytes by provider, and who was given up."""
+    sources: dict[str, int] = {}
+    dropped: dict[str, str] = {}
+    for report in reports:
+        dropped |= report.dropped
+        for url, size in report.sources.items():
+            sources[url] = sources.get(url, 0) + size
+    facts: dict[str, marks.Fact] = {
+        "bytes": sum(report.length for report in reports),
+        "kept": sum(report.kept for report in reports),
+        "sources": " ".join(f"{url}={size}" for url, size in sources.items()),
+    }
+    if dropped:
+        facts["dropped"] = "; ".join(dropped.values())
+    return facts
 
 
 def _if_it_can(keep: Callable[..., None], *what: object) -> None:
