@@ -8,9 +8,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from zeroconf import ServiceStateChange
 
 from phase.discovery import Provider, discover, interfaces
 from phase.discovery import mdns as browser
+from phase.discovery.records import SERVICE
 from phase.provider import advertise
 from phase.provider.advertise import advertise as run
 from phase.provider.status import Advertisement
@@ -103,3 +105,10 @@ def test_nothing_is_left_behind() -> None:
     next(search)
     search.close()  # type: ignore[attr-defined]  # a generator; the annotation says less
     assert threading.active_count() == threads
+
+
+def test_a_flood_of_names_is_not_listened_to() -> None:
+    with browser.Browser(CHANNEL, "x86_64") as search:
+        for number in range(10 * browser.MAX_NAMES):
+            search._on_change(search._zeroconf, "", f"{number}.{SERVICE}", ServiceStateChange.Added)
+        assert search._names.qsize() <= browser.MAX_NAMES

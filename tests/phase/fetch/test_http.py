@@ -129,6 +129,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
         (b"SSH-2.0-x\r\n\r\n", "does not speak HTTP"),
         (b"", "without an answer"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_answers_that_are_refused(answer: bytes, message: str) -> None:
     with Server(raw(answer)) as server, pytest.raises(ProtocolError, match=message) as caught:

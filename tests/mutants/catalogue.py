@@ -1,0 +1,322 @@
+"""Protections of the product, each taken out in turn: what is removed, where, and which tests must notice.
+
+The old text occurs exactly once in its file. Keep it short and unlikely to change for other reasons.
+"""
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One build of the product with something missing.
+
+    Attributes:
+        name: of the missing thing.
+        file: where.
+        old: the text that does it.
+        new: what stands there instead.
+        killers: pytest's paths of the tests of which at least one must fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    killers: tuple[str, ...]
+
+
+TRUST = ("tests/phase/trust",)
+FETCH = ("tests/phase/fetch",)
+BOOT = ("tests/phase/boot",)
+JOBS = ("tests/phase/jobs",)
+DSSE = ("tests/phase/test_dsse.py",)
+_STATE = "phase/trust/state.py"
+_RECEIPT = "phase/jobs/receipt.py"
+
+MUTANTS = (
+    # Trust
+    Mutant(
+        "metadata signatures are not checked",
+        "phase/trust/keys.py",
+        "            crypto_sign_open(raw + data, self.raw)\n",
+        "            pass\n",
+        TRUST,
+    ),
+    Mutant("one signature is always enough", _STATE, "len(signed) < role.threshold", "not signed", TRUST),
+    Mutant(
+        "one key under two names counts twice",
+        _STATE,
+        "            signed.add(key.raw)\n",
+        "            signed.add(keyid.encode())\n",
+        TRUST,
+    ),
+    Mutant("nothing expires", _STATE, "if signed.is_expired(self.now):", "if False:", TRUST),
+    Mutant("older metadata is taken", _STATE, "    if found < floor:", "    if False:", TRUST),
+    Mutant("an older root is taken", _STATE, "self.root.version < self.floor.root", "False", TRUST),
+    Mutant("roots may leave versions out", _STATE, "if root.version != expected:", "if False:", TRUST),
+    Mutant(
+        "a new root needs no old root's word",
+        _STATE,
+        'self.root.roles["root"], self.root.keys, f"{name} (by the root before it)"',
+        'root.roles["root"], root.keys, name',
+        TRUST,
+    ),
+    Mutant(
+        "a new root need not sign itself",
+        _STATE,
+        '        _check_signatures(opened, root.roles["root"], root.keys, f"{name} (by its own keys)")\n',
+        "",
+        TRUST,
+    ),
+    Mutant("mixed metadata is taken", _STATE, "    if found != pin.version:", "    if False:", TRUST),
+    Mutant("a pinned hash is not compared", _STATE, "    if found != expected:", "    if False:", TRUST),
+    Mutant(
+        "files may vanish from the snapshot",
+        _STATE,
+        "if found is None:\n                raise Rollback",
+        "if found is None:\n                continue\n                raise Rollback",
+        TRUST,
+    ),
+    Mutant("a role may describe others' files", _STATE, "if first != role:", "if False:", TRUST),
+    Mutant(
+        "stolen keys decide for ever",
+        _STATE,
+        "        self.floor = recovered(self.floor, self.root)\n",
+        "",
+        TRUST,
+    ),
+    Mutant(
+        "metadata of any size is read",
+        "phase/trust/wire.py",
+        "if len(data) > max_bytes:",
+        "if False:",
+        TRUST,
+    ),
+    Mutant(
+        "a key may come twice", "phase/trust/wire.py", "if len(found) != len(pairs):", "if False:", TRUST
+    ),
+    Mutant(
+        "another channel's or machine's release is taken",
+        "phase/release/manifest.py",
+        "if facts.get(field) != expected:",
+        "if False:",
+        ("tests/phase/release", "tests/phase/trust"),
+    ),
+    Mutant(
+        "the clock goes back",
+        "phase/trust/clock.py",
+        "build_time, seen)",
+        "0.0)",
+        TRUST,
+    ),
+    # Fetch
+    Mutant(
+        "chunks are not verified",
+        "phase/fetch/artifact.py",
+        "if found != artifact.chunks[index]:",
+        "if False:",
+        FETCH,
+    ),
+    Mutant(
+        "what lies on the disk is believed",
+        "phase/fetch/artifact.py",
+        "len(block) == self.size(index) and sha256(block).hexdigest() == expected",
+        "len(block) == self.size(index)",
+        FETCH,
+    ),
+    Mutant(
+        "a liar is asked again",
+        "phase/fetch/artifact.py",
+        "if self.lied or (over and transfer.missing):",
+        "if over and transfer.missing:",
+        FETCH,
+    ),
+    Mutant(
+        "any length will do",
+        "phase/fetch/artifact.py",
+        "if total is not None and total != artifact.length:",
+        "if False:",
+        FETCH,
+    ),
+    Mutant(
+        "answers of any size are read",
+        "phase/fetch/http.py",
+        "if self.length > max_bytes:",
+        "if False:",
+        FETCH,
+    ),
+    Mutant(
+        "headers never end",
+        "phase/fetch/http.py",
+        "            if len(buffer) > MAX_HEAD:",
+        "            if False:",
+        FETCH,
+    ),
+    Mutant("a drip is fast enough", "phase/fetch/http.py", "elif missing > 0:", "elif False:", FETCH),
+    Mutant(
+        "any range is the one asked for",
+        "phase/fetch/http.py",
+        'if unit != "bytes" or span != f"{first}-{last}" or length != last - first + 1:',
+        "if False:",
+        FETCH,
+    ),
+    # Boot
+    Mutant(
+        "it is loaded before it is verified",
+        "phase/boot/main.py",
+        "                reports.append(",
+        "                with __import__('contextlib').suppress(PhaseError): reports.append(",
+        BOOT,
+    ),
+    Mutant(
+        "any kernel is ours",
+        "phase/boot/main.py",
+        "            image_check.check_kernel(head, self.arch)\n",
+        "",
+        BOOT,
+    ),
+    Mutant(
+        "one provider decides",
+        "phase/boot/main.py",
+        "                failures.append(error)\n                continue\n",
+        "                raise\n",
+        BOOT,
+    ),
+    Mutant(
+        "a kept release boots anywhere",
+        "phase/boot/main.py",
+        'os.path.exists(f"{_ETC}/allow-offline")',
+        "True",
+        BOOT,
+    ),
+    Mutant(
+        "private mode keeps releases",
+        "phase/boot/main.py",
+        ' or self.parameters.mode == "private"',
+        "",
+        BOOT,
+    ),
+    Mutant(
+        "nowrite writes",
+        "phase/boot/main.py",
+        "writable=not self.parameters.nowrite",
+        "writable=True",
+        BOOT,
+    ),
+    Mutant(
+        "the floor is forgotten",
+        "phase/boot/main.py",
+        "                _if_it_can(kept.raise_floor, result.floor)\n",
+        "                pass\n",
+        BOOT,
+    ),
+    Mutant(
+        "kept artifacts are longer than they are",
+        "phase/boot/cache.py",
+        "min(_COPY, length - offset)",
+        "_COPY",
+        BOOT,
+    ),
+    Mutant(
+        "everything is carried over",
+        "phase/cmdline.py",
+        "if _name(word) in CARRIED and _name(word) not in decided",
+        "if _name(word) not in decided",
+        ("tests/phase/test_cmdline.py",),
+    ),
+    Mutant(
+        "the boot menu overrides what is signed",
+        "phase/cmdline.py",
+        "if _name(word) in CARRIED and _name(word) not in decided",
+        "if _name(word) in CARRIED",
+        ("tests/phase/test_cmdline.py",),
+    ),
+    Mutant(
+        "a signed line may name another rootfs",
+        "phase/cmdline.py",
+        "[word for word in split(signed) if _name(word) not in SET_AT_HANDOFF]",
+        "split(signed)",
+        ("tests/phase/test_cmdline.py",),
+    ),
+    # Discovery
+    Mutant(
+        "answers for others count",
+        "phase/discovery/records.py",
+        'if values.get(b"channel") != channel.encode() or values.get(b"arch") != arch.encode():',
+        "if False:",
+        ("tests/phase/discovery",),
+    ),
+    Mutant(
+        "records of any size are read",
+        "phase/discovery/records.py",
+        'if len(txt) > 16 or sum(len(key) + len(value or b"") + 2 for key, value in txt.items()) > MAX_TXT:',
+        "if False:",
+        ("tests/phase/discovery",),
+    ),
+    Mutant(
+        "a flood of names is listened to",
+        "phase/discovery/mdns.py",
+        " or self._heard >= MAX_NAMES",
+        "",
+        ("tests/phase/discovery",),
+    ),
+    # Provider
+    Mutant(
+        "part of another file continues this one",
+        "phase/provider/ranges.py",
+        """ or (if_range is not None and if_range.strip() != f'"{etag}"')""",
+        "",
+        ("tests/phase/provider",),
+    ),
+    Mutant(
+        "connections stay for ever",
+        "phase/provider/guard.py",
+        "            self._metrics.idle_closed += 1\n            self._transport.abort()\n",
+        "            pass\n",
+        ("tests/phase/provider",),
+    ),
+    # Jobs and receipts
+    Mutant(
+        "envelope signatures are not checked",
+        "phase/dsse.py",
+        "        crypto_sign_open(raw + message, key)\n",
+        "        pass\n",
+        DSSE,
+    ),
+    Mutant(
+        "one signer is always enough", "phase/dsse.py", "if len(signed) < threshold:", "if not signed:", DSSE
+    ),
+    Mutant(
+        "any payload will do", "phase/dsse.py", "if opened.payload_type != payload_type:", "if False:", DSSE
+    ),
+    Mutant("a receipt is for any job", _RECEIPT, '        ("job id", job_id, receipt.job.id),\n', "", JOBS),
+    Mutant(
+        "a receipt is for any time", _RECEIPT, '        ("nonce", nonce, receipt.job.nonce),\n', "", JOBS
+    ),
+    Mutant(
+        "a receipt is any node's", _RECEIPT, '        ("node key", key.lower(), receipt.node),\n', "", JOBS
+    ),
+    Mutant(
+        "a receipt is for any module",
+        _RECEIPT,
+        '        ("module", module_sha256 and module_sha256.lower(), receipt.module.sha256),\n',
+        "",
+        JOBS,
+    ),
+    Mutant("fuel does not run out", "phase/jobs/engine.py", "c_uint64(fuel)", "c_uint64(1 << 62)", JOBS),
+    Mutant("memory grows", "phase/jobs/engine.py", "c_int64(memory_bytes),", "c_int64(-1),", JOBS),
+    Mutant("output has no end", "phase/jobs/worker.py", "data[: self._left]", "data", JOBS),
+    Mutant(
+        "time does not run out",
+        "phase/jobs/worker.py",
+        "        late = True\n        engine.interrupt()\n",
+        "",
+        JOBS,
+    ),
+    Mutant(
+        "anybody may read the node's key",
+        "phase/identity.py",
+        "if status.st_mode & 0o077:",
+        "if False:",
+        ("tests/phase/test_identity.py",),
+    ),
+)

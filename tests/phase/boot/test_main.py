@@ -1,0 +1,274 @@
+"""The seed's stages against a real provider; only the kernel they would start is not there.
+
+`kexec` is replaced by a note of what it was asked: on this host it would start that kernel.
+"""
+
+import asyncio
+import os
+import platform
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from aiohttp import web
+
+from phase import arch
+from phase.boot import cache, kexec, main
+from phase.boot.cache import Cache
+from phase.provider.app import make_app
+from phase.release.keys import ReleaseKeys
+from phase.release.repository import Repository
+
+ARCH = arch.canonical(platform.machine())
+OTHER = {"x86_64": "arm64", "arm64": "x86_64"}[ARCH]
+HEADS = {"x86_64": (0x202, b"HdrS"), "arm64": (0x38, b"ARM\x64")}
+
+
+class Asked(NamedTuple):
+    """What the seed has done to this machine."""
+
+    #: Command line and kernel, as `kexec_load` would have got them.
+    loaded: list[tuple[str, bytes]]
+    started: list[bool]
+
+
+def kernel(of: str) -> bytes:
+    """Something with a kernel's header."""
+    offset, magic = HEADS[of]
+    image = bytearray(os.urandom(3 << 20))
+    image[offset : offset + len(magic)] = magic
+    return bytes(image)
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Callable[..., Repository]:
+    """Publish a release, of this architecture unless told otherwise."""
+
+    def publish(name: str = "r", keys: str = "ours", release: str = "1.0.0", of: str = ARCH) -> Repository:
+        artifacts = {}
+        for artifact, content in (
+            ("kernel", kernel(of)),
+            ("initramfs", b"initramfs"),
+            ("rootfs", os.urandom(5000)),
+        ):
+            artifacts[artifact] = tmp_path / f"{name}-{artifact}"
+            artifacts[artifact].write_bytes(content)
+        made = Repository.create(tmp_path / name, keys=ReleaseKeys.from_seed(keys), now=datetime.now(UTC))
+        made.add("stable", ARCH, artifacts, cmdline="quiet root=/dev/signed", release=release)
+        made.publish()
+        return made
+
+    return publish
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Serve a repository's directory as `phase serve` does; returns the address."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    runners: list[web.AppRunner] = []
+
+    async def start(directory: Path) -> str:
+        runners.append(web.AppRunner(make_app(directory)))
+        await runners[-1].setup()
+        site = web.TCPSite(runners[-1], "127.0.0.1", 0)
+        await site.start()
+        return f"http://127.0.0.1:{runners[-1].addresses[0][1]}"
+
+    def serve(name: str = "r") -> str:
+        return asyncio.run_coroutine_threadsafe(start(tmp_path / name), loop).result(10)
+
+    yield serve
+    for runner in runners:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture
+def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, Asked]]:
+    """Run the seed's program on a machine made of files; returns its exit code and what it did."""
+    etc, run = tmp_path / "etc", tmp_path / "run"
+    etc.mkdir()
+    run.mkdir()
+    monkeypatch.setattr(main, "_ETC", str(etc))
+    monkeypatch.setattr(main, "_RUN", str(run))
+    monkeypatch.setattr(main, "_INITRD", str(run / "initrd"))
+    monkeypatch.setattr(main, "_CACHE", str(run / "cache"))
+    monkeypatch.setattr(cache, "find", lambda: None)
+    (etc / "build-time").write_text("0\n")
+    (run / "net").write_text("eth0 10.0.0.2\n")
+
+    def boot(*urls: str, root: str = "r", words: str = "") -> tuple[int, Asked]:
+        asked = Asked([], [])
+        (etc / "root.json").write_bytes((tmp_path / root / "metadata" / "1.root.json").read_bytes())
+        (tmp_path / "cmdline").write_text(
+            f"console=ttyS0 root=/dev/evil phase.timeout=1 phase.provider={','.join(urls)} {words}\n"
+        )
+        read = main._read
+        monkeypatch.setattr(
+            main,
+            "_read",
+            lambda path, **hint: read(
+                str(tmp_path / "cmdline") if path == "/proc/cmdline" else path, **hint
+            ),
+        )
+
+        def load(
+            self: object, file: int, head: bytes, kernel: tuple[int, int], initrd: int, line: str
+        ) -> None:
+            assert os.pread(file, len(head), kernel[0]) == head
+            assert os.fstat(file).st_size == initrd
+            asked.loaded.append((line, os.pread(file, kernel[1], kernel[0])))
+
+        def start() -> None:
+            asked.started.append(True)
+            raise _DoneError
+
+        monkeypatch.setattr(main._Boot, "load", load)
+        monkeypatch.setattr(kexec, "start", start)
+        try:
+            return main.main(), asked
+        except _DoneError:
+            return 0, asked
+
+    return boot
+
+
+class _DoneError(BaseException):
+    """The next kernel would run now."""
+
+
+Boot = Callable[..., tuple[int, Asked]]
+Publish = Callable[..., Repository]
+Serve = Callable[..., str]
+
+
+def test_what_is_signed_is_what_starts(boot: Boot, publish: Publish, serve: Serve) -> None:
+    manifest = publish().manifest("stable", ARCH)
+    code, asked = boot(serve())
+    assert (code, asked.started) == (0, [True])
+    ((line, image),) = asked.loaded
+    words = line.split()
+    assert words[:3] == ["quiet", "root=/dev/signed", "console=ttyS0"]
+    assert "root=/dev/evil" not in words
+    assert words[-1] == f"phase.rootfs=sha256:{manifest.artifacts['rootfs'].sha256}"
+    assert len(image) == manifest.artifacts["kernel"].length
+
+
+def test_a_flipped_bit_starts_nothing(
+    boot: Boot, publish: Publish, serve: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    digest = publish().manifest("stable", ARCH).artifacts["kernel"].sha256
+    blob = tmp_path / "r/blobs/sha256" / digest
+    content = bytearray(blob.read_bytes())
+    content[2 << 20] ^= 1
+    blob.chmod(0o644)
+    blob.write_bytes(content)
+    code, asked = boot(serve())
+    assert (code, asked) == (1, Asked([], []))
+    assert "chunk 2 of kernel is not the signed one" in capfd.readouterr().err
+
+
+def test_a_stranger_starts_nothing(
+    boot: Boot, publish: Publish, serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish()
+    publish("strange", keys="a stranger's")
+    code, asked = boot(serve("strange"))
+    assert (code, asked) == (1, Asked([], []))
+    assert "is signed by 0 of" in capfd.readouterr().err
+
+
+def test_one_liar_does_not_stop_an_honest_one(boot: Boot, publish: Publish, serve: Serve) -> None:
+    publish()
+    publish("strange", keys="a stranger's")
+    code, asked = boot(serve("strange"), serve())
+    assert (code, asked.started) == (0, [True])
+
+
+def test_a_kernel_for_another_machine_starts_nothing(
+    boot: Boot, publish: Publish, serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish(of=OTHER)
+    code, asked = boot(serve())
+    assert (code, asked) == (1, Asked([], []))
+    assert f"the release's kernel for {ARCH} is an" in capfd.readouterr().err
+
+
+def test_another_channel_is_not_ours(boot: Boot, publish: Publish, serve: Serve) -> None:
+    publish()
+    assert boot(serve(), words="phase.channel=testing") == (1, Asked([], []))
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache in a directory, mounted as the machine would a disk."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+
+    def mount(device: str, at: str, *, writable: bool) -> Cache:
+        return Cache(directory, writable=writable)
+
+    monkeypatch.setattr(cache, "find", lambda: "/dev/disk")
+    monkeypatch.setattr(cache, "mount", mount)
+    monkeypatch.setattr(cache, "unmount", lambda _: None)
+    return directory
+
+
+def test_a_kept_release_starts_only_where_it_may(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    publish()
+    assert boot(serve())[0] == 0
+    assert (kept / "floor.json").exists()
+    nobody = "http://127.0.0.1:9"
+    assert boot(nobody) == (1, Asked([], []))
+    (tmp_path / "etc/allow-offline").touch()
+    code, asked = boot(nobody)
+    assert (code, asked.started) == (0, [True])
+
+
+def test_what_is_kept_is_verified_where_it_is_booted_from(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    digest = publish().manifest("stable", ARCH).artifacts["kernel"].sha256
+    assert boot(serve())[0] == 0
+    blob = kept / "blobs/sha256" / digest
+    good = blob.read_bytes()
+    blob.write_bytes(good[: 1 << 20] + b"?" + good[(1 << 20) + 1 :])
+    (tmp_path / "etc/allow-offline").touch()
+    assert boot("http://127.0.0.1:9") == (1, Asked([], []))
+    # With a provider, the one chunk is fetched again, and kept again.
+    code, asked = boot(serve())
+    assert code == 0
+    assert asked.loaded[0][1] == good
+    assert blob.read_bytes() == good
+
+
+def test_nothing_older_is_taken_again(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    repository = publish()
+    shutil.copytree(tmp_path / "r", tmp_path / "old", symlinks=True)
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
+    repository.publish()
+    assert boot(serve())[0] == 0
+    assert boot(serve("old")) == (1, Asked([], []))
+    assert "was trusted before" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["phase.nowrite", "phase.mode=private", "phase.cache=off"])
+def test_nothing_is_kept_where_nothing_may_be(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, words: str
+) -> None:
+    publish()
+    assert boot(serve(), words=words)[0] == 0
+    assert not list(kept.rglob("*"))
