@@ -20,6 +20,7 @@ COMMANDS = {
     "node": ("phase.cli.node", "Run this machine's node."),
     "provider": ("phase.cli.provider", "Ask providers how they are."),
     "receipt": ("phase.cli.receipt", "Verify receipts."),
+    "release": ("phase.cli.release", "Sign releases and publish them."),
     "run": ("phase.cli.run", "Run a WebAssembly module here and now."),
     "serve": ("phase.cli.serve", "Serve releases to machines that boot."),
     "verify": ("phase.cli.verify", "Verify a fetched release again."),

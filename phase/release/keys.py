@@ -6,11 +6,12 @@
     snapshot.json  timestamp.json             where publishing runs unattended
 
 A directory may hold only some of them: whoever only renews timestamps needs only two.
+A file holds its private key in the clear, readable by its owner alone, or under a passphrase.
 """
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from securesystemslib.signer import Key, SecretsHandler, Signature, Signer
 
 from phase import files
 from phase.release.errors import KeysError
-from phase.trust.keys import ED25519, NaclKey
+from phase.release.sealed import Sealed, seal, unseal
+from phase.trust.keys import ED25519, NaclKey, raw_public
 
 ROLES = ("root", "timestamp", "snapshot", "targets", "release")
 #: How many keys a new set has for each role.
@@ -36,7 +38,9 @@ class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     format: str
     role: str
     public: str
-    seed: str
+    #: The private key, hex, or `sealed`.
+    seed: str = ""
+    sealed: Sealed | None = None
     #: Says that the key is public knowledge; such a file may be readable by all.
     test: str = ""
 
@@ -50,15 +54,10 @@ class NaclSigner(Signer):
 
     def __init__(self, key: SigningKey) -> None:
         self._key = key
-        public = bytes(key.verify_key).hex()
-        # Any unique text may name a key; its hash is what other tools would show too.
-        keyid = sha256(
-            b'{"keytype":"ed25519","keyval":{"public":"%b"},"scheme":"ed25519"}' % public.encode()
-        ).hexdigest()
-        self._public = NaclKey(keyid, *ED25519, {"public": public})
+        self._public = public_key(bytes(key.verify_key).hex())
 
     @property
-    def public_key(self) -> Key:
+    def public_key(self) -> NaclKey:
         """The public half."""
         return self._public
 
@@ -146,30 +145,84 @@ class ReleaseKeys:
         """These keys, with some roles' replaced: for a rotation, or to leave roles out."""
         return ReleaseKeys({**self._signers, **changed})
 
-    def save(self, directory: Path, *, test: str = "") -> None:
+    def __or__(self, other: "ReleaseKeys") -> "ReleaseKeys":
+        """The signers of both, each once."""
+        return ReleaseKeys(
+            {
+                role: tuple({signer.public_hex: signer for signer in (*self[role], *other[role])}.values())
+                for role in ROLES
+            }
+        )
+
+    def save(
+        self, directory: Path, *, passphrase: str = "", cost: str = "moderate", test: str = ""
+    ) -> list[Path]:
         """Write one file per key, for its owner alone to read.
 
         Args:
             directory: made if it is not there.
+            passphrase: encrypts the private keys; empty keeps them in the clear.
+            cost: of the encryption's key, one of `sealed.COSTS`.
             test: for published test keys: says so in each file.
+
+        Returns:
+            The files.
 
         Raises:
             KeysError: a file is there already, or cannot be written.
         """
-        try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for role in ROLES:
-                for n, signer in enumerate(self[role], 1):
-                    name = f"{role}.json" if len(self[role]) == 1 else f"{role}-{n}.json"
-                    stored = _Stored(_FORMAT, role, signer.public_hex, signer.seed.hex(), test)
-                    text = msgspec.json.format(msgspec.json.encode(stored), indent=2) + b"\n"
-                    files.create(directory / name, text, mode=0o644 if test else 0o600)
-        except FileExistsError as error:
-            raise KeysError(
-                f"{error.filename2 or directory} is there already", hint="Keys are never overwritten."
-            ) from error
-        except OSError as error:
-            raise KeysError(f"keys cannot be written to {directory}: {error.strerror}") from error
+        written = []
+        for role in ROLES:
+            for n, signer in enumerate(self[role], 1):
+                path = directory / (f"{role}.json" if len(self[role]) == 1 else f"{role}-{n}.json")
+                save_one(path, role, signer, passphrase=passphrase, cost=cost, test=test)
+                written.append(path)
+        return written
+
+
+def save_one(
+    path: Path,
+    role: str,
+    signer: NaclSigner,
+    *,
+    passphrase: str = "",
+    cost: str = "moderate",
+    test: str = "",
+) -> None:
+    """Write one key's file; see `ReleaseKeys.save`.
+
+    Raises:
+        KeysError: it is there already, or cannot be written.
+    """
+    if passphrase:
+        stored = _Stored(
+            _FORMAT, role, signer.public_hex, sealed=seal(signer.seed, passphrase, cost=cost), test=test
+        )
+    else:
+        stored = _Stored(_FORMAT, role, signer.public_hex, seed=signer.seed.hex(), test=test)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        text = msgspec.json.format(msgspec.json.encode(stored), indent=2) + b"\n"
+        files.create(path, text, mode=0o644 if test else 0o600)
+    except FileExistsError as error:
+        raise KeysError(f"{path} is there already", hint="Keys are never overwritten.") from error
+    except OSError as error:
+        raise KeysError(f"key {path} cannot be written: {error.strerror}") from error
+
+
+def public_key(public: str) -> NaclKey:
+    """The public key of 64 hex digits.
+
+    Raises:
+        KeysError: it is none.
+    """
+    if raw_public({"public": public}) is None:
+        raise KeysError(f"{public[:80]!r} is no Ed25519 public key", hint="It has 64 hex digits.")
+    # Any unique text may name a key; its hash is what other tools would show too.
+    keyid = sha256(
+        b'{"keytype":"ed25519","keyval":{"public":"%b"},"scheme":"ed25519"}' % public.encode()
+    ).hexdigest()
+    return NaclKey(keyid, *ED25519, {"public": public})
 
 
 def save_test_keys(directory: Path, seed: str) -> ReleaseKeys:
@@ -179,14 +232,18 @@ def save_test_keys(directory: Path, seed: str) -> ReleaseKeys:
     return keys
 
 
-def load(directory: Path) -> ReleaseKeys:
+def load(
+    directory: Path, *, passphrase: Callable[[Path], str] | None = None, only: Iterable[str] = ROLES
+) -> ReleaseKeys:
     """Read the keys of a directory.
 
     Args:
         directory: holds `{role}.json` or `{role}-{n}.json`; not every role must be there.
+        passphrase: asked for the passphrase of each encrypted file.
+        only: the roles wanted: no other file is opened, nor its passphrase asked for.
 
     Raises:
-        KeysError: none there, or one that is damaged or that others may read.
+        KeysError: none there, one that is damaged or that others may read, or a wrong passphrase.
     """
     found: dict[str, list[NaclSigner]] = {role: [] for role in ROLES}
     try:
@@ -194,10 +251,16 @@ def load(directory: Path) -> ReleaseKeys:
     except OSError as error:
         raise KeysError(f"no keys can be read from {directory}: {error.strerror}") from error
     for path in paths:
-        found[_role_of(path)].append(_load_one(path, _role_of(path)))
+        if _role_of(path) in only:
+            found[_role_of(path)].append(_load_one(path, _role_of(path), passphrase))
     if not paths:
         raise KeysError(f"{directory} holds no keys", hint="They are called root-1.json, targets.json ...")
     return ReleaseKeys({role: tuple(signers) for role, signers in found.items()})
+
+
+def is_key_name(name: str, role: str) -> bool:
+    """Whether a file so called is taken for a key of the role."""
+    return _role_of(Path(name)) == role
 
 
 def _role_of(path: Path) -> str:
@@ -206,12 +269,18 @@ def _role_of(path: Path) -> str:
     return role if usual else ""
 
 
-def _load_one(path: Path, role: str) -> NaclSigner:
+def _load_one(path: Path, role: str, passphrase: Callable[[Path], str] | None) -> NaclSigner:
     try:
         with path.open("rb") as handle:
             status = os.fstat(handle.fileno())
             stored = msgspec.json.decode(handle.read(_MAX_BYTES), type=_Stored)
-        signer = NaclSigner(SigningKey(bytes.fromhex(stored.seed)))
+        if stored.sealed is None:
+            seed = bytes.fromhex(stored.seed)
+        elif passphrase is None:
+            raise KeysError(f"key {path} is encrypted", hint="Give its passphrase.")
+        else:
+            seed = _unsealed(path, stored.sealed, passphrase(path))
+        signer = NaclSigner(SigningKey(seed))
     except OSError as error:
         raise KeysError(f"key {path} cannot be read: {error.strerror}") from error
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
@@ -224,3 +293,10 @@ def _load_one(path: Path, role: str) -> NaclSigner:
             hint=f"Run chmod 600 {path}, and replace the key if it may have been copied.",
         )
     return signer
+
+
+def _unsealed(path: Path, sealed: Sealed, passphrase: str) -> bytes:
+    try:
+        return unseal(sealed, passphrase)
+    except KeysError as error:
+        raise KeysError(f"key {path} cannot be opened: {error.what}") from error

@@ -9,18 +9,17 @@ old releases or the new: files with a version in their name come first, `timesta
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Self, cast
 
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
     Metadata,
     MetaFile,
-    Role,
     Root,
     Snapshot,
     TargetFile,
@@ -30,9 +29,9 @@ from tuf.api.metadata import (
 
 from phase import arch as arches
 from phase import files
-from phase.release import blobs, roles
+from phase.release import blobs, roles, staging
 from phase.release.errors import KeysError, RepositoryError
-from phase.release.keys import ROLES, NaclSigner, ReleaseKeys
+from phase.release.keys import ReleaseKeys
 from phase.release.manifest import (
     CHUNK_SIZE,
     FIELD,
@@ -43,28 +42,11 @@ from phase.release.manifest import (
     role_name,
     split_role,
 )
-from phase.release.roles import TOP, Expiry
-from phase.trust import wire
-from phase.trust.errors import TrustError
-
-_Any = Root | Timestamp | Snapshot | Targets
-_KINDS: dict[str, type[Any]] = {"root": Root, "timestamp": Timestamp, "snapshot": Snapshot}
-_MAX_METADATA = 5_000_000
+from phase.release.roles import TOP, Expiry, Lack, Rule
+from phase.release.tree import AnyRole, Tree
 
 
-class Entry(NamedTuple):
-    """A file of a repository.
-
-    Attributes:
-        path: relative to the repository, with slashes.
-        file: where it is.
-    """
-
-    path: str
-    file: Path
-
-
-class Repository:
+class Repository(Tree):
     """Releases, and the keys at hand to sign them; `create` or `open` one.
 
     Nothing is signed, and nothing seen by clients, before `publish`.
@@ -73,27 +55,32 @@ class Repository:
     def __init__(
         self, directory: Path, keys: ReleaseKeys | None, expiry: Expiry | None, now: datetime | None
     ) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self._keys = keys or ReleaseKeys({})
         self._expiry = expiry or Expiry()
         self._now = now
-        self._signed: dict[str, _Any] = {}
-        #: The bytes on disk, or about to be: what hashes upward are made of.
-        self._bytes: dict[str, bytes] = {}
-        self._changed: set[str] = set()
-        #: Signers a rotation replaces: they sign once more, beside the new.
-        self._leaving: dict[str, tuple[NaclSigner, ...]] = {}
-        self._root_before: Role | None = None
+        #: Changed roles with the signatures there are; their version is raised already.
+        self._staged: dict[str, Metadata[Any]] = {}
+        self._rules: dict[str, Rule] = {}
+        #: The root clients have, while its successor is not published yet.
+        self._before: Root | None = None
 
     @classmethod
     def create(
-        cls, directory: Path, *, keys: ReleaseKeys, expiry: Expiry | None = None, now: datetime | None = None
+        cls,
+        directory: Path,
+        *,
+        keys: ReleaseKeys,
+        rules: Mapping[str, Rule] | None = None,
+        expiry: Expiry | None = None,
+        now: datetime | None = None,
     ) -> Self:
         """Begin a new repository.
 
         Args:
             directory: where; must hold no repository yet.
-            keys: signers of every role.
+            keys: signers at hand.
+            rules: whose signatures each role needs; more than half of `keys` when left out.
             expiry: for how long signatures hold.
             now: the time to sign for, UTC; the clock's when left out.
 
@@ -101,16 +88,19 @@ class Repository:
             RepositoryError: there is one already.
             KeysError: a role has no key.
         """
-        if (directory / "metadata" / "timestamp.json").exists():
-            raise RepositoryError(
-                f"{directory} holds a repository already", hint="Open it, or choose another."
-            )
+        for begun in (Path("metadata/timestamp.json"), Path(staging.PLACE, "root.json")):
+            if (directory / begun).exists():
+                raise RepositoryError(
+                    f"{directory} holds a repository already", hint="Open it, or choose another."
+                )
         repository = cls(directory, keys, expiry, now)
-        for role in ROLES:
-            if not keys[role]:
-                raise KeysError(f"there is no key for {role}", hint="A new repository needs every role's.")
-        repository._set("root", roles.root(keys))
-        repository._set("targets", Targets(delegations=Delegations({}, {})))
+        found = dict(rules or roles.rules(keys))
+        roles.check(found)
+        repository._rules = found
+        repository._set("root", roles.root(found))
+        delegations = Delegations({key.keyid: key for key in found["release"].keys}, {})
+        field = {roles.RELEASE_FIELD: roles.release_field(found["release"])}
+        repository._set("targets", Targets(delegations=delegations, unrecognized_fields=field))
         repository._set("snapshot", Snapshot())
         repository._set("timestamp", Timestamp())
         return repository
@@ -123,12 +113,14 @@ class Repository:
         keys: ReleaseKeys | None = None,
         expiry: Expiry | None = None,
         now: datetime | None = None,
+        resume: bool = True,
     ) -> Self:
         """Open a published repository, or the part of one that a machine serves.
 
         Args:
             directory: where it is.
             keys: needed to change it.
+            resume: go on with what waits for signatures; without, it goes on waiting.
             expiry: for how long new signatures hold.
             now: the time to sign for, UTC; the clock's when left out.
 
@@ -136,16 +128,28 @@ class Repository:
             RepositoryError: there is none, or it is damaged.
         """
         repository = cls(directory, keys, expiry, now)
-        repository._load("timestamp", "timestamp.json")
-        # Not root.json: a publication that was interrupted may have come only as far as this.
-        repository._load("root", _newest_root(directory / "metadata"))
-        repository._load("snapshot", f"{repository._timestamp.snapshot_meta.version}.snapshot.json")
-        for file, meta in repository._snapshot.meta.items():
-            role, name = file.removesuffix(".json"), f"{meta.version}.{file}"
-            # A machine that booted serves its own release; the others of the snapshot are not there.
-            if role == "targets" or (directory / "metadata" / name).exists():
-                repository._load(role, name)
+        staged = staging.load(directory / staging.PLACE) if resume else {}
+        if not (directory / "metadata/timestamp.json").exists() and {"root", "targets"} <= set(staged):
+            repository._set("snapshot", Snapshot())
+            repository._set("timestamp", Timestamp())
+            repository._take_up(staged)
+            return repository
+        repository._load_all()
+        repository._take_up(staged)
         return repository
+
+    def _take_up(self, staged: Mapping[str, Metadata[Any]]) -> None:
+        """Go on with what waits for signatures, unless it was published meanwhile."""
+        for role, metadata in staged.items():
+            published = self._signed.get(role)
+            if metadata.signed.version != (published.version + 1 if published else 1):
+                continue
+            if role == "root" and published is not None:
+                self._before = cast("Root", published)
+            self._signed[role] = metadata.signed
+            self._staged[role] = metadata
+            self._changed.add(role)
+        self._rules = roles.read_rules(self._root, self._targets)
 
     def add(
         self,
@@ -185,14 +189,41 @@ class Repository:
             target = f"{channel}/{arch}/{check_name(name)}"
             extra = {"custom": {"phase": {"chunk_size": CHUNK_SIZE, "chunks": list(hashed.chunks)}}}
             targets[target] = TargetFile(hashed.length, {"sha256": hashed.sha256}, target, extra)
-        signed = Targets(targets=targets, unrecognized_fields={FIELD: facts})
+        self._put(role, Targets(targets=targets, unrecognized_fields={FIELD: facts}), expires)
+
+    def promote(self, channel: str, to: str, arch: str, *, expires: datetime | None = None) -> None:
+        """Make the release of one channel that of another, from the next `publish` on: the same bytes.
+
+        Args:
+            channel: where it is, published: for example `testing`.
+            to: where it goes: for example `stable`.
+            arch: any usual name.
+            expires: UTC; by `Expiry` when left out.
+
+        Raises:
+            ManifestError: `to` is no channel's name.
+            RepositoryError: there is no such release.
+        """
+        manifest = self.manifest(channel, arch)
+        source = cast("Targets", self._signed[role_name(channel, manifest.arch)])
+        targets = {}
+        for name, artifact in manifest.artifacts.items():
+            found = source.targets[artifact.path]
+            path = f"{to}/{manifest.arch}/{name}"
+            targets[path] = TargetFile(found.length, found.hashes, path, found.unrecognized_fields)
+        facts = source.unrecognized_fields[FIELD] | {"channel": to}
+        role = role_name(to, manifest.arch)
+        self._put(role, Targets(targets=targets, unrecognized_fields={FIELD: facts}), expires)
+
+    def _put(self, role: str, signed: Targets, expires: datetime | None) -> None:
+        """Take a role's new content."""
         old = self._signed.get(role)
         signed.version = old.version if old else 1
         signed.expires = expires or self._until(self._expiry.release)
         Manifest.from_role(role, signed)  # what clients would refuse is not signed
         self._signed[role] = signed
-        self._changed.add(role)
-        self._delegate(role, channel, arch)
+        self._change(role)
+        self._delegate(role)
 
     def renew(self) -> list[str]:
         """Give what expires soon its time anew, where the keys are at hand; `publish` signs it.
@@ -205,51 +236,134 @@ class Repository:
             days = self._expiry.days(role)
             if signed.expires < self._until(days / 2) and self._keys[roles.kind(role)]:
                 if role == "root":
-                    self.rotate(self._keys)
+                    self.rotate(ReleaseKeys({}), rules=self._rules)
                 else:
                     signed.expires = self._until(days)
-                    self._changed.add(role)
+                    self._change(role)
                 renewed.append(role)
         return renewed
 
-    def rotate(self, keys: ReleaseKeys) -> None:
+    def rotate(self, keys: ReleaseKeys, *, rules: Mapping[str, Rule] | None = None) -> None:
         """Replace keys, from the next `publish` on; clients follow from any root they trust.
 
         Args:
-            keys: the new signers of every role; roles may keep theirs. The old ones this repository
-                was opened with sign once more: the next root with the old root keys, so that it is
-                believed, and the rest so that a client sees no moment between two sets of keys.
+            keys: new signers at hand, beside those this repository was opened with. The old ones
+                sign once more: the next root, so that it is believed, and the rest so that a client
+                sees no moment between two sets of keys.
+            rules: whose signatures each role needs from now on; more than half of `keys` when left out.
 
         Raises:
             KeysError: a role has no key.
         """
-        for role in ROLES:
-            if not keys[role]:
-                raise KeysError(f"there is no key for {role}", hint="A rotation names every role's keys.")
-        stays = {role: {signer.public_hex for signer in keys[role]} for role in TOP}
-        self._leaving = {
-            role: tuple(old for old in self._keys[role] if old.public_hex not in stays[role]) for role in TOP
-        }
-        before = self._root
-        self._root_before = before.roles["root"]
-        after = roles.root(keys)
-        after.version = before.version
+        found = dict(rules or roles.rules(keys))
+        roles.check(found)
+        if self._before is None:
+            self._before = self._root
+        after = roles.root(found)
+        after.version = self._root.version
         after.expires = self._until(self._expiry.root)
-        self._keys = keys
+        self._keys |= keys
+        self._rules = found
         self._signed["root"] = after
-        self._changed |= {"root", "targets", "snapshot", "timestamp"}
+        self._changed |= {"snapshot", "timestamp"}
+        self._change("root")
+        self._change("targets")
         for channel, arch in self.releases():
             role = role_name(channel, arch)
-            if self._delegate(role, channel, arch) and role in self._signed:
-                self._changed.add(role)
+            if self._delegate(role) and role in self._signed:
+                self._change(role)
+        self._remember_release_keys()
 
-    def publish(self) -> None:
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """Whose signatures each role needs."""
+        return dict(self._rules)
+
+    @property
+    def staged(self) -> dict[str, Metadata[Any]]:
+        """What waits for signatures, by role."""
+        return dict(self._staged)
+
+    def stage(self) -> list[Lack]:
+        """Sign what has changed with the keys at hand, and keep it until the others have signed.
+
+        Returns:
+            What is missing still; if nothing is, `publish`.
+
+        Raises:
+            RepositoryError: it cannot be written.
+        """
+        self._sign_at_hand()
+        staging.save(self.directory / staging.PLACE, self._staged)
+        return self.lacks()
+
+    def collect(self, source: Path) -> None:
+        """Take signatures that come back.
+
+        Args:
+            source: a directory with `{role}.json`, as `stage` made them and others have signed them.
+
+        Raises:
+            RepositoryError: something there is not what waits here.
+        """
+        for role, metadata in staging.load(source).items():
+            ours = self._staged.get(role)
+            if ours is None or ours.signed_bytes != metadata.signed_bytes:
+                raise RepositoryError(
+                    f"{source} holds another {role} than the one that waits here",
+                    hint="Export again what is to be signed.",
+                )
+            ours.signatures.update(
+                {keyid: each for keyid, each in metadata.signatures.items() if keyid not in ours.signatures}
+            )
+
+    def lacks(self) -> list[Lack]:
+        """The changed roles that too few have signed, and who has not."""
+        found = []
+        for role, metadata in self._staged.items():
+            # The next root must be believed by who has the last one; and what both vouch for lets a
+            # publication be interrupted between the two.
+            before = self._before if role in TOP else None
+            by: list[tuple[str, Root | Targets | None]]
+            by = [(role, self._root if role in TOP else self._targets)]
+            by += [("the root before" if role == "root" else f"{role} by the root before", before)] * bool(
+                before
+            )
+            missing = (roles.lack(role, name, delegator, metadata) for name, delegator in by if delegator)
+            found += [each for each in missing if each]
+        return found
+
+    def _sign_at_hand(self) -> None:
+        for role in sorted(self._changed & {"root", "targets"} | self._changed - set(TOP)):
+            metadata = self._staged.get(role)
+            if metadata is None:
+                signed = self._signed[role]
+                if role in self._bytes:
+                    signed.version += 1
+                metadata = self._staged[role] = Metadata(signed)
+            self._add_signatures(role, metadata)
+
+    def _add_signatures(self, role: str, metadata: Metadata[Any]) -> None:
+        wanted = set(self._root.roles[role].keyids if role in TOP else self._delegations[role].keyids)
+        if role in TOP and self._before is not None:
+            wanted |= set(self._before.roles[role].keyids)
+        for signer in self._keys[roles.kind(role)]:
+            if signer.public_key.keyid in wanted:
+                metadata.sign(signer, append=True)
+
+    def publish(self, *, gap: bool = False) -> None:
         """Sign what has changed, a new snapshot and timestamp, and put all in place at once.
+
+        Args:
+            gap: after keys were lost or revoked, publish although the old ones do not sign what
+                they used to: a client that asks in just that moment has to ask again.
 
         Raises:
             KeysError: too few keys at hand for a role that must be signed.
             RepositoryError: it cannot be written.
         """
+        self._sign_at_hand()
+        self._require(self.lacks(), gap)
         signed = sorted(self._changed - set(TOP))
         if "targets" in self._changed:
             signed.append("targets")
@@ -258,23 +372,22 @@ class Repository:
             raise RepositoryError(
                 f"metadata of {', '.join(missing)} is not here", hint="Use the whole repository."
             )
-        if signed or "snapshot" in self._changed:
-            self._snapshot.expires = self._until(self._expiry.snapshot)
         for role in signed:
-            self._sign(role)
+            self._bytes[role] = self._signed_well(role).to_bytes()
             self._snapshot.meta[f"{role}.json"] = self._pin(role)
         if signed or "snapshot" in self._changed:
+            self._snapshot.expires = self._until(self._expiry.snapshot)
             signed.append("snapshot")
-            self._sign("snapshot")
+            self._sign_online("snapshot", gap)
         self._timestamp.snapshot_meta = self._pin("snapshot")
         self._timestamp.expires = self._until(self._expiry.timestamp)
-        self._sign("timestamp")
+        self._sign_online("timestamp", gap)
         names = [f"{self._signed[role].version}.{role}.json" for role in signed]
         pending = dict(zip(names, (self._bytes[role] for role in signed), strict=True))
         pending["timestamp.json"] = self._bytes["timestamp"]
         if "root" in self._changed:
-            self._sign("root")
-            root = {f"{self._root.version}.root.json": self._bytes["root"], "root.json": self._bytes["root"]}
+            data = self._bytes["root"] = self._signed_well("root").to_bytes()
+            root = {f"{self._root.version}.root.json": data, "root.json": data}
             # The first root is there before anything needs it. A later one comes last: by then
             # old and new keys have signed all the rest, so it is believed by either root.
             pending = root | pending if self._root.version == 1 else pending | root
@@ -285,130 +398,83 @@ class Repository:
                 files.write(self.directory / "metadata" / name, data)
         except OSError as error:
             raise RepositoryError(f"{self.directory} cannot be written: {error.strerror}") from error
+        # What is left of it after a power cut has a version that is published, and is ignored.
+        staging.drop(self.directory / staging.PLACE, self._staged)
         self._changed.clear()
-        self._leaving = {}
-        self._root_before = None
+        self._staged.clear()
+        self._before = None
 
-    def releases(self) -> list[tuple[str, str]]:
-        """Channel and architecture of every release."""
-        return [split_role(role) for role in self._delegations]
+    def _change(self, role: str) -> None:
+        """Note that a role must be signed anew; what has signed it so far no longer counts."""
+        if self._staged.pop(role, None) is not None and role in self._bytes:
+            self._signed[role].version = self._read(role, self._bytes[role]).version
+        self._changed.add(role)
 
-    def manifest(self, channel: str, arch: str) -> Manifest:
-        """The release of a channel and architecture.
-
-        Raises:
-            RepositoryError: there is none here.
-        """
-        role = role_name(channel, arches.canonical(arch))
-        signed = self._signed.get(role)
-        if not isinstance(signed, Targets):
-            raise RepositoryError(f"{self.directory} has no release of {channel}/{arch}")
-        return Manifest.from_role(role, signed)
-
-    @property
-    def expires(self) -> datetime:
-        """When the first of the signatures ends, UTC."""
-        return min(signed.expires for signed in self._signed.values())
-
-    @property
-    def timestamp_expires(self) -> datetime:
-        """When the timestamp's signature ends, UTC: soon, by its nature."""
-        return self._timestamp.expires
-
-    def metadata(self, only: Iterable[tuple[str, str]] | None = None) -> dict[str, bytes]:
-        """What a client needs to verify releases.
-
-        Args:
-            only: channels and architectures; all when left out.
-
-        Returns:
-            File name to bytes: every root, the timestamp, and what it vouches for.
-
-        Raises:
-            RepositoryError: not published yet, or no such release.
-        """
-        return {entry.file.name: _read(entry.file) for entry in self._metadata_entries(only)}
-
-    def subset(self, only: Iterable[tuple[str, str]]) -> list[Entry]:
-        """The files that serve some releases and no others.
-
-        Args:
-            only: channels and architectures.
-
-        Returns:
-            Metadata, then blobs; each once.
-
-        Raises:
-            RepositoryError: not published yet, or no such release.
-        """
-        wanted = list(only)
-        hashes = {
-            artifact.sha256
-            for channel, arch in wanted
-            for artifact in self.manifest(channel, arch).artifacts.values()
-        }
-        place = self.directory / blobs.PLACE
-        return [
-            *self._metadata_entries(wanted),
-            *(Entry(f"{blobs.PLACE}/{digest}", place / digest) for digest in sorted(hashes)),
-        ]
-
-    def _metadata_entries(self, only: Iterable[tuple[str, str]] | None) -> list[Entry]:
-        directory = self.directory / "metadata"
-        if self._changed or "timestamp" not in self._bytes:
-            raise RepositoryError(f"{self.directory} has unpublished changes", hint="Publish first.")
-        if only is None:
-            wanted = [role for role in self._delegations if role in self._signed]
-        else:
-            wanted = [role_name(channel, arches.canonical(arch)) for channel, arch in only]
-        absent = [role for role in wanted if role not in self._signed]
-        if absent:
-            raise RepositoryError(f"{self.directory} has no release of {', '.join(absent)}")
-        names = [path.name for path in sorted(directory.glob("*.root.json"))]
-        names += ["root.json", "timestamp.json"]
-        names += [f"{self._signed[role].version}.{role}.json" for role in ("snapshot", "targets", *wanted)]
-        return [Entry(f"metadata/{name}", directory / name) for name in names]
-
-    def _delegate(self, role: str, channel: str, arch: str) -> bool:
+    def _delegate(self, role: str) -> bool:
         """Let the release keys sign a role; whether that is new."""
-        delegations = self._targets.delegations
-        assert delegations is not None  # noqa: S101  # _load and create see to it
-        assert delegations.roles is not None  # noqa: S101
-        signers = self._keys["release"]
+        rule = self._rules["release"]
+        delegations = cast("Delegations", self._targets.delegations)
+        delegated = cast("dict[str, DelegatedRole]", delegations.roles)
+        channel, arch = split_role(role)
         found = DelegatedRole(
             role,
-            [signer.public_key.keyid for signer in signers],
-            self._keys.threshold("release"),
+            [key.keyid for key in rule.keys],
+            rule.threshold,
             terminating=True,
             paths=[f"{channel}/{arch}/*"],
         )
-        if role in delegations.roles and (not signers or delegations.roles[role] == found):
+        if delegated.get(role) == found:
             return False
-        if not signers:
+        if not rule.keys:
             raise KeysError("there is no key for release", hint="A new channel needs it.")
-        delegations.roles[role] = found
-        delegations.keys.update({signer.public_key.keyid: signer.public_key for signer in signers})
-        used = {keyid for each in delegations.roles.values() for keyid in each.keyids}
-        delegations.keys = {keyid: key for keyid, key in delegations.keys.items() if keyid in used}
-        self._changed.add("targets")
+        delegated[role] = found
+        self._remember_release_keys()
         self._targets.expires = self._until(self._expiry.targets)
+        self._change("targets")
         return True
 
-    def _sign(self, role: str) -> None:
-        """Raise a role's version, sign it with every key of it at hand, keep the bytes."""
-        rule: Role = self._root.roles[role] if role in TOP else self._delegations[role]
-        ours = [s for s in self._keys[roles.kind(role)] if s.public_key.keyid in rule.keyids]
-        roles.check_enough(role, ours, rule)
-        leaving = self._leaving.get(role, ())
-        if role == "root" and self._root_before is not None:
-            roles.check_enough("the root before", [*ours, *leaving], self._root_before)
+    def _remember_release_keys(self) -> None:
+        rule = self._rules["release"]
+        delegations = cast("Delegations", self._targets.delegations)
+        used = {keyid for each in self._delegations.values() for keyid in each.keyids}
+        kept = {keyid: key for keyid, key in delegations.keys.items() if keyid in used}
+        delegations.keys = kept | {key.keyid: key for key in rule.keys}
+        self._targets.unrecognized_fields[roles.RELEASE_FIELD] = roles.release_field(rule)
+
+    def _signed_well(self, role: str) -> Metadata[Any]:
+        """A staged role, without signatures that are none of its keys'."""
+        metadata = self._staged[role]
+        good = set()
+        delegators = (self._root, self._before) if role in TOP else (self._targets,)
+        for delegator in delegators:
+            if delegator is not None:
+                result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+                good |= set(result.signed)
+        for keyid in set(metadata.signatures) - good:
+            del metadata.signatures[keyid]
+        return metadata
+
+    def _sign_online(self, role: str, gap: bool) -> None:
+        """Raise the version of snapshot or timestamp and sign it: its keys are always at hand."""
         signed = self._signed[role]
         if role in self._bytes:
             signed.version += 1
         metadata: Metadata[Any] = Metadata(signed)
-        for signer in (*ours, *leaving):
-            metadata.sign(signer, append=True)
+        self._add_signatures(role, metadata)
+        before = self._before
+        by = [(role, self._root)] + ([(f"{role} by the root before", before)] if before else [])
+        lacks = (roles.lack(role, name, delegator, metadata) for name, delegator in by)
+        self._require([each for each in lacks if each], gap)
         self._bytes[role] = metadata.to_bytes()
+
+    def _require(self, lacks: list[Lack], gap: bool) -> None:
+        for each in lacks:
+            if gap and each.role.endswith(" by the root before"):
+                continue
+            raise KeysError(
+                f"{len(each.signed)} of the keys of {each.role} are at hand, {each.threshold} must sign",
+                hint="Give the directory that holds them.",
+            )
 
     def _pin(self, role: str) -> MetaFile:
         data = self._bytes[role]
@@ -424,57 +490,10 @@ class Repository:
                 if not link.exists():
                     os.link(self.directory / blobs.PLACE / artifact.sha256, link)
 
-    def _set(self, role: str, signed: _Any) -> None:
+    def _set(self, role: str, signed: AnyRole) -> None:
         signed.expires = self._until(self._expiry.days(role))
         self._signed[role] = signed
         self._changed.add(role)
 
-    def _load(self, role: str, name: str) -> None:
-        data = _read(self.directory / "metadata" / name)
-        try:
-            signed, _ = wire.read(data, _KINDS.get(role, Targets), name=name, max_bytes=_MAX_METADATA)
-        except TrustError as error:
-            raise RepositoryError(f"{self.directory} is damaged: {error.what}") from error
-        if role == "targets" and (signed.delegations is None or signed.delegations.roles is None):
-            raise RepositoryError(f"{self.directory} is no repository of Phase: {name} delegates to no one")
-        self._signed[role] = signed
-        self._bytes[role] = data
-
     def _until(self, days: float) -> datetime:
         return ((self._now or datetime.now(UTC)) + timedelta(days=days)).replace(microsecond=0)
-
-    @property
-    def _root(self) -> Root:
-        return cast("Root", self._signed["root"])
-
-    @property
-    def _timestamp(self) -> Timestamp:
-        return cast("Timestamp", self._signed["timestamp"])
-
-    @property
-    def _snapshot(self) -> Snapshot:
-        return cast("Snapshot", self._signed["snapshot"])
-
-    @property
-    def _targets(self) -> Targets:
-        return cast("Targets", self._signed["targets"])
-
-    @property
-    def _delegations(self) -> dict[str, DelegatedRole]:
-        found = self._targets.delegations
-        return found.roles or {} if found else {}
-
-
-def _newest_root(directory: Path) -> str:
-    versions = [path.name.partition(".")[0] for path in directory.glob("*.root.json")]
-    return f"{max((int(v) for v in versions if v.isdecimal()), default=1)}.root.json"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as handle:
-            return handle.read(_MAX_METADATA + 1)
-    except OSError as error:
-        raise RepositoryError(
-            f"{path} cannot be read: {error.strerror}", hint="Publish the release again, or copy it whole."
-        ) from error

@@ -1,13 +1,16 @@
 """The roles of a repository: for how long they hold, who must sign them."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from tuf.api.metadata import Role, Root
+from securesystemslib.signer import Key
+from tuf.api.metadata import Metadata, Root, Targets
 
 from phase.release.errors import KeysError
-from phase.release.keys import NaclSigner, ReleaseKeys
+from phase.release.keys import ROLES, ReleaseKeys
 
+#: Field of the top-level targets that says who signs releases.
+RELEASE_FIELD = "x-phase-release"
 TOP = ("root", "timestamp", "snapshot", "targets")
 
 
@@ -26,30 +29,106 @@ class Expiry(NamedTuple):
         return found
 
 
+class Rule(NamedTuple):
+    """Who signs a role.
+
+    Attributes:
+        keys: public keys, each once.
+        threshold: how many of them must.
+    """
+
+    keys: tuple[Key, ...]
+    threshold: int
+
+
+class Lack(NamedTuple):
+    """A role that too few have signed.
+
+    Attributes:
+        role: which, or by whom else it must be signed.
+        signed: names of the keys that have.
+        missing: names of those that have not.
+        threshold: how many must.
+    """
+
+    role: str
+    signed: tuple[str, ...]
+    missing: tuple[str, ...]
+    threshold: int
+
+
 def kind(role: str) -> str:
     """Whose keys sign a role: its own if it is one of the top four, else `release`."""
     return role if role in TOP else "release"
 
 
-def root(keys: ReleaseKeys) -> Root:
-    """A root that trusts these keys, more than half of each role's."""
+def rules(keys: ReleaseKeys) -> dict[str, Rule]:
+    """More than half of each role's keys must sign."""
+    return {
+        role: Rule(tuple(signer.public_key for signer in keys[role]), keys.threshold(role)) for role in ROLES
+    }
+
+
+def check(found: Mapping[str, Rule]) -> None:
+    """Make sure that every role can be signed.
+
+    Raises:
+        KeysError: a role has no key, or asks for more than it has, or for none.
+    """
+    for role in ROLES:
+        rule = found.get(role, Rule((), 1))
+        if not rule.keys:
+            raise KeysError(f"there is no key for {role}", hint="A repository needs every role's.")
+        if not 1 <= rule.threshold <= len(rule.keys):
+            raise KeysError(f"{rule.threshold} of {len(rule.keys)} keys of {role} cannot sign")
+
+
+def root(found: Mapping[str, Rule]) -> Root:
+    """A root that trusts these keys."""
     made = Root(consistent_snapshot=True)
     for role in TOP:
-        for signer in keys[role]:
-            made.add_key(signer.public_key, role)
-        made.roles[role].threshold = keys.threshold(role)
+        for key in found[role].keys:
+            made.add_key(key, role)
+        made.roles[role].threshold = found[role].threshold
     return made
 
 
-def check_enough(role: str, signers: Iterable[NaclSigner], rule: Role) -> None:
-    """Make sure that these signers satisfy a role.
+def release_field(rule: Rule) -> dict[str, Any]:
+    """What the top-level targets remember of who signs releases: there may be none yet."""
+    return {"keyids": [key.keyid for key in rule.keys], "threshold": rule.threshold}
 
-    Raises:
-        KeysError: they are too few.
+
+def read_rules(root: Root, targets: Targets) -> dict[str, Rule]:
+    """The rules a repository was published with."""
+    found = {}
+    for role in TOP:
+        signed_by = root.roles[role]
+        keys = tuple(root.keys[keyid] for keyid in signed_by.keyids if keyid in root.keys)
+        found[role] = Rule(keys, signed_by.threshold)
+    delegations = targets.delegations
+    if delegations is None or delegations.roles is None:
+        return found
+    release = targets.unrecognized_fields.get(RELEASE_FIELD)
+    if isinstance(release, dict):
+        keyids, threshold = release.get("keyids") or [], release.get("threshold") or 1
+    else:  # published before the field was: as its first release
+        first = next(iter(delegations.roles.values()), None)
+        keyids, threshold = (first.keyids, first.threshold) if first else ([], 1)
+    keys = tuple(delegations.keys[keyid] for keyid in keyids if keyid in delegations.keys)
+    found["release"] = Rule(keys, threshold)
+    return found
+
+
+def lack(role: str, name: str, delegator: Root | Targets, metadata: Metadata[Any]) -> Lack | None:
+    """Who has yet to sign, if too few have.
+
+    Args:
+        role: the role signed.
+        name: what to call it.
+        delegator: whose rule is meant.
+        metadata: the role with the signatures there are.
     """
-    found = {signer.public_key.keyid for signer in signers} & set(rule.keyids)
-    if len(found) < rule.threshold:
-        raise KeysError(
-            f"{len(found)} of the keys of {role} are at hand, {rule.threshold} must sign",
-            hint="Give the directory that holds them.",
-        )
+    result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+    if result.verified:
+        return None
+    return Lack(name, tuple(sorted(result.signed)), tuple(sorted(result.unsigned)), result.threshold)

@@ -1,0 +1,160 @@
+"""What the commands of `phase release` share: keys, passphrases, one publisher at a time."""
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from phase.release import keys as release_keys
+from phase.release.errors import KeysError, RepositoryError
+from phase.release.keys import ROLES, ReleaseKeys
+
+if TYPE_CHECKING:
+    from phase.release.repository import Repository
+    from phase.release.roles import Lack, Rule
+
+#: Holds the passphrase, where nobody is there to type it.
+ENVIRONMENT = "PHASE_RELEASE_PASSPHRASE"
+_MAX_PASSPHRASE = 1024
+_PUBLIC = "phase-release-public-v1"
+
+directory = click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+keys = click.option(
+    "--keys",
+    "key_directories",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Directory with private keys; repeat for more.",
+)
+passphrase_file = click.option(
+    "--passphrase-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"File with the passphrase; else ${ENVIRONMENT}, else asked for.",
+)
+publics = click.option(
+    "--public",
+    "public_files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with a public key, as `phase release key` wrote it; repeat for more.",
+)
+thresholds = click.option(
+    "--threshold", "thresholds", multiple=True, metavar="ROLE=K", help="How many keys of ROLE must sign."
+)
+gap = click.option(
+    "--gap",
+    is_flag=True,
+    help="Publish without the signatures of lost keys: a client that asks in that moment asks again.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+
+
+def passphrase(path: Path, file: Path | None, *, new: bool = False) -> str:
+    """The passphrase of a key.
+
+    Args:
+        path: the key, for the question.
+        file: holds it, if there is such a file.
+        new: ask twice: a slip would lose the key.
+    """
+    if file is not None:
+        with file.open("rb") as handle:
+            return handle.read(_MAX_PASSPHRASE).decode("utf-8", "strict").rstrip("\r\n")
+    found = os.environ.get(ENVIRONMENT)
+    if found is not None:
+        return found
+    if not sys.stdin.isatty():
+        raise KeysError(
+            f"key {path} needs a passphrase", hint=f"Give --passphrase-file, or set {ENVIRONMENT}."
+        )
+    answer: str = click.prompt(f"Passphrase of {path}", hide_input=True, confirmation_prompt=new, err=True)
+    return answer
+
+
+def load(directories: Iterable[Path], file: Path | None, only: Iterable[str] = ROLES) -> ReleaseKeys:
+    """The keys of several directories."""
+    found = ReleaseKeys({})
+    for each in directories:
+        found |= release_keys.load(each, passphrase=lambda path: passphrase(path, file), only=only)
+    return found
+
+
+def write_public(path: Path, role: str, public: str) -> None:
+    """Write a public key beside its private one."""
+    from phase import files
+
+    try:
+        files.create(path, f"{_PUBLIC} {role} {public}\n".encode())
+    except OSError as error:
+        raise KeysError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def read_publics(paths: Iterable[Path]) -> dict[str, list[Any]]:
+    """Public keys by role.
+
+    Raises:
+        KeysError: a file is no public key.
+    """
+    found: dict[str, list[Any]] = {}
+    for path in paths:
+        with path.open("rb") as handle:
+            words = handle.read(_MAX_PASSPHRASE).decode("ascii", "replace").split()
+        if len(words) != 3 or words[0] != _PUBLIC or words[1] not in ROLES:
+            raise KeysError(f"{path} is no public key of a release", hint="phase release key writes them.")
+        found.setdefault(words[1], []).append(release_keys.public_key(words[2]))
+    return found
+
+
+def rules(base: dict[str, "Rule"], public: dict[str, list[Any]], wanted: Iterable[str]) -> dict[str, "Rule"]:
+    """The rules of roles, after some of them were given other keys or thresholds."""
+    from phase.release.roles import Rule
+
+    found = dict(base)
+    for role, several in public.items():
+        unique = tuple({key.keyid: key for key in several}.values())
+        found[role] = Rule(unique, len(unique) // 2 + 1)
+    for text in wanted:
+        role, _, number = text.partition("=")
+        if role not in ROLES or not number.isdecimal():
+            raise click.UsageError(f"--threshold {text!r} is not ROLE=K with a role of {', '.join(ROLES)}")
+        found[role] = Rule(found[role].keys if role in found else (), int(number))
+    return found
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Let one process at a time sign in a repository: two would sign one version of two things."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise RepositoryError(f"{directory} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def finish(repository: "Repository", *, gap: bool = False) -> None:
+    """Publish if all have signed; else say who has not, and keep what there is."""
+    lacks = repository.stage()
+    if gap:
+        lacks = [each for each in lacks if not each.role.endswith(" by the root before")]
+    if lacks:
+        for each in lacks:
+            click.echo(lack_line(each))
+        click.echo(f"nothing is published yet: see `phase release sign {repository.directory} --export`")
+        return
+    repository.publish(gap=gap)
+    click.echo(f"published in {repository.directory}, timestamp until {repository.timestamp_expires:%F %R}")
+
+
+def lack_line(each: "Lack") -> str:
+    """One role that waits for signatures, for people."""
+    return f"{each.role}: {len(each.signed)} of {each.threshold} signatures"

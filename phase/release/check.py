@@ -1,0 +1,56 @@
+"""A repository on disk, verified as a client would: signatures, expiry, versions, every byte."""
+
+from datetime import datetime
+from hashlib import file_digest
+from pathlib import Path
+
+from phase.release import blobs
+from phase.release.errors import RepositoryError
+from phase.trust import Floor, NotFoundError, Refreshed, refresh
+
+
+def verify(
+    directory: Path, root: bytes, *, channel: str, arch: str, now: datetime, floor: Floor | None = None
+) -> Refreshed:
+    """Verify one release of a repository, or of a part of one.
+
+    Args:
+        directory: holds `metadata` and `blobs`.
+        root: the trusted root.
+        channel: which release.
+        arch: `x86_64` or `arm64`.
+        now: the time, UTC.
+        floor: what earlier refreshes have seen.
+
+    Returns:
+        What a client would believe.
+
+    Raises:
+        TrustError: the metadata is refused.
+        RepositoryError: a file is missing, or is not the one that was signed.
+    """
+    metadata = directory / "metadata"
+
+    def get(name: str, max_bytes: int) -> bytes:
+        try:
+            with (metadata / name).open("rb") as handle:
+                return handle.read(max_bytes + 1)
+        except FileNotFoundError:
+            raise NotFoundError(f"{metadata} has no {name}") from None
+        except OSError as error:
+            raise RepositoryError(f"{metadata / name} cannot be read: {error.strerror}") from error
+
+    found = refresh(root, get, channel=channel, arch=arch, now=now, floor=floor)
+    for name, artifact in sorted(found.manifest.artifacts.items()):
+        path = directory / blobs.PLACE / artifact.sha256
+        try:
+            with path.open("rb") as handle:
+                digest = file_digest(handle, "sha256").hexdigest()
+        except OSError as error:
+            raise RepositoryError(f"{name}: {path} cannot be read: {error.strerror}") from error
+        if digest != artifact.sha256:
+            raise RepositoryError(
+                f"{name}: {path} is not the signed file: expected sha256 {artifact.sha256}, found {digest}",
+                hint="Fetch or publish it again.",
+            )
+    return found

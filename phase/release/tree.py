@@ -1,0 +1,199 @@
+"""A published repository, to read: what it holds, and which of its files serve a release."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from tuf.api.metadata import DelegatedRole, Root, Snapshot, Targets, Timestamp
+
+from phase import arch as arches
+from phase.release import blobs
+from phase.release.errors import RepositoryError
+from phase.release.manifest import Manifest, role_name, split_role
+from phase.trust import wire
+from phase.trust.errors import TrustError
+
+AnyRole = Root | Timestamp | Snapshot | Targets
+_KINDS: dict[str, type[Any]] = {"root": Root, "timestamp": Timestamp, "snapshot": Snapshot}
+_MAX_METADATA = 5_000_000
+
+
+class Entry(NamedTuple):
+    """A file of a repository.
+
+    Attributes:
+        path: relative to the repository, with slashes.
+        file: where it is.
+    """
+
+    path: str
+    file: Path
+
+
+class Tree:
+    """The metadata of a repository, and where its blobs are.
+
+    Args:
+        directory: where it is.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._signed: dict[str, AnyRole] = {}
+        #: The bytes on disk, or about to be: what hashes upward are made of.
+        self._bytes: dict[str, bytes] = {}
+        #: Roles that are not published as they are here.
+        self._changed: set[str] = set()
+
+    def releases(self) -> list[tuple[str, str]]:
+        """Channel and architecture of every release."""
+        return [split_role(role) for role in self._delegations]
+
+    def manifest(self, channel: str, arch: str) -> Manifest:
+        """The release of a channel and architecture.
+
+        Raises:
+            RepositoryError: there is none here.
+        """
+        role = role_name(channel, arches.canonical(arch))
+        signed = self._signed.get(role)
+        if not isinstance(signed, Targets):
+            raise RepositoryError(f"{self.directory} has no release of {channel}/{arch}")
+        return Manifest.from_role(role, signed)
+
+    @property
+    def expires(self) -> datetime:
+        """When the first of the signatures ends, UTC."""
+        return min(signed.expires for signed in self._signed.values())
+
+    def expiries(self) -> dict[str, datetime]:
+        """When each role's signature ends, UTC."""
+        return {role: signed.expires for role, signed in sorted(self._signed.items())}
+
+    @property
+    def timestamp_expires(self) -> datetime:
+        """When the timestamp's signature ends, UTC: soon, by its nature."""
+        return self._timestamp.expires
+
+    def metadata(self, only: Iterable[tuple[str, str]] | None = None) -> dict[str, bytes]:
+        """What a client needs to verify releases.
+
+        Args:
+            only: channels and architectures; all when left out.
+
+        Returns:
+            File name to bytes: every root, the timestamp, and what it vouches for.
+
+        Raises:
+            RepositoryError: not published yet, or no such release.
+        """
+        return {entry.file.name: _read(entry.file) for entry in self._metadata_entries(only)}
+
+    def subset(self, only: Iterable[tuple[str, str]]) -> list[Entry]:
+        """The files that serve some releases and no others.
+
+        Args:
+            only: channels and architectures.
+
+        Returns:
+            Metadata, then blobs; each once.
+
+        Raises:
+            RepositoryError: not published yet, or no such release.
+        """
+        wanted = list(only)
+        hashes = {
+            artifact.sha256
+            for channel, arch in wanted
+            for artifact in self.manifest(channel, arch).artifacts.values()
+        }
+        place = self.directory / blobs.PLACE
+        return [
+            *self._metadata_entries(wanted),
+            *(Entry(f"{blobs.PLACE}/{digest}", place / digest) for digest in sorted(hashes)),
+        ]
+
+    def _metadata_entries(self, only: Iterable[tuple[str, str]] | None) -> list[Entry]:
+        directory = self.directory / "metadata"
+        if self._changed or "timestamp" not in self._bytes:
+            raise RepositoryError(f"{self.directory} has unpublished changes", hint="Publish first.")
+        if only is None:
+            wanted = [role for role in self._delegations if role in self._signed]
+        else:
+            wanted = [role_name(channel, arches.canonical(arch)) for channel, arch in only]
+        absent = [role for role in wanted if role not in self._signed]
+        if absent:
+            raise RepositoryError(f"{self.directory} has no release of {', '.join(absent)}")
+        names = [path.name for path in sorted(directory.glob("*.root.json"))]
+        names += ["root.json", "timestamp.json"]
+        names += [f"{self._signed[role].version}.{role}.json" for role in ("snapshot", "targets", *wanted)]
+        return [Entry(f"metadata/{name}", directory / name) for name in names]
+
+    def _read(self, role: str, data: bytes, name: str = "") -> AnyRole:
+        try:
+            found: AnyRole
+            found, _ = wire.read(data, _KINDS.get(role, Targets), name=name or role, max_bytes=_MAX_METADATA)
+        except TrustError as error:
+            raise RepositoryError(f"{self.directory} is damaged: {error.what}") from error
+        return found
+
+    def _load_all(self) -> None:
+        """Read what is published."""
+        self._load("timestamp", "timestamp.json")
+        # Not root.json: a publication that was interrupted may have come only as far as this.
+        self._load("root", _newest_root(self.directory / "metadata"))
+        self._load("snapshot", f"{self._timestamp.snapshot_meta.version}.snapshot.json")
+        for file, meta in self._snapshot.meta.items():
+            role, name = file.removesuffix(".json"), f"{meta.version}.{file}"
+            # A machine that booted serves its own release; the others of the snapshot are not there.
+            if role == "targets" or (self.directory / "metadata" / name).exists():
+                self._load(role, name)
+
+    def _load(self, role: str, name: str) -> None:
+        data = _read(self.directory / "metadata" / name)
+        signed = self._read(role, data, name)
+        if (
+            isinstance(signed, Targets)
+            and role == "targets"
+            and (signed.delegations is None or signed.delegations.roles is None)
+        ):
+            raise RepositoryError(f"{self.directory} is no repository of Phase: {name} delegates to no one")
+        self._signed[role] = signed
+        self._bytes[role] = data
+
+    @property
+    def _root(self) -> Root:
+        return cast("Root", self._signed["root"])
+
+    @property
+    def _timestamp(self) -> Timestamp:
+        return cast("Timestamp", self._signed["timestamp"])
+
+    @property
+    def _snapshot(self) -> Snapshot:
+        return cast("Snapshot", self._signed["snapshot"])
+
+    @property
+    def _targets(self) -> Targets:
+        return cast("Targets", self._signed["targets"])
+
+    @property
+    def _delegations(self) -> dict[str, DelegatedRole]:
+        found = self._targets.delegations
+        return found.roles or {} if found else {}
+
+
+def _newest_root(directory: Path) -> str:
+    versions = [path.name.partition(".")[0] for path in directory.glob("*.root.json")]
+    return f"{max((int(v) for v in versions if v.isdecimal()), default=1)}.root.json"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as handle:
+            return handle.read(_MAX_METADATA + 1)
+    except OSError as error:
+        raise RepositoryError(
+            f"{path} cannot be read: {error.strerror}", hint="Publish the release again, or copy it whole."
+        ) from error
