@@ -61,6 +61,11 @@ def clean_results(out: Path, arch: str) -> None:
     _remove(out / arch)
 
 
+def clean_history(directory: Path) -> None:
+    """Deletes what earlier runs left for the matrix; nothing else does."""
+    _remove(directory)
+
+
 def _remove(path: Path) -> bool:
     if path.is_symlink():
         path.unlink()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "reports" / "out"
+HISTORY = ROOT / "reports" / "history"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,18 +39,25 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     report = commands.add_parser(
-        "report", help="summary.json, a table, and one HTML file from the last results"
+        "report",
+        help="summary.json, tables, the boot-success matrix and Allure's page from the last results",
     )
     report.add_argument(
         "--out", type=Path, default=OUT, metavar="DIR", help="where results are and reports go"
     )
     report.add_argument(
-        "--no-html", action="store_true", help="needs no Node: the summary and the table only"
+        "--history",
+        type=Path,
+        default=HISTORY,
+        metavar="DIR",
+        help="what earlier runs left; kept across runs",
     )
+    report.add_argument("--no-html", action="store_true", help="needs no Node: all but Allure's page")
     report.set_defaults(run=_report)
 
     clean = commands.add_parser("clean", help="delete what the project made: environments, images, reports")
     clean.add_argument("--results", metavar="ARCH", help="only the last results of one architecture")
+    clean.add_argument("--history", action="store_true", help="only the history of earlier runs")
     clean.set_defaults(run=_clean)
     return parser
 
@@ -68,7 +76,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from lab.report.errors import ReportError
 
     try:
-        build(arguments.out, html=not arguments.no_html)
+        build(arguments.out, html=not arguments.no_html, past=arguments.history)
     except ReportError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
@@ -76,10 +84,13 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _clean(arguments: argparse.Namespace) -> int:
-    from lab.clean import clean, clean_results
+    from lab.clean import clean, clean_history, clean_results
 
     if arguments.results:
         clean_results(OUT, arguments.results)
+        return 0
+    if arguments.history:
+        clean_history(HISTORY)
         return 0
     for path in clean(ROOT):
         print(f"removed {path}")

@@ -9,18 +9,23 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Generator, Iterator, Mapping
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import allure
+import msgspec
 import pytest
 from _pytest._code import Traceback
 from _pytest.runner import runtestprotocol
 
 from lab.errors import LabError, MisuseError
 from lab.leases import Need, acquire
+from lab.qemu.vm import VM
+from lab.report.drawing import MOST, Phase, Track, draw
+from lab.timeline import spans
 from lab.topology import Lab
 
 __all__ = ["Lab", "Record", "lab", "record"]
@@ -31,6 +36,8 @@ _RECORD = pytest.StashKey[dict[str, Any]]()
 _TRIES = pytest.StashKey[list[str]]()
 #: Why a scenario was given no lease.
 _REFUSED = pytest.StashKey[LabError]()
+#: Who has to act on its failure, and what it said.
+_FAILURE = pytest.StashKey[dict[str, Any]]()
 _HERE = Path(__file__).parent
 
 
@@ -166,11 +173,13 @@ class Record:
         phases: Mapping[str, float],
         kernel: str,
         accel: str,
+        mode: str = "",
     ) -> None:
-        """Set it; what is set last counts."""
+        """Set it; what is set last counts. `mode` is what the boot was allowed, if there is such a thing."""
         self._fields.update(
             scenario=scenario, arch=arch, topology=topology, phases=dict(phases), kernel=kernel, accel=accel
         )
+        self._fields["mode"] = mode
         for name, seconds in phases.items():
             with allure.step(f"{name}: {seconds:.2f} s"):
                 pass
@@ -193,6 +202,7 @@ def pytest_runtest_makereport(
     if report.failed:
         what = error.what if isinstance(error, LabError) else str(error)
         report.user_properties += [("owner", owner), ("what", what[:300])]
+        item.stash[_FAILURE] = {"owner": owner, "what": what[:300]}
     elif call.when == "call" and report.passed and tries:
         report.user_properties.append(("flaky", True))
         allure.dynamic.label("flaky", tries[0])  # type: ignore[no-untyped-call]
@@ -249,12 +259,17 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
         "phases": {},
         "accel": machines[0].spec.accel if machines else "",
         "kernel": "",
+        "firmware": _firmware(machines[0]) if machines else "",
+        "ended": round(time.time(), 3),
+        "tracks": msgspec.to_builtins(tracks(machines)),
     }
     if callspec is not None and "arch" in callspec.params:
         fields["arch"] = callspec.params["arch"]
     told = item.stash.get(_RECORD, None)
     fields |= told or {}
     fields["nodeid"] = item.nodeid
+    if report.failed:
+        fields |= item.stash.get(_FAILURE, {})
     fields["outcome"] = "error" if report.failed and report.when != "call" else report.outcome
     if ("flaky", True) in report.user_properties:
         fields["outcome"] = "flaky"
@@ -264,11 +279,35 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
     return fields
 
 
+def tracks(machines: Sequence[VM]) -> list[Track]:
+    """What machines did, on the clock of the one that was switched on first."""
+    on = [vm for vm in machines if vm.power_on]
+    zero = min((vm.power_on for vm in on), default=0.0)
+    found = []
+    for vm in on:
+        late = vm.power_on - zero
+        seen = [
+            Phase(span.name, round(late + span.start, 3), round(late + span.end, 3), span.outcome)
+            for span in spans(vm.marks[:MOST], power_on=vm.power_on)
+        ]
+        if seen:
+            found.append(Track(machine=vm.name, arch=vm.arch, phases=seen))
+    return found
+
+
+def _firmware(vm: VM) -> str:
+    if vm.spec.firmware:
+        return "uefi"
+    return "direct" if vm.spec.kernel else "bios"
+
+
 def _name(item: pytest.Item) -> str:
     return hashlib.sha256(item.nodeid.encode()).hexdigest()[:16]
 
 
 def _attach(made: Lab, report: pytest.TestReport, kept: Path) -> None:
+    if seen := tracks(list(made.machines.values())):
+        allure.attach(draw(seen), "timeline", allure.attachment_type.SVG)
     for vm in made.machines.values():
         if vm.power_on:
             text = vm.console.text

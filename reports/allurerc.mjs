@@ -17,6 +17,10 @@ export default {
   name: facts.name ?? "Phase lab",
   environments,
   variables: facts.variables ?? {},
+  // Earlier runs, beside the results; bounded.
+  historyPath: facts.history,
+  historyLimit: facts.kept,
+  appendHistory: facts.append ?? true,
   categories: [
     { name: "Flaky: passed only when tried again", matchers: ({ flaky }) => flaky === true },
     { name: "Infrastructure: the host, QEMU, a cable", matchers: owned("infrastructure") },

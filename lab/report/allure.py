@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.report.errors import ReportError
+from lab.report.history import KEPT
 from lab.report.page import seal
 
 #: Seconds. Generating takes about two; installing depends on the network.
@@ -17,13 +18,17 @@ _GENERATE, _INSTALL = 300, 900
 _LAST_LINES = 15
 
 
-def page(root: Path, results: Mapping[str, Path], facts: Mapping[str, str]) -> str:
+def page(
+    root: Path, results: Mapping[str, Path], facts: Mapping[str, str], *, history: Path, append: bool
+) -> str:
     """Generates the report.
 
     Args:
         root: the checkout, which has `package.json` and `reports/allurerc.mjs`.
         results: Allure's result directory of each architecture.
         facts: what the report says about the run.
+        history: Allure's own file of earlier runs; made when it is not there.
+        append: whether this run is added to it: a second report on the same run is not another run.
 
     Returns:
         The page; opening it asks nothing of any host.
@@ -36,7 +41,9 @@ def page(root: Path, results: Mapping[str, Path], facts: Mapping[str, str]) -> s
     with tempfile.TemporaryDirectory(prefix="phase-report-") as name:
         work = Path(name)
         merged = [merge(arch, directory, work / "results" / arch) for arch, directory in results.items()]
-        told = {"name": "Phase lab", "arches": list(results), "variables": dict(facts)}
+        told: dict[str, object] = {"name": "Phase lab", "arches": list(results), "variables": dict(facts)}
+        history.parent.mkdir(parents=True, exist_ok=True)
+        told |= {"history": str(history.resolve()), "append": append, "kept": KEPT}
         generator = root / "node_modules" / "allure" / "cli.js"
         config = root / "reports" / "allurerc.mjs"
         places: list[str | Path] = ["--config", config, "--output", work / "out", "--cwd", work]

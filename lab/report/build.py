@@ -1,5 +1,6 @@
-"""Makes all three forms of the report from one directory of results."""
+"""Makes every form of the report from one directory of results."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -7,37 +8,54 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab.report import allure
+from lab.report import allure, history, markdown, matrix, matrix_page
 from lab.report.records import Record, read_records, summary, write
 from lab.report.table import show
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def build(out: Path, *, html: bool, console: Console | None = None) -> None:
-    """Writes `summary.json` and `report.html` into a directory of results and prints the table.
+def build(out: Path, *, html: bool, past: Path | None = None, console: Console | None = None) -> None:
+    """Writes `summary.json`, the matrix and `report.html` into a directory of results; prints the table.
 
-    The summary and the table come first: they need no Node and must not be lost to its troubles.
+    The summary and the table come first: they need no Node and must not be lost to its troubles. In a CI
+    run that has a summary page (`GITHUB_STEP_SUMMARY`) the matrix is added to it.
 
     Args:
         out: holds one directory of results per architecture.
-        html: whether to build the page as well.
+        html: whether to build Allure's page as well.
+        past: the directory of earlier runs, to which this one is added; `out/history` when None.
         console: where the table goes; the terminal when None.
 
     Raises:
-        ReportError: there are no results, or the page could not be made.
+        ReportError: there are no results, or a page could not be made.
     """
     console = console or Console()
+    past = past or out / "history"
     records = read_records(out)
     write(out / "summary.json", summary(records))
     show(records, console)
-    console.print(f"summary: {out / 'summary.json'}", soft_wrap=True, highlight=False)
+    _say(console, "summary", out / "summary.json")
+    told = facts(records)
+    runs, new = history.add(past / "boots.jsonl", records, told.get("commit", ""))
+    lines = matrix.lines(runs)
+    write(out / "matrix.html", matrix_page.page(lines, records, told).encode())
+    text = markdown.summary(lines, records)
+    write(out / "matrix.md", text.encode())
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(page).open("a", encoding="utf-8") as file:
+            file.write(text)
+    _say(console, "matrix ", out / "matrix.html")
     if not html:
         return
     results = {path.parent.name: path for path in sorted(out.glob("*/allure")) if path.is_dir()}
-    page = allure.page(ROOT, results, facts(records))
-    write(out / "report.html", page.encode())
-    console.print(f"report:  {out / 'report.html'}", soft_wrap=True, highlight=False)
+    made = allure.page(ROOT, results, told, history=past / "allure.jsonl", append=new)
+    write(out / "report.html", made.encode())
+    _say(console, "report ", out / "report.html")
+
+
+def _say(console: Console, name: str, path: Path) -> None:
+    console.print(f"{name}: {path}", soft_wrap=True, highlight=False)
 
 
 def facts(records: Sequence[Record]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from lab.report.drawing import Track
 from lab.report.errors import ReportError
 
 
@@ -23,6 +24,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         kernel: release of the kernel that ran in the end; empty when none was reached.
         nodeid: pytest's name of the test.
         duration: seconds of the whole test.
+        ended: when, in seconds since 1970.
+        firmware: what started the machine: `uefi`, `bios`, or `direct` when QEMU loaded the kernel itself.
+        mode: what the boot was allowed, in the project's own words; empty when it has no such thing.
+        owner: who has to act on a failure.
+        what: what a failure said.
+        tracks: what each machine did, for the picture.
     """
 
     scenario: str
@@ -34,6 +41,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str = ""
     nodeid: str = ""
     duration: float = 0.0
+    ended: float = 0.0
+    firmware: str = ""
+    mode: str = ""
+    owner: str = ""
+    what: str = ""
+    tracks: list[Track] = []
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
