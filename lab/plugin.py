@@ -269,7 +269,8 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
     fields |= told or {}
     fields["nodeid"] = item.nodeid
     if report.failed:
-        fields |= item.stash.get(_FAILURE, {})
+        failure = item.stash.get(_FAILURE, {})
+        fields |= failure
     fields["outcome"] = "error" if report.failed and report.when != "call" else report.outcome
     if ("flaky", True) in report.user_properties:
         fields["outcome"] = "flaky"
