@@ -49,7 +49,8 @@ def build(arch: str, base: Path, project: Path, into: Path) -> None:
     staging.copy_file(tree.HERE / "files/udhcpc", stage / "etc/udhcpc")
     modules = tree.packages()["modules"]
     tree.kernel_modules(root, modules["seed"], stage)
-    tree.kernel_modules(root, modules["cache"], stage, listing="etc/modules-cache")
+    for name in ("cache", "efi"):
+        tree.kernel_modules(root, modules[name], stage, listing=f"etc/modules-{name}")
     staging.initramfs(stage, into / "initramfs")
     staging.copy_file(tree.kernel(root), into / "kernel")
     staging.write_contents(stage, into, packages=base / "packages.json")

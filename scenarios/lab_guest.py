@@ -5,9 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boot import tree
+from lab.qemu.command import Firmware
 from phase.boot import cpio
 
 _MODULES = ("virtio_pci", "virtio_net", "af_packet", "virtio_blk", "ext4", "pvpanic-pci")
+#: UEFI, of the distribution.
+FIRMWARE = {
+    "x86_64": Firmware(Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")),
+    "arm64": Firmware(Path("/usr/share/AAVMF/AAVMF_CODE.fd"), Path("/usr/share/AAVMF/AAVMF_VARS.fd")),
+}
 _APPLETS = (
     "base64", "cat", "chmod", "cttyhack", "cut", "date", "dd", "dmesg", "echo", "grep", "head", "httpd",
     "insmod", "ip", "ls", "mkdir", "mount", "nc", "ping", "poweroff", "reboot", "sed", "seq", "setsid", "sh",

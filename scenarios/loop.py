@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.marks import Mark
-from lab.qemu.command import Disk
+from lab.qemu.command import Disk, Firmware
 from lab.qemu.vm import VM
 from lab.topology import Lab
 from phase import cmdline
@@ -89,6 +89,7 @@ class Loop:
         name: str = "client",
         disks: tuple[Disk, ...] = (),
         offline: bool = False,
+        firmware: Firmware | None = None,
     ) -> VM:
         """Switch on a seed that knows its channel, and what `extra` tells it.
 
@@ -98,6 +99,7 @@ class Loop:
             name: of the machine.
             disks: it has.
             offline: whether its image lets it boot what it has kept.
+            firmware: UEFI; QEMU's own when left out.
         """
         kernel, initrd = self.release.seed(self.arch, self.work, offline=offline)
         line = f"quiet panic=-1 phase.channel={CHANNEL} phase.job=hello phase.rescue=shell {extra}".rstrip()
@@ -109,6 +111,7 @@ class Loop:
             initrd=initrd,
             append=line,
             disks=disks,
+            firmware=firmware,
             segments=(self.lan,),
         )
         client.start()

@@ -12,16 +12,12 @@ import pytest
 
 from lab.errors import InfrastructureError, MachineDied, MisuseError, ProductError, WaitTimeout
 from lab.net.segment import Segment
-from lab.qemu.command import Disk, Firmware
+from lab.qemu.command import Disk
 from lab.qemu.vm import VM
 from lab.topology import Lab
 from scenarios import lab_guest
 
 KERNELS = {"kernel": "firmware"}
-FIRMWARE = {
-    "x86_64": Firmware(Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")),
-    "arm64": Firmware(Path("/usr/share/AAVMF/AAVMF_CODE.fd"), Path("/usr/share/AAVMF/AAVMF_VARS.fd")),
-}
 
 
 class Guests:
@@ -209,7 +205,7 @@ def test_disks_take_what_they_may(guests: Guests, tmp_path: Path) -> None:
 
 def test_firmware_starts(lab: Lab, arch: str) -> None:
     """UEFI without anything to boot says so; the dialogue goes through pexpect."""
-    vm = lab.vm("one", arch=arch, memory=256, firmware=FIRMWARE[arch])
+    vm = lab.vm("one", arch=arch, memory=256, firmware=lab_guest.FIRMWARE[arch])
     vm.start()
     dialogue = vm.console.spawn(since=0)
     assert dialogue.expect(["no such thing", r"UEFI Interactive Shell v(\d)"], timeout=120) == 1
@@ -220,7 +216,7 @@ def test_firmware_starts(lab: Lab, arch: str) -> None:
 
 def test_a_screen_shows_what_firmware_draws(lab: Lab, arch: str) -> None:
     """A picture with something on it, as soon as UEFI has a shell."""
-    vm = lab.vm("one", arch=arch, memory=256, firmware=FIRMWARE[arch], display=True)
+    vm = lab.vm("one", arch=arch, memory=256, firmware=lab_guest.FIRMWARE[arch], display=True)
     vm.start()
     vm.console.spawn(since=0).expect(r"UEFI Interactive Shell v(\d)", timeout=120)
     picture = vm.screen()
@@ -229,7 +225,7 @@ def test_a_screen_shows_what_firmware_draws(lab: Lab, arch: str) -> None:
     assert (width, height) >= (640, 400)
     lit = zlib.decompress(b"".join(_chunks(picture, b"IDAT")))
     assert len(set(lit)) > 2
-    blind = lab.vm("blind", arch=arch, memory=256, firmware=FIRMWARE[arch])
+    blind = lab.vm("blind", arch=arch, memory=256, firmware=lab_guest.FIRMWARE[arch])
     with pytest.raises(MisuseError, match="no screen"):
         blind.screen()
 

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from phase.boot import mounts
 from phase.boot.errors import CacheError
 from phase.trust import Floor, NotFoundError
 from phase.trust import floor as floors
@@ -27,12 +28,11 @@ _MAX_DEVICES = 128
 #: What is read back of the metadata, at most: files, and bytes of each.
 _MAX_FILES, _MAX_FILE = 300, 5_000_000
 _COPY = 1 << 20
-_RDONLY, _NOSUID, _NODEV, _NOEXEC, _NOATIME = 1, 2, 4, 8, 1024
 _SYS = "/sys/class/block"
 #: The power may go at any time. A file's length is on the disk only with the next commit, and that waits for
 #: blocks to be allocated: by default what arrived in the last half minute would be lost.
-_WRITING = b"errors=remount-ro,commit=1,nodelalloc"
-_BUSYBOX = "/bin/busybox"
+_WRITING = "errors=remount-ro,commit=1,nodelalloc"
+_MODULES = "/etc/modules-cache"
 
 
 class Cache:
@@ -180,31 +180,29 @@ def is_ours(head: bytes) -> bool:
     return magic == _MAGIC and label == LABEL.encode()
 
 
-def mount(device: str, directory: str, *, writable: bool, modules: str = "/etc/modules-cache") -> Cache:
+def mount(device: str, directory: str, *, writable: bool) -> Cache:
     """Mount the cache's file system.
 
     Args:
         device: from `find`.
         directory: where to.
         writable: if not, the device stays as it is, bit for bit.
-        modules: a list of kernel modules to load first; most machines have no cache and need none.
 
     Raises:
         CacheError: the kernel cannot.
     """
-    os.makedirs(directory, exist_ok=True)
-    with open(modules) as listing:
-        for path in listing.read().split():
-            os.waitpid(os.posix_spawn(_BUSYBOX, ["insmod", path], {}), 0)
-    libc = ctypes.CDLL(None, use_errno=True)
+    mounts.load_modules(_MODULES)
     why = ""
     for write in (True, False) if writable else (False,):
-        flags = _NOSUID | _NODEV | _NOEXEC | _NOATIME | (0 if write else _RDONLY)
         # Without `noload` even a read-only mount replays the journal, which writes.
-        options = _WRITING if write else b"noload"
-        if libc.mount(device.encode(), directory.encode(), b"ext4", flags, options) == 0:
+        options = _WRITING if write else "noload"
+        flags = mounts.DATA | mounts.NOATIME | (0 if write else mounts.RDONLY)
+        try:
+            mounts.mount(device, directory, "ext4", flags=flags, options=options)
+        except OSError as error:
+            why = error.strerror or str(error)
+        else:
             return Cache(Path(directory), writable=write)
-        why = os.strerror(ctypes.get_errno())
     raise CacheError(
         f"the cache on {device} cannot be mounted: {why}",
         hint=f"Make it anew: mkfs.ext4 -L {LABEL} {device}",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 
 from phase import arch, cmdline, discovery, fetch, marks, trust
-from phase.boot import cache, image_check, initrd, kexec
+from phase.boot import cache, efi, image_check, initrd, kexec
 from phase.boot.errors import BootError, CacheError, HandoffError, NetworkError
 from phase.errors import PhaseError
 from phase.fetch import FetchReport
@@ -40,6 +40,8 @@ class _Boot:
         self.deadline = time.monotonic() + self.parameters.timeout
         self.connected = False
         self.cache: cache.Cache | None = None
+        #: What the firmware keeps; nothing where it keeps nothing, or is not to be asked.
+        self.kept_floor: trust.Floor | None = None
         #: Whether this image lets a kept release boot when no provider gives one.
         self.offline = os.path.exists(f"{_ETC}/allow-offline")
 
@@ -74,8 +76,12 @@ class _Boot:
                 time.sleep(pause)
 
     def open_cache(self) -> None:
-        """Look for the cache, if this boot may have one."""
-        if not self.parameters.cache or self.parameters.mode == "private":
+        """Look for what earlier boots have kept, if this one may know of it."""
+        if self.parameters.mode == "private":
+            return
+        if efi.available():
+            self.kept_floor = efi.load()
+        if not self.parameters.cache:
             return
         device = cache.find()
         if device is None:
@@ -117,7 +123,7 @@ class _Boot:
             marks.emit("discover", source="cache", count=0)
             self.stage = "trust"
             # Its own versions, not those of a newer release that was seen and never came here whole.
-            floor = trust.Floor(time=kept.floor().time)
+            floor = trust.Floor(time=self.floor().time)
             result = trust.refresh(
                 self.root,
                 kept.get,
@@ -167,10 +173,9 @@ class _Boot:
     def refresh(self, urls: list[str]) -> tuple[Manifest, dict[str, bytes]]:
         """Believe, or not, what the providers say the release is; one that lies does not stop the rest."""
         self.stage = "trust"
-        kept = self.cache
-        floor = kept.floor() if kept else trust.Floor()
+        floor = self.floor()
         now = self.now(floor)
-        cached = kept.metadata() if kept else {}
+        cached = self.cache.metadata() if self.cache else {}
         failures: list[PhaseError] = []
         for url in urls:
             try:
@@ -189,12 +194,25 @@ class _Boot:
                 failures.append(error)
                 continue
             manifest = result.manifest
-            if kept:
-                _if_it_can(kept.raise_floor, result.floor)
+            self.raise_floor(result.floor)
             marks.emit("trust", version=manifest.version, release=manifest.release, provider=url)
             return manifest, dict(result.metadata)
         # Somebody lying says more than somebody not answering.
         raise next((error for error in failures if isinstance(error, trust.TrustError)), failures[0])
+
+    def floor(self) -> trust.Floor:
+        """The highest floor that anybody here remembers."""
+        known = [self.cache.floor()] if self.cache else []
+        if self.kept_floor is not None:
+            known.append(self.kept_floor)
+        return max(known, key=lambda one: (one.root, one.timestamp, one.snapshot), default=trust.Floor())
+
+    def raise_floor(self, floor: trust.Floor) -> None:
+        """Remember what has been seen, wherever that can be."""
+        if self.cache:
+            _if_it_can(self.cache.raise_floor, floor)
+        if self.kept_floor is not None and not self.parameters.nowrite:
+            _if_it_can(efi.save, floor, self.kept_floor)
 
     def now(self, floor: trust.Floor) -> datetime:
         """The time, on a machine that may have no clock."""

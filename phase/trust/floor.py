@@ -55,13 +55,32 @@ def load(path: Path) -> Floor:
         return Floor()
     except OSError as error:
         raise FormatError(f"trust state {path} cannot be read: {error.strerror}") from error
+    return parse(data, str(path))
+
+
+def parse(data: bytes, where: str) -> Floor:
+    """Read what `encode` made.
+
+    Args:
+        data: from `where`.
+        where: for the error.
+
+    Raises:
+        FormatError: it is damaged.
+    """
     try:
         return _checked(Floor(**json.loads(data)))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(
-            f"trust state {path} is damaged: {error}",
+            f"trust state {where} is damaged: {error}",
             hint="Remove it only if you know that no older release can be offered here.",
         ) from error
+
+
+def encode(floor: Floor) -> bytes:
+    """A floor as bytes: JSON."""
+    facts = floor._asdict() | {"meta": dict(floor.meta), "keys": dict(floor.keys)}
+    return json.dumps(facts, separators=(",", ":")).encode()
 
 
 def _checked(floor: Floor) -> Floor:
@@ -84,5 +103,4 @@ def save(path: Path, floor: Floor) -> None:
     from phase import files
 
     os.makedirs(path.parent, exist_ok=True)
-    facts = floor._asdict() | {"meta": dict(floor.meta), "keys": dict(floor.keys)}
-    files.write(path, json.dumps(facts).encode() + b"\n", mode=0o600)
+    files.write(path, encode(floor) + b"\n", mode=0o600)

@@ -191,8 +191,8 @@ MUTANTS = (
     Mutant(
         "private mode keeps releases",
         "phase/boot/main.py",
-        ' or self.parameters.mode == "private"',
-        "",
+        'if self.parameters.mode == "private":',
+        "if False:",
         BOOT,
     ),
     Mutant(
@@ -205,8 +205,8 @@ MUTANTS = (
     Mutant(
         "the floor is forgotten",
         "phase/boot/main.py",
-        "                _if_it_can(kept.raise_floor, result.floor)\n",
-        "                pass\n",
+        "            self.raise_floor(result.floor)\n",
+        "",
         BOOT,
     ),
     Mutant(

@@ -109,8 +109,8 @@ def test_no_more_is_read_than_the_artifact_has(tmp_path: Path) -> None:
         assert sum(len(data) for _, data in cache.blocks(handle.fileno(), 1 << 30)) == 2 << 20
 
 
-def test_a_device_that_is_none_cannot_be_mounted(tmp_path: Path) -> None:
-    modules = tmp_path / "modules"
-    modules.touch()
+def test_a_device_that_is_none_cannot_be_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "modules").touch()
+    monkeypatch.setattr(cache, "_MODULES", str(tmp_path / "modules"))
     with pytest.raises(CacheError, match=r"mkfs\.ext4 -L phase-cache"):
-        cache.mount(str(tmp_path / "none"), str(tmp_path / "at"), writable=True, modules=str(modules))
+        cache.mount(str(tmp_path / "none"), str(tmp_path / "at"), writable=True)

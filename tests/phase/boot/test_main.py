@@ -16,8 +16,8 @@ from typing import NamedTuple
 import pytest
 from aiohttp import web
 
-from phase import arch
-from phase.boot import cache, kexec, main
+from phase import arch, trust
+from phase.boot import cache, efi, kexec, main
 from phase.boot.cache import Cache
 from phase.provider.app import make_app
 from phase.release.keys import ReleaseKeys
@@ -102,6 +102,7 @@ def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
     monkeypatch.setattr(main, "_INITRD", str(run / "initrd"))
     monkeypatch.setattr(main, "_CACHE", str(run / "cache"))
     monkeypatch.setattr(cache, "find", lambda: None)
+    monkeypatch.setattr(efi, "available", lambda: False)
     (etc / "build-time").write_text("0\n")
     (run / "net").write_text("eth0 10.0.0.2\n")
 
@@ -272,3 +273,22 @@ def test_nothing_is_kept_where_nothing_may_be(
     publish()
     assert boot(serve(), words=words)[0] == 0
     assert not list(kept.rglob("*"))
+
+
+def test_firmware_remembers_where_no_disk_does(
+    boot: Boot, publish: Publish, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[trust.Floor] = []
+    monkeypatch.setattr(efi, "available", lambda: True)
+    monkeypatch.setattr(efi, "load", lambda: kept[-1] if kept else trust.Floor())
+    monkeypatch.setattr(efi, "save", lambda floor, had: kept.append(floor))
+    repository = publish()
+    shutil.copytree(tmp_path / "r", tmp_path / "old", symlinks=True)
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
+    repository.publish()
+    assert boot(serve(), words="phase.nowrite")[0] == 0
+    assert boot(serve(), words="phase.mode=private")[0] == 0
+    assert not kept
+    assert boot(serve())[0] == 0
+    assert boot(serve("old")) == (1, Asked([], []))
