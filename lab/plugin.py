@@ -24,7 +24,7 @@ from _pytest.runner import runtestprotocol
 from lab.errors import LabError, MisuseError
 from lab.leases import Need, acquire
 from lab.qemu.vm import VM
-from lab.report.drawing import MOST, Phase, Track, draw
+from lab.report.drawing import MOST, Phase, Track, draw, printable
 from lab.timeline import spans
 from lab.topology import Lab
 
@@ -288,7 +288,12 @@ def tracks(machines: Sequence[VM]) -> list[Track]:
     for vm in on:
         late = vm.power_on - zero
         seen = [
-            Phase(span.name, round(late + span.start, 3), round(late + span.end, 3), span.outcome)
+            Phase(
+                printable(span.name),
+                round(late + span.start, 3),
+                round(late + span.end, 3),
+                printable(span.outcome),
+            )
             for span in spans(vm.marks[:MOST], power_on=vm.power_on)
         ]
         if seen:

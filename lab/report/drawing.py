@@ -27,8 +27,11 @@ _BAR, _ROW, _TOP = 28, 40, 6
 #: Pixels of a letter, about; a label that does not fit is left to the tooltip.
 _LETTER = 7.0
 _TICKS = 8
+#: Seconds that the whole picture shows at least.
+_SHORTEST = 0.01
 #: More phases than any boot has; marks come from a console, and so from strangers.
 MOST = 64
+_LONGEST = 40
 
 
 class Phase(msgspec.Struct, frozen=True):
@@ -57,7 +60,8 @@ def draw(tracks: Sequence[Track]) -> str:
     Returns:
         An SVG document that brings its own style; it can also stand inside a page.
     """
-    last = max((phase.end for track in tracks for phase in track.phases[:MOST]), default=0.0) or 1.0
+    last = max((phase.end for track in tracks for phase in track.phases[:MOST]), default=0.0)
+    last = max(last, _SHORTEST)
     scale = (_WIDTH - _LEFT - _RIGHT) / last
     bottom = _TOP + _ROW * len(tracks)
     parts = [_axis(last, scale, bottom)]
@@ -73,6 +77,11 @@ def draw(tracks: Sequence[Track]) -> str:
     )
 
 
+def printable(text: str) -> str:
+    """A machine's own words as XML can carry them, and not too many of them."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:_LONGEST])
+
+
 def _bar(track: Track, top: int, scale: float) -> list[str]:
     middle = top + _BAR / 2 + 4
     parts = [f'<text x="0" y="{middle}">{escape(track.machine[:24])} {escape(track.arch)}</text>']
@@ -80,7 +89,7 @@ def _bar(track: Track, top: int, scale: float) -> list[str]:
         x, width = _LEFT + phase.start * scale, (phase.end - phase.start) * scale
         took = f"{phase.end - phase.start:.2f} s"
         kind = _kind(phase, number)
-        told = phase.name if phase.outcome == "ok" else f"{phase.name} {phase.outcome}"
+        told = printable(phase.name if phase.outcome == "ok" else f"{phase.name} {phase.outcome}")
         # A gap of one pixel keeps neighbours apart whatever their colours.
         parts.append(
             f'<g><title>{escape(told)}: {took}, from {phase.start:.2f} s</title><rect class="{kind}" '
