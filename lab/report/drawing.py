@@ -10,10 +10,10 @@ import msgspec
 STYLE = """
 .tl text{font:13px system-ui,sans-serif;fill:#1f2937}
 .tl .axis text{font-size:12px;fill:#4b5563}.tl .axis path{stroke:#d1d5db;fill:none}
-.tl .boot{fill:#475569}.tl .step{fill:#1d4ed8}.tl .other{fill:#0369a1}.tl .again{fill:#b45309}
+.tl .boot{fill:#475569}.tl .step{fill:#1d4ed8}.tl .again{fill:#b45309}
 .tl .bad{fill:#b91c1c}.tl .on{fill:#fff;font-size:12px}
 @media (prefers-color-scheme:dark){.tl text{fill:#e5e7eb}.tl .axis text{fill:#9ca3af}
-.tl .axis path{stroke:#374151}.tl .boot{fill:#94a3b8}.tl .step{fill:#60a5fa}.tl .other{fill:#22d3ee}
+.tl .axis path{stroke:#374151}.tl .boot{fill:#94a3b8}.tl .step{fill:#60a5fa}
 .tl .again{fill:#f59e0b}.tl .bad{fill:#f87171}.tl .on{fill:#0b1220}}
 """
 _LEGEND = (
@@ -85,10 +85,10 @@ def printable(text: str) -> str:
 def _bar(track: Track, top: int, scale: float) -> list[str]:
     middle = top + _BAR / 2 + 4
     parts = [f'<text x="0" y="{middle}">{escape(track.machine[:24])} {escape(track.arch)}</text>']
-    for number, phase in enumerate(track.phases[:MOST]):
+    for phase in track.phases[:MOST]:
         x, width = _LEFT + phase.start * scale, (phase.end - phase.start) * scale
         took = f"{phase.end - phase.start:.2f} s"
-        kind = _kind(phase, number)
+        kind = _kind(phase)
         told = printable(phase.name if phase.outcome == "ok" else f"{phase.name} {phase.outcome}")
         # A gap of one pixel keeps neighbours apart whatever their colours.
         parts.append(
@@ -103,14 +103,14 @@ def _bar(track: Track, top: int, scale: float) -> list[str]:
     return parts
 
 
-def _kind(phase: Phase, number: int) -> str:
+def _kind(phase: Phase) -> str:
     if phase.outcome == "failed":
         return "bad"
     if phase.outcome != "ok":
         return "again"
     if phase.name.startswith(("kernel", "firmware")):
         return "boot"
-    return "other" if number % 2 else "step"
+    return "step"
 
 
 def _axis(last: float, scale: float, bottom: int) -> str:

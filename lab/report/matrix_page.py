@@ -32,11 +32,11 @@ th{font-weight:600;color:var(--dim);font-size:.875rem}
 tbody th{color:var(--ink);font-size:1rem}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 tbody th small{display:block;font-weight:400;color:var(--dim)}
-.runs{letter-spacing:.1em;white-space:nowrap}
+.runs span{letter-spacing:.1em;white-space:nowrap}
 .spark{vertical-align:middle;margin-left:.5rem}.spark path{fill:none;stroke:var(--line);stroke-width:1.5}
 .spark circle{fill:var(--line)}
 .phases{display:grid;grid-template-columns:repeat(auto-fill,minmax(21rem,1fr));gap:0 2.5rem}
-.phases th,.phases td{padding:.15rem .5rem}
+.phases th,.phases td{padding:.15rem .5rem}.phases tbody th{font-weight:400}
 .picture{overflow-x:auto}.picture svg{display:block;max-width:none}
 .failure{border-left:4px solid var(--bad);background:var(--card);padding:.5rem .75rem;margin:.5rem 0;
 overflow-wrap:anywhere}

@@ -140,7 +140,7 @@ def test_a_picture_has_every_phase_where_it_was() -> None:
     assert len(titles) == 9
     assert "fetch retry: 2.00 s, from 12.00 s" in titles
     kinds = [node.get("class") for node in root.findall(".//s:g/s:rect", space)]
-    assert kinds[:9] == ["boot", "boot", "step", "boot", "boot", "again", "other", "step", "bad"]
+    assert kinds[:9] == ["boot", "boot", "step", "boot", "boot", "again", "step", "step", "bad"]
     # The whole width is 22 s.
     widths = [float(node.get("width", "")) for node in root.findall(".//s:g/s:rect", space)]
     assert widths[8] == pytest.approx(widths[2] * 4.9 / 5, abs=1)
