@@ -9,9 +9,10 @@ import click
 
 from phase import arch as arches
 from phase import files
-from phase.cli import _release
+from phase.cli import _release, printable
 from phase.discovery import DiscoveryError, discover
-from phase.fetch import Client, FetchReport, fetch_artifact
+from phase.errors import PhaseError
+from phase.fetch import FetchReport, fetch_artifact
 from phase.release.manifest import Artifact
 
 
@@ -31,7 +32,8 @@ def command(
     The directory then is a repository: `phase serve --artifacts` serves it on. Run again, it
     resumes, and never goes back to an older release.
     """
-    from phase.trust import floor, refresh
+    from phase.fetch.release import refresh_from
+    from phase.trust import floor
 
     wanted = arches.canonical(arch)
     deadline = time.monotonic() + timeout
@@ -41,15 +43,19 @@ def command(
         raise DiscoveryError(
             f"no provider of {channel}/{wanted} was found", hint="Name one with --provider."
         )
-    with Client(urls, timeout=timeout) as client:
-        found = refresh(
-            _release.read_root(root),
-            client.get_metadata,
-            channel=channel,
-            arch=wanted,
-            now=_release.now(),
-            floor=floor.load(output / _release.FLOOR),
-        )
+    proven = refresh_from(
+        urls,
+        _release.read_root(root),
+        channel=channel,
+        arch=wanted,
+        now=_release.now(),
+        deadline=deadline,
+        floor=floor.load(output / _release.FLOOR),
+        # With one there is nothing to add to the error below.
+        refused=_report if len(urls) > 1 else None,
+    )
+    found = proven.release
+    urls = (proven.url, *(url for url in urls if url != proven.url))
     # Before anything else: a release once seen is the least there may ever be again.
     floor.save(output / _release.FLOOR, found.floor)
     reports = [
@@ -75,9 +81,14 @@ def command(
     for report in reports:
         click.echo(f"{report.name}: {report.length} bytes, {report.kept} of them kept, verified")
         for reason in report.dropped.values():
-            click.echo(f"  given up: {reason}", err=True)
+            click.echo(f"  given up: {printable(reason)}", err=True)
     name = f"{channel}/{wanted} {found.manifest.release} (version {found.manifest.version})"
     click.echo(f"{name} is in {output}")
+
+
+def _report(url: str, error: PhaseError) -> None:
+    """Say of one provider, at once, why it is not used."""
+    click.echo(f"not from {printable(url)}: {printable(str(error))}", err=True)
 
 
 def _fetch(artifact: Artifact, urls: tuple[str, ...], output: Path, deadline: float) -> FetchReport:
