@@ -1,5 +1,10 @@
-"""Ed25519 keys and signatures of TUF metadata, verified by PyNaCl."""
+"""Keys and signatures of TUF metadata: Ed25519, verified by PyNaCl.
 
+A program that must believe keys of another kind registers a class of its own, derived from
+`VerifyingKey`, with the library (`KEY_FOR_TYPE_AND_SCHEME`). The seed knows Ed25519 alone.
+"""
+
+from abc import abstractmethod
 from typing import Any
 
 from nacl.bindings import crypto_sign_open
@@ -10,7 +15,20 @@ from securesystemslib.signer import KEY_FOR_TYPE_AND_SCHEME, Key, Signature
 ED25519 = ("ed25519", "ed25519")
 
 
-class NaclKey(Key):
+class VerifyingKey(Key):
+    """A public key whose signatures count."""
+
+    @property
+    @abstractmethod
+    def raw(self) -> bytes:
+        """What makes two keys the same or different, whatever they are called."""
+
+    @abstractmethod
+    def has_signed(self, signature: object, data: bytes) -> bool:
+        """Whether a signature, as metadata holds it, is this key's over `data`."""
+
+
+class NaclKey(VerifyingKey):
     """An Ed25519 public key as TUF metadata holds it (`keyval.public`, 64 hex digits)."""
 
     @classmethod
@@ -31,7 +49,7 @@ class NaclKey(Key):
 
     @property
     def raw(self) -> bytes:
-        """The 32 bytes that are the key: what makes two keys the same or different."""
+        """The 32 bytes that are the key."""
         return bytes.fromhex(self.keyval["public"])
 
     def verify_signature(self, signature: Signature, data: bytes) -> None:
@@ -53,6 +71,24 @@ class NaclKey(Key):
         except (ValueError, BadSignatureError):
             return False
         return True
+
+
+def is_usable(keyid: str, key: object) -> bool:
+    """Whether metadata's `key` is one that can be verified with here."""
+    if not isinstance(key, dict):
+        return False
+    kind = (key.get("keytype"), key.get("scheme"))
+    if not all(isinstance(part, str) for part in kind):
+        return False
+    found = KEY_FOR_TYPE_AND_SCHEME.get((str(kind[0]), str(kind[1])))
+    if found is None or not issubclass(found, VerifyingKey):
+        return False
+    try:
+        # A copy, because reading a key takes its dictionary apart.
+        found.from_dict(keyid, {**key, "keyval": dict(key["keyval"])})
+    except (KeyError, ValueError, TypeError):
+        return False
+    return True
 
 
 def raw_public(keyval: object) -> bytes | None:

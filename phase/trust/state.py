@@ -22,7 +22,7 @@ from phase.trust.errors import (
     WrongTargetError,
 )
 from phase.trust.floor import Floor
-from phase.trust.keys import NaclKey
+from phase.trust.keys import VerifyingKey
 
 
 class Policy(NamedTuple):
@@ -132,27 +132,32 @@ class TrustedState:
         self._targets = targets
         return targets
 
-    def update_delegated(self, role: str, data: bytes) -> Targets:
-        """Take a role that the top-level targets delegate to (5.6.7).
+    def update_delegated(self, role: str, data: bytes, *, by: Targets | None = None) -> Targets:
+        """Take a role that another delegates to (5.6.7).
 
         Args:
             role: its name.
-            data: its metadata, new or cached: both are verified against the targets of now.
+            data: its metadata, new or cached: both are verified against the delegator. Whoever
+                comes to the role by another delegator calls again: what one trusts for a role is no
+                reason for the other to.
+            by: the delegator, as an earlier update returned it; the top-level targets when left out.
         """
-        delegation = self.delegation(role)
+        delegation = self.delegation(role, by=by)
         pin = self.meta_pin(role)
-        keys = self._targets.delegations.keys if self._targets and self._targets.delegations else {}
+        delegator = by or self._targets
+        keys = delegator.delegations.keys if delegator and delegator.delegations else {}
         return self._read_targets(data, pin, f"{pin.version}.{role}.json", delegation, keys)
 
-    def delegation(self, role: str) -> DelegatedRole:
+    def delegation(self, role: str, *, by: Targets | None = None) -> DelegatedRole:
         """The delegation of a role.
 
         Raises:
             WrongTargetError: there is none.
         """
-        if self._targets is None:
+        delegator = by or self._targets
+        if delegator is None:
             raise RuntimeError("the targets come before what they delegate to")
-        delegations = self._targets.delegations
+        delegations = delegator.delegations
         found = (delegations.roles or {}).get(role) if delegations else None
         if found is None:
             offered = sorted((delegations.roles or {}) if delegations else ())
@@ -199,17 +204,21 @@ class TrustedState:
             raise FormatError(f"the snapshot does not name {role}.json") from None
 
     def new_floor(self) -> Floor:
-        """The floor to remember, once the snapshot is trusted."""
-        if self._timestamp is None or self._snapshot is None:
-            raise RuntimeError("there is no floor before the snapshot")
-        return Floor(
-            root=self.root.version,
-            timestamp=self._timestamp.version,
-            snapshot=self._snapshot.version,
-            meta={file: found.version for file, found in self._snapshot.meta.items()},
-            keys={name: sorted(role_keys(self.root, name)) for name in ("timestamp", "snapshot")},
+        """The floor to remember, of what is trusted so far: at the end, or where it broke off."""
+        floor = self.floor._replace(
+            root=max(self.root.version, self.floor.root),
             time=max(int(self.now.timestamp()), self.floor.time),
         )
+        if self._timestamp is None:
+            return floor
+        floor = floor._replace(
+            timestamp=self._timestamp.version,
+            snapshot=self._timestamp.snapshot_meta.version,
+            keys={name: sorted(role_keys(self.root, name)) for name in ("timestamp", "snapshot")},
+        )
+        if self._snapshot is None:
+            return floor
+        return floor._replace(meta={file: found.version for file, found in self._snapshot.meta.items()})
 
     def _read_targets(
         self, data: bytes, pin: MetaFile, name: str, role: Role, keys: Mapping[str, Key]
@@ -242,7 +251,7 @@ def recovered(floor: Floor, root: Root) -> Floor:
 def role_keys(root: Root, name: str) -> set[str]:
     """The public keys of a top-level role, hex; each once, whatever it is called."""
     keys = (root.keys.get(keyid) for keyid in root.roles[name].keyids)
-    return {key.raw.hex() for key in keys if isinstance(key, NaclKey)}
+    return {key.raw.hex() for key in keys if isinstance(key, VerifyingKey)}
 
 
 def _check_root(root: Root) -> None:
@@ -257,7 +266,7 @@ def _check_signatures(opened: wire.Opened, role: Role, keys: Mapping[str, Key], 
     known: set[bytes] = set()
     for keyid in role.keyids:
         key = keys.get(keyid)
-        if not isinstance(key, NaclKey):
+        if not isinstance(key, VerifyingKey):
             continue
         # By the key itself: one key under two ids must not count twice.
         known.add(key.raw)

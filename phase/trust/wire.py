@@ -8,7 +8,7 @@ from securesystemslib.formats import encode_canonical
 from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
 
 from phase.trust.errors import FormatError, SizeError
-from phase.trust.keys import ED25519, raw_public
+from phase.trust.keys import is_usable
 
 #: What a role's metadata nests at most: `targets` with delegations and custom fields uses ten.
 MAX_DEPTH = 32
@@ -123,10 +123,5 @@ def _drop_unusable_keys(signed: dict[str, Any]) -> None:
         if not isinstance(keys, dict):
             continue
         for keyid, key in list(keys.items()):
-            usable = (
-                isinstance(key, dict)
-                and (key.get("keytype"), key.get("scheme")) == ED25519
-                and raw_public(key.get("keyval")) is not None
-            )
-            if not usable:
+            if not is_usable(keyid, key):
                 del keys[keyid]
