@@ -13,6 +13,7 @@ import click
 from phase.release import keys as release_keys
 from phase.release.errors import KeysError, RepositoryError
 from phase.release.keys import ROLES, ReleaseKeys
+from phase.release.sealed import COSTS
 
 if TYPE_CHECKING:
     from phase.release.repository import Repository
@@ -35,6 +36,14 @@ passphrase_file = click.option(
     "--passphrase-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help=f"File with the passphrase; else ${ENVIRONMENT}, else asked for.",
+)
+cost = click.option(
+    "--cost",
+    type=click.Choice(list(COSTS)),
+    default="moderate",
+    show_default=True,
+    envvar="PHASE_RELEASE_COST",
+    help="Memory and time it takes to try one passphrase.",
 )
 publics = click.option(
     "--public",

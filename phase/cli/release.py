@@ -11,7 +11,6 @@ from phase.cli import _release, _signing
 from phase.errors import PhaseError
 from phase.release import keys as release_keys
 from phase.release.keys import COUNTS, LOCAL_COUNTS, ROLES, ReleaseKeys
-from phase.release.sealed import COSTS
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -24,7 +23,7 @@ def command() -> None:
 @command.command("key")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--role", type=click.Choice(ROLES), required=True, help="What the key will sign.")
-@click.option("--cost", type=click.Choice(list(COSTS)), default="moderate", show_default=True)
+@_signing.cost
 @click.option("--plain", is_flag=True, help="No passphrase: for keys that sign unattended.")
 @_signing.passphrase_file
 def key(file: Path, role: str, cost: str, plain: bool, passphrase_file: Path | None) -> None:
@@ -42,7 +41,7 @@ def key(file: Path, role: str, cost: str, plain: bool, passphrase_file: Path | N
 @_signing.directory
 @click.option("--new-keys", type=click.Path(path_type=Path), help="Make a key for every role here.")
 @click.option("--root-keys", type=click.IntRange(1, 16), default=COUNTS["root"], show_default=True)
-@click.option("--cost", type=click.Choice(list(COSTS)), default="moderate", show_default=True)
+@_signing.cost
 @click.option("--plain", is_flag=True, help="No passphrase on the new keys.")
 @_signing.keys
 @_signing.publics
@@ -72,7 +71,10 @@ def init(
     if new_keys is not None:
         words = "" if plain else _signing.passphrase(new_keys, passphrase_file, new=True)
         made = ReleaseKeys.generate({**LOCAL_COUNTS, "root": root_keys})
-        made.save(new_keys, passphrase=words, cost=cost)
+        paths = made.save(new_keys, passphrase=words, cost=cost)
+        named = [(role, signer.public_hex) for role in ROLES for signer in made[role]]
+        for path, (role, public_hex) in zip(paths, named, strict=True):
+            _signing.write_public(path.with_suffix(".pub"), role, public_hex)
         at_hand |= made
     public = _signing.read_publics(public_files)
     base = {role: rule for role, rule in roles.rules(at_hand).items() if rule.keys}
