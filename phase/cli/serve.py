@@ -2,9 +2,13 @@
 
 import asyncio
 import logging
+import resource
+import ssl
 from pathlib import Path
 
 import click
+
+from phase.provider.errors import ProviderError
 
 
 @click.command("serve")
@@ -22,8 +26,28 @@ import click
 @click.option(
     "--state", type=click.Path(path_type=Path), help="Where to keep the local repository and its keys."
 )
+@click.option("--access-log", metavar="FILE", help="One JSON object per request; - for standard output.")
+@click.option(
+    "--tls",
+    nargs=2,
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="CERT KEY",
+    help="Speak TLS with this certificate and key (PEM). Seeds do not: serve them plain HTTP.",
+)
+@click.option(
+    "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="How many serve at once."
+)
 def command(
-    artifacts: Path, channel: str, arch: str, bind: str, port: int, no_mdns: bool, state: Path | None
+    artifacts: Path,
+    channel: str,
+    arch: str,
+    bind: str,
+    port: int,
+    no_mdns: bool,
+    state: Path | None,
+    access_log: str | None,
+    tls: tuple[str, str] | None,
+    processes: int,
 ) -> None:
     """Serve the releases in a directory, and advertise them.
 
@@ -31,6 +55,7 @@ def command(
     for machines that are given that root.
     """
     from phase import arch as arches
+    from phase.provider import access, systemd, workers
     from phase.provider.server import serve
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
@@ -48,10 +73,52 @@ def command(
             click.echo(line, err=True)
         repository = local.directory
 
-    def ready(actual: int) -> None:
-        click.echo(f"serving {repository} on http://{f'[{bind}]' if ':' in bind else bind}:{actual}")
+    if access_log is not None:
+        try:
+            access.log_to(access_log)
+        except OSError as error:
+            raise ProviderError(
+                f"the access log {access_log} cannot be written: {error.strerror}"
+            ) from error
+    context = _tls(*tls) if tls else None
+    listener = systemd.inherited() or workers.listen(bind, port)
+    _allow_many_files()
 
-    serving = serve(
-        repository, bind=bind, port=port, channel=channel, mdns=not no_mdns, ready=ready, upkeep=upkeep
-    )
-    asyncio.run(serving)
+    def ready(actual: int) -> None:
+        scheme = "https" if context else "http"
+        click.echo(f"serving {repository} on {scheme}://{f'[{bind}]' if ':' in bind else bind}:{actual}")
+
+    def work(first: bool) -> None:
+        asyncio.run(
+            serve(
+                repository,
+                bind=bind,
+                port=port,
+                channel=channel,
+                # Seeds do not speak TLS: they must not be sent here.
+                mdns=first and not no_mdns and context is None,
+                ready=ready if first else None,
+                upkeep=upkeep if first else None,
+                listener=listener,
+                tls=context,
+            )
+        )
+
+    workers.run(processes, work)
+
+
+def _tls(certificate: str, key: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ProviderError(f"{certificate} and {key} are no certificate and its key: {error}") from error
+    return context
+
+
+def _allow_many_files() -> None:
+    """A connection and the file it reads each take a descriptor; the usual soft limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = 16_384 if hard == resource.RLIM_INFINITY else min(hard, 16_384)
+    if soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))

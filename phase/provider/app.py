@@ -10,9 +10,10 @@ from aiohttp import web
 
 from phase.arch import canonical
 from phase.errors import PhaseError
-from phase.provider import guard, page
+from phase.provider import access, guard, page
 from phase.provider.blobs import send_blob, send_document
 from phase.provider.catalog import Release
+from phase.provider.limits import Limits
 from phase.provider.metrics import Metrics
 from phase.provider.problems import problem
 from phase.provider.status import Advertisement, status
@@ -24,6 +25,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
 STORE: web.AppKey[Store] = web.AppKey("store", Store)
 ADVERTISEMENT: web.AppKey[Advertisement] = web.AppKey("advertisement", Advertisement)
+LIMITS: web.AppKey[Limits] = web.AppKey("limits", Limits)
 
 
 def make_app(repository: Path, *, channel: str = "stable", arch: str | None = None) -> web.Application:
@@ -41,6 +43,7 @@ def make_app(repository: Path, *, channel: str = "stable", arch: str | None = No
     routes = _Routes(store, metrics, channel, arch)
     app = web.Application(middlewares=[_answer], client_max_size=1 << 10)
     app[METRICS], app[STORE], app[ADVERTISEMENT] = metrics, store, routes.advertisement
+    app[LIMITS] = routes.limits
     app.router.add_get("/", routes.root)
     app.router.add_get("/health", routes.health)
     app.router.add_get("/status", routes.status)
@@ -62,6 +65,7 @@ class _Routes:
         self._channel = channel
         self._arch = arch
         self.advertisement = Advertisement()
+        self.limits = Limits()
 
     async def root(self, request: web.Request) -> web.StreamResponse:
         found = status(self._store, self._metrics, self.advertisement, now=time.time())
@@ -92,6 +96,14 @@ class _Routes:
         text = self._metrics.render(
             {
                 "phase_provider_releases": ("Channels and architectures offered.", len(releases)),
+                "phase_provider_refused_too_many_of_one": (
+                    "Connections refused since one client had too many.",
+                    self.limits.refused[429],
+                ),
+                "phase_provider_refused_too_many": (
+                    "Connections refused since there were too many.",
+                    self.limits.refused[503],
+                ),
                 "phase_provider_repository_loads": ("Times the repository was read.", self._store.loads),
                 "phase_provider_repository_ok": (
                     "1 unless the newest release cannot be read.",
@@ -187,6 +199,8 @@ async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse
     if watched is not None:
         watched.request_started()
     metrics.active += 1
+    begun = time.monotonic()
+    length = 0
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
     code = 499  # the reader left; the number nginx made customary
@@ -194,11 +208,13 @@ async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse
         response = await _respond(request, handler)
         code = response.status
         if request.method != "HEAD":
-            metrics.bytes_sent[route] += response.content_length or 0
+            length = response.content_length or 0
+            metrics.bytes_sent[route] += length
         return response
     finally:
         metrics.active -= 1
         metrics.requests[route, code] += 1
+        access.note(request, code, length, time.monotonic() - begun)
         if watched is not None:
             watched.request_done()
 

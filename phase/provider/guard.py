@@ -9,13 +9,15 @@ from typing import cast
 
 from aiohttp import web
 
+from phase.provider.limits import Limits, client_of, refusal
 from phase.provider.metrics import Metrics
 
 #: Seconds for the complete head of a request, from connecting or from its first byte.
 HEAD_SECONDS = 20.0
 #: Seconds a connection is kept after an answer.
 IDLE_SECONDS = 75.0
-MAX_CONNECTIONS = 1024
+#: Seconds a connection over the limit has to ask, and hear that it is refused.
+REFUSED_SECONDS = 2.0
 
 
 class Guard(asyncio.Protocol):
@@ -24,11 +26,16 @@ class Guard(asyncio.Protocol):
     Args:
         inner: aiohttp's protocol for it.
         metrics: where to count.
+        limits: what decides whether there is room for it.
     """
 
-    def __init__(self, inner: asyncio.Protocol, metrics: Metrics) -> None:
+    def __init__(self, inner: asyncio.Protocol, metrics: Metrics, limits: Limits) -> None:
         self._inner = inner
         self._metrics = metrics
+        self._limits = limits
+        self._client = ""
+        #: The status that a connection over the limit is refused with, once it has asked something.
+        self._refused = 0
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._answering = 0
@@ -38,10 +45,12 @@ class Guard(asyncio.Protocol):
         """Start the clock."""
         self._transport = cast(asyncio.Transport, transport)
         self._metrics.connections += 1
-        self._inner.connection_made(transport)
-        if self._metrics.connections > MAX_CONNECTIONS:
-            self._transport.abort()
+        self._client = client_of(transport.get_extra_info("peername"))
+        self._refused = self._limits.enter(self._client)
+        if self._refused:
+            self._wait(REFUSED_SECONDS)
             return
+        self._inner.connection_made(transport)
         self._wait(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -49,10 +58,18 @@ class Guard(asyncio.Protocol):
         self._metrics.connections -= 1
         self._cancel()
         self._transport = None
-        self._inner.connection_lost(exc)
+        if not self._refused:
+            self._limits.leave(self._client)
+            self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """The first byte of a further request changes from the idle limit to the head's."""
+        if self._refused:
+            # Not before it has asked: an answer to nothing would be lost with the unread question.
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.write(refusal(self._refused))
+                self._transport.close()
+            return
         if not self._head and not self._answering:
             self._head = True
             self._wait(HEAD_SECONDS)
@@ -60,15 +77,17 @@ class Guard(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         """Pass on."""
-        return self._inner.eof_received()
+        return None if self._refused else self._inner.eof_received()
 
     def pause_writing(self) -> None:
         """Pass on."""
-        self._inner.pause_writing()
+        if not self._refused:
+            self._inner.pause_writing()
 
     def resume_writing(self) -> None:
         """Pass on."""
-        self._inner.resume_writing()
+        if not self._refused:
+            self._inner.resume_writing()
 
     def request_started(self) -> None:
         """A whole head has arrived."""

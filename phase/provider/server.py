@@ -5,13 +5,16 @@ import contextlib
 import logging
 import secrets
 import signal
+import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
 
 from phase.errors import PhaseError
-from phase.provider.app import ADVERTISEMENT, METRICS, STORE, make_app
+from phase.provider import systemd, workers
+from phase.provider.app import ADVERTISEMENT, LIMITS, METRICS, STORE, make_app
 from phase.provider.errors import ProviderError
 from phase.provider.guard import IDLE_SECONDS, Guard
 
@@ -36,6 +39,8 @@ async def serve(
     drain: float = DRAIN_SECONDS,
     upkeep: Callable[[], object] | None = None,
     every: float = UPKEEP_SECONDS,
+    listener: socket.socket | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`.
 
@@ -53,6 +58,8 @@ async def serve(
         upkeep: called in a thread now and then, such as to sign a local repository anew; what it
             raises is logged, and what is there is served on.
         every: seconds between two calls of it.
+        listener: socket to accept from, in place of `bind` and `port`.
+        tls: certificate and key to speak TLS with; plain HTTP when left out.
 
     Raises:
         RepositoryError: the directory is no repository.
@@ -68,16 +75,15 @@ async def serve(
     if inner is None:
         raise ProviderError("the HTTP server did not start")
     try:
-        listener = await loop.create_server(
-            lambda: Guard(inner(), app[METRICS]), bind, port, backlog=512, reuse_address=True
-        )
-    except (OSError, OverflowError) as error:
+        accepting = listener or workers.listen(bind, port)
+    except ProviderError:
         await runner.cleanup()
-        raise ProviderError(
-            f"cannot listen on {bind} port {port}: {getattr(error, 'strerror', None) or error}",
-            hint="Is another provider running? Choose another --port.",
-        ) from error
-    port = listener.sockets[0].getsockname()[1]
+        raise
+    limits = app[LIMITS]
+    server = await loop.create_server(
+        lambda: Guard(inner(), app[METRICS], limits), sock=accepting, backlog=1024, ssl=tls
+    )
+    port = accepting.getsockname()[1]
     stop = stop or asyncio.Event()
     tasks: list[asyncio.Task[None]] = []
     try:
@@ -100,10 +106,12 @@ async def serve(
             tasks.append(asyncio.create_task(_keep_up(upkeep, every)))
         if ready is not None:
             ready(port)
+        systemd.notify("READY=1")
         await stop.wait()
     finally:
+        systemd.notify("STOPPING=1")
         # First out of the network's sight, then no new connection, then the answers under way.
-        listener.close()
+        server.close()
         for task in tasks:
             task.cancel()
         if tasks:

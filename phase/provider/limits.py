@@ -1,0 +1,73 @@
+"""How many connections one client, and all of them together, may have open."""
+
+import ipaddress
+import json
+from collections import Counter
+from http import HTTPStatus
+
+MAX_CONNECTIONS = 4096
+MAX_PER_CLIENT = 256
+#: Seconds a refused client is asked to wait.
+RETRY_SECONDS = 5
+
+
+class Limits:
+    """Counts open connections.
+
+    Args:
+        connections: of all clients together; more are refused with 503.
+        per_client: of one client; more are refused with 429.
+    """
+
+    def __init__(self, connections: int = MAX_CONNECTIONS, per_client: int = MAX_PER_CLIENT) -> None:
+        self._connections = connections
+        self._per_client = per_client
+        self._open: Counter[str] = Counter()
+        self._total = 0
+        #: Connections refused, by status.
+        self.refused: Counter[int] = Counter()
+
+    def enter(self, client: str) -> int:
+        """Count a new connection; returns 0, or the status to refuse it with."""
+        if self._total >= self._connections:
+            self.refused[503] += 1
+            return 503
+        if self._open[client] >= self._per_client:
+            self.refused[429] += 1
+            return 429
+        self._total += 1
+        self._open[client] += 1
+        return 0
+
+    def leave(self, client: str) -> None:
+        """A counted connection has ended."""
+        self._total -= 1
+        self._open[client] -= 1
+        if not self._open[client]:
+            del self._open[client]
+
+
+def client_of(address: object) -> str:
+    """Whom to count a connection for: an IPv4 address, or an IPv6 network of one customer (a /64)."""
+    text = str(address[0]) if isinstance(address, tuple) and address else "local"
+    try:
+        ip = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return text
+    if ip.version == 4:
+        return str(ip)
+    return str(ip.ipv4_mapped or ipaddress.IPv6Network((int(ip) >> 64 << 64, 64)))
+
+
+def refusal(status: int) -> bytes:
+    """A whole answer for a connection over the limit; the connection ends with it."""
+    detail = {
+        429: "this client has too many connections open",
+        503: "this provider has too many connections open; ask another, or later",
+    }[status]
+    title = HTTPStatus(status).phrase
+    body = json.dumps({"title": title, "status": status, "detail": detail})
+    return (
+        f"HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\n"
+        f"Content-Length: {len(body)}\r\nRetry-After: {RETRY_SECONDS}\r\nConnection: close\r\n\r\n{body}"
+    ).encode()

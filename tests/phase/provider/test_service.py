@@ -1,0 +1,182 @@
+"""`phase serve` as a service: as a process, with what systemd gives it, and what it leaves."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from phase.provider import ProviderError, systemd, workers
+from tests.phase.provider.conftest import FILES, Publish
+
+_COMMAND = [sys.executable, "-m", "phase", "serve", "--bind", "127.0.0.1", "--port", "0", "--no-mdns"]
+_BLOB = f"/blobs/sha256/{sha256(FILES['rootfs']).hexdigest()}"
+
+
+@contextlib.contextmanager
+def serving(repository: Path, *more: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    process = subprocess.Popen(
+        [*_COMMAND, "--artifacts", str(repository), *more], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().split(" on ")[1].strip(), process
+    finally:
+        process.terminate()
+        with process.stdout:
+            process.wait(30)
+
+
+def get(url: str, headers: dict[str, str] | None = None, context: ssl.SSLContext | None = None) -> bytes:
+    request = urllib.request.Request(url, headers=headers or {})
+    with urllib.request.urlopen(request, timeout=20, context=context) as answer:
+        found: bytes = answer.read()
+        return found
+
+
+def test_each_request_is_logged_as_json(publish: Publish, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    with serving(publish(), "--access-log", str(log)) as (url, _):
+        get(f"{url}{_BLOB}", {"Range": "bytes=5-9", "User-Agent": 'one "two"'})
+        with contextlib.suppress(OSError):
+            get(f"{url}/none")
+        # As logrotate does.
+        log.rename(tmp_path / "rotated")
+        get(f"{url}/health")
+    first, second = [json.loads(line) for line in (tmp_path / "rotated").read_text().splitlines()]
+    assert {**first, "time": "", "seconds": 0} == {
+        "time": "",
+        "client": "127.0.0.1",
+        "method": "GET",
+        "path": _BLOB,
+        "status": 206,
+        "bytes": 5,
+        "seconds": 0,
+        "range": "bytes=5-9",
+        "agent": 'one "two"',
+    }
+    assert (second["path"], second["status"]) == ("/none", 404)
+    assert json.loads(log.read_text())["path"] == "/health"
+
+
+def test_a_log_that_cannot_be_written(publish: Publish, tmp_path: Path) -> None:
+    command = [*_COMMAND, "--artifacts", str(publish()), "--access-log", str(tmp_path / "no" / "log")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "cannot be written: No such file" in done.stderr
+
+
+def test_several_processes_share_one_port(publish: Publish) -> None:
+    with serving(publish(), "--processes", "3") as (url, process):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) == 2
+        for _ in range(12):
+            assert get(f"{url}{_BLOB}") == FILES["rootfs"]
+    assert process.returncode == 0
+    assert not any(Path("/proc", child).exists() for child in children)
+
+
+def test_without_one_of_its_processes_it_stops(publish: Publish) -> None:
+    with serving(publish(), "--processes", "2") as (_, process):
+        child = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
+        os.kill(int(child), signal.SIGKILL)
+        process.wait(30)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    made = (str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-out", made[0], "-keyout", made[1]], capture_output=True, check=True)
+    return made
+
+
+def test_tls(publish: Publish, certificate: tuple[str, str]) -> None:
+    with serving(publish(), "--tls", *certificate) as (url, _):
+        assert url.startswith("https://")
+        trusted = ssl.create_default_context(cafile=certificate[0])
+        assert get(f"{url}{_BLOB}", context=trusted) == FILES["rootfs"]
+        assert get(f"{url}{_BLOB}", {"Range": "bytes=-4"}, trusted) == FILES["rootfs"][-4:]
+
+
+def test_a_key_that_is_none(publish: Publish, certificate: tuple[str, str]) -> None:
+    command = [*_COMMAND, "--artifacts", str(publish()), "--tls", certificate[0], certificate[0]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "are no certificate and its key" in done.stderr
+
+
+def test_systemd_is_told_and_its_socket_used(publish: Publish, tmp_path: Path) -> None:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        # As systemd does: the socket under its number, and the id of the process it is for.
+        begin = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid());"
+        begin += "os.environ['LISTEN_FDS'] = '1'; os.execv(sys.argv[2], sys.argv[2:])"
+        process = subprocess.Popen(
+            [sys.executable, "-c", begin, str(listener.fileno()), *_COMMAND, "--artifacts", str(publish())],
+            env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")},
+            pass_fds=[listener.fileno()],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            assert manager.recv(100) == b"READY=1"
+            assert get(f"http://127.0.0.1:{listener.getsockname()[1]}/health").startswith(b'{"status":"ok"')
+        finally:
+            process.terminate()
+            process.wait(30)
+        assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_no_manager_is_no_trouble(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for place in ("", "relative", str(tmp_path / "nobody")):
+        monkeypatch.setenv("NOTIFY_SOCKET", place)
+        systemd.notify("READY=1")
+    # Meant for another process.
+    monkeypatch.setenv("LISTEN_PID", "1")
+    assert systemd.inherited() is None
+
+
+def test_too_many_sockets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "2")
+    with pytest.raises(ProviderError, match="hands over 2 sockets, expected 1"):
+        systemd.inherited()
+
+
+def test_a_drain_ends_with_the_answers_under_way(publish: Publish) -> None:
+    big = bytes(range(256)) * (40 << 12)
+    path = f"/blobs/sha256/{sha256(big).hexdigest()}"
+    with serving(publish(kernel=big, initramfs=b"i")) as (url, process):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as reader:
+            reader.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            got = reader.recv(1000)
+            process.terminate()
+            time.sleep(0.3)
+            while block := reader.recv(1 << 20):
+                got += block
+        assert sha256(got.partition(b"\r\n\r\n")[2]).hexdigest() == path.rpartition("/")[2]
+        process.wait(30)
+    assert process.returncode == 0
+
+
+def test_a_port_that_is_taken() -> None:
+    with workers.listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(ProviderError, match=f"cannot listen on 127.0.0.1 port {port}"):
+            workers.listen("127.0.0.1", port)
