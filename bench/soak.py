@@ -2,10 +2,11 @@
 
     python -m bench.soak [--arch ARCH] [--times N]
 
-Each time: a new lab, both machines from their stage, 5 % loss and 20 ms delay each way, a file over TCP
-that must arrive whole, everything taken down. Prints how long one takes and what the process has in the
-end that it did not have after the first ten. A failed repetition, a machine, file descriptor, thread or
-file left behind, or memory that grows ends it with 1.
+Each time: a new lab with a seed of its own, so that other frames are lost; both machines from their
+stage, 5 % loss and 20 ms delay each way, a file over TCP that must arrive whole, everything taken down.
+Prints how long one takes and what the process has in the end that it did not have after the first ten.
+A failed repetition, whose seed is said, a machine, file descriptor, thread or file left behind, or
+memory that grows ends it with 1.
 """
 
 import argparse
@@ -60,9 +61,9 @@ def serving(server: VM, client: VM) -> None:
     server.shell().succeed(f"head -c {_FILE} /dev/urandom >/tmp/file; httpd -h /tmp")
 
 
-def once(arch: str, kernel: Path, initrd: Path) -> None:
+def once(arch: str, kernel: Path, initrd: Path, seed: int) -> None:
     """One repetition."""
-    with Lab() as lab:
+    with Lab(seed=seed) as lab:
         lan = lab.segment("lan")
         server, client = (
             lab.vm(
@@ -95,9 +96,9 @@ def measure(arch: str, times: int) -> bool:
         for number in range(times):
             begun = time.monotonic()
             try:
-                once(arch, kernel, initrd)
+                once(arch, kernel, initrd, number)
             except Exception as error:
-                print(f"{arch}: repetition {number + 1} failed: {error}", flush=True)
+                print(f"{arch}: the repetition with seed {number} failed: {error}", flush=True)
                 return False
             seconds.append(time.monotonic() - begun)
             if number + 1 == min(_WARM, times):

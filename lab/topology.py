@@ -28,19 +28,22 @@ class Lab:
 
     Args:
         factor: timeouts are multiplied by this; measured when left out (`lab.host.factor`).
+        seed: what the chances of every cable's faults come from.
 
     Attributes:
         machines: by name.
         segments: by name.
         directory: everything of this lab on disk; gone when it closes.
+        seed: as given; a failure that another run shall repeat names it.
     """
 
-    def __init__(self, *, factor: float | None = None) -> None:
+    def __init__(self, *, factor: float | None = None, seed: int = 0) -> None:
         base = Path(tempfile.gettempdir())
         sweep(base)
         owner = f"{os.getpid()}-{_started(os.getpid())}"
         self.machines: dict[str, VM] = {}
         self.segments: dict[str, Segment] = {}
+        self.seed = seed
         self._held: list[Kept] = []
         self._factor = host.factor() if factor is None else factor
         self.directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{owner}-", dir=base))
@@ -55,7 +58,7 @@ class Lab:
             MisuseError: the name is taken, or none.
         """
         _check(name, self.segments)
-        self.segments[name] = Segment(name, self.directory, len(self.segments))
+        self.segments[name] = Segment(name, self.directory, len(self.segments), seed=self.seed)
         return self.segments[name]
 
     def vm(

@@ -56,10 +56,10 @@ class Segment:
         dhcp: what gives them addresses.
     """
 
-    def __init__(self, name: str, directory: Path, number: int) -> None:
+    def __init__(self, name: str, directory: Path, number: int, *, seed: int = 0) -> None:
         self.name = name
         self.network = IPv4Network(f"10.77.{number}.0/24")
-        self.switch = Switch(name, directory)
+        self.switch = Switch(name, directory, seed=seed)
         self.dhcp = DhcpServer(self.network)
         self.switch.add_service(self.dhcp, "dhcp")
 
