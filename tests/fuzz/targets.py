@@ -1,0 +1,258 @@
+"""Every parser that meets bytes from the network, as one function of bytes each.
+
+A target raises nothing for any input: what it calls may refuse with its own errors, and nothing else.
+Where something is accepted, the target checks what acceptance promises.
+"""
+
+import json
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Any, NamedTuple
+
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+
+from phase import cmdline, dsse, trust
+from phase.discovery.records import from_txt
+from phase.errors import PhaseError
+from phase.fetch import http
+from phase.fetch.errors import FetchError
+from phase.identity import Identity
+from phase.jobs import receipt
+from phase.jobs.errors import JobError
+from phase.provider import ranges
+from phase.release.errors import ManifestError
+from phase.release.keys import ReleaseKeys
+from phase.release.manifest import Manifest
+from phase.release.repository import Repository
+from phase.trust import wire
+from phase.trust.errors import TrustError
+
+Target = Callable[[bytes], None]
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
+ROLES: dict[str, type[Any]] = {
+    "root": Root,
+    "timestamp": Timestamp,
+    "snapshot": Snapshot,
+    "targets": Targets,
+    "stable-x86_64": Targets,
+}
+FILES = {"timestamp": "timestamp.json"}
+
+
+@cache
+def published() -> dict[str, bytes]:
+    """A real repository's metadata, to start from."""
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        (directory / "kernel").write_bytes(b"K" * 100)
+        repository = Repository.create(directory / "r", keys=ReleaseKeys.from_seed("fuzz"), now=NOW)
+        repository.add("stable", "x86_64", {"kernel": directory / "kernel"}, release="1", cmdline="quiet")
+        repository.publish()
+        return repository.metadata()
+
+
+def role(name: str) -> Target:
+    """TUF metadata of a role: read, signatures looked at, the manifest taken out."""
+
+    def run(data: bytes) -> None:
+        try:
+            signed, opened = wire.read(data, ROLES[name], name=name, max_bytes=1 << 20)
+            assert opened.payload
+            if isinstance(signed, Targets):
+                Manifest.from_role("stable-x86_64", signed)
+        except (TrustError, ManifestError) as error:
+            short(error)
+
+    return run
+
+
+def refresh(name: str) -> Target:
+    """A whole refresh with one file replaced: it may be refused, never believed if it was changed."""
+
+    def run(data: bytes) -> None:
+        files = published()
+        file = FILES.get(name, f"1.{name}.json")
+        offered = files | {file if name != "root" else "2.root.json": data}
+
+        def get(asked: str, limit: int) -> bytes:
+            if asked not in offered:
+                raise trust.NotFoundError(asked)
+            return offered[asked][: limit + 1]
+
+        try:
+            found = trust.refresh(files["1.root.json"], get, channel="stable", arch="x86_64", now=NOW)
+        except TrustError as error:
+            short(error)
+        else:
+            assert signed_part(data) == signed_part(files[file])
+            assert found.manifest.release == "1"
+
+    return run
+
+
+def signed_part(data: bytes) -> object:
+    """What a signature is over; another order or spacing is the same."""
+    return json.loads(data)["signed"]
+
+
+def floor(data: bytes) -> None:
+    """The remembered floor, as a cache disk holds it."""
+    with TemporaryDirectory() as name:
+        path = Path(name, "floor.json")
+        path.write_bytes(data)
+        try:
+            trust.floor.load(path)
+        except TrustError as error:
+            short(error)
+
+
+NODE = Identity.from_seed(b"\1" * 32)
+
+
+def envelope(data: bytes) -> None:
+    """A DSSE envelope."""
+    try:
+        body = dsse.verify(data, keys=[NODE.public_key], payload_type="text/plain")
+    except dsse.DsseError as error:
+        short(error)
+    else:
+        assert body == b"body"
+
+
+def receipts(data: bytes) -> None:
+    """A receipt, in its envelope; then the same text as a body that was really signed."""
+    data = data.decode("utf-8", "ignore").encode()
+    for offered in (data, dsse.sign(receipt.PAYLOAD_TYPE, data, [NODE])):
+        try:
+            receipt.verify(offered, key=NODE.public_key)
+        except (JobError, dsse.DsseError) as error:
+            short(error)
+
+
+def response(data: bytes) -> None:
+    """An HTTP answer, over a real socket pair."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data[:60_000])
+        theirs.shutdown(socket.SHUT_WR)
+        connection = http.Connection(http.parse_url("http://192.0.2.1:1"))
+        connection._socket = ours
+        connection._closed = True  # it must not try to reach the address
+        first = len(data) % 2 or None
+        try:
+            connection.get("/x", deadline=monotonic() + 5, first=first, last=first and 9)
+        except FetchError as error:
+            short(error)
+
+
+def head(data: bytes) -> None:
+    """Status line and headers."""
+    try:
+        status, headers = http.parse_head(data)
+    except ValueError:
+        pass  # the caller makes its own error of it
+    else:
+        assert 0 <= status <= 999
+        assert len(headers) <= http.MAX_HEADERS + 1
+
+
+def url(data: bytes) -> None:
+    """A provider's address, as discovery or the command line gives it."""
+    try:
+        found = http.parse_url(data.decode("utf-8", "surrogateescape"))
+    except FetchError as error:
+        short(error)
+    else:
+        assert 0 < found.port < 65_536
+        assert "\r" not in found.authority + found.prefix
+
+
+def range_header(data: bytes) -> None:
+    """What a client of the provider asks for."""
+    text = data.decode("latin-1")
+    parts = [*text.split("\0"), "", "", ""][:3]
+    length = len(data) * 7
+    chosen = ranges.select(parts[0], parts[1] or None, "sha256-x", length)
+    if isinstance(chosen, ranges.Part):
+        assert 0 <= chosen.first < length
+        assert 0 < chosen.length <= length - chosen.first
+    ranges.not_modified(parts[2], "sha256-x")
+    ranges.precondition_failed(parts[2], "sha256-x")
+
+
+def txt(data: bytes) -> None:
+    """An mDNS answer's TXT record, address and port."""
+    fields = data.split(b"\0")
+    pairs: dict[bytes, bytes | None] = {
+        b"txtvers": b"1",
+        b"channel": b"stable",
+        b"arch": b"x86_64",
+        b"id": b"x",
+    }
+    address = fields[0].decode("latin-1")
+    for field in fields[2:]:
+        key, equals, value = field.partition(b"=")
+        pairs[key] = value if equals else None
+    port = int.from_bytes(fields[1][:4], "big") if len(fields) > 1 else None
+    found = from_txt(pairs, address, port, channel="stable", arch="x86_64")
+    if found is not None:
+        http.parse_url(found.url)
+        assert found.id.isascii()
+        assert found.id.isprintable()
+
+
+def kernel_line(data: bytes) -> None:
+    """The kernel command line, and the one made for the next kernel."""
+    text = data.decode("utf-8", "surrogateescape")
+    text += '"' * (text.count('"') % 2)  # a quote left open would hold all that follows
+    found = cmdline.parse(text)
+    assert 0 < found.timeout <= 86_400
+    made = cmdline.compose("quiet phase.channel=stable", text, rootfs="0" * 64)
+    assert cmdline.parse(made).rootfs == "0" * 64
+    assert cmdline.parse(made).channel == "stable"
+    words = {word.partition("=")[0] for word in cmdline.split(made)}
+    assert words <= {"quiet", "phase.rootfs", *cmdline.CARRIED}
+
+
+def short(error: PhaseError) -> None:
+    """An error about hostile bytes is no longer than a person reads."""
+    assert len(str(error)) < 2000, type(error)
+
+
+class Case(NamedTuple):
+    """A target and inputs it accepts, to start from."""
+
+    run: Target
+    seeds: tuple[bytes, ...]
+
+
+@cache
+def cases() -> dict[str, Case]:
+    """Every target by name."""
+    files = published()
+    found = {}
+    for name in ROLES:
+        data = files[FILES.get(name, f"1.{name}.json")]
+        found[f"role-{name}"] = Case(role(name), (data,))
+        if name != "root":
+            found[f"refresh-{name}"] = Case(refresh(name), (data,))
+    found["refresh-root"] = Case(refresh("root"), (files["1.root.json"],))
+    kept = b'{"root": 1, "timestamp": 2, "snapshot": 2, "meta": {"a.json": 1}, "keys": {"a": ["b"]}}'
+    found["floor"] = Case(floor, (kept,))
+    found["dsse"] = Case(envelope, (dsse.sign("text/plain", b"body", [NODE]),))
+    found["receipt"] = Case(receipts, (b'{"_type":"https://in-toto.io/Statement/v1","subject":[]}',))
+    answer = b"HTTP/1.1 206 OK\r\nContent-Length: 9\r\nContent-Range: bytes 1-9/20\r\n\r\n123456789"
+    found["http-response"] = Case(response, (answer, b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno"))
+    found["http-head"] = Case(head, (answer.partition(b"\r\n\r\n")[0],))
+    found["url"] = Case(url, (b"http://192.0.2.1:8080/a", b"http://[2001:db8::1]:80/"))
+    asked = b"bytes=1-5", b"bytes=-5", b'bytes=0-\0"sha256-x"\0W/"sha256-x", "b"'
+    found["range"] = Case(range_header, asked)
+    found["mdns-txt"] = Case(txt, (b"192.0.2.1\0\x1f\x90\0version=3\0id=ab",))
+    line = b'console=ttyS0 phase.mode=local phase.timeout=9 phase.provider=http://a,b phase.job="hello x"'
+    found["cmdline"] = Case(kernel_line, (line,))
+    return found
