@@ -3,12 +3,16 @@
 import asyncio
 import logging
 import resource
-import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from phase.provider.errors import ProviderError
+
+if TYPE_CHECKING:
+    # A booted system has no OpenSSL, and serves without it.
+    import ssl
 
 
 @click.command("serve")
@@ -107,7 +111,9 @@ def command(
     workers.run(processes, work)
 
 
-def _tls(certificate: str, key: str) -> ssl.SSLContext:
+def _tls(certificate: str, key: str) -> "ssl.SSLContext":
+    import ssl
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key)

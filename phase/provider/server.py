@@ -6,9 +6,9 @@ import logging
 import secrets
 import signal
 import socket
-import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -17,6 +17,10 @@ from phase.provider import systemd, workers
 from phase.provider.app import ADVERTISEMENT, LIMITS, METRICS, STORE, make_app
 from phase.provider.errors import ProviderError
 from phase.provider.guard import IDLE_SECONDS, Guard
+
+if TYPE_CHECKING:
+    # A booted system has no OpenSSL, and serves without it.
+    import ssl
 
 #: Seconds answers under way may take after a signal to stop.
 DRAIN_SECONDS = 30.0
@@ -40,7 +44,7 @@ async def serve(
     upkeep: Callable[[], object] | None = None,
     every: float = UPKEEP_SECONDS,
     listener: socket.socket | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: "ssl.SSLContext | None" = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`.
 
