@@ -1,0 +1,97 @@
+"""Servers for measurements: one process each, on a free port of loopback, and what they cost."""
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+_NGINX = """
+daemon off; master_process off; worker_processes 1; error_log stderr crit; pid {state}/nginx.pid;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; {rate}
+  client_body_temp_path {state}; proxy_temp_path {state}; fastcgi_temp_path {state};
+  uwsgi_temp_path {state}; scgi_temp_path {state};
+  server {{ listen 127.0.0.1:{port}; root {root}; }}
+}}
+"""
+
+
+def memory() -> str | None:
+    """A directory in memory, where there is one: disks are not what is measured."""
+    place = "/dev/shm"  # noqa: S108  only a temporary directory inside it
+    return place if os.path.isdir(place) else None
+
+
+class Server(NamedTuple):
+    """A running server."""
+
+    url: str
+    pid: int
+
+    def cpu(self) -> float:
+        """Seconds of processor time so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def peak(self) -> float:
+        """The most memory it has had, MB."""
+        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text())
+        return int(found.group(1)) / 1000 if found else 0.0
+
+
+@contextlib.contextmanager
+def nginx(root: Path, state: Path, *, rate: str = "") -> Iterator[Server]:
+    """Serve a directory with nginx.
+
+    Args:
+        root: the directory.
+        state: where it may write.
+        rate: bytes per second and connection, such as `20m`; unlimited when left out.
+    """
+    port = _free()
+    state.mkdir(parents=True, exist_ok=True)
+    limit = f"limit_rate {rate};" if rate else ""
+    (state / "nginx.conf").write_text(_NGINX.format(state=state, root=root, port=port, rate=limit))
+    with _run(["nginx", "-e", "stderr", "-p", str(state), "-c", str(state / "nginx.conf")], port) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def phase(repository: Path, *more: str) -> Iterator[Server]:
+    """Serve a repository with `phase serve`."""
+    port = _free()
+    command = [sys.executable, "-m", "phase", "serve", "--artifacts", str(repository), "--no-mdns"]
+    with _run([*command, "--bind", "127.0.0.1", "--port", str(port), *more], port) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _run(command: list[str], port: int) -> Iterator[Server]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        yield Server(f"http://127.0.0.1:{port}", process.pid)
+    finally:
+        process.terminate()
+        process.wait(40)
+
+
+def _free() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port

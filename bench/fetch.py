@@ -1,0 +1,120 @@
+"""`phase.fetch` against curl piped to sha256sum and aria2c; three rate-limited providers against one.
+
+    python bench/fetch.py [MEGABYTES]
+
+All read from nginx on loopback into memory, and verify. Whole processes, alternating; medians.
+"""
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from bench import _serving
+
+CURL, THREE = 1.0, 2.7
+ROUNDS = 5
+_CHUNK = 1 << 20
+#: Bytes per second of one limited provider, as nginx writes it.
+_RATE = "16m"
+_FETCH = """
+import json, os, sys, time
+from typing import NamedTuple
+from phase.fetch import fetch_artifact
+class Artifact(NamedTuple):
+    name: str; length: int; sha256: str; chunk_size: int; chunks: list
+with open(sys.argv[1]) as handle:
+    artifact = Artifact(*json.load(handle))
+out = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+fetch_artifact(artifact, sys.argv[3:], out, deadline=time.monotonic() + 600)
+"""
+
+
+def main() -> int:
+    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 512
+    with tempfile.TemporaryDirectory(dir=_serving.memory()) as temporary:
+        root = Path(temporary)
+        # nginx reads as another user when root starts it.
+        root.chmod(0o755)
+        whole, limited = _blob(root, megabytes), _blob(root, 64)
+        out = str(root / "out")
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(_serving.nginx(root, root / "state"))
+            url = f"{server.url}/blobs/sha256/{whole}"
+            begun = [sys.executable, "-c", _FETCH]
+            aria = ["aria2c", "-q", "-x8", "-s8", "-k1M", "--allow-overwrite=true", "--file-allocation=none"]
+            times = _alternate(
+                {
+                    "curl | sha256sum": lambda: _shell(f"curl -sS --fail {url} | sha256sum", whole),
+                    "aria2c -x8": lambda: _run(
+                        [*aria, f"--checksum=sha-256={whole}", "-d", str(root), "-o", "aria", url]
+                    ),
+                    "phase fetch": lambda: _run([*begun, str(root / f"{whole}.json"), out, server.url]),
+                },
+                ROUNDS,
+            )
+            for name, seconds in times.items():
+                print(f"{name}: {seconds:.2f} s, {megabytes / seconds:.0f} MiB/s")
+            ratio = times["curl | sha256sum"] / times["phase fetch"]
+            print(f"ratio against curl {ratio:.2f} (budget {CURL})")
+            print(f"ratio against aria2c {times['aria2c -x8'] / times['phase fetch']:.2f}")
+            slow = [
+                stack.enter_context(_serving.nginx(root, root / f"slow{n}", rate=_RATE)).url
+                for n in range(3)
+            ]
+            wanted = str(root / f"{limited}.json")
+            shared = _alternate(
+                {
+                    "one": lambda: _run([*begun, wanted, out, slow[0]]),
+                    "three": lambda: _run([*begun, wanted, out, *slow]),
+                },
+                3,
+            )
+            gain = shared["one"] / shared["three"]
+            print(f"64 MiB from one of {_RATE}B/s {shared['one']:.2f} s, from three {shared['three']:.2f} s")
+            print(f"ratio {gain:.2f} (budget {THREE})")
+    return 0 if ratio >= CURL and gain >= THREE else 1
+
+
+def _blob(root: Path, megabytes: int) -> str:
+    """Make a blob and its description; returns its hash."""
+    part = os.urandom(_CHUNK)
+    data = part * megabytes
+    name = sha256(data).hexdigest()
+    (root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+    (root / "blobs" / "sha256" / name).write_bytes(data)
+    chunk = sha256(part).hexdigest()
+    facts = ("rootfs", len(data), name, _CHUNK, [chunk] * megabytes)
+    (root / f"{name}.json").write_text(json.dumps(facts))
+    return name
+
+
+def _alternate(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            way()
+            if number:  # the first ones fill caches
+                times[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+
+def _shell(line: str, expected: str) -> None:
+    found = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
+    assert found.split()[0] == expected, found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

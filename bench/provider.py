@@ -1,0 +1,111 @@
+"""`phase serve` against nginx: the same file, one process each, on loopback.
+
+    python bench/provider.py [MEGABYTES]
+
+Bytes per second over 1, 8 and 64 connections, manifest requests per second, processor time per
+gigabyte and request, and memory. Reads with curl, alternating, and takes the best of three rounds: a
+busy neighbour only ever slows.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import _serving
+from phase.release.keys import ReleaseKeys
+from phase.release.repository import Repository
+
+BYTES, MANIFESTS, CPU = 1.0, 0.5, 1.2
+ROUNDS = 3
+
+
+class Run(NamedTuple):
+    """One round."""
+
+    wall: float
+    cpu: float
+
+
+def main() -> int:
+    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 64
+    missed = []
+    with tempfile.TemporaryDirectory(dir=_serving.memory()) as temporary:
+        root = Path(temporary)
+        # nginx reads as another user when root starts it.
+        root.chmod(0o755)
+        data = os.urandom(1 << 20) * megabytes
+        (root / "rootfs").write_bytes(data)
+        (root / "kernel").write_bytes(b"kernel")
+        repository = Repository.create(root / "repository", keys=ReleaseKeys.from_seed("bench"))
+        files = {"kernel": root / "kernel", "rootfs": root / "rootfs"}
+        repository.add("stable", "x86_64", files, release="1")
+        repository.publish()
+        blob = f"/blobs/sha256/{sha256(data).hexdigest()}"
+        manifest = "/metadata/1.stable-x86_64.json"
+        with (
+            _serving.nginx(root / "repository", root / "nginx") as peer,
+            _serving.phase(root / "repository") as ours,
+        ):
+            for connections in (1, 8, 64):
+                count = max(connections, 16)
+                runs = _both(peer, ours, blob, connections, count)
+                size = count * len(data) / 1e9
+                rates = [size / min(run.wall for run in found) for found in runs]
+                costs = [statistics.median(run.cpu for run in found) / size for found in runs]
+                ratio, cost = rates[1] / rates[0], costs[1] / max(costs[0], 1e-9)
+                print(
+                    f"{connections:2} connections: nginx {rates[0]:.2f} GB/s, phase {rates[1]:.2f} GB/s, "
+                    f"ratio {ratio:.2f} (budget {BYTES}); CPU s/GB {costs[0]:.3f}, {costs[1]:.3f}, "
+                    f"ratio {cost:.2f} (budget {CPU})"
+                )
+                missed += [connections] if ratio < BYTES or cost > CPU else []
+            count = 4000
+            runs = _both(peer, ours, manifest, 8, count)
+            rates = [count / min(run.wall for run in found) for found in runs]
+            costs = [1e6 * statistics.median(run.cpu for run in found) / count for found in runs]
+            print(
+                f"manifests, 8 connections: nginx {rates[0]:.0f}/s, phase {rates[1]:.0f}/s, "
+                f"ratio {rates[1] / rates[0]:.2f} (budget {MANIFESTS}); "
+                f"CPU us each {costs[0]:.0f}, {costs[1]:.0f}"
+            )
+            missed += [0] if rates[1] / rates[0] < MANIFESTS else []
+            print(f"memory at most: nginx {peer.peak():.0f} MB, phase {ours.peak():.0f} MB")
+    return 1 if missed else 0
+
+
+def _both(
+    peer: _serving.Server, ours: _serving.Server, path: str, connections: int, count: int
+) -> tuple[list[Run], list[Run]]:
+    found: tuple[list[Run], list[Run]] = ([], [])
+    for number in range(ROUNDS + 1):
+        for server, runs in zip((peer, ours), found, strict=True):
+            run = _read(server, path, connections, count)
+            if number:  # the first ones fill caches
+                runs.append(run)
+    return found
+
+
+def _read(server: _serving.Server, path: str, connections: int, count: int) -> Run:
+    """Read a path so many times over so many connections, each curl keeping one."""
+    share = count // connections
+    wanted = f'url = "{server.url}{path}"\noutput = "/dev/null"\n' * share
+    before, begun = server.cpu(), time.perf_counter()
+    readers = []
+    for _ in range(connections):
+        reader = subprocess.Popen(["curl", "-sS", "--fail", "-K", "-"], stdin=subprocess.PIPE, text=True)
+        assert reader.stdin is not None
+        reader.stdin.write(wanted)
+        reader.stdin.close()
+        readers.append(reader)
+    assert all(reader.wait() == 0 for reader in readers)
+    return Run(time.perf_counter() - begun, server.cpu() - before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
