@@ -5,6 +5,7 @@ So the reader never stops; everybody else reads from what it has kept.
 """
 
 import contextlib
+import math
 import re
 import socket
 import struct
@@ -15,24 +16,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from lab import marks
+from lab.deaths import Watch
 from lab.errors import InfrastructureError, MachineDied, WaitTimeout
 from lab.spawn import ConsoleSpawn
 
 T = TypeVar("T")
 
-#: Kernel messages after which nothing good comes. Checked on every line.
-DEATHS = {
-    "kernel panic": re.compile(r"Kernel panic - not syncing: .*"),
-    "out of memory": re.compile(
-        r"Out of memory: Killed process .*|Out of memory and no killable processes.*"
-    ),
-    "kernel oops": re.compile(
-        r"(Internal error: |BUG: unable to handle|BUG: kernel NULL pointer|kernel BUG at "
-        r"|Oops: [0-9a-f]+ \[#\d+\]|general protection fault, ).*"
-    ),
-    "hung task": re.compile(r"INFO: task .* blocked for more than \d+ seconds.*"),
-    "RCU stall": re.compile(r"rcu: INFO: rcu_\w+ (self-)?detected (expedited )?stalls?.*"),
-}
 #: A machine that prints more than this is out of its mind, and would fill the host's memory and disk.
 MAX_BYTES = 64 << 20
 #: Bytes of one line; what never ends is cut into lines of this length.
@@ -40,7 +29,12 @@ MAX_LINE = 16 << 10
 #: Seconds a dying machine gets to finish its last words: quiet for so long, and so long in all.
 _QUIET, _LAST_WORDS = 0.5, 5.0
 _SEND_SECONDS = 30
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[c7-9=>]|[\x00-\x08\x0b-\x1f\x7f]")
+#: What steers a terminal, or makes text look like other text: escape sequences (ECMA-48: CSI; OSC, DCS and
+#: their like with all they carry; the short ones), C0 and C1, and Unicode's marks of direction.
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-Z\\`-~]"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 class Line(NamedTuple):
@@ -72,6 +66,8 @@ class Console:
         self.marks: list[marks.Mark] = []
         self.death = ""
         self.closed = False
+        self._watch = Watch()
+        self._heard = time.monotonic()
         self._limit = limit
         self._stream = stream
         # Only sending: a machine that reads nothing must not hold up who types, a silent one is no fault.
@@ -96,6 +92,7 @@ class Console:
                     self.closed = True
                     self._changed.notify_all()
                     break
+                self._heard = now
                 room = self._limit - len(self._bytes)
                 if room > 0:
                     self._bytes += data[:room]
@@ -118,16 +115,22 @@ class Console:
             text = _clean(raw).removesuffix("\n")
             self.lines.append(Line(text, now))
             mark = marks.parse(text, now)
+            death = self._watch.line(text)
             if mark is not None:
                 self.marks.append(mark)
-            if not self.death:
-                self.death = _death(text)
+                death = death or self._watch.mark(mark.step)
+            self.death = self.death or death
 
     @property
     def text(self) -> str:
         """Everything so far, one string."""
         with self._changed:
             return _clean(self._bytes)
+
+    @property
+    def heard(self) -> float:
+        """When the last byte came (`time.monotonic()`); when it was switched on, before the first."""
+        return self._heard
 
     @property
     def size(self) -> int:
@@ -159,7 +162,15 @@ class Console:
                     f"{self.name}: nobody is at the console any more ({error})", evidence=self.tail()
                 ) from error
 
-    def wait(self, found: Callable[[], T | None], what: str, *, timeout: float, deadly: bool = True) -> T:
+    def wait(
+        self,
+        found: Callable[[], T | None],
+        what: str,
+        *,
+        timeout: float,
+        deadly: bool = True,
+        quiet: float = math.inf,
+    ) -> T:
         """Wait until a function of the console's state returns something other than None, and return that.
 
         Args:
@@ -167,12 +178,14 @@ class Console:
             what: what is waited for, for the message.
             timeout: seconds.
             deadly: whether a dead machine ends the wait at once.
+            quiet: seconds after which a machine that says nothing at all counts as dead.
 
         Raises:
             MachineDied: the machine died, or its console closed.
             WaitTimeout: it did not come.
         """
-        deadline = time.monotonic() + timeout
+        begun = time.monotonic()
+        deadline = begun + timeout
         with self._changed:
             while True:
                 result = found()
@@ -190,7 +203,13 @@ class Console:
                     raise WaitTimeout(
                         f"{self.name}: no {what} within {timeout:.0f} s", evidence=self._evidence()
                     )
-                self._changed.wait(left)
+                silent = max(begun, self._heard) + quiet - time.monotonic()
+                if silent <= 0:
+                    raise MachineDied(
+                        f"{self.name}: silence: not a byte for {quiet:.0f} s, waiting for {what}",
+                        evidence=self._evidence(),
+                    )
+                self._changed.wait(min(left, silent))
 
     def _hear_out(self) -> None:
         """Let a dying machine finish: it names the cause first, and then the call trace that explains it."""
@@ -273,11 +292,3 @@ class Console:
 
 def _clean(raw: bytes | bytearray) -> str:
     return _CONTROL.sub("", raw.decode("utf-8", "replace"))
-
-
-def _death(text: str) -> str:
-    for name, pattern in DEATHS.items():
-        found = pattern.search(text)
-        if found:
-            return f"{name}: {found.group()}"
-    return ""

@@ -1,5 +1,6 @@
 """What every machine of the lab can do, a VM and a board alike."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
@@ -47,7 +48,9 @@ class Machine(Protocol):
     def shell(self, *, timeout: float = 60) -> Shell:
         """A shell on its console."""
 
-    def wait_mark(self, step: str, *, outcome: str = "ok", timeout: float = 60) -> Mark:
+    def wait_mark(
+        self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = math.inf
+    ) -> Mark:
         """Wait for a step of its boot to end."""
 
     def timeline(self, kernels: Mapping[str, str]) -> dict[str, float]:

@@ -15,10 +15,10 @@ FIRMWARE = {
     "arm64": Firmware(Path("/usr/share/AAVMF/AAVMF_CODE.fd"), Path("/usr/share/AAVMF/AAVMF_VARS.fd")),
 }
 _APPLETS = (
-    "base64", "cat", "chmod", "cttyhack", "cut", "date", "dd", "dmesg", "echo", "grep", "head", "httpd",
-    "insmod", "ip", "ls", "mkdir", "mount", "nc", "ping", "poweroff", "reboot", "sed", "seq", "setsid", "sh",
-    "sha256sum",
-    "ps", "readlink", "rm", "sleep", "stat", "stty", "tail", "test", "tty", "udhcpc", "uname", "wc", "wget",
+    "base64", "cat", "chmod", "cttyhack", "cut", "date", "dd", "dmesg", "echo", "fsfreeze", "grep", "head",
+    "httpd", "insmod", "ip", "ls", "mkdir", "mount", "nc", "ping", "poweroff", "ps", "readlink", "reboot",
+    "rm", "sed", "seq", "setsid", "sh", "sha256sum", "sleep", "stat", "stty", "tail", "test", "tty",
+    "udhcpc", "uname", "wc", "wget",
 )  # fmt: skip
 _INIT = r"""#!/bin/sh
 mount -t proc proc /proc
@@ -95,3 +95,18 @@ def pack(
         ]
         with out.open("wb") as handle:
             cpio.write(handle, nodes)
+
+
+def with_files(initrd: Path, out: Path, files: Sequence[cpio.Node]) -> Path:
+    """A RAM disk with some files more: another archive behind it.
+
+    Args:
+        initrd: from `build` or `pack`.
+        out: where to write it.
+        files: to add.
+    """
+    with out.open("wb") as handle:
+        handle.write(initrd.read_bytes())
+        handle.write(bytes(-handle.tell() % 4))
+        cpio.write(handle, files)
+    return out

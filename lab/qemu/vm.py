@@ -1,6 +1,7 @@
 """A virtual machine."""
 
 import ctypes
+import math
 import os
 import signal
 import socket
@@ -292,13 +293,16 @@ class VM:
         finally:
             path.unlink(missing_ok=True)
 
-    def wait_mark(self, step: str, *, outcome: str = "ok", timeout: float = 60) -> Mark:
+    def wait_mark(
+        self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = math.inf
+    ) -> Mark:
         """Wait for a step to end.
 
         Args:
             step: its name.
             outcome: how it must end.
             timeout: seconds on a host of ordinary speed.
+            quiet: such seconds after which a machine that says nothing at all counts as dead.
 
         Raises:
             ProductError: it ended otherwise, or the machine gave up at another step.
@@ -314,7 +318,9 @@ class VM:
                     return mark
             return None
 
-        mark = self.console.wait(found, f"mark {step}", timeout=timeout * self._factor)
+        mark = self.console.wait(
+            found, f"mark {step}", timeout=timeout * self._factor, quiet=quiet * self._factor
+        )
         if mark.step != step or mark.outcome != outcome:
             raise ProductError(
                 f"{self.name}: {mark.step} {mark.outcome}: {mark.facts.get('reason', '')}",

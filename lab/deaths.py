@@ -1,0 +1,56 @@
+"""What kills a machine, as its console tells it; each kind by name.
+
+From the console alone: a board has nothing else to tell it with.
+"""
+
+import re
+
+#: Kernel messages after which nothing good comes. Checked on every line.
+KINDS = {
+    "kernel panic": re.compile(r"Kernel panic - not syncing: .*"),
+    "out of memory": re.compile(
+        r"Out of memory: Killed process .*|Out of memory and no killable processes.*"
+    ),
+    "kernel oops": re.compile(
+        r"(Internal error: |BUG: unable to handle|BUG: kernel NULL pointer|kernel BUG at "
+        r"|Unable to handle kernel |Oops: [0-9a-f]+ \[#\d+\]|invalid opcode: [0-9a-f]+ \[#\d+\]"
+        r"|general protection fault, ).*"
+    ),
+    "hung task": re.compile(r"INFO: task .* blocked for more than \d+ seconds.*"),
+    "RCU stall": re.compile(r"rcu: INFO: rcu_\w+ (self-)?detected (expedited )?stalls?.*"),
+    "lockup": re.compile(r"watchdog: BUG: soft lockup .*|Watchdog detected hard LOCKUP .*"),
+}
+#: A machine that was born this often since it was switched on does nothing else.
+BIRTHS = 4
+#: Every kernel's first line, unless it was told to be quiet; not one that a shell repeats later.
+_BANNER = re.compile(r"^(\[ +0\.0+\] )?Linux version \d")
+
+
+class Watch:
+    """Looks at one console from the machine's birth on."""
+
+    def __init__(self) -> None:
+        self._banners = 0
+        self._first = ""
+        self._firsts = 0
+
+    def line(self, text: str) -> str:
+        """Look at a complete line; returns what killed the machine, or nothing."""
+        for name, pattern in KINDS.items():
+            found = pattern.search(text)
+            if found:
+                return f"{name}: {found.group()}"
+        if _BANNER.search(text):
+            self._banners += 1
+            if self._banners >= BIRTHS:
+                return f"reboot loop: kernel number {self._banners} since it was switched on"
+        return ""
+
+    def mark(self, step: str) -> str:
+        """Look at a boot mark; returns what killed the machine, or nothing."""
+        self._first = self._first or step
+        if step == self._first:
+            self._firsts += 1
+            if self._firsts >= BIRTHS:
+                return f"reboot loop: {step} for the {self._firsts}th time since it was switched on"
+        return ""
