@@ -5,12 +5,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv4Interface
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from lab import host, stages
 from lab.errors import InfrastructureError, MisuseError
+from lab.net.firewall import Rule
+from lab.net.nat import Nat
+from lab.net.router import Router
 from lab.net.segment import Segment
 from lab.qemu.command import CONSOLES, Card, Disk, Firmware, Spec
 from lab.qemu.vm import VM
@@ -20,6 +23,8 @@ from lab.stages import Kept, Stage, Wire
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,23}")
 _LONGEST_DIRECTORY = 70
 _PREFIX = "lab"
+#: The DHCP option that says where the way out is (RFC 2132, 3.5).
+_ROUTER = 3
 _OWNED = re.compile(rf"{_PREFIX}-(\d+)-(\d+)-\w+")
 
 
@@ -33,6 +38,7 @@ class Lab:
     Attributes:
         machines: by name.
         segments: by name.
+        routers: by name.
         directory: everything of this lab on disk; gone when it closes.
         seed: as given; a failure that another run shall repeat names it.
     """
@@ -43,6 +49,7 @@ class Lab:
         owner = f"{os.getpid()}-{_started(os.getpid())}"
         self.machines: dict[str, VM] = {}
         self.segments: dict[str, Segment] = {}
+        self.routers: dict[str, Router] = {}
         self.seed = seed
         self._held: list[Kept] = []
         self._factor = host.factor() if factor is None else factor
@@ -60,6 +67,40 @@ class Lab:
         _check(name, self.segments)
         self.segments[name] = Segment(name, self.directory, len(self.segments), seed=self.seed)
         return self.segments[name]
+
+    def router(
+        self,
+        name: str,
+        *segments: Segment,
+        nat: Nat | None = None,
+        rules: Sequence[Rule] = (),
+        routes: Mapping[IPv4Network, IPv4Address] | None = None,
+    ) -> Router:
+        """A new router, switched on. Machines that ask for an address from now on learn of it.
+
+        Args:
+            name: unique in this lab.
+            segments: what it connects; with NAT, the last one is outside.
+            nat: how it translates what leaves to the outside; None: it only forwards.
+            rules: of its firewall; the first that matches counts, without one a datagram passes.
+            routes: networks behind other routers, and the addresses of those routers.
+
+        Raises:
+            MisuseError: there can be no such router.
+        """
+        _check(name, self.routers)
+        if len(set(segments)) < 2 or len(set(segments)) < len(segments):
+            raise MisuseError(f"{name}: a router connects two different segments or more")
+        for via in (routes or {}).values():
+            if not any(via in segment.network for segment in segments):
+                raise MisuseError(f"{name}: there is no way to {via}")
+        router = Router(name, nat=nat, rules=tuple(rules), routes=routes)
+        for segment in segments:
+            address = segment.join(name, router, bytes.fromhex(self._mac(segment, name).replace(":", "")))
+            if nat is None or segment is not segments[-1]:
+                segment.dhcp.options.setdefault(_ROUTER, address.packed)
+        self.routers[name] = router
+        return router
 
     def vm(
         self,
@@ -236,7 +277,7 @@ def _started(pid: int) -> str:
     return stat.rpartition(")")[2].split()[19]
 
 
-def _check(name: str, taken: dict[str, VM] | dict[str, Segment]) -> None:
+def _check(name: str, taken: Mapping[str, object]) -> None:
     if not _NAME.fullmatch(name):
         raise MisuseError(f"{name!r} is no name here: letters, digits and -, 24 at most")
     if name in taken:

@@ -1,6 +1,6 @@
 """A small DHCP server that lives on a segment (RFC 2131, options of RFC 2132), and answers ARP for itself.
 
-It gives each hardware address the next address of the segment and nothing that leads out of it.
+It gives each hardware address the next address of the segment, and a way out when a router is there.
 """
 
 import struct
@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
-_BROADCAST = b"\xff" * 6
+from lab.net.packet import EVERYBODY, IPV4, arp_reply, ethernet, udp
+
 _MAGIC = b"\x63\x82\x53\x63"
 _DISCOVER, _OFFER, _REQUEST, _ACK, _NAK = 1, 2, 3, 5, 6
 
@@ -44,6 +45,7 @@ class DhcpServer:
 
     Attributes:
         leases: hardware address (6 bytes) to address.
+        options: told to everybody besides the usual; a router puts itself here.
         faults: what is wrong with it; may be set at any time.
     """
 
@@ -52,8 +54,10 @@ class DhcpServer:
         self.address = network.network_address + 1
         self.mac = b"\x52\x54\x00\x4c\x00\x01"
         self.leases: dict[bytes, IPv4Address] = {}
+        self.options: dict[int, bytes] = {}
         self.faults = DhcpFaults()
         self._lease = lease
+        self._top = network.broadcast_address
         self._lock = threading.Lock()
 
     def lease_of(self, mac: bytes) -> IPv4Address:
@@ -65,10 +69,22 @@ class DhcpServer:
         with self._lock:
             if mac not in self.leases:
                 address = self.network.network_address + 10 + len(self.leases)
-                if address >= self.network.broadcast_address:
+                if address >= self._top:
                     raise ValueError(f"{self.network} has no free address")
                 self.leases[mac] = address
             return self.leases[mac]
+
+    def reserve(self) -> IPv4Address:
+        """An address, from the top, that no machine will get.
+
+        Raises:
+            ValueError: the segment is full.
+        """
+        with self._lock:
+            if self._top - 1 < self.network.network_address + 10 + len(self.leases):
+                raise ValueError(f"{self.network} has no free address")
+            self._top -= 1
+            return self._top
 
     def __call__(self, frame: bytes) -> list[bytes]:
         """Answer a frame; the switch calls this for frames that are for nobody in particular."""
@@ -82,9 +98,7 @@ class DhcpServer:
     def _arp(self, frame: bytes) -> list[bytes]:
         if len(frame) < 42 or frame[20:22] != b"\0\x01" or frame[38:42] != self.address.packed:
             return []
-        sender, sender_ip = frame[22:28], frame[28:32]
-        reply = b"\0\x01\x08\0\x06\x04\0\x02" + self.mac + self.address.packed + sender + sender_ip
-        return [sender + self.mac + b"\x08\x06" + reply]
+        return [arp_reply(self.mac, self.address, frame)]
 
     def _dhcp(self, frame: bytes) -> list[bytes]:
         header = 14 + (frame[14] & 15) * 4
@@ -125,16 +139,13 @@ class DhcpServer:
                 1: self.network.netmask.packed,
                 28: self.network.broadcast_address.packed,
             }
+            told |= self.options
             told |= faults.options
         options = b"".join(bytes([code, len(value)]) + value for code, value in told.items() if value)
         body = fixed + _MAGIC + options + b"\xff"
-        udp = struct.pack("!HHHH", 67, 68, 8 + len(body), 0) + body
-        ip = struct.pack(
-            "!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, self.address.packed, b"\xff" * 4
-        )
-        ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
         # Broadcast: the machine has no address to be found by yet.
-        return _BROADCAST + self.mac + b"\x08\0" + ip + udp
+        datagram = udp((self.address, 67), (IPv4Address("255.255.255.255"), 68), body)
+        return ethernet(EVERYBODY, self.mac, IPV4, datagram)
 
 
 def _options(data: bytes) -> dict[int, bytes]:
@@ -148,11 +159,3 @@ def _options(data: bytes) -> dict[int, bytes]:
         found[data[position]] = data[position + 2 : position + 2 + length]
         position += 2 + length
     return {code: value for code, value in found.items() if value}
-
-
-def checksum(header: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    total: int = sum(struct.unpack(f"!{len(header) // 2}H", header))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

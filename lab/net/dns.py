@@ -8,8 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, NamedTuple
 
 from lab.errors import MisuseError
-from lab.net.dhcp import checksum
-from lab.net.packet import ARP, UDP, parse
+from lab.net.packet import ARP, IPV4, UDP, arp_reply, ethernet, parse, udp
 
 _TYPES = {"A": 1, "TXT": 16, "AAAA": 28, "SRV": 33}
 _FORMAT_ERROR, _SERVER_FAILURE, _NO_NAME = 1, 2, 3
@@ -80,20 +79,16 @@ class DnsServer:
         if packet.destination != self.address:
             return []
         if packet.kind == ARP and packet.operation == 1:
-            reply = b"\0\x01\x08\0\x06\x04\0\x02" + self.mac + self.address.packed + frame[22:32]
-            return [frame[22:28] + self.mac + b"\x08\x06" + reply]
-        if packet.protocol != UDP or packet.destination_port != 53 or packet.source is None:
+            return [arp_reply(self.mac, self.address, frame)]
+        if packet.protocol != UDP or packet.source is None or packet.source_port is None:
+            return []
+        if packet.destination_port != 53:
             return []
         said = self.answer(frame[packet.payload : packet.end])
         if said is None:
             return []
-        udp = struct.pack("!HHHH", 53, packet.source_port, 8 + len(said), 0) + said
-        ip = struct.pack(
-            "!BBHHHBBH4s4s",
-            0x45, 0, 20 + len(udp), 0, 0, 64, UDP, 0, self.address.packed, packet.source.packed,
-        )  # fmt: skip
-        ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
-        return [packet.from_mac + self.mac + b"\x08\0" + ip + udp]
+        datagram = udp((self.address, 53), (packet.source, packet.source_port), said)
+        return [ethernet(packet.from_mac, self.mac, IPV4, datagram)]
 
     def answer(self, message: bytes) -> bytes | None:
         """The answer to a message; None when there is none."""

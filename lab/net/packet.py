@@ -1,6 +1,6 @@
 """The headers of a frame: Ethernet, ARP (RFC 826), IPv4 (RFC 791), UDP (RFC 768), TCP (RFC 9293), ICMP.
 
-What is torn or absurd is left out of the answer; nothing here fails on any bytes.
+What is torn or absurd is left out of the answer; nothing that reads fails on any bytes.
 """
 
 import struct
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 ARP, IPV4 = 0x0806, 0x0800
 ICMP, TCP, UDP = 1, 6, 17
+EVERYBODY = b"\xff" * 6
 
 
 class Packet(NamedTuple):
@@ -86,3 +87,52 @@ def parse(frame: bytes) -> Packet:
         operation=frame[inner + 13],
         payload=inner + (frame[inner + 12] >> 4) * 4,
     )
+
+
+def ethernet(to_mac: bytes, from_mac: bytes, kind: int, body: bytes) -> bytes:
+    """A frame."""
+    return to_mac + from_mac + kind.to_bytes(2, "big") + body
+
+
+def arp_request(mac: bytes, address: IPv4Address, wanted: IPv4Address) -> bytes:
+    """The frame that asks everybody who has an address."""
+    body = b"\0\x01\x08\0\x06\x04\0\x01" + mac + address.packed + bytes(6) + wanted.packed
+    return ethernet(EVERYBODY, mac, ARP, body)
+
+
+def arp_reply(mac: bytes, address: IPv4Address, asked: bytes) -> bytes:
+    """The frame that tells who asked for an address whose it is.
+
+    Args:
+        mac: hardware address of the one who has it.
+        address: that was asked for.
+        asked: the frame that asked.
+    """
+    body = b"\0\x01\x08\0\x06\x04\0\x02" + mac + address.packed + asked[22:32]
+    return ethernet(asked[22:28], mac, ARP, body)
+
+
+def ipv4(
+    source: IPv4Address, destination: IPv4Address, protocol: int, body: bytes, *, ttl: int = 64
+) -> bytes:
+    """A datagram in one piece."""
+    head = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0, 20 + len(body), 0, 0, ttl, protocol, 0, source.packed, destination.packed
+    )
+    return head[:10] + checksum(head).to_bytes(2, "big") + head[12:] + body
+
+
+def udp(
+    source: tuple[IPv4Address, int], destination: tuple[IPv4Address, int], payload: bytes, *, ttl: int = 64
+) -> bytes:
+    """A datagram of UDP, without a checksum of its own."""
+    body = struct.pack("!HHHH", source[1], destination[1], 8 + len(payload), 0) + payload
+    return ipv4(source[0], destination[0], UDP, body, ttl=ttl)
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071)."""
+    total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF

@@ -1,7 +1,7 @@
 """An Ethernet segment: a switch, the addresses on it, and the server that gives them out."""
 
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from lab.errors import MisuseError
 from lab.net.capture import Captured, read
 from lab.net.dhcp import DhcpServer
 from lab.net.packet import Packet, parse
+from lab.net.router import Router
 from lab.net.switch import Link, Switch
 
 
@@ -84,6 +85,22 @@ class Segment:
         return found
 
     port = link
+
+    def join(self, name: str, router: Router, mac: bytes) -> IPv4Address:
+        """Plug a router in.
+
+        Args:
+            name: its name here.
+            router: which forwards from now on.
+            mac: hardware address of its card.
+
+        Returns:
+            Its address here.
+        """
+        address = self.dhcp.reserve()
+        card = router.plug(self.name, IPv4Interface((address, self.network.prefixlen)), mac)
+        card.send = self.switch.add_service(card, name).send
+        return address
 
     def partition(self, vm: Named) -> None:
         """Let nothing pass to or from a machine, silently."""
