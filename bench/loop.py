@@ -51,7 +51,7 @@ def measure(arch: str, rounds: int) -> float:
         for number in range(rounds):
             for name in ("floor", "loop"):
                 url = f"http://{loop.address(server)}:{PORT}"
-                vm = _floor(loop, url, number) if name == "floor" else loop.boot(name=f"loop{number}")
+                vm = _floor(loop, url, number) if name == "floor" else loop.boot_vm(name=f"loop{number}")
                 done = vm.wait_mark("job", timeout=180)
                 totals[name].append(done.arrived - vm.power_on)
                 for phase, seconds in vm.timeline(KERNELS).items():

@@ -29,7 +29,7 @@ def smallest(arch: str) -> int:
         too_small, enough = 64 // _STEP, 512 // _STEP
         while enough - too_small > 1:
             tried = (too_small + enough) // 2
-            client = loop.boot("phase.timeout=30", memory=tried * _STEP, name=f"m{tried * _STEP}")
+            client = loop.boot_vm("phase.timeout=30", memory=tried * _STEP, name=f"m{tried * _STEP}")
             try:
                 client.wait_mark("job", timeout=90)
             except LabError as error:

@@ -40,7 +40,7 @@ def measure(arch: str, cuts: int, seed: int) -> bool:
         subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", "phase-cache", image, "128M"], check=True)
         manifest = release.repository.manifest(CHANNEL, arch)
         size = sum(artifact.length for artifact in manifest.artifacts.values())
-        client = loop.boot(disks=(Disk(image, access="read-write"),))
+        client = loop.boot_vm(disks=(Disk(image, access="read-write"),))
         for cut in range(cuts):
             if cut:
                 client.start()

@@ -4,6 +4,7 @@ Standard library only at import, so that the doctor answers on a machine where n
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,21 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--no-html", action="store_true", help="needs no Node: all but Allure's page")
     report.set_defaults(run=_report)
 
+    up = commands.add_parser("up", help="run a scenario and keep its machines on until Ctrl-C")
+    up.add_argument("scenario", metavar="FILE|NODEID", help="as pytest takes it; of several, the first")
+    up.add_argument("options", nargs=argparse.REMAINDER, metavar="...", help="more for pytest")
+    up.set_defaults(run=_up)
+
+    console = commands.add_parser("console", help="sit at the console of a machine that is held")
+    console.add_argument("machine", nargs="?", help="its name; says which there are when left out")
+    console.set_defaults(run=_console)
+
+    graph = commands.add_parser("graph", help="a scenario's machines and segments, from its last run")
+    graph.add_argument("scenario", help="its name or pytest's, or a part of that")
+    graph.add_argument("--format", choices=("dot", "mermaid"), default="mermaid")
+    graph.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="where results are")
+    graph.set_defaults(run=_graph)
+
     clean = commands.add_parser("clean", help="delete what the project made: environments, images, reports")
     clean.add_argument("--results", metavar="ARCH", help="only the last results of one architecture")
     clean.add_argument("--history", action="store_true", help="only the history of earlier runs")
@@ -80,6 +96,54 @@ def _report(arguments: argparse.Namespace) -> int:
     except ReportError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    words = [
+        "-m",
+        "pytest",
+        "--override-ini=testpaths=scenarios",
+        "--lab-hold-all",
+        "--lab-live",
+        "--maxfail=1",
+    ]
+    # It takes this process's place: Ctrl-C reaches pytest, and nobody else.
+    os.chdir(ROOT)
+    os.execv(sys.executable, [sys.executable, *words, arguments.scenario, *arguments.options])  # noqa: S606  no shell is wanted
+
+
+def _console(arguments: argparse.Namespace) -> int:
+    from lab.errors import LabError
+    from lab.hold import attach, held
+
+    if not arguments.machine:
+        print("\n".join(held()) or "no machine is held: pytest --lab-hold keeps the next failure")
+        return 0
+    try:
+        attach(arguments.machine)
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _graph(arguments: argparse.Namespace) -> int:
+    from lab.graph import graph
+    from lab.report.errors import ReportError
+    from lab.report.records import read_records
+
+    try:
+        records = read_records(arguments.out)
+    except ReportError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    wanted = arguments.scenario
+    found = [record for record in records if wanted == record.scenario or wanted in record.nodeid]
+    if not any(record.nodes for record in found):
+        print(f"lab: no run of {wanted!r} in {arguments.out} had a machine", file=sys.stderr)
+        return 1
+    print(graph(next(record.nodes for record in found if record.nodes), arguments.format), end="")
     return 0
 
 

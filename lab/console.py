@@ -52,6 +52,8 @@ class Console:
         stream: a connected socket; this object owns it.
         log: gets every byte as it comes.
         limit: bytes after which the machine counts as dead and nothing more is kept.
+        checked: whether the line may garble bytes: then a mark counts only with a checksum, and once,
+            however often the machine repeats it.
 
     Attributes:
         lines: the complete lines so far.
@@ -60,7 +62,15 @@ class Console:
         closed: whether the other end is gone.
     """
 
-    def __init__(self, name: str, stream: socket.socket, log: Path, *, limit: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        name: str,
+        stream: socket.socket,
+        log: Path,
+        *,
+        limit: int = MAX_BYTES,
+        checked: bool = False,
+    ) -> None:
         self.name = name
         self.lines: list[Line] = []
         self.marks: list[marks.Mark] = []
@@ -69,6 +79,7 @@ class Console:
         self._watch = Watch()
         self._heard = time.monotonic()
         self._limit = limit
+        self._checked = checked
         self._stream = stream
         # Only sending: a machine that reads nothing must not hold up who types, a silent one is no fault.
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
@@ -115,17 +126,27 @@ class Console:
             text = _clean(raw).removesuffix("\n")
             self.lines.append(Line(text, now))
             mark = marks.parse(text, now)
+            if mark is not None and self._checked and not self._new(mark):
+                mark = None
             death = self._watch.line(text)
             if mark is not None:
                 self.marks.append(mark)
                 death = death or self._watch.mark(mark.step)
             self.death = self.death or death
 
+    def _new(self, mark: marks.Mark) -> bool:
+        return bool(mark.crc) and not any(mark.crc == other.crc for other in self.marks[-1:])
+
     @property
     def text(self) -> str:
         """Everything so far, one string."""
         with self._changed:
             return _clean(self._bytes)
+
+    def since(self, position: int) -> str:
+        """What has been said from a position on, control characters taken out."""
+        with self._changed:
+            return _clean(self._bytes[position:])
 
     @property
     def heard(self) -> float:

@@ -5,6 +5,8 @@ side, as far as the host carries them: `@pytest.mark.lab(vcpus=2, memory=1024)` 
 is not `lab.leases.Need`'s defaults; `group="name"` keeps scenarios on one worker.
 """
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -21,14 +23,19 @@ import pytest
 from _pytest._code import Traceback
 from _pytest.runner import runtestprotocol
 
+from lab.board import option
+from lab.board.description import Description
 from lab.errors import LabError, MisuseError
+from lab.graph import Node
+from lab.hold import hold
 from lab.leases import Need, acquire
-from lab.qemu.vm import VM
+from lab.live import watching
+from lab.machine import Machine
 from lab.report.drawing import MOST, Phase, Track, draw, printable
 from lab.timeline import spans
 from lab.topology import Lab
 
-__all__ = ["Lab", "Record", "lab", "record"]
+__all__ = ["Lab", "Record", "board", "lab", "record"]
 
 _LAB = pytest.StashKey[Lab]()
 _RECORD = pytest.StashKey[dict[str, Any]]()
@@ -52,10 +59,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="try a scenario again when the host failed it; what passes then is flaky (default: 0)",
     )
+    group.addoption(
+        "--lab-hold",
+        action="store_const",
+        const="failed",
+        help="keep the machines of a failed scenario on until Ctrl-C, and say how to attach",
+    )
+    group.addoption(
+        "--lab-hold-all",
+        dest="lab_hold",
+        action="store_const",
+        const="all",
+        help="the same when it passes, too",
+    )
+    group.addoption("--lab-live", action="store_true", help="say what machines do while a scenario runs")
+    option.add(group)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Names the marker."""
+    if config.getoption("lab_hold") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--lab-hold needs the terminal: leave out -n")
     config.pluginmanager.register(Retries(), "lab-retries")
     config.addinivalue_line(
         "markers",
@@ -65,8 +89,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tells xdist which scenarios belong together."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tells xdist which scenarios belong together, and which of them a board runs."""
+    option.select(config, items)
     for item in items:
         for marker in item.iter_markers("lab"):
             if "group" in marker.kwargs:
@@ -104,7 +129,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         # A hook that raises ends the whole run; a fixture that raises ends one scenario.
         item.stash[_REFUSED] = error
         return (yield)
-    with lease:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lease)
+        if item.config.getoption("--lab-live"):
+            stack.enter_context(watching(item.nodeid, lambda: item.stash.get(_LAB, None)))
         return (yield)
 
 
@@ -150,6 +178,12 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with Lab() as made:
         request.node.stash[_LAB] = made
         yield made
+
+
+@pytest.fixture(scope="session")
+def board(pytestconfig: pytest.Config) -> Description | None:
+    """The board that is the machine under test, when `--board` names one."""
+    return option.chosen(pytestconfig)
 
 
 @pytest.fixture
@@ -219,7 +253,21 @@ def pytest_runtest_makereport(
     _write(
         out / "records" / f"{_name(item)}.json", json.dumps(record_of(item, report, made), indent=1) + "\n"
     )
+    if made is not None and item.config.getoption("lab_hold") in ("failed" if report.failed else "", "all"):
+        _hold(item, made, report)
     return report
+
+
+def _hold(item: pytest.Item, made: Lab, report: pytest.TestReport) -> None:
+    # A person takes longer than any scenario may.
+    if item.config.pluginmanager.hasplugin("timeout"):
+        item.ihook.pytest_timeout_cancel_timer(item=item)
+    capture = item.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        print(f"\n{item.nodeid}: {report.outcome}\n{report.longreprtext}", flush=True)
+        hold(made, functools.partial(print, flush=True))
+    if item.config.getoption("lab_hold") == "all":
+        item.session.shouldstop = "the scenario that was to be held has been let go"
 
 
 def _own_lines(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
@@ -257,10 +305,11 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
         "arch": machines[0].arch if machines else "",
         "topology": ", ".join(f"{vm.name} {vm.arch}" for vm in machines),
         "phases": {},
-        "accel": machines[0].spec.accel if machines else "",
+        "accel": machines[0].facts.get("accel", "") if machines else "",
         "kernel": "",
-        "firmware": _firmware(machines[0]) if machines else "",
+        "firmware": machines[0].facts.get("firmware", "") if machines else "",
         "ended": round(time.time(), 3),
+        "nodes": msgspec.to_builtins([Node(vm.name, vm.arch, tuple(vm.segments)) for vm in machines]),
         "tracks": msgspec.to_builtins(tracks(machines)),
     }
     if callspec is not None and "arch" in callspec.params:
@@ -280,7 +329,7 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
     return fields
 
 
-def tracks(machines: Sequence[VM]) -> list[Track]:
+def tracks(machines: Sequence[Machine]) -> list[Track]:
     """What machines did, on the clock of the one that was switched on first."""
     on = [vm for vm in machines if vm.power_on]
     zero = min((vm.power_on for vm in on), default=0.0)
@@ -299,12 +348,6 @@ def tracks(machines: Sequence[VM]) -> list[Track]:
         if seen:
             found.append(Track(machine=vm.name, arch=vm.arch, phases=seen))
     return found
-
-
-def _firmware(vm: VM) -> str:
-    if vm.spec.firmware:
-        return "uefi"
-    return "direct" if vm.spec.kernel else "bios"
 
 
 def _name(item: pytest.Item) -> str:

@@ -32,7 +32,10 @@ _BLOCK = 48 << 10
 _PATIENCE, _MOST_PATIENCE = 2.0, 16.0
 _AGENT = base64.b64encode(SCRIPT.encode()).decode()
 #: A shell that reads the terminal as a script: no echo, no prompt, no line editor.
-_SETUP = 'stty -echo; sh "$(tty)"'
+_SETUP = 'stty -echo -ixon; sh "$(tty)"'
+#: A garbled byte may have told the terminal to hold its output (^S). The space is for line editors that
+#: have ^Q mean "take the next one as it is".
+_RESUME = "\x11 "
 _FRAME = re.compile(r"lab-(\w+ .*) ([0-9a-f]{12})(?![0-9a-f])")
 
 
@@ -102,7 +105,7 @@ class Shell:
         # A line that garbled a quote leaves a shell waiting for the other one. Not every time: a shell
         # that is left alone keeps the pieces which came whole.
         fresh = attempt % 3 == 1
-        send("\x03\n" if fresh else "\n")
+        send(_RESUME + ("\x03\n" if fresh else "\n"))
         self._type("@hello", session, "h", "0", "-")
         if fresh or attempt == 0:
             send(f"{_SETUP}\n")

@@ -10,7 +10,10 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from lab import host, stages
+from lab.board.board import Board
+from lab.board.description import Description
 from lab.errors import InfrastructureError, MisuseError
+from lab.machine import Machine
 from lab.net.firewall import Rule
 from lab.net.nat import Nat
 from lab.net.router import Router
@@ -47,7 +50,7 @@ class Lab:
         base = Path(tempfile.gettempdir())
         sweep(base)
         owner = f"{os.getpid()}-{_started(os.getpid())}"
-        self.machines: dict[str, VM] = {}
+        self.machines: dict[str, Machine] = {}
         self.segments: dict[str, Segment] = {}
         self.routers: dict[str, Router] = {}
         self.seed = seed
@@ -156,6 +159,47 @@ class Lab:
             name, arch, memory, cpus, kernel, initrd, line, (), disks, firmware, accel, display, seed
         )
         return self._add(spec, segments)
+
+    def board(
+        self,
+        name: str,
+        described: Description,
+        *,
+        kernel: Path,
+        initrd: Path,
+        append: str = "",
+        segment: Segment | None = None,
+    ) -> Board:
+        """A board, switched off.
+
+        Args:
+            name: unique in this lab.
+            described: what its file says (`lab.board.description.read`).
+            kernel: for its medium.
+            initrd: for its medium.
+            append: words for its command line; the console and the file's own are added.
+            segment: where its cable goes, if its file says that it has one.
+
+        Raises:
+            MisuseError: the name is taken, or none.
+        """
+        _check(name, self.machines)
+        directory = self.directory / f"vm-{name}"
+        directory.mkdir()
+        plugged = segment if described.network else None
+        made = Board(
+            name,
+            described,
+            kernel=kernel,
+            initrd=initrd,
+            append=append,
+            directory=directory,
+            port=plugged.switch.attach(name) if plugged else None,
+            segment=plugged.name if plugged else "",
+            factor=self._factor,
+        )
+        self.machines[name] = made
+        return made
 
     def like(self, vm: VM, name: str) -> VM:
         """Another machine made of the same, on the same segments; switched off.

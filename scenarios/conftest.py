@@ -2,6 +2,7 @@
 
 import pytest
 
+from lab.board import option
 from scenarios.images import ARCHES, Release
 
 pytest_plugins = ["lab.plugin"]
@@ -19,6 +20,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "arch" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--lab-arch") or ARCHES
+        board = option.chosen(metafunc.config)
+        if board is not None and "board" in metafunc.fixturenames:
+            # A board is what it is.
+            chosen = (board.arch,)
         metafunc.parametrize("arch", chosen, scope="session")
 
 

@@ -39,7 +39,10 @@ while :; do setsid cttyhack sh; done
 _UDHCPC = """#!/bin/sh
 case "$1" in
 deconfig) ip link set "$interface" up ;;
-bound) ip address add "$ip/$mask" dev "$interface" ;;
+bound)
+    ip address add "$ip/$mask" dev "$interface"
+    for gateway in $router; do ip route add default via "$gateway" dev "$interface"; done
+    ;;
 esac
 """
 

@@ -50,7 +50,7 @@ def _digest(disk: Disk) -> str:
 def test_a_kept_release_boots_when_nobody_gives_one(loop: Loop, disk: Disk) -> None:
     """The image allows it, and the release is verified as if a provider had sent it."""
     server = loop.serve(staged=True)
-    client = loop.boot(disks=(disk,), offline=True)
+    client = loop.boot_vm(disks=(disk,), offline=True)
     loop.reaches_job(client)
     assert _facts(client, "fetch")["kept"] == 0
     client.stop()
@@ -86,7 +86,7 @@ def test_a_kept_release_boots_when_nobody_gives_one(loop: Loop, disk: Disk) -> N
 def test_a_power_cut_costs_only_what_was_not_written(loop: Loop, disk: Disk) -> None:
     """Killed in the middle of its fetch, it goes on where the disk says."""
     loop.serve(staged=True)
-    client = loop.boot(disks=(disk,))
+    client = loop.boot_vm(disks=(disk,))
     client.wait_mark("trust", timeout=90)
     # A third of the release in fifteen seconds.
     loop.lan.link(client).to_machine = Faults(rate=_size(loop) / 3 / 15)
@@ -105,13 +105,13 @@ def test_a_power_cut_costs_only_what_was_not_written(loop: Loop, disk: Disk) -> 
 def test_nothing_is_written_where_nothing_may_be(loop: Loop, disk: Disk) -> None:
     """`phase.nowrite` reads what is kept and leaves the disk as it is; private mode does not look at it."""
     loop.serve(staged=True)
-    client = loop.boot(disks=(disk,))
+    client = loop.boot_vm(disks=(disk,))
     client.wait_mark("job", timeout=180)
     client.stop()
     before = _digest(disk)
     for extra, kept in (("phase.nowrite", _size(loop)), ("phase.mode=private", 0)):
         name = extra.replace("=", "-").replace(".", "-")
-        client = loop.boot(extra, name=name, disks=(disk,))
+        client = loop.boot_vm(extra, name=name, disks=(disk,))
         loop.reaches_job(client)
         assert _facts(client, "fetch")["kept"] == kept
         client.stop()
@@ -136,7 +136,7 @@ def test_an_older_release_is_refused_after_a_reboot(loop: Loop, disk: Disk, tmp_
 
     loop.release = old  # whose first root is that of both
     server = loop.serve(release=new)
-    client = loop.boot("phase.timeout=20", disks=(disk,))
+    client = loop.boot_vm("phase.timeout=20", disks=(disk,))
     loop.reaches_job(client)
     assert _facts(client, "trust")["release"] == "1.0.1"
     client.stop()
@@ -150,5 +150,5 @@ def test_an_older_release_is_refused_after_a_reboot(loop: Loop, disk: Disk, tmp_
     loop.never_handed_over(client)
     client.stop()
     # One that has no memory takes it: it is the floor that refused.
-    other = loop.boot(name="forgetful")
+    other = loop.boot_vm(name="forgetful")
     other.wait_mark("trust", timeout=90)

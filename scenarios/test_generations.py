@@ -22,7 +22,7 @@ def test_each_generation_boots_from_the_one_before(loop: Loop) -> None:
     parent = loop.serve(staged=True)
     manifest = loop.release.repository.manifest(CHANNEL, loop.arch)
     for name in GENERATIONS:
-        machine = loop.boot(name=name)
+        machine = loop.boot_vm(name=name)
         loop.reaches_job(machine)
         assert mark(machine, "discover").facts["provider"] == f"http://{loop.address(parent)}:{PORT}"
         loop.handed_over(machine)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.board.description import Description
 from lab.plugin import Record
 from lab.topology import Lab
 from scenarios.images import CHANNEL, Release
@@ -17,8 +18,10 @@ OTHER = {"x86_64": "arm64", "arm64": "x86_64"}
 
 
 @pytest.fixture
-def loop(lab: Lab, record: Record, release: Release, arch: str, tmp_path: Path) -> Loop:
-    return Loop(lab, record, release, arch, tmp_path)
+def loop(
+    lab: Lab, record: Record, release: Release, arch: str, tmp_path: Path, board: Description | None
+) -> Loop:
+    return Loop(lab, record, release, arch, tmp_path, board)
 
 
 def test_boots_by_mdns(loop: Loop) -> None:

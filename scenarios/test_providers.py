@@ -29,7 +29,7 @@ def _serve(loop: Loop, name: str, rate: float = RATE) -> VM:
 
 def _boot(loop: Loop, *servers: VM) -> VM:
     urls = ",".join(f"http://{loop.address(server)}:{PORT}" for server in servers)
-    return loop.boot(f"phase.provider={urls} phase.mdns=off")
+    return loop.boot_vm(f"phase.provider={urls} phase.mdns=off")
 
 
 def _sources(loop: Loop, client: VM) -> dict[str, int]:

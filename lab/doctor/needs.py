@@ -94,6 +94,12 @@ NEEDS = (
         ),
     ),
     Need(
+        name="u-boot arm64",
+        why="a boot loader with a prompt, on glass boards",
+        packages=("u-boot-qemu",),
+        files=("/usr/lib/u-boot/qemu_arm64/u-boot.bin", "/usr/share/u-boot/qemu_arm64/u-boot.bin"),
+    ),
+    Need(
         name="apt",
         why="fetches the packages of both architectures that images are made of",
         packages=("apt",),

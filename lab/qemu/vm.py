@@ -10,8 +10,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from lab import machine
 from lab.console import Console
-from lab.errors import InfrastructureError, MachineDied, MachineError, MisuseError, ProductError, WaitTimeout
+from lab.errors import InfrastructureError, MachineDied, MachineError, MisuseError, WaitTimeout
 from lab.machine import Capability
 from lab.marks import Mark
 from lab.net.switch import Switch
@@ -85,6 +86,7 @@ class VM:
             "memory": f"{self.spec.memory} MiB",
             "cpus": str(self.spec.cpus),
             "accel": self.spec.accel,
+            "firmware": "uefi" if self.spec.firmware else "direct" if self.spec.kernel else "bios",
             **({"stage": self.stage} if self.stage else {}),
         }
 
@@ -94,6 +96,11 @@ class VM:
         if self._console is None:
             raise MisuseError(f"{self.name} has not been started")
         return self._console
+
+    @property
+    def append(self) -> str:
+        """Its kernel's command line."""
+        return self.spec.append
 
     @property
     def marks(self) -> list[Mark]:
@@ -296,37 +303,16 @@ class VM:
     def wait_mark(
         self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = math.inf
     ) -> Mark:
-        """Wait for a step to end.
+        """Wait for a step of its boot to end; see `lab.machine.wait_mark`.
 
         Args:
             step: its name.
             outcome: how it must end.
             timeout: seconds on a host of ordinary speed.
             quiet: such seconds after which a machine that says nothing at all counts as dead.
-
-        Raises:
-            ProductError: it ended otherwise, or the machine gave up at another step.
-            MachineDied: the machine died first.
-            WaitTimeout: neither came.
         """
-
-        def found() -> Mark | None:
-            for mark in self.console.marks:
-                if mark.step == step and mark.outcome == outcome:
-                    return mark
-                if mark.facts.get("final") or (outcome == "ok" and mark.outcome in ("failed", "refused")):
-                    return mark
-            return None
-
-        mark = self.console.wait(
-            found, f"mark {step}", timeout=timeout * self._factor, quiet=quiet * self._factor
-        )
-        if mark.step != step or mark.outcome != outcome:
-            raise ProductError(
-                f"{self.name}: {mark.step} {mark.outcome}: {mark.facts.get('reason', '')}",
-                evidence=self.evidence(),
-            )
-        return mark
+        factor = self._factor
+        return machine.wait_mark(self, step, outcome=outcome, timeout=timeout * factor, quiet=quiet * factor)
 
     def wait_event(self, name: str, *, timeout: float = 60) -> Event:
         """Wait for something QEMU reports, such as `SHUTDOWN`.

@@ -77,9 +77,9 @@ def draw(tracks: Sequence[Track]) -> str:
     )
 
 
-def printable(text: str) -> str:
+def printable(text: str, most: int = _LONGEST) -> str:
     """A machine's own words as XML can carry them, and not too many of them."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text[:_LONGEST])
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:most])
 
 
 def _bar(track: Track, top: int, scale: float) -> list[str]:

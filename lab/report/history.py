@@ -30,7 +30,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         commit: what was tested, as git names it; empty when unknown.
-        record: without its tracks: they are drawn once, and large.
+        record: without what is drawn once, and large.
     """
 
     commit: str
@@ -73,7 +73,7 @@ def add(path: Path, records: Iterable[Record], commit: str) -> tuple[list[Run], 
     runs = read(path)
     known = {_identity(run.record) for run in runs}
     new = [
-        Run(commit=commit, record=msgspec.structs.replace(record, tracks=[]))
+        Run(commit=commit, record=msgspec.structs.replace(record, nodes=[], tracks=[]))
         for record in records
         if _identity(record) not in known
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from lab.graph import Node
 from lab.report.drawing import Track
 from lab.report.errors import ReportError
 
@@ -29,6 +30,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         mode: what the boot was allowed, in the project's own words; empty when it has no such thing.
         owner: who has to act on a failure.
         what: what a failure said.
+        nodes: its machines and where they are plugged in.
         tracks: what each machine did, for the picture.
     """
 
@@ -46,6 +48,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = ""
     owner: str = ""
     what: str = ""
+    nodes: list[Node] = []
     tracks: list[Track] = []
 
 

@@ -55,7 +55,7 @@ def test_a_scenario_is_recorded(pytester: pytest.Pytester) -> None:
     assert {record["outcome"] for record in records} == {"passed"}
     assert records[0]["phases"] == {"init": 1.5}
     keys = {"scenario", "arch", "topology", "outcome", "phases", "accel", "kernel", "nodeid", "duration"}
-    keys |= {"ended", "firmware", "mode", "tracks"}
+    keys |= {"ended", "firmware", "mode", "nodes", "tracks"}
     assert set(records[0]) == keys
 
 

@@ -1,0 +1,1 @@
+"""Boards: machines that are a serial line and a power switch, and nothing else to the lab."""

@@ -1,0 +1,83 @@
+"""Says what machines do while a scenario runs: each mark as it comes, and the last line of a silent one."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from lab.machine import Machine
+from lab.report.drawing import printable
+from lab.topology import Lab
+
+_POLL = 0.25
+#: Seconds without a mark after which a machine's last line is shown.
+SILENCE = 10.0
+
+
+class Watch:
+    """Finds what is new on the machines of a lab."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, int]] = {}
+        self._said: dict[str, float] = {}
+        self._last: dict[str, str] = {}
+
+    def news(self, machines: Sequence[Machine], now: float) -> list[str]:
+        """Lines about what has happened since the last time.
+
+        Args:
+            machines: that are on, or were.
+            now: `time.monotonic()`.
+        """
+        lines = []
+        for vm in machines:
+            if not vm.power_on:
+                continue
+            power_on, count = self._seen.get(vm.name, (vm.power_on, 0))
+            if power_on != vm.power_on:
+                count = 0
+            marks = vm.marks
+            for mark in marks[count:]:
+                told = printable(f"{mark.step} {mark.outcome}")
+                lines.append(f"  {mark.arrived - vm.power_on:6.1f} s  {vm.name}: {told}")
+            self._seen[vm.name] = (vm.power_on, len(marks))
+            if marks[count:] or vm.name not in self._said:
+                self._said[vm.name] = now
+            elif vm.running and now - self._said[vm.name] > SILENCE:
+                self._said[vm.name] = now
+                last = printable(vm.console.tail(1), 100)
+                if last != self._last.get(vm.name):
+                    self._last[vm.name] = last
+                    lines.append(f"  {now - vm.power_on:6.1f} s  {vm.name}: ... {last}")
+        return lines
+
+
+@contextlib.contextmanager
+def watching(name: str, find: Callable[[], Lab | None]) -> Iterator[None]:
+    """Print news to the standard error that the process has now, until the end.
+
+    Args:
+        name: of the scenario.
+        find: gives its lab, once there is one.
+    """
+    # Later on this descriptor is what the test runner captures.
+    out = os.dup(2)
+    ended = threading.Event()
+
+    def watch() -> None:
+        seen = Watch()
+        os.write(out, f"\n{name}\n".encode())
+        while not ended.wait(_POLL):
+            made = find()
+            for line in seen.news(list(made.machines.values()), time.monotonic()) if made else ():
+                os.write(out, f"{line}\n".encode(errors="replace"))
+
+    thread = threading.Thread(target=watch, name="lab-live")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        os.close(out)
