@@ -107,6 +107,13 @@ def test_verbs_judge(console: Console) -> None:
         shell.fail("true")
 
 
+@pytest.mark.parametrize("key", ["\x13", "'", "\x1a", "\x16", "if "])
+def test_on_a_terminal_that_somebody_left_in_a_mess(console: Console, key: str) -> None:
+    """Output held by ^S, an open quote, a word that waits for others: each is a byte garbled."""
+    console.send(key)
+    assert Shell(console, timeout=60).succeed("echo answers") == "answers"
+
+
 def test_waits_until_it_succeeds(console: Console) -> None:
     shell = Shell(console, timeout=20)
     counter = "/tmp/lab-test-$$"
