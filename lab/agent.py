@@ -9,7 +9,8 @@ A command may itself `say waits $n` and then read a line of the terminal, `/proc
 
 #: Takes `sid`, the session, and `K`: 1 to answer through the kernel's log.
 SCRIPT = r"""stty -echo -icanon -isig -ixon -brkint ignbrk min 1 2>/dev/null
-L=/dev/stdout t=
+L=$(tty)||L=/dev/stdout
+t=
 [ "$K" = 1 ]&&[ -w /dev/kmsg ]&&echo on 2>/dev/null >/proc/sys/kernel/printk_devkmsg&&L=/dev/kmsg t='<3>'
 for O in /tmp /run /dev; do O=$O/.lab-$$; ( : >$O ) 2>/dev/null&&break; done
 say() { s="$sid $*"; c=$(echo "$s"|sha256sum); echo "${t}lab-$s ${c%"${c#????????????}"}" >$L; }
