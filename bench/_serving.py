@@ -46,6 +46,29 @@ class Server(NamedTuple):
         return int(found.group(1)) / 1000 if found else 0.0
 
 
+class Run(NamedTuple):
+    """One round of reading: seconds, and the server's seconds of processor time."""
+
+    wall: float
+    cpu: float
+
+
+def read(server: Server, path: str, connections: int, count: int) -> Run:
+    """Read a path so many times over so many connections, each curl keeping one."""
+    share = count // connections
+    wanted = f'url = "{server.url}{path}"\noutput = "/dev/null"\n' * share
+    before, begun = server.cpu(), time.perf_counter()
+    readers = []
+    for _ in range(connections):
+        reader = subprocess.Popen(["curl", "-sS", "--fail", "-K", "-"], stdin=subprocess.PIPE, text=True)
+        assert reader.stdin is not None
+        reader.stdin.write(wanted)
+        reader.stdin.close()
+        readers.append(reader)
+    assert all(reader.wait() == 0 for reader in readers)
+    return Run(time.perf_counter() - begun, server.cpu() - before)
+
+
 @contextlib.contextmanager
 def nginx(root: Path, state: Path, *, rate: str = "") -> Iterator[Server]:
     """Serve a directory with nginx.

@@ -9,13 +9,10 @@ busy neighbour only ever slows.
 
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 from bench import _serving
 from phase.release.keys import ReleaseKeys
@@ -23,13 +20,6 @@ from phase.release.repository import Repository
 
 BYTES, MANIFESTS, CPU = 1.0, 0.5, 1.2
 ROUNDS = 3
-
-
-class Run(NamedTuple):
-    """One round."""
-
-    wall: float
-    cpu: float
 
 
 def main() -> int:
@@ -81,30 +71,14 @@ def main() -> int:
 
 def _both(
     peer: _serving.Server, ours: _serving.Server, path: str, connections: int, count: int
-) -> tuple[list[Run], list[Run]]:
-    found: tuple[list[Run], list[Run]] = ([], [])
+) -> tuple[list[_serving.Run], list[_serving.Run]]:
+    found: tuple[list[_serving.Run], list[_serving.Run]] = ([], [])
     for number in range(ROUNDS + 1):
         for server, runs in zip((peer, ours), found, strict=True):
-            run = _read(server, path, connections, count)
+            run = _serving.read(server, path, connections, count)
             if number:  # the first ones fill caches
                 runs.append(run)
     return found
-
-
-def _read(server: _serving.Server, path: str, connections: int, count: int) -> Run:
-    """Read a path so many times over so many connections, each curl keeping one."""
-    share = count // connections
-    wanted = f'url = "{server.url}{path}"\noutput = "/dev/null"\n' * share
-    before, begun = server.cpu(), time.perf_counter()
-    readers = []
-    for _ in range(connections):
-        reader = subprocess.Popen(["curl", "-sS", "--fail", "-K", "-"], stdin=subprocess.PIPE, text=True)
-        assert reader.stdin is not None
-        reader.stdin.write(wanted)
-        reader.stdin.close()
-        readers.append(reader)
-    assert all(reader.wait() == 0 for reader in readers)
-    return Run(time.perf_counter() - begun, server.cpu() - before)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from phase.arch import canonical
 from phase.errors import PhaseError
@@ -191,6 +192,17 @@ class _Routes:
         return ", ".join("/".join(key) for key in self._store.current().releases) or "none"
 
 
+class _Left(web.Response):
+    """The answer to nobody. An exception would do too, but aiohttp logs forty lines for each."""
+
+    def __init__(self) -> None:
+        super().__init__(status=499, reason="Reader Left")
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Tell aiohttp that the connection is gone."""
+        raise ConnectionResetError("the reader has left")
+
+
 @web.middleware
 async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Count, keep the connection's guard informed, turn every error into a problem."""
@@ -203,11 +215,11 @@ async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse
     length = 0
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
-    code = 499  # the reader left; the number nginx made customary
+    code = 499  # the reader left, or the provider stops; the number nginx made customary
     try:
         response = await _respond(request, handler)
         code = response.status
-        if request.method != "HEAD":
+        if request.method != "HEAD" and code != 499:
             length = response.content_length or 0
             metrics.bytes_sent[route] += length
         return response
@@ -227,10 +239,10 @@ async def _respond(request: web.Request, handler: _Handler) -> web.StreamRespons
         if "Allow" in error.headers:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
-    except (ConnectionError, TimeoutError) as error:
+    except (ConnectionError, TimeoutError):
         if request.transport is not None:
             request.transport.abort()
-        raise ConnectionResetError("the reader has left") from error
+        return _Left()
     except Exception:
         _log.exception("%s %s failed", request.method, request.path)
         return problem(500, "the provider failed; its log says why")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from phase.errors import PhaseError
 from phase.provider import systemd, workers
@@ -27,6 +28,16 @@ DRAIN_SECONDS = 30.0
 #: Local signatures hold for a day.
 UPKEEP_SECONDS = 3600.0
 _log = logging.getLogger(__name__)
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    """Whether it is our fault: a log that any stranger fills with malformed requests hides what is."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, HttpProcessingError)
+
+
+_http_log = logging.getLogger("phase.provider.http")
+_http_log.addFilter(_ours)
 
 
 async def serve(
@@ -71,7 +82,12 @@ async def serve(
     """
     app = make_app(repository, channel=channel, arch=arch)
     runner = web.AppRunner(
-        app, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=drain, handle_signals=False
+        app,
+        access_log=None,
+        logger=_http_log,
+        keepalive_timeout=IDLE_SECONDS,
+        shutdown_timeout=drain,
+        handle_signals=False,
     )
     await runner.setup()
     loop = asyncio.get_running_loop()

@@ -94,7 +94,7 @@ async def test_what_was_begun_is_finished(publish: Publish) -> None:
         writer.close()
 
 
-async def test_a_reader_that_leaves_harms_nobody(publish: Publish) -> None:
+async def test_a_reader_that_leaves_harms_nobody(publish: Publish, caplog: pytest.LogCaptureFixture) -> None:
     rootfs = b"x" * (24 << 20)
     async with running(publish(kernel=b"k", initramfs=b"i", rootfs=rootfs)) as (port, _, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -110,6 +110,21 @@ async def test_a_reader_that_leaves_harms_nobody(publish: Publish) -> None:
                 break
             await asyncio.sleep(0.05)
         assert 'route="/{channel}/{arch}/{artifact}",status="499"} 1' in text
+    assert not caplog.records, "anybody could fill the log by leaving"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x16\x03\x01\0\xff\r\n\r\n", b"GET / HTTP/1.1\r\nHost\r\n\r\n", b"GET / HTTP/9\r\n\r\n"]
+)
+async def test_what_is_no_request_is_answered_and_not_logged(
+    publish: Publish, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    async with running(publish(kernel=b"k")) as (port, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.")
+        writer.close()
+    assert not caplog.records
 
 
 async def test_a_port_that_is_taken(publish: Publish) -> None:
