@@ -87,7 +87,9 @@ class Router:
 
     Attributes:
         interfaces: by segment.
+        routes: networks behind other routers, and those routers' addresses; may be changed at any time.
         firewall: its rules may be set at any time.
+        translator: the mappings of its NAT; None without.
         dropped: datagrams that went nowhere, by reason.
     """
 
@@ -106,7 +108,7 @@ class Router:
         self.firewall = Firewall(rules, clock)
         self.translator: Translator | None = None
         self._nat = nat
-        self._routes = dict(routes or {})
+        self.routes = dict(routes or {})
         self._clock = clock
         self._outside: Interface | None = None
         self._pieces = ip.Reassembly(clock)
@@ -263,10 +265,10 @@ class Router:
         for interface in self.interfaces.values():
             if destination in interface.address.network:
                 return interface, destination
-        fitting = [network for network in self._routes if destination in network]
+        fitting = [network for network in self.routes if destination in network]
         if not fitting:
             return None
-        via = self._routes[max(fitting, key=lambda network: network.prefixlen)]
+        via = self.routes[max(fitting, key=lambda network: network.prefixlen)]
         for interface in self.interfaces.values():
             if via in interface.address.network:
                 return interface, via
