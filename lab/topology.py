@@ -15,6 +15,7 @@ from lab.board.description import Description
 from lab.errors import InfrastructureError, MisuseError
 from lab.machine import Machine
 from lab.net.firewall import Rule
+from lab.net.hostport import HostPort
 from lab.net.nat import Nat
 from lab.net.router import Router
 from lab.net.segment import Segment
@@ -42,6 +43,7 @@ class Lab:
         machines: by name.
         segments: by name.
         routers: by name.
+        host_ports: by name.
         directory: everything of this lab on disk; gone when it closes.
         seed: as given; a failure that another run shall repeat names it.
     """
@@ -53,6 +55,7 @@ class Lab:
         self.machines: dict[str, Machine] = {}
         self.segments: dict[str, Segment] = {}
         self.routers: dict[str, Router] = {}
+        self.host_ports: dict[str, HostPort] = {}
         self.seed = seed
         self._held: list[Kept] = []
         self._factor = host.factor() if factor is None else factor
@@ -105,6 +108,22 @@ class Lab:
         self.routers[name] = router
         return router
 
+    def host_port(self, name: str, segment: Segment) -> HostPort:
+        """A card on a segment for programs of this host: `port.run("curl", url)`.
+
+        Args:
+            name: unique in this lab.
+            segment: where it is plugged in; its DHCP server's way out becomes the card's.
+
+        Raises:
+            InfrastructureError: this host does not allow it; `lab.net.hostport.refusal` tells beforehand.
+            MisuseError: the name is taken, or none.
+        """
+        _check(name, self.host_ports)
+        port = segment.host_port(name, bytes.fromhex(self._mac(segment, name).replace(":", "")))
+        self.host_ports[name] = port
+        return port
+
     def vm(
         self,
         name: str,
@@ -121,6 +140,7 @@ class Lab:
         accel: str = "auto",
         display: bool = False,
         seed: int | None = None,
+        option_rom: bool = False,
     ) -> VM:
         """A new virtual machine, switched off.
 
@@ -140,6 +160,7 @@ class Lab:
             seed: makes it deterministic: its time counts instructions, its chance follows this number. Two
                 boots print the same lines at the same hundredths of a second, as long as nothing from
                 outside reaches it, neither frames nor keys.
+            option_rom: its network cards carry iPXE, and it boots from the first of them.
 
         Raises:
             MisuseError: there can be no such machine.
@@ -156,8 +177,9 @@ class Lab:
             accel = "tcg" if seed is not None else host.accelerator(arch)
         line = f"console={CONSOLES[arch]},115200 {append}".strip() if kernel else append
         spec = Spec(
-            name, arch, memory, cpus, kernel, initrd, line, (), disks, firmware, accel, display, seed
-        )
+            name, arch, memory, cpus, kernel, initrd, line, (), disks, firmware, accel, display, seed,
+            option_rom=option_rom,
+        )  # fmt: skip
         return self._add(spec, segments)
 
     def board(
@@ -279,6 +301,7 @@ class Lab:
         """
         steps: list[Callable[[], None]] = [vm.stop for vm in self.machines.values()]
         steps += [kept.release for kept in self._held]
+        steps += [port.close for port in self.host_ports.values()]
         steps += [segment.switch.close for segment in self.segments.values()]
         steps.append(lambda: shutil.rmtree(self.directory, ignore_errors=True))
         self.segments = {}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from lab.errors import ProductError
 from lab.net.dhcp import DhcpFaults
 from lab.net.dns import DnsServer
 from lab.net.faults import Faults
@@ -155,7 +156,7 @@ def test_traffic_is_captured_and_stays(pair: Pair, tmp_path: Path) -> None:
     echoes = pair.lan.seen(lambda packet: packet.protocol == ICMP and packet.operation == 8)
     assert len(echoes) >= 3
     assert {str(echo.destination) for echo in echoes} == {pair.there}
-    assert pair.lan.strays() == []
+    pair.lan.expect_nothing_left()
     fields = ["-T", "fields", "-e", "frame.interface_name", "-e", "frame.packet_flags_direction"]
     command = ["tshark", "-r", str(pair.lan.capture()), "-Y", "icmp.type == 8", *fields]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
@@ -165,6 +166,8 @@ def test_traffic_is_captured_and_stays(pair: Pair, tmp_path: Path) -> None:
     pair.shell.succeed("ip route add default dev eth0")
     pair.shell.fail("ping -c 1 -W 1 192.0.2.1")
     assert {str(stray.destination) for stray in pair.lan.strays()} == {"192.0.2.1"}
+    with pytest.raises(ProductError, match=r"left the segment lan: .* 192\.0\.2\.1"):
+        pair.lan.expect_nothing_left()
 
 
 def test_names_and_addresses_go_wrong(pair: Pair) -> None:
@@ -189,6 +192,10 @@ def test_names_and_addresses_go_wrong(pair: Pair) -> None:
     assert f"lease of {mine} obtained" in pair.shell.succeed(ask)
     pair.lan.dhcp.faults = DhcpFaults(silent=True)
     assert "no lease" in pair.shell.fail(ask)
+    pair.lan.dhcp.faults = DhcpFaults(nak=True)
+    refused = pair.shell.fail(f"busybox timeout 4 {ask.replace('/bin/true', '/bin/echo')}")
+    assert "nak" in refused.split()
+    assert "obtained" not in refused
     pair.lan.dhcp.faults = DhcpFaults(address=IPv4Address("10.77.0.99"), lease=60)
     assert re.search(r"lease of 10\.77\.0\.99 obtained.* lease time 60", pair.shell.succeed(ask))
     pair.lan.dhcp.faults = DhcpFaults()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 ARP, IPV4 = 0x0806, 0x0800
 ICMP, TCP, UDP = 1, 6, 17
+_PROTOCOLS = {ICMP: "ICMP", TCP: "TCP", UDP: "UDP"}
 EVERYBODY = b"\xff" * 6
 
 
@@ -40,6 +41,15 @@ class Packet(NamedTuple):
     operation: int | None = None
     payload: int = 0
     end: int = 0
+
+    def __str__(self) -> str:
+        if self.kind == ARP:
+            return f"ARP of {self.source} for {self.destination}"
+        if self.destination is None:
+            return f"frame of type {self.kind:#06x} to {self.to_mac.hex(':')}"
+        name = _PROTOCOLS.get(self.protocol or 0, f"protocol {self.protocol}")
+        ends = ((self.source, self.source_port), (self.destination, self.destination_port))
+        return f"{name} " + " > ".join(f"{at}" if port is None else f"{at}:{port}" for at, port in ends)
 
 
 def parse(frame: bytes) -> Packet:

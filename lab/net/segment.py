@@ -5,12 +5,16 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Protocol
 
-from lab.errors import MisuseError
+from lab.errors import MisuseError, ProductError
 from lab.net.capture import Captured, read
 from lab.net.dhcp import DhcpServer
+from lab.net.hostport import HostPort
 from lab.net.packet import Packet, parse
 from lab.net.router import Router
 from lab.net.switch import Link, Switch
+
+#: Packets that a failure names.
+_NAMED = 5
 
 
 class Named(Protocol):
@@ -102,6 +106,19 @@ class Segment:
         card.send = self.switch.add_service(card, name).send
         return address
 
+    def host_port(self, name: str, mac: bytes) -> HostPort:
+        """Plug in a card for programs of the host; see `lab.topology.Lab.host_port`."""
+        address = IPv4Interface((self.dhcp.reserve(), self.network.prefixlen))
+        router = self.dhcp.options.get(3)
+        port = HostPort(name, address, mac, IPv4Address(router) if router else None)
+        try:
+            port.send = self.switch.add_service(port, name).send
+            port.start()
+        except BaseException:
+            port.close()
+            raise
+        return port
+
     def partition(self, vm: Named) -> None:
         """Let nothing pass to or from a machine, silently."""
         self.link(vm).partitioned = True
@@ -134,6 +151,30 @@ class Segment:
         """The packets that a sender put on the segment and that are wanted, oldest first."""
         packets = (parse(frame.frame) for frame in self.traffic() if frame.direction == "inbound")
         return [packet for packet in packets if wanted(packet)]
+
+    def expect_none(self, unwanted: Callable[[Packet], bool], what: str) -> None:
+        """Fail when a sender put such a packet on the segment.
+
+        Args:
+            unwanted: true for a packet that must not be there.
+            what: what is wrong with it, for the message: "12 packets {what}".
+
+        Raises:
+            ProductError: there are some; names the first ones.
+            MisuseError: the capture was full before the end.
+        """
+        found = self.seen(unwanted)
+        if found:
+            first = "; ".join(str(packet) for packet in found[:_NAMED])
+            raise ProductError(f"{len(found)} packets {what}: {first}")
+
+    def expect_nothing_left(self) -> None:
+        """Fail when a packet left the segment, or would have with a router there; see `strays`.
+
+        Raises:
+            ProductError: there are some; names the first ones.
+        """
+        self.expect_none(self._stray, f"left the segment {self.name}")
 
     def strays(self) -> list[Packet]:
         """IPv4 packets and ARP questions for somebody who has no address of this segment, nor a group's."""

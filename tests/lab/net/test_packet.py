@@ -4,7 +4,7 @@ from ipaddress import IPv4Address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.net.packet import ARP, ICMP, TCP, UDP, parse
+from lab.net.packet import ARP, ICMP, TCP, UDP, arp_request, parse
 
 MACS = b"\x52\x54\0\0\0\2" + b"\x52\x54\0\0\0\1"
 
@@ -30,6 +30,23 @@ def test_each_protocol_is_read() -> None:
 
 def test_a_later_fragment_has_no_ports() -> None:
     assert parse(ipv4(UDP, b"x" * 20, fragment=3)).source_port is None
+
+
+def test_packets_are_told_to_people() -> None:
+    told = [
+        str(parse(ipv4(UDP, struct.pack("!HHHH", 5, 53, 9, 0) + b"x"))),
+        str(parse(ipv4(ICMP, struct.pack("!BBHHH", 3, 0, 0, 77, 1)))),
+        str(parse(ipv4(47, b"x" * 8))),
+        str(parse(arp_request(MACS[6:], IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")))),
+        str(parse(MACS + b"\x86\xdd")),
+    ]
+    assert told == [
+        "UDP 10.0.0.1:5 > 10.0.0.2:53",
+        "ICMP 10.0.0.1 > 10.0.0.2",
+        "protocol 47 10.0.0.1 > 10.0.0.2",
+        "ARP of 10.0.0.1 for 10.0.0.2",
+        "frame of type 0x86dd to 52:54:00:00:00:02",
+    ]
 
 
 @given(st.binary(max_size=80), st.sampled_from([b"\x08\0\x45", b"\x08\x06\0", b"\x08\0\x4f", b""]))
