@@ -207,7 +207,7 @@ class Loop:
             arch=self.arch,
             topology=machines,
             phases=client.timeline(KERNELS),
-            kernel=str(mark(client, "kernel").facts["kernel"]),
+            kernel=next(str(found.facts["kernel"]) for found in client.marks if found.step in KERNELS),
             accel=client.facts["accel"],
         )
 

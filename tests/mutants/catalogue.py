@@ -14,7 +14,7 @@ class Mutant(NamedTuple):
         file: where.
         old: the text that does it.
         new: what stands there instead.
-        killers: pytest's paths of the tests of which at least one must fail.
+        killers: pytest's paths, and options, of the tests of which at least one must fail.
     """
 
     name: str
@@ -29,10 +29,19 @@ FETCH = ("tests/phase/fetch",)
 BOOT = ("tests/phase/boot",)
 JOBS = ("tests/phase/jobs",)
 DSSE = ("tests/phase/test_dsse.py",)
+SYSTEM = ("scenarios/test_system.py", "--lab-arch=x86_64", "--timeout=600")
 _STATE = "phase/trust/state.py"
 _RECEIPT = "phase/jobs/receipt.py"
 
 MUTANTS = (
+    # The system's own start
+    Mutant(
+        "a system believes its rootfs",
+        "boot/files/system-init",
+        '[ "${found%% *}" = "$want" ] || die',
+        '[ "$found" ] || die',
+        SYSTEM,
+    ),
     # Trust
     Mutant(
         "metadata signatures are not checked",
