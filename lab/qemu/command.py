@@ -69,6 +69,7 @@ class Spec(NamedTuple):
         accel: `tcg`, or `kvm` or `hvf` where the host has the same architecture.
         display: whether there is a screen.
         seed: of a machine whose time and chance are its own; None for one that lives in the host's.
+        option_rom: whether its network cards carry iPXE, and it boots from the first of them.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Spec(NamedTuple):
     display: bool = False
     seed: int | None = None
     extra: tuple[str, ...] = ()
+    option_rom: bool = False
 
 
 class Memory(NamedTuple):
@@ -114,13 +116,16 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
     """
     if spec.seed is not None and spec.accel != "tcg":
         raise MisuseError(f"{spec.name}: {spec.accel} runs in the host's time; only tcg has its own")
-    if spec.kernel is None and spec.firmware is None:
+    if spec.kernel is None and spec.firmware is None and not spec.option_rom:
         raise MisuseError(f"{spec.name} has neither a kernel nor firmware: nothing would start")
     if spec.kernel is None and (spec.initrd or spec.append):
         raise MisuseError(f"{spec.name} has an initrd or a command line, and no kernel to give them to")
     words = [PROGRAMS[spec.arch], "-name", f"{spec.name},process=lab-{spec.name}"]
     words += ["-nodefaults", "-no-user-config", "-display", "none"]
-    words += ["-machine", _MACHINES[spec.arch] + (",memory-backend=memory" if memory else "")]
+    # A BIOS says on the serial line what it does, where it is told that there is no screen.
+    blind = ",graphics=off" if spec.kernel is None and spec.firmware is None and not spec.display else ""
+    backend = ",memory-backend=memory" if memory else ""
+    words += ["-machine", _MACHINES[spec.arch] + blind + backend]
     words += ["-cpu", _cpu(spec), "-accel", _accel(spec)]
     if memory:
         share = "off" if memory.frozen else "on"
@@ -155,8 +160,9 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
     for number, card in enumerate(spec.cards):
         sockets = f"local.type=unix,local.path={card.here},remote.type=unix,remote.path={card.switch}"
         words += ["-netdev", f"dgram,id=net{number},{sockets}"]
-        # No option ROM: nothing boots from this card, and firmware would wait for it.
-        words += ["-device", f"virtio-net-pci,netdev=net{number},mac={card.mac},romfile="]
+        # Without an option ROM nothing boots from a card, and firmware would wait for it.
+        boot = f",bootindex={number}" if spec.option_rom else ",romfile="
+        words += ["-device", f"virtio-net-pci,netdev=net{number},mac={card.mac}{boot}"]
     return [*words, *spec.extra]
 
 

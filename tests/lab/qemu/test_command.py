@@ -138,3 +138,13 @@ def test_the_command_to_reproduce_needs_no_socket() -> None:
     assert "/here" not in line
     assert "user,restrict=on,id=net0" in line
     assert line.endswith("-serial mon:stdio")
+
+
+def test_a_machine_may_boot_from_its_card() -> None:
+    spec = Spec("client", "x86_64", 512, 1, None, None, "", option_rom=True)._replace(
+        cards=(Card("52:54:00:00:00:00", Path("a"), Path("b")),)
+    )
+    words = argv(spec, console=Path("console"), qmp=Path("qmp"))
+    assert "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:00,bootindex=0" in words
+    # Then there is a BIOS, which has only the serial line to speak on.
+    assert "q35,graphics=off" in words
