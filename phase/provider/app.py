@@ -27,6 +27,8 @@ METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
 STORE: web.AppKey[Store] = web.AppKey("store", Store)
 ADVERTISEMENT: web.AppKey[Advertisement] = web.AppKey("advertisement", Advertisement)
 LIMITS: web.AppKey[Limits] = web.AppKey("limits", Limits)
+#: The artifact of a seed's release that UEFI firmware starts: a unified kernel image.
+UKI = "uki"
 
 
 def make_app(repository: Path, *, channel: str = "stable", arch: str | None = None) -> web.Application:
@@ -55,6 +57,7 @@ def make_app(repository: Path, *, channel: str = "stable", arch: str | None = No
     app.router.add_get("/blobs/sha256/{hex}", routes.blob)
     app.router.add_get("/{channel}/{arch}/manifest.json", routes.manifest)
     app.router.add_get("/{channel}/{arch}/boot.ipxe", routes.ipxe)
+    app.router.add_get("/{channel}/{arch}/boot.efi", routes.efi)
     app.router.add_get("/{channel}/{arch}/{artifact}", routes.artifact)
     return app
 
@@ -176,6 +179,19 @@ class _Routes:
         return web.Response(
             text=f"#!ipxe\nkernel {base}/kernel initrd=initramfs {line}\n"
             f"initrd --name initramfs {base}/initramfs\nboot\n"
+        )
+
+    async def efi(self, request: web.Request) -> web.StreamResponse:
+        release = self._release(request)
+        if release is None:
+            return self._no_release()
+        blob = release.artifacts.get(UKI)
+        if blob is None:
+            has = ", ".join(release.artifacts)
+            return problem(404, f"UEFI starts one file, the artifact {UKI!r}; this release has {has}")
+        # Firmware goes by the type where the name says nothing.
+        return await send_blob(
+            request, self._store.directory, blob, immutable=False, content_type="application/efi"
         )
 
     def _release(self, request: web.Request) -> Release | None:

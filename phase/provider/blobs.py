@@ -65,7 +65,12 @@ class SentFile(web.StreamResponse):
 
 
 async def send_blob(
-    request: web.Request, directory: Path, blob: Blob, *, immutable: bool
+    request: web.Request,
+    directory: Path,
+    blob: Blob,
+    *,
+    immutable: bool,
+    content_type: str = "application/octet-stream",
 ) -> web.StreamResponse:
     """Answer with a blob, a part of it, or why not."""
     etag = f"sha256-{blob.sha256}"
@@ -99,7 +104,7 @@ async def send_blob(
     else:
         response = SentFile(file, 0, length, status=200)
     response.headers.update(headers)
-    response.content_type = "application/octet-stream"
+    response.content_type = content_type
     await response.send(request)
     return response
 

@@ -122,6 +122,8 @@ async def test_manifest_is_the_role_as_signed(client: Client, tmp_path: Path) ->
         "/targets/../blobs",
         "/targets/stable/x86_64/%00",
         "/stable/x86_64/boot.ipxe",
+        "/stable/x86_64/boot.efi",
+        "/none/x86_64/boot.efi",
     ],
 )
 async def test_what_is_not_there(client: Client, path: str) -> None:
@@ -209,6 +211,16 @@ async def test_ipxe_starts_a_seed(publish: Publish, aiohttp_client: MakeClient) 
         f"#!ipxe\nkernel {base}/kernel initrd=initramfs console=ttyS0\n"
         f"initrd --name initramfs {base}/initramfs\nboot\n"
     )
+
+
+async def test_uefi_starts_a_seed(publish: Publish, aiohttp_client: MakeClient) -> None:
+    repository = publish(channel="seed", kernel=b"kernel", initramfs=b"initramfs", uki=b"MZ and so on")
+    client = await aiohttp_client(make_app(repository))
+    answer = await client.get("/seed/x86_64/boot.efi")
+    assert (answer.status, answer.content_type) == (200, "application/efi")
+    assert await answer.read() == b"MZ and so on"
+    part = await client.get("/seed/x86_64/boot.efi", headers={"Range": "bytes=0-1"})
+    assert (part.status, part.content_type, await part.read()) == (206, "application/efi", b"MZ")
 
 
 async def test_status_says_what_runs(client: Client) -> None:

@@ -1,0 +1,98 @@
+"""A unified kernel image: kernel, initramfs and command line in one UEFI program.
+
+It is what UEFI firmware starts over HTTP, which loads one file and passes nothing else on. The program in
+front is systemd's stub, from the distribution. Secure Boot wants it signed, with a tool such as sbsign.
+
+Source: the UAPI group's specification of unified kernel images; Microsoft's PE format.
+"""
+
+import struct
+from pathlib import Path
+
+from boot import cache, debs, tree
+from boot.errors import BuildError
+
+_STUBS = {"x86_64": "linuxx64.efi.stub", "arm64": "linuxaa64.efi.stub"}
+_PACKAGE = "systemd-boot-efi"
+#: A section with data that is read and never written or executed.
+_READ_ONLY = 0x4000_0040
+_HEADER = struct.Struct("<8sIIIIIIHHI")
+
+
+def stub(arch: str, *, refresh: bool = False) -> Path:
+    """The program in front, fetched if it is not in the cache.
+
+    Args:
+        arch: `x86_64` or `arm64`.
+        refresh: look for a newer one in the archive.
+    """
+    suite: str = tree.packages()["debian"]["suite"]
+    found = debs.resolve(suite, arch, [_PACKAGE], refresh=refresh)
+
+    def build(into: Path) -> None:
+        debs.unpack(suite, arch, found, into)
+
+    directory = cache.get(f"stub-{arch}", {"debs": [deb.sha256 for deb in found]}, build)
+    return directory / "usr/lib/systemd/boot/efi" / _STUBS[arch]
+
+
+def build(program: Path, kernel: Path, initramfs: Path, cmdline: str, out: Path) -> None:
+    """Write a unified kernel image.
+
+    Args:
+        program: from `stub`.
+        kernel: with an EFI stub of its own, as distributions build it.
+        initramfs: for it.
+        cmdline: kernel command line, the console's word included.
+        out: where to.
+
+    Raises:
+        BuildError: the program is none, or has no room for more sections.
+    """
+    sections = ((".cmdline", cmdline.encode()), (".linux", kernel), (".initrd", initramfs))
+    data = {name: each if isinstance(each, bytes) else each.read_bytes() for name, each in sections}
+    out.write_bytes(join(program.read_bytes(), data))
+
+
+def join(program: bytes, sections: dict[str, bytes]) -> bytes:
+    """Add sections to a PE program, behind those that it has.
+
+    Args:
+        program: the program.
+        sections: name (8 bytes at most) to content.
+
+    Raises:
+        BuildError: it is no such program, or has no room for their headers.
+    """
+    image = bytearray(program)
+    try:
+        (start,) = struct.unpack_from("<I", image, 60)
+        if image[:2] != b"MZ" or image[start : start + 4] != b"PE\0\0":
+            raise BuildError("the stub is no PE program")
+        count, optional = struct.unpack_from("<H12xH", image, start + 6)
+        aligned, packed = struct.unpack_from("<II", image, start + 24 + 32)
+        (room,) = struct.unpack_from("<I", image, start + 24 + 60)
+        table = start + 24 + optional
+        taken = [_HEADER.unpack_from(image, table + number * _HEADER.size) for number in range(count)]
+    except struct.error as error:
+        raise BuildError(f"the stub is no PE program: {error}") from error
+    end = table + (count + len(sections)) * _HEADER.size
+    if end > room or any(image[table + count * _HEADER.size : end]):
+        raise BuildError(f"the stub has no room for {len(sections)} more sections")
+    memory = max(address + size for _, size, address, *_ in taken)
+    # Whatever follows the last section, such as symbols, is not part of the program.
+    del image[max(offset + size for _, _, _, size, offset, *_ in taken) :]
+    for number, (name, content) in enumerate(sections.items(), start=count):
+        image += bytes(-len(image) % packed)
+        memory += -memory % aligned
+        stored = len(content) + -len(content) % packed
+        header = (name.encode(), len(content), memory, stored, len(image), 0, 0, 0, 0, _READ_ONLY)
+        _HEADER.pack_into(image, table + number * _HEADER.size, *header)
+        image += content.ljust(stored, b"\0")
+        memory += len(content)
+    struct.pack_into("<H", image, start + 6, count + len(sections))
+    # No symbols, no checksum (firmware does not look), and no signature any more.
+    struct.pack_into("<II", image, start + 12, 0, 0)
+    struct.pack_into("<I", image, start + 24 + 56, memory + -memory % aligned)
+    struct.pack_into("<I", image, start + 24 + 64, 0)
+    return bytes(image)
