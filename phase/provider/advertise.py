@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 
 from zeroconf import Error as ZeroconfError
-from zeroconf import IPVersion, ServiceInfo
-from zeroconf.asyncio import AsyncZeroconf
+from zeroconf import IPVersion, ServiceInfo, ServiceStateChange, Zeroconf
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
 from phase.discovery.interfaces import addresses
 from phase.discovery.records import SERVICE
@@ -18,6 +19,8 @@ _log = logging.getLogger(__name__)
 WATCH_SECONDS = 1.0
 #: Seconds to say goodbye on the way out.
 GOODBYE_SECONDS = 3.0
+#: Others that are remembered; a flood of names takes no more memory than this.
+MAX_SEEN = 64
 
 
 def services(store: Store, *, ips: list[str], port: int, identity: str) -> dict[str, ServiceInfo]:
@@ -72,6 +75,11 @@ async def advertise(store: Store, told: Advertisement, *, bind: str, port: int, 
         _log.warning("%s", told.problem)
         return
     known: dict[str, ServiceInfo] = {}
+
+    def changed(zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
+        note(told, name, state_change)
+
+    browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[changed])
     try:
         while True:
             wanted = services(store, ips=ips, port=port, identity=identity)
@@ -84,12 +92,21 @@ async def advertise(store: Store, told: Advertisement, *, bind: str, port: int, 
             await asyncio.sleep(WATCH_SECONDS)
     finally:
         told.instances, told.problem = [], "stopped"
+        await browser.async_cancel()
         try:
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await zeroconf.async_unregister_all_services()
         except (OSError, TimeoutError) as error:
             _log.debug("no goodbye: %s", error)
         await zeroconf.async_close()
+
+
+def note(told: Advertisement, name: str, change: ServiceStateChange) -> None:
+    """Remember who else is there, or that they have gone."""
+    if change is ServiceStateChange.Removed:
+        told.seen.discard(name)
+    elif len(told.seen) < MAX_SEEN:
+        told.seen.add(name[:255])
 
 
 async def _apply(

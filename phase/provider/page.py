@@ -6,12 +6,17 @@ from phase.provider.status import Status
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1c1c1c; background: #fff }
+  color: #1c1c1c; background: #fff; overflow-wrap: anywhere }
 table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .4rem .8rem .4rem 0;
   border-bottom: 1px solid #ccc; vertical-align: top } .bad { color: #a40000 }
+ul { padding-left: 1.2rem }
+@media (max-width: 40rem) { tr:first-child { display: none } tr { display: block; padding: .6rem 0;
+  border-bottom: 1px solid #ccc } td { display: block; border: 0; padding: .1rem 0 }
+  td::before { content: attr(data-name) ": "; opacity: .75 } }
 @media (prefers-color-scheme: dark) { body { color: #eee; background: #181818 } .bad { color: #ff8a80 }
   a { color: #8ab4f8 } }
 """
+_COLUMNS = ("Release", "Name", "Version", "Expires", "Artifacts")
 
 
 def render(status: Status) -> str:
@@ -21,9 +26,13 @@ def render(status: Status) -> str:
         status: what `/status` says; every text in it is escaped.
     """
     rows = "".join(
-        f'<tr><td><a href="{escape(release.manifest)}">{escape(release.channel)}/{escape(release.arch)}</a>'
-        f"<td>{escape(release.release)}<td>{release.version}<td>{escape(release.expires)}<td>"
-        + "<br>".join(f"{escape(name)}: {_size(length)}" for name, length in release.artifacts.items())
+        _row(
+            f'<a href="{escape(release.manifest)}">{escape(release.channel)}/{escape(release.arch)}</a>',
+            escape(release.release),
+            str(release.version),
+            escape(release.expires),
+            ", ".join(f"{escape(name)}\u00a0{_size(length)}" for name, length in release.artifacts.items()),
+        )
         for release in status.releases
     )
     trouble = (
@@ -39,12 +48,20 @@ def render(status: Status) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>Phase provider</title>'
         f"<style>{_STYLE}</style><h1>Phase provider</h1>{trouble}"
-        "<table><tr><th>Release<th>Name<th>Version<th>Expires<th>Artifacts"
-        f"{rows}</table><h2>On the network</h2><p>{found}</p>"
+        f"<table><tr><th>{'<th>'.join(_COLUMNS)}{rows}</table>"
+        f"<h2>On the network</h2><p>This provider: {found}</p>"
+        f"<p>Other providers seen: {len(status.mdns.seen) or 'none'}</p>"
+        f"<ul>{''.join(f'<li>{escape(name)}' for name in status.mdns.seen)}</ul>"
         f"<h2>This provider</h2><p>Version {escape(status.version)}, up for {status.uptime_seconds:.0f} s, "
-        f"{status.requests} requests, {_size(status.bytes_sent)} sent. "
+        f"{status.active_requests - 1} transfers now, {status.requests} requests, "
+        f"{_size(status.bytes_sent)} sent. "
         '<a href="/status">status</a> <a href="/metrics">metrics</a> <a href="/health">health</a></p></html>'
     )
+
+
+def _row(*cells: str) -> str:
+    named = zip(_COLUMNS, cells, strict=True)
+    return "<tr>" + "".join(f'<td data-name="{name}">{cell}' for name, cell in named)
 
 
 def _size(length: int) -> str:

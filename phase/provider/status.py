@@ -17,6 +17,8 @@ class Advertisement:
     instances: list[str] = field(default_factory=list)
     #: Why nothing is advertised.
     problem: str = "not asked for"
+    #: Names that others have registered, at this moment; a hint, like everything found that way.
+    seen: set[str] = field(default_factory=set)
 
 
 class ReleaseStatus(msgspec.Struct, frozen=True):
@@ -37,6 +39,7 @@ class MdnsStatus(msgspec.Struct, frozen=True):
     running: bool
     instances: list[str]
     problem: str
+    seen: list[str]
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -92,7 +95,12 @@ def status(store: Store, metrics: Metrics, advertisement: Advertisement, *, now:
             )
             for release in releases
         ],
-        mdns=MdnsStatus(bool(advertisement.instances), list(advertisement.instances), advertisement.problem),
+        mdns=MdnsStatus(
+            bool(advertisement.instances),
+            list(advertisement.instances),
+            advertisement.problem,
+            sorted(advertisement.seen.difference(advertisement.instances)),
+        ),
         active_requests=metrics.active,
         requests=sum(metrics.requests.values()),
         bytes_sent=sum(metrics.bytes_sent.values()),

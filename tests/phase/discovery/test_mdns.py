@@ -15,7 +15,8 @@ from phase.discovery import mdns as browser
 from phase.discovery.records import SERVICE
 from phase.provider import advertise
 from phase.provider.advertise import advertise as run
-from phase.provider.status import Advertisement
+from phase.provider.metrics import Metrics
+from phase.provider.status import Advertisement, status
 from phase.provider.store import Store
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
@@ -91,6 +92,34 @@ async def test_a_new_version_is_told(repository: Repository, monkeypatch: pytest
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_a_provider_sees_others_and_sees_them_go(repository: Repository) -> None:
+    store, told, others = Store(repository.directory), Advertisement(), Advertisement()
+    task = asyncio.create_task(run(store, told, bind="127.0.0.1", port=8099, identity="deadbeef"))
+    other = asyncio.create_task(run(store, others, bind="127.0.0.1", port=8098, identity="cafecafe"))
+    name = f"phase-{CHANNEL}-x86_64-cafecafe.{SERVICE}"
+
+    async def seen(wanted: bool) -> None:
+        while (name in told.seen) is not wanted:
+            await asyncio.sleep(0.05)
+
+    try:
+        await asyncio.wait_for(seen(True), 30)
+        assert name in status(store, Metrics(), told, now=0).mdns.seen
+        other.cancel()
+        await asyncio.wait_for(seen(False), 30)
+    finally:
+        for each in (task, other):
+            each.cancel()
+        await asyncio.wait([task, other])
+
+
+def test_a_flood_of_neighbours_takes_no_memory() -> None:
+    told = Advertisement()
+    for number in range(10 * advertise.MAX_SEEN):
+        advertise.note(told, f"{number}.{SERVICE}", ServiceStateChange.Added)
+    assert len(told.seen) == advertise.MAX_SEEN
 
 
 def test_nothing_is_left_behind() -> None:
