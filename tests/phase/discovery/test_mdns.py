@@ -108,6 +108,7 @@ async def test_a_provider_sees_others_and_sees_them_go(repository: Repository) -
         await asyncio.wait_for(seen(True), 30)
         assert name in status(store, Metrics(), told, now=0).mdns.seen
         other.cancel()
+        await asyncio.wait([other])
         await asyncio.wait_for(seen(False), 30)
     finally:
         for each in (task, other):
