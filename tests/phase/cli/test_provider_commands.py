@@ -1,0 +1,90 @@
+"""`phase provider`, for people and for scripts."""
+
+import ipaddress
+import json
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from phase.cli.provider import command
+from phase.discovery import interfaces, mdns
+from phase.fetch import FetchError
+from phase.release.keys import ReleaseKeys
+from phase.release.repository import Repository
+
+# Others on this machine may be testing too.
+CHANNEL = f"t{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """A provider, advertised on loopback."""
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    repository = Repository.create(tmp_path / "repository", keys=ReleaseKeys.from_seed("provider commands"))
+    repository.add(CHANNEL, "x86_64", {"kernel": tmp_path / "kernel"}, release="1.2.3")
+    repository.publish()
+    words = [sys.executable, "-m", "phase", "serve", "--artifacts", str(repository.directory), "--port", "0"]
+    with subprocess.Popen([*words, "--bind", "127.0.0.1"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1]
+        process.terminate()
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = [interfaces.Address("127.0.0.1", ipaddress.IPv4Network("127.0.0.0/8"))]
+    monkeypatch.setattr(mdns, "addresses", lambda: own)
+
+
+def test_status(url: str) -> None:
+    told = CliRunner().invoke(command, ["status", "--addr", url])
+    assert told.exit_code == 0
+    assert f"{CHANNEL}/x86_64  1.2.3  version 1" in told.output
+    found = json.loads(CliRunner().invoke(command, ["status", "--addr", url, "--json"]).output)
+    (release,) = found["releases"]
+    assert (release["channel"], release["release"], release["artifacts"]) == (
+        CHANNEL,
+        "1.2.3",
+        {"kernel": 6},
+    )
+
+
+def test_list(url: str) -> None:
+    options = ["list", "--channel", CHANNEL, "--arch", "amd64", "--timeout", "5"]
+    told = CliRunner().invoke(command, options)
+    assert told.output.startswith(f"{url}: ok; up ")
+    (line,) = CliRunner().invoke(command, [*options, "--json"]).output.splitlines()
+    found = json.loads(line)
+    assert (found["url"], found["source"], found["answers"]) == (url, "mdns", True)
+    assert CliRunner().invoke(command, ["list", "--channel", "none", "--timeout", "0.2"]).output == ""
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"[]", b"{}", b'{"releases":[{}]}', b'{"releases":7}', b"[" * 9999, b'"\x1b[2J"']
+)
+def test_what_is_no_provider(body: bytes) -> None:
+    """Whatever it answers, there is one error with a reason, and nothing of it reaches the terminal."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        told = CliRunner().invoke(
+            command, ["status", "--addr", f"http://127.0.0.1:{listener.getsockname()[1]}"]
+        )
+        thread.join()
+    assert told.exit_code == 1
+    assert isinstance(told.exception, FetchError)
+    assert told.output == ""
