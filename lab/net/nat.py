@@ -46,6 +46,7 @@ class Mapped:
 
     Attributes:
         key: what it was made for.
+        protocol: such as `UDP`.
         address: of the machine.
         port: of the machine.
         outside: port of the box.
@@ -54,6 +55,7 @@ class Mapped:
     """
 
     key: tuple[object, ...]
+    protocol: int
     address: IPv4Address
     port: int
     outside: int
@@ -116,7 +118,8 @@ class Translator:
     def mappings(self) -> list[Mapped]:
         """Those that hold, the oldest first."""
         now = self._clock()
-        return [mapped for mapped in self._by_key.values() if mapped.until > now]
+        # A copy first: the switches' threads make more meanwhile.
+        return [mapped for mapped in list(self._by_key.values()) if mapped.until > now]
 
     def _open(self, key: tuple[object, ...], flow: Flow, now: float) -> Mapped | None:
         for _ in self.nat.ports:
@@ -126,14 +129,14 @@ class Translator:
                 continue
             if taken is not None:
                 self._forget(taken)
-            mapped = Mapped(key, flow.source, flow.source_port, port, now)
+            mapped = Mapped(key, flow.protocol, flow.source, flow.source_port, port, now)
             self._by_key[key] = self._by_port[flow.protocol, port] = mapped
             return mapped
         return None
 
     def _forget(self, mapped: Mapped) -> None:
         del self._by_key[mapped.key]
-        self._by_port = {place: each for place, each in self._by_port.items() if each is not mapped}
+        del self._by_port[mapped.protocol, mapped.outside]
 
     @staticmethod
     def _part(dependence: Dependence, flow: Flow) -> tuple[object, ...]:

@@ -265,10 +265,13 @@ class Router:
         for interface in self.interfaces.values():
             if destination in interface.address.network:
                 return interface, destination
-        fitting = [network for network in self.routes if destination in network]
+        # A copy: a scenario may change them meanwhile.
+        fitting = [
+            (network.prefixlen, via) for network, via in list(self.routes.items()) if destination in network
+        ]
         if not fitting:
             return None
-        via = self.routes[max(fitting, key=lambda network: network.prefixlen)]
+        via = max(fitting)[1]
         for interface in self.interfaces.values():
             if via in interface.address.network:
                 return interface, via
