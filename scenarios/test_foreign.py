@@ -50,7 +50,9 @@ def serving(repository: Path, *more: str, port: HostPort | None = None) -> Itera
         port: the host port it runs on; loopback when left out.
     """
     bind = str(port.address.ip) if port else "127.0.0.1"
-    command = [sys.executable, "-m", "phase", "serve", "--artifacts", str(repository), "--bind", bind, *more]
+    # With the test run, however that ends, it ends too.
+    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "phase", "serve"]
+    command += ["--artifacts", str(repository), "--bind", bind, *more]
     process = subprocess.Popen(
         port.command(*command) if port else command, stdout=subprocess.PIPE, text=True
     )

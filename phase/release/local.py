@@ -27,6 +27,7 @@ NAMES = {
     "kernel": ("kernel", "vmlinuz", "bzImage", "Image", "linux"),
     "initramfs": ("initramfs", "initramfs.img", "initrd.img", "initrd", "initramfs.cpio"),
     "rootfs": ("rootfs", "rootfs.squashfs", "rootfs.img", "rootfs.sqfs", "root.squashfs"),
+    "uki": ("uki", "uki.efi", "linux.efi"),
 }
 _MAX_CMDLINE = 4096
 _SCANNED = "scanned.json"

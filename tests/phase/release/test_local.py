@@ -105,6 +105,11 @@ def test_the_other_architecture_joins_the_same_repository(
     assert sorted(Repository.open(local.directory).releases()) == [("stable", "arm64"), ("stable", "x86_64")]
 
 
+def test_a_seed_may_have_a_uki(source: Path) -> None:
+    (source / "linux.efi").write_bytes(b"MZ")
+    assert find_artifacts(source)["uki"].name == "linux.efi"
+
+
 def test_the_plain_name_counts_before_its_aliases(source: Path) -> None:
     (source / "kernel").write_bytes(b"the one")
     assert find_artifacts(source)["kernel"].name == "kernel"
