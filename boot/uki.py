@@ -77,7 +77,8 @@ def join(program: bytes, sections: dict[str, bytes]) -> bytes:
     except struct.error as error:
         raise BuildError(f"the stub is no PE program: {error}") from error
     end = table + (count + len(sections)) * _HEADER.size
-    if end > room or any(image[table + count * _HEADER.size : end]):
+    # What lies between the headers and the first section is padding, and not always zeros.
+    if end > min(room, *(offset for *_, offset, _, _, _, _, _ in taken)):
         raise BuildError(f"the stub has no room for {len(sections)} more sections")
     memory = max(address + size for _, size, address, *_ in taken)
     # Whatever follows the last section, such as symbols, is not part of the program.

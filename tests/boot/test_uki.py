@@ -45,6 +45,13 @@ def test_everything_is_in_it() -> None:
     assert b"symbols" not in image
 
 
+def test_padding_may_be_anything() -> None:
+    """That of the ARM64 stub is instructions that do nothing."""
+    image = bytearray(program())
+    image[432:1024] = b"\x1f\x20\x03\xd5" * 148
+    assert list(sections(uki.join(bytes(image), {".linux": b"k"}))) == [".text", ".linux"]
+
+
 def test_no_room() -> None:
     with pytest.raises(BuildError, match="no room for 3 more"):
         uki.join(program(headers=512), {".cmdline": b"", ".linux": b"", ".initrd": b""})
