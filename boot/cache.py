@@ -3,12 +3,16 @@
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+_log = logging.getLogger("boot")
 
 
 def root() -> Path:
@@ -76,11 +80,14 @@ def get(kind: str, inputs: Mapping[str, object], build: Callable[[Path], None]) 
         for stale in final.parent.glob(f".{name}.*"):
             shutil.rmtree(stale, ignore_errors=True)
         building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=final.parent))
+        _log.info("building %s", kind)
+        begun = time.monotonic()
         try:
             build(building)
             (building / "inputs.json").write_text(json.dumps(inputs, indent=1, sort_keys=True) + "\n")
             building.chmod(0o755)
             building.rename(final)
+            _log.info("built %s in %.0f s", kind, time.monotonic() - begun)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise

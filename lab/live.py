@@ -1,6 +1,11 @@
-"""Says what machines do while a scenario runs: each mark as it comes, and the last line of a silent one."""
+"""Says what goes on while a run lasts, past whatever captures output.
+
+What takes long (`Announcer`), and on request what machines do (`watching`): each mark as it comes, and the
+last line of a silent one.
+"""
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -13,6 +18,37 @@ from lab.topology import Lab
 _POLL = 0.25
 #: Seconds without a mark after which a machine's last line is shown.
 SILENCE = 10.0
+
+
+class Announcer(logging.Handler):
+    """Prints what the lab and the builders of images log to the standard error that the process has now."""
+
+    NAMES = ("lab", "boot")
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        # Later on this descriptor is what the test runner captures.
+        self._out = os.dup(2)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line; a terminal that is gone is no error of the run."""
+        with contextlib.suppress(OSError):
+            os.write(self._out, f"\n{record.name}: {record.getMessage()}\n".encode(errors="replace"))
+
+    def open(self) -> None:
+        """Begin."""
+        for name in self.NAMES:
+            logging.getLogger(name).setLevel(logging.INFO)
+            logging.getLogger(name).addHandler(self)
+
+    def close(self) -> None:
+        """End. Safe to call again."""
+        for name in self.NAMES:
+            logging.getLogger(name).removeHandler(self)
+        super().close()
+        if self._out >= 0:
+            os.close(self._out)
+            self._out = -1
 
 
 class Watch:

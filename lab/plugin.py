@@ -9,6 +9,8 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
+import math
 import os
 import shlex
 import time
@@ -29,9 +31,11 @@ from lab.errors import LabError, MisuseError
 from lab.graph import Node
 from lab.hold import hold
 from lab.leases import Need, acquire
-from lab.live import watching
+from lab.live import Announcer, watching
 from lab.machine import Machine
+from lab.report import history
 from lab.report.drawing import MOST, Phase, Track, draw, printable
+from lab.report.errors import ReportError
 from lab.timeline import spans
 from lab.topology import Lab
 
@@ -46,6 +50,8 @@ _REFUSED = pytest.StashKey[LabError]()
 #: Who has to act on its failure, and what it said.
 _FAILURE = pytest.StashKey[dict[str, Any]]()
 _HERE = Path(__file__).parent
+_HISTORY = Path("reports", "history", "boots.jsonl")
+_log = logging.getLogger("lab")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,10 +83,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Names the marker."""
+    """Names the marker; has what takes long said on the terminal."""
     if config.getoption("lab_hold") and config.getoption("numprocesses", None):
-        raise pytest.UsageError("--lab-hold needs the terminal: leave out -n")
+        raise pytest.UsageError("--lab-hold needs the terminal: add -n 0")
     config.pluginmanager.register(Retries(), "lab-retries")
+    announcer = Announcer()
+    announcer.open()
+    config.add_cleanup(announcer.close)
     config.addinivalue_line(
         "markers",
         "lab(vcpus, memory, boards, group): processors working at once, MiB of all machines, boards' names; "
@@ -88,10 +97,34 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Gives every worker of xdist the same idea of how long scenarios take."""
+    node.workerinput["lab_seconds"] = took(Path(node.config.rootpath, _HISTORY))
+
+
+def took(path: Path) -> dict[str, float]:
+    """Seconds that each scenario took when it was last reported, by pytest's name.
+
+    Args:
+        path: the history of earlier runs; nothing is known when it is not there, or is no history.
+    """
+    try:
+        return {run.record.nodeid: run.record.duration for run in history.read(path)}
+    except ReportError:
+        return {}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tells xdist which scenarios belong together, and which of them a board runs."""
+    """Tells xdist which scenarios belong together, and which of them a board runs.
+
+    A worker runs the longest first, so that no other waits for it in the end; what is not known may be long.
+    """
     option.select(config, items)
+    seconds = getattr(config, "workerinput", {}).get("lab_seconds", {})
+    if seconds:
+        items.sort(key=lambda item: -seconds.get(item.nodeid, math.inf))
     for item in items:
         for marker in item.iter_markers("lab"):
             if "group" in marker.kwargs:
@@ -124,7 +157,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if "lab" not in getattr(item, "fixturenames", ()):
         return (yield)
     try:
-        lease = acquire(need_of(item), who=item.nodeid)
+        lease = acquire(
+            need_of(item), who=item.nodeid, on_wait=functools.partial(_log.info, "%s waits: %s", item.nodeid)
+        )
     except LabError as error:
         # A hook that raises ends the whole run; a fixture that raises ends one scenario.
         item.stash[_REFUSED] = error
@@ -286,8 +321,7 @@ def reproduce(item: pytest.Item) -> str:
     """The command that runs one scenario again, as it was run."""
     factor = os.environ.get("LAB_TIMEOUT_FACTOR")
     before = f"LAB_TIMEOUT_FACTOR={shlex.quote(factor)} " if factor else ""
-    # xdist adds a group's name to the identifier.
-    return before + shlex.join(["python", "-m", "pytest", item.nodeid.partition("@")[0]])
+    return before + shlex.join(["python", "-m", "pytest", _nodeid(item)])
 
 
 def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) -> dict[str, Any]:
@@ -316,7 +350,7 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
         fields["arch"] = callspec.params["arch"]
     told = item.stash.get(_RECORD, None)
     fields |= told or {}
-    fields["nodeid"] = item.nodeid
+    fields["nodeid"] = _nodeid(item)
     if report.failed:
         failure = item.stash.get(_FAILURE, {})
         fields |= failure
@@ -350,8 +384,13 @@ def tracks(machines: Sequence[Machine]) -> list[Track]:
     return found
 
 
+def _nodeid(item: pytest.Item) -> str:
+    # xdist adds a group's name.
+    return item.nodeid.partition("@")[0]
+
+
 def _name(item: pytest.Item) -> str:
-    return hashlib.sha256(item.nodeid.encode()).hexdigest()[:16]
+    return hashlib.sha256(_nodeid(item).encode()).hexdigest()[:16]
 
 
 def _attach(made: Lab, report: pytest.TestReport, kept: Path) -> None:

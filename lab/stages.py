@@ -12,6 +12,7 @@ import functools
 import hashlib
 import inspect
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 #: Bytes on disk that all stages may have together; those used least recently go.
 LIMIT = 4 << 30
 _TOLD = "stage.json"
+_log = logging.getLogger("lab")
 
 
 class Wire(NamedTuple):
@@ -191,6 +193,8 @@ def _make(final: Path, machines: Sequence[VM], until: Callable[..., object]) -> 
     building = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
         begun = time.monotonic()
+        names = ", ".join(f"{vm.name} {vm.arch}" for vm in machines)
+        _log.info("making stage %s of %s", final.name, names)
         for vm in machines:
             vm.record(building / f"{vm.name}.memory")
         until(*machines)
@@ -209,6 +213,7 @@ def _make(final: Path, machines: Sequence[VM], until: Callable[..., object]) -> 
         (building / _TOLD).write_text(json.dumps({"seconds": round(seconds, 3), "waits": waits}) + "\n")
         shutil.rmtree(final, ignore_errors=True)
         building.rename(final)
+        _log.info("stage %s made in %.0f s", final.name, time.monotonic() - begun)
     except BaseException:
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, building, ignore_errors=True)

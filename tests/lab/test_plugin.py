@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+
+from lab.report.history import Run
+from lab.report.records import Record
 
 pytest_plugins = ["pytester"]
 
@@ -276,3 +280,75 @@ def test_a_need_that_makes_no_sense_fails_that_scenario_alone(pytester: pytest.P
     result, records = run(pytester, source)
     result.assert_outcomes(passed=1, errors=1)
     assert {record["outcome"] for record in records} == {"error", "passed"}
+
+
+def test_workers_take_the_longest_first(pytester: pytest.Pytester) -> None:
+    """What has not run yet may be longest; every worker has the same order."""
+    seconds = {"test_short": 1.0, "test_long": 60.0, "test_middle": 20.0}
+    runs = [
+        Run(
+            commit="c",
+            record=Record(
+                scenario=name,
+                arch="arm64",
+                topology="",
+                outcome="passed",
+                nodeid=f"test_workers_take_the_longest_first.py::{name}",
+                duration=took,
+            ),
+        )
+        for name, took in seconds.items()
+    ]
+    kept = pytester.path / "reports" / "history"
+    kept.mkdir(parents=True)
+    (kept / "boots.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(runs))
+    source = """
+    from pathlib import Path
+
+    def note(name):
+        with Path("order").open("a") as file:
+            file.write(name + " ")
+
+    def test_short():
+        note("short")
+
+    def test_middle():
+        note("middle")
+
+    def test_long():
+        note("long")
+
+    def test_new():
+        note("new")
+    """
+    result, _ = run(pytester, source, "-n", "1", "--dist=loadgroup")
+    result.assert_outcomes(passed=4)
+    assert Path("order").read_text().split() == ["new", "long", "middle", "short"]
+
+
+def test_a_group_does_not_change_the_name(pytester: pytest.Pytester) -> None:
+    source = """
+    import pytest
+
+    @pytest.mark.lab(group="pair")
+    def test_one(lab):
+        pass
+    """
+    result, (alone,) = run(pytester, source)
+    result, (spread,) = run(pytester, source, "-n", "1", "--dist=loadgroup")
+    result.assert_outcomes(passed=1)
+    assert spread["nodeid"] == alone["nodeid"] == "test_a_group_does_not_change_the_name.py::test_one"
+
+
+def test_what_takes_long_is_said_past_the_capture(pytester: pytest.Pytester) -> None:
+    source = """
+    import logging
+
+    def test_one(lab):
+        logging.getLogger("boot").info("building seed-arm64")
+        logging.getLogger("other").info("not this")
+    """
+    result, _ = run(pytester, source)
+    result.assert_outcomes(passed=1)
+    assert "boot: building seed-arm64" in result.stderr.lines
+    result.stderr.no_fnmatch_line("*not this*")
