@@ -10,12 +10,14 @@ import base64
 import io
 import os
 import stat
+from functools import lru_cache
 from pathlib import Path
 
 from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from phase.provider import ranges
-from phase.provider.catalog import Blob, Document
+from phase.provider.catalog import MAX_FILES, Blob, Document
 from phase.provider.problems import problem
 
 #: A reader that does not take this many bytes in that time, seconds, is let go.
@@ -111,14 +113,21 @@ async def send_blob(
 
 def send_document(request: web.Request, document: Document, *, content_type: str) -> web.Response:
     """Answer with a small file from memory."""
-    headers = {
-        "ETag": f'"{document.etag}"',
-        "Cache-Control": CACHE_ASK,
-        "Repr-Digest": repr_digest(document.digest),
-    }
-    if ranges.not_modified(request.headers.get("If-None-Match"), document.etag):
+    headers = _headers(document.digest)
+    asked = request.headers.get("If-None-Match")
+    if asked is not None and ranges.not_modified(asked, document.etag):
         return web.Response(status=304, headers=headers)
     return web.Response(body=document.body, content_type=content_type, headers=headers)
+
+
+@lru_cache(maxsize=MAX_FILES)
+def _headers(digest: bytes) -> CIMultiDictProxy[str]:
+    headers = {
+        "ETag": f'"sha256-{digest.hex()}"',
+        "Cache-Control": CACHE_ASK,
+        "Repr-Digest": repr_digest(digest),
+    }
+    return CIMultiDictProxy(CIMultiDict(headers))
 
 
 def repr_digest(digest: bytes) -> str:

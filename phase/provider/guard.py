@@ -38,6 +38,8 @@ class Guard(asyncio.Protocol):
         self._refused = 0
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        #: Of the loop's clock; counts while nothing is being answered.
+        self._deadline = 0.0
         self._answering = 0
         self._head = True
 
@@ -92,7 +94,6 @@ class Guard(asyncio.Protocol):
     def request_started(self) -> None:
         """A whole head has arrived."""
         self._answering += 1
-        self._cancel()
 
     def request_done(self) -> None:
         """The answer is out."""
@@ -102,19 +103,28 @@ class Guard(asyncio.Protocol):
             self._wait(IDLE_SECONDS)
 
     def _wait(self, seconds: float) -> None:
-        self._cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + seconds
+        # A timer that rings too early is set again then: two new ones for each request would be dear.
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._cancel()
+            self._timer = loop.call_at(self._deadline, self._ring)
 
     def _cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _expire(self) -> None:
+    def _ring(self) -> None:
         self._timer = None
-        if self._transport is not None:
-            self._metrics.idle_closed += 1
-            self._transport.abort()
+        if self._transport is None or self._answering:
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._deadline:
+            self._timer = loop.call_at(self._deadline, self._ring)
+            return
+        self._metrics.idle_closed += 1
+        self._transport.abort()
 
 
 def of(request: web.Request) -> Guard | None:
