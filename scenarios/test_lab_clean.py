@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lab.topology import Lab, sweep
@@ -43,18 +44,19 @@ class Inner:
         self.kernel, self.initrd = lab_guest.build(arch, directory)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, then: str) -> tuple[subprocess.Popen[bytes], list[int]]:
+    def start(self, then: str, *options: str) -> tuple[subprocess.Popen[bytes], list[int]]:
         """Start it; returns when its machines are up, with their processes' numbers."""
         source = SCENARIO.format(arch=self.arch, kernel=str(self.kernel), initrd=str(self.initrd), then=then)
         (self.directory / "test_inner.py").write_text(source)
         (self.directory / "pytest.ini").write_text("[pytest]\n")
-        argv = [sys.executable, "-m", "pytest", "-q", "-p", "lab.plugin", "-p", "no:cacheprovider"]
+        argv = [sys.executable, "-m", "pytest", "-q", "-p", "lab.plugin", "-p", "no:cacheprovider", *options]
         environment = os.environ | {"TMPDIR": str(self.base), "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             [*argv, "test_inner.py"],
             cwd=self.directory,
             env=environment,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         pids = self.directory / "pids"
@@ -75,7 +77,8 @@ def inner(arch: str, tmp_path: Path) -> Iterator[Inner]:
 
 
 def wait_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 20
+    # A worker of xdist gives its scenario fifteen seconds after the runner is gone.
+    deadline = time.monotonic() + 40
     while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.05)
@@ -110,6 +113,45 @@ def test_a_killed_runner(inner: Inner, number: signal.Signals) -> None:
     wait_gone(pids)
     sweep(inner.base)
     assert not leftovers(inner.base)
+
+
+def test_ctrl_c_with_workers(inner: Inner) -> None:
+    """As a terminal does it: everybody is told."""
+    process, pids = inner.start("time.sleep(600)", "-n", "2", "--dist=loadgroup")
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 2
+    wait_gone(pids)
+    wait_swept(inner.base)
+
+
+def test_a_killed_runner_with_workers(inner: Inner) -> None:
+    process, pids = inner.start("time.sleep(600)", "-n", "2", "--dist=loadgroup")
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    wait_gone(pids)
+    wait_swept(inner.base)
+
+
+def test_a_killed_worker(inner: Inner) -> None:
+    """The run goes on with another, and says which scenario it was."""
+    process, pids = inner.start("time.sleep(600)", "-n", "1", "--max-worker-restart=0")
+    worker = psutil.Process(pids[0])
+    while worker.parent() != psutil.Process(process.pid):
+        worker = worker.parent() or pytest.fail("no machine of this runner's")
+    worker.kill()
+    assert process.wait(60) == 1
+    wait_gone(pids)
+    sweep(inner.base)
+    assert not leftovers(inner.base)
+
+
+def wait_swept(base: Path) -> None:
+    """Wait until no lab is left; one whose worker had no time to remove it goes when the next lab opens."""
+    deadline = time.monotonic() + 40
+    while leftovers(base):
+        assert time.monotonic() < deadline, leftovers(base)
+        sweep(base)
+        time.sleep(0.2)
 
 
 def test_a_lab_leaves_no_thread_or_descriptor(arch: str, tmp_path: Path) -> None:
