@@ -1,9 +1,14 @@
 """Options and fixtures of the scenarios."""
 
+import shutil
+
 import pytest
 
+from boot import cache
 from lab.board import option
-from scenarios.images import ARCHES, Release
+from phase.release import keys
+from phase.release.repository import Repository
+from scenarios.images import ARCHES, KEYS, Release
 
 pytest_plugins = ["lab.plugin"]
 
@@ -28,6 +33,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    """The release both architectures boot, signed with the lab's keys."""
-    return Release.publish(tmp_path_factory.mktemp("release") / "repository")
+def release(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Release:
+    """The release both architectures boot, signed with the lab's keys; one for all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    if hasattr(pytestconfig, "workerinput"):
+        base = base.parent
+    directory = base / "release"
+    with cache.locked(base / "release.lock"):
+        # Published last: without it, a worker died half-way.
+        if not (directory / "metadata" / "timestamp.json").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            return Release.publish(directory)
+    return Release(directory, Repository.open(directory, keys=keys.load(KEYS / "lab")))
