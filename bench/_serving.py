@@ -15,7 +15,7 @@ _NGINX = """
 daemon off; master_process off; worker_processes 1; error_log stderr crit; pid {state}/nginx.pid;
 events {{ worker_connections 8192; }}
 http {{
-  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; {rate}
+  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
   client_body_temp_path {state}; proxy_temp_path {state}; fastcgi_temp_path {state};
   uwsgi_temp_path {state}; scgi_temp_path {state};
   server {{ listen 127.0.0.1:{port}; root {root}; }}
@@ -70,20 +70,55 @@ def read(server: Server, path: str, connections: int, count: int) -> Run:
 
 
 @contextlib.contextmanager
-def nginx(root: Path, state: Path, *, rate: str = "") -> Iterator[Server]:
+def nginx(root: Path, state: Path) -> Iterator[Server]:
     """Serve a directory with nginx.
 
     Args:
         root: the directory.
         state: where it may write.
-        rate: bytes per second and connection, such as `20m`; unlimited when left out.
     """
     port = _free()
     state.mkdir(parents=True, exist_ok=True)
-    limit = f"limit_rate {rate};" if rate else ""
-    (state / "nginx.conf").write_text(_NGINX.format(state=state, root=root, port=port, rate=limit))
+    (state / "nginx.conf").write_text(_NGINX.format(state=state, root=root, port=port))
     with _run(["nginx", "-e", "stderr", "-p", str(state), "-c", str(state / "nginx.conf")], port) as server:
         yield server
+
+
+#: Passes connections on to a port, at so many bytes a second of all of them together. nginx's own limit
+#: lets a second's worth of every request through at once.
+_RELAY = """
+import asyncio, sys, time
+port, upstream, rate = map(int, sys.argv[1:])
+free = time.monotonic()
+async def slowly(reader, writer):
+    global free
+    while data := await reader.read(65536):
+        free = max(free, time.monotonic() - 0.01) + len(data) / rate
+        await asyncio.sleep(free - time.monotonic())
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+async def copy(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
+async def serve(reader, writer):
+    there, to = await asyncio.open_connection("127.0.0.1", upstream)
+    await asyncio.gather(copy(reader, to), slowly(there, writer), return_exceptions=True)
+async def main():
+    async with await asyncio.start_server(serve, "127.0.0.1", port) as server:
+        await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+@contextlib.contextmanager
+def limited(server: Server, rate: int) -> Iterator[Server]:
+    """The same as a server has, at so many bytes a second."""
+    port = _free()
+    upstream = server.url.rpartition(":")[2]
+    with _run([sys.executable, "-c", _RELAY, str(port), upstream, str(rate)], port) as relay:
+        yield relay
 
 
 @contextlib.contextmanager
