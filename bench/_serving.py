@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -77,6 +78,8 @@ def nginx(root: Path, state: Path) -> Iterator[Server]:
         root: the directory.
         state: where it may write.
     """
+    if shutil.which("nginx") is None:
+        raise SystemExit("nginx is not installed; on Debian: apt-get install nginx-light")
     port = _free()
     state.mkdir(parents=True, exist_ok=True)
     (state / "nginx.conf").write_text(_NGINX.format(state=state, root=root, port=port))

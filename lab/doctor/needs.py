@@ -213,6 +213,18 @@ NEEDS = (
         commands=("curl",),
     ),
     Need(
+        name="wget",
+        why="another foreign HTTP client",
+        packages=("wget",),
+        commands=("wget",),
+    ),
+    Need(
+        name="aria2c",
+        why="a foreign HTTP client with many connections, in scenarios and measurements",
+        packages=("aria2",),
+        commands=("aria2c",),
+    ),
+    Need(
         name="git",
         why="names the commit a report is about",
         packages=("git",),
