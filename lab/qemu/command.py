@@ -140,9 +140,10 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
     words += ["-no-reboot", "-action", "panic=none", "-device", "pvpanic-pci"]
     words += ["-chardev", f"socket,id=console,path={_value(console)}", "-serial", "chardev:console"]
     words += ["-chardev", f"socket,id=qmp,path={_value(qmp)}", "-mon", "chardev=qmp,mode=control"]
-    # QEMU's own generator follows -seed.
-    rng = "rng-random,id=rng,filename=/dev/urandom" if spec.seed is None else "rng-builtin,id=rng"
-    words += ["-object", rng, "-device", "virtio-rng-pci,rng=rng"]
+    if spec.seed is None:
+        # One with a seed has chance from its processor or device tree, which follow -seed; this card would
+        # answer whenever the host's threads come to it.
+        words += ["-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng"]
     if spec.display:
         words += ["-device", _DISPLAYS[spec.arch]]
     if spec.firmware:
