@@ -141,6 +141,8 @@ def test_a_nat_is_seen_from_outside(lab: Lab, guest: Guest, kind: str) -> None:
     # A stranger comes in by the port that the server saw, or does not.
     port = made[0].outside
     shell.succeed("(echo hello | nc -l -p 5000 >/tmp/heard) >/dev/null 2>&1 &")
+    # Port 5000, listening, as the kernel writes it.
+    shell.wait_until_succeeds("cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -q ':1388 .* 0A '")
     knock = f"echo knock | busybox timeout 5 nc {outside} {port}"
     if kind == "full-cone":
         assert "hello" in stranger.shell().run(knock).output
