@@ -279,8 +279,8 @@ MUTANTS = (
     Mutant(
         "connections stay for ever",
         "phase/provider/guard.py",
-        "            self._metrics.idle_closed += 1\n            self._transport.abort()\n",
-        "            pass\n",
+        "        self._metrics.idle_closed += 1\n        self._transport.abort()\n",
+        "",
         ("tests/phase/provider",),
     ),
     # Jobs and receipts
