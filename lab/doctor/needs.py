@@ -225,6 +225,12 @@ NEEDS = (
         commands=("aria2c",),
     ),
     Need(
+        name="softhsm",
+        why="a hardware token that is none, for keys on tokens",
+        packages=("softhsm2",),
+        commands=("softhsm2-util",),
+    ),
+    Need(
         name="git",
         why="names the commit a report is about",
         packages=("git",),

@@ -93,6 +93,21 @@ def load(directories: Iterable[Path], file: Path | None, only: Iterable[str] = R
     return found
 
 
+def on_token(
+    path: Path, role: str, place: release_keys.Place, file: Path | None, existing: bool
+) -> release_keys.ReleaseSigner:
+    """Make a key on a token, or find it there, and write the file that says where it is."""
+    from phase.release import token
+
+    if path.exists():
+        raise KeysError(f"{path} is there already", hint="Keys are never overwritten.")
+    pin = passphrase(path, file)
+    public = token.find(place, pin) if existing else token.make(place, pin)
+    signer = token.TokenSigner(place, public, lambda: pin)
+    release_keys.save_one(path, role, signer, place=place)
+    return signer
+
+
 def write_public(path: Path, role: str, public: str) -> None:
     """Write a public key beside its private one."""
     from phase import files

@@ -26,13 +26,39 @@ def command() -> None:
 @_signing.cost
 @click.option("--plain", is_flag=True, help="No passphrase: for keys that sign unattended.")
 @_signing.passphrase_file
-def key(file: Path, role: str, cost: str, plain: bool, passphrase_file: Path | None) -> None:
-    """Make one key: FILE, for example root-1.json, and beside it the public half, root-1.pub."""
+@click.option(
+    "--module", help="PKCS#11 library of a token: the key is made there, and stays there."
+)
+@click.option("--token", help="Label of the token.")
+@click.option("--object", "label", help="Label of the key on the token; the file's name if not given.")
+@click.option("--existing", is_flag=True, help="The token has the key already.")
+def key(
+    file: Path,
+    role: str,
+    cost: str,
+    plain: bool,
+    passphrase_file: Path | None,
+    module: str | None,
+    token: str | None,
+    label: str | None,
+    existing: bool,
+) -> None:
+    """Make one key: FILE, for example root-1.json, and beside it the public half, root-1.pub.
+
+    With --module and --token the key is on a hardware token; FILE says where. Its passphrase is the PIN.
+    """
     if not release_keys.is_key_name(file.name, role):
         raise click.UsageError(f"call it {role}.json or {role}-1.json: the name says what it signs")
-    words = "" if plain else _signing.passphrase(file, passphrase_file, new=True)
-    signer = ReleaseKeys.generate({role: 1})[role][0]
-    release_keys.save_one(file, role, signer, passphrase=words, cost=cost)
+    if bool(module) != bool(token) or (existing and not module):
+        raise click.UsageError("a key on a token needs both --module and --token")
+    if module and token:
+        signer = _signing.on_token(
+            file, role, release_keys.Place(module, token, label or file.stem), passphrase_file, existing
+        )
+    else:
+        words = "" if plain else _signing.passphrase(file, passphrase_file, new=True)
+        signer = ReleaseKeys.generate({role: 1})[role][0]
+        release_keys.save_one(file, role, signer, passphrase=words, cost=cost)
     _signing.write_public(file.with_suffix(".pub"), role, signer.public_hex)
     click.echo(f"{role} {signer.public_hex}")
 

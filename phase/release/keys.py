@@ -6,9 +6,12 @@
     snapshot.json  timestamp.json             where publishing runs unattended
 
 A directory may hold only some of them: whoever only renews timestamps needs only two.
-A file holds its private key in the clear, readable by its owner alone, or under a passphrase.
+A file holds its private key in the clear, readable by its owner alone, or under a passphrase; or it says on
+which hardware token the key is (`phase.release.token`).
 """
 
+import abc
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
@@ -34,19 +37,48 @@ _MAX_BYTES = 4096
 _TEST_NOTE = "A test key, published on purpose. Whatever it signs proves nothing."
 
 
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where on a hardware token a key is.
+
+    Attributes:
+        module: path of the token's PKCS#11 library.
+        token: label of the token.
+        object: label of the key on it.
+    """
+
+    module: str
+    token: str
+    object: str
+
+
 class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     format: str
     role: str
     public: str
-    #: The private key, hex, or `sealed`.
+    #: The private key, hex, or `sealed`, or on a `token`.
     seed: str = ""
     sealed: Sealed | None = None
+    token: Place | None = None
     #: Says that the key is public knowledge; such a file may be readable by all.
     test: str = ""
 
 
-class NaclSigner(Signer):
-    """Signs TUF metadata with an Ed25519 key.
+class ReleaseSigner(Signer):
+    """Signs TUF metadata with an Ed25519 key, wherever that is."""
+
+    @property
+    @abc.abstractmethod
+    def public_key(self) -> NaclKey:
+        """The public half."""
+
+    @property
+    def public_hex(self) -> str:
+        """The public half, 64 hex digits."""
+        return self.public_key.raw.hex()
+
+
+class NaclSigner(ReleaseSigner):
+    """Signs with a key in memory.
 
     Args:
         key: the private key.
@@ -60,11 +92,6 @@ class NaclSigner(Signer):
     def public_key(self) -> NaclKey:
         """The public half."""
         return self._public
-
-    @property
-    def public_hex(self) -> str:
-        """The public half, 64 hex digits."""
-        return self._public.raw.hex()
 
     @property
     def seed(self) -> bytes:
@@ -94,7 +121,7 @@ class ReleaseKeys:
         signers: role to signers. A role without any cannot be signed here.
     """
 
-    def __init__(self, signers: Mapping[str, tuple[NaclSigner, ...]]) -> None:
+    def __init__(self, signers: Mapping[str, tuple[ReleaseSigner, ...]]) -> None:
         unknown = set(signers) - set(ROLES)
         if unknown:
             raise KeysError(
@@ -134,14 +161,14 @@ class ReleaseKeys:
             }
         )
 
-    def __getitem__(self, role: str) -> tuple[NaclSigner, ...]:
+    def __getitem__(self, role: str) -> tuple[ReleaseSigner, ...]:
         return self._signers[role]
 
     def threshold(self, role: str) -> int:
         """How many must sign in a repository made with these keys: more than half."""
         return len(self[role]) // 2 + 1
 
-    def but(self, **changed: tuple[NaclSigner, ...]) -> "ReleaseKeys":
+    def but(self, **changed: tuple[ReleaseSigner, ...]) -> "ReleaseKeys":
         """These keys, with some roles' replaced: for a rotation, or to leave roles out."""
         return ReleaseKeys({**self._signers, **changed})
 
@@ -183,18 +210,32 @@ class ReleaseKeys:
 def save_one(
     path: Path,
     role: str,
-    signer: NaclSigner,
+    signer: ReleaseSigner,
     *,
     passphrase: str = "",
     cost: str = "moderate",
     test: str = "",
+    place: Place | None = None,
 ) -> None:
     """Write one key's file; see `ReleaseKeys.save`.
+
+    Args:
+        path: of the file.
+        role: what the key signs.
+        signer: the key.
+        passphrase: encrypts the private key; empty keeps it in the clear.
+        cost: of the encryption's key, one of `sealed.COSTS`.
+        test: for published test keys.
+        place: on a token; the file then says where, and holds nothing private.
 
     Raises:
         KeysError: it is there already, or cannot be written.
     """
-    if passphrase:
+    if place is not None:
+        stored = _Stored(_FORMAT, role, signer.public_hex, token=place)
+    elif not isinstance(signer, NaclSigner):
+        raise KeysError(f"the {role} key {signer.public_hex} is on a token and fits in no file")
+    elif passphrase:
         stored = _Stored(
             _FORMAT, role, signer.public_hex, sealed=seal(signer.seed, passphrase, cost=cost), test=test
         )
@@ -245,7 +286,7 @@ def load(
     Raises:
         KeysError: none there, one that is damaged or that others may read, or a wrong passphrase.
     """
-    found: dict[str, list[NaclSigner]] = {role: [] for role in ROLES}
+    found: dict[str, list[ReleaseSigner]] = {role: [] for role in ROLES}
     try:
         paths = sorted(path for path in directory.iterdir() if _role_of(path))
     except OSError as error:
@@ -269,18 +310,12 @@ def _role_of(path: Path) -> str:
     return role if usual else ""
 
 
-def _load_one(path: Path, role: str, passphrase: Callable[[Path], str] | None) -> NaclSigner:
+def _load_one(path: Path, role: str, passphrase: Callable[[Path], str] | None) -> ReleaseSigner:
     try:
         with path.open("rb") as handle:
             status = os.fstat(handle.fileno())
             stored = msgspec.json.decode(handle.read(_MAX_BYTES), type=_Stored)
-        if stored.sealed is None:
-            seed = bytes.fromhex(stored.seed)
-        elif passphrase is None:
-            raise KeysError(f"key {path} is encrypted", hint="Give its passphrase.")
-        else:
-            seed = _unsealed(path, stored.sealed, passphrase(path))
-        signer = NaclSigner(SigningKey(seed))
+        signer = _signer(path, stored, passphrase)
     except OSError as error:
         raise KeysError(f"key {path} cannot be read: {error.strerror}") from error
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
@@ -293,6 +328,21 @@ def _load_one(path: Path, role: str, passphrase: Callable[[Path], str] | None) -
             hint=f"Run chmod 600 {path}, and replace the key if it may have been copied.",
         )
     return signer
+
+
+def _signer(path: Path, stored: _Stored, passphrase: Callable[[Path], str] | None) -> ReleaseSigner:
+    if stored.sealed is not None:
+        if passphrase is None:
+            raise KeysError(f"key {path} is encrypted", hint="Give its passphrase.")
+        return NaclSigner(SigningKey(_unsealed(path, stored.sealed, passphrase(path))))
+    if stored.token is not None:
+        if passphrase is None:
+            raise KeysError(f"key {path} is on a token", hint="Give its PIN.")
+        # Only publishing machines have what it takes.
+        from phase.release.token import TokenSigner
+
+        return TokenSigner(stored.token, stored.public, functools.cache(functools.partial(passphrase, path)))
+    return NaclSigner(SigningKey(bytes.fromhex(stored.seed)))
 
 
 def _unsealed(path: Path, sealed: Sealed, passphrase: str) -> bytes:

@@ -57,7 +57,8 @@ def test_one_person_publishes_promotes_and_exports(release: Release) -> None:
     assert (
         found.artifacts["kernel"].sha256 == believed(channel="testing").manifest.artifacts["kernel"].sha256
     )
-    assert "12 files" in release("export repo out --only stable/amd64 --only testing/x86_64") or True
+    told = release("export repo out --only stable/amd64 --only testing/x86_64")
+    assert f"{sum(path.is_file() for path in Path('out').rglob('*'))} files written" in told
     assert believed("out") == believed()
     assert "0 files written" in release("export repo out")
     assert not list(Path("out").rglob("*.lock"))

@@ -11,7 +11,7 @@ import pytest
 from securesystemslib.formats import encode_canonical
 
 from phase import trust
-from phase.release.keys import NaclSigner, ReleaseKeys
+from phase.release.keys import ReleaseKeys, ReleaseSigner
 from phase.release.repository import Repository
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
@@ -69,7 +69,7 @@ class Publisher:
         role: str,
         change: Callable[[Signed], object],
         *,
-        signers: Iterable[NaclSigner] | None = None,
+        signers: Iterable[ReleaseSigner] | None = None,
         name: str = "",
         repin: bool = True,
     ) -> None:
@@ -90,7 +90,7 @@ class Publisher:
             self.forge(parent, pin)
 
 
-def sign(signed: Signed, signers: Iterable[NaclSigner]) -> bytes:
+def sign(signed: Signed, signers: Iterable[ReleaseSigner]) -> bytes:
     payload = str(encode_canonical(signed)).encode()
     signatures = [signer.sign(payload).to_dict() for signer in signers]
     return json.dumps({"signed": signed, "signatures": signatures}).encode()
@@ -112,7 +112,7 @@ def later() -> Callable[[float], datetime]:
 
 
 class Sign(Protocol):
-    def __call__(self, signed: Signed, signers: Iterable[NaclSigner]) -> bytes: ...
+    def __call__(self, signed: Signed, signers: Iterable[ReleaseSigner]) -> bytes: ...
 
 
 @pytest.fixture(name="sign")
