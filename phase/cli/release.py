@@ -26,9 +26,7 @@ def command() -> None:
 @_signing.cost
 @click.option("--plain", is_flag=True, help="No passphrase: for keys that sign unattended.")
 @_signing.passphrase_file
-@click.option(
-    "--module", help="PKCS#11 library of a token: the key is made there, and stays there."
-)
+@click.option("--module", help="PKCS#11 library of a token: the key is made there, and stays there.")
 @click.option("--token", help="Label of the token.")
 @click.option("--object", "label", help="Label of the key on the token; the file's name if not given.")
 @click.option("--existing", is_flag=True, help="The token has the key already.")
