@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 from boot import images, uki
@@ -27,10 +29,24 @@ def main() -> int:
     seed.add_argument("--root", type=Path, required=True, help="root metadata of the repository it trusts")
     seed.add_argument("--arch", choices=ARCHES, required=True)
     seed.add_argument("--cmdline", required=True, help="kernel command line")
+    seed.add_argument(
+        "--allow-shell", action="store_true", help="phase.rescue=shell may give a shell when nothing boots"
+    )
+    seed.add_argument(
+        "--allow-offline", action="store_true", help="what an earlier boot kept may boot without a provider"
+    )
+    seed.add_argument(
+        "--grace",
+        action="append",
+        default=[],
+        type=_grace,
+        metavar="MODE=DAYS",
+        help="for how long a mode still takes expired timestamps and snapshots; default: not at all",
+    )
     seed.add_argument("out", type=Path, help="directory to write into")
     arguments = parser.parse_args()
     if arguments.command == "seed":
-        return _seed(arguments.arch, arguments.root, arguments.cmdline, arguments.out)
+        return _seed(arguments)
     made: dict[str, dict[str, str]] = {}
     try:
         for arch in arguments.arch or ARCHES:
@@ -50,10 +66,28 @@ def main() -> int:
     return 0
 
 
-def _seed(arch: str, root: Path, cmdline: str, out: Path) -> int:
+def _grace(text: str) -> tuple[str, int]:
+    """`MODE=DAYS` as mode and seconds."""
+    mode, _, days = text.partition("=")
+    if not days.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not MODE=DAYS, for example local=30")
+    return mode, int(days) * 86_400
+
+
+def _seed(arguments: argparse.Namespace) -> int:
+    arch: str = arguments.arch
+    out: Path = arguments.out
+    cmdline: str = arguments.cmdline
     try:
+        config = images.config(
+            arguments.root.read_bytes(),
+            allow_shell=arguments.allow_shell,
+            allow_offline=arguments.allow_offline,
+            grace=dict(arguments.grace),
+            # As reproducible builds are told the time.
+            build_time=int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()),
+        )
         image = images.seed(arch)
-        config = images.config(root.read_bytes())
         out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(image.kernel, out / "kernel")
         (out / "initramfs").write_bytes(image.initramfs.read_bytes() + config)

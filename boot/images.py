@@ -5,16 +5,21 @@ code that names no build directory.
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from boot import cache, tree
 from boot import seed as seed_image
 from boot import system as system_image
+from boot.errors import BuildError
 from boot.run import run
+from phase import cmdline
 from phase.boot import cpio
 
 PROJECT = tree.HERE.parent
+#: Seconds; whoever wants longer should sign for longer.
+MAX_GRACE = 10 * 365 * 86_400
 
 
 class Seed(NamedTuple):
@@ -57,7 +62,12 @@ def system(arch: str, *, refresh: bool = False) -> System:
 
 
 def config(
-    root_metadata: bytes, *, allow_shell: bool = False, allow_offline: bool = False, build_time: int = 0
+    root_metadata: bytes,
+    *,
+    allow_shell: bool = False,
+    allow_offline: bool = False,
+    grace: Mapping[str, int] | None = None,
+    build_time: int = 0,
 ) -> bytes:
     """The part of a seed that says whom to trust: an archive to append to its initramfs.
 
@@ -65,8 +75,19 @@ def config(
         root_metadata: the TUF root the seed starts from.
         allow_shell: whether `phase.rescue=shell` may give a shell.
         allow_offline: whether a release that an earlier boot kept may be booted when no provider gives one.
+        grace: mode (`phase.mode=`) to seconds for which expired timestamps and snapshots are still taken;
+            a mode that is not named takes none.
         build_time: Unix seconds; the seed's clock cannot be before it.
+
+    Raises:
+        BuildError: no mode has that name, or the time is not from 0 to ten years.
     """
+    for mode, seconds in (grace or {}).items():
+        if mode not in cmdline.MODES or not 0 <= seconds <= MAX_GRACE:
+            raise BuildError(
+                f"no grace of {seconds} s in mode {mode!r}: "
+                f"modes are {', '.join(cmdline.MODES)}, and ten years is the most"
+            )
     nodes = [
         cpio.regular("etc/phase/root.json", root_metadata),
         cpio.regular("etc/phase/build-time", f"{build_time}\n".encode()),
@@ -75,6 +96,8 @@ def config(
         nodes.append(cpio.regular("etc/phase/allow-shell", b""))
     if allow_offline:
         nodes.append(cpio.regular("etc/phase/allow-offline", b""))
+    for mode, seconds in sorted((grace or {}).items()):
+        nodes.append(cpio.regular(f"etc/phase/grace-{mode}", f"{seconds}\n".encode()))
     out = io.BytesIO()
     cpio.write(out, nodes)
     return out.getvalue()

@@ -1,6 +1,7 @@
 """Images and releases for scenarios: built once a session, signed with the committed test keys."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,18 +37,21 @@ class Release:
         repository.publish()
         return cls(directory, repository)
 
-    def seed(self, arch: str, directory: Path, *, offline: bool = False) -> tuple[Path, Path]:
+    def seed(
+        self, arch: str, directory: Path, *, offline: bool = False, grace: Mapping[str, int] | None = None
+    ) -> tuple[Path, Path]:
         """Kernel and initrd of a seed that trusts this repository's root.
 
         Args:
             arch: the machine's architecture.
             directory: where to write the initrd.
             offline: whether it may boot what it has kept.
+            grace: mode to seconds for which it takes expired timestamps and snapshots.
         """
         built = images.seed(arch)
         whole = directory / f"seed-{arch}.initrd"
         root = (self.directory / "metadata" / "1.root.json").read_bytes()
-        config = images.config(root, allow_shell=True, allow_offline=offline)
+        config = images.config(root, allow_shell=True, allow_offline=offline, grace=grace)
         whole.write_bytes(built.initramfs.read_bytes() + config)
         return built.kernel, whole
 

@@ -1,6 +1,6 @@
 """What the loop's scenarios do and check, in words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -113,6 +113,7 @@ class Loop:
         name: str = "client",
         disks: tuple[Disk, ...] = (),
         offline: bool = False,
+        grace: Mapping[str, int] | None = None,
         firmware: Firmware | None = None,
     ) -> VM:
         """The same, where it has to be a VM.
@@ -123,9 +124,10 @@ class Loop:
             name: of the machine.
             disks: it has.
             offline: whether its image lets it boot what it has kept.
+            grace: mode to seconds for which its image takes expired timestamps and snapshots.
             firmware: UEFI; QEMU's own when left out.
         """
-        kernel, initrd = self.release.seed(self.arch, self.work, offline=offline)
+        kernel, initrd = self.release.seed(self.arch, self.work, offline=offline, grace=grace)
         client = self.lab.vm(
             name,
             arch=self.arch,

@@ -44,6 +44,8 @@ class _Boot:
         self.kept_floor: trust.Floor | None = None
         #: Whether this image lets a kept release boot when no provider gives one.
         self.offline = os.path.exists(f"{_ETC}/allow-offline")
+        #: What this image takes after its expiry, in the mode that whoever is at this machine chose.
+        self.policy = trust.Policy(grace=_grace(self.parameters.mode))
 
     def run(self) -> None:
         """Try until the handoff, or until the time is up."""
@@ -131,9 +133,10 @@ class _Boot:
                 arch=self.arch,
                 now=self.now(floor),
                 floor=floor,
+                policy=self.policy,
             )
             manifest = result.manifest
-            marks.emit("trust", version=manifest.version, release=manifest.release, provider="cache")
+            _believed(result, "cache")
             self.hand_over(self.fetch([], manifest, dict(result.metadata)))
         except HandoffError:
             raise
@@ -187,16 +190,16 @@ class _Boot:
                         arch=self.arch,
                         now=now,
                         floor=floor,
+                        policy=self.policy,
                         cached=cached,
                     )
             except PhaseError as error:
                 marks.say(f"trust: not from {url}: {error}")
                 failures.append(error)
                 continue
-            manifest = result.manifest
             self.raise_floor(result.floor)
-            marks.emit("trust", version=manifest.version, release=manifest.release, provider=url)
-            return manifest, dict(result.metadata)
+            _believed(result, url)
+            return result.manifest, dict(result.metadata)
         # Somebody lying says more than somebody not answering.
         raise next((error for error in failures if isinstance(error, trust.TrustError)), failures[0])
 
@@ -351,6 +354,21 @@ def _told(reports: list[FetchReport]) -> dict[str, marks.Fact]:
     if dropped:
         facts["dropped"] = "; ".join(dropped.values())
     return facts
+
+
+def _believed(result: trust.Refreshed, provider: str) -> None:
+    """Say what is believed, and what of it only by this image's grace."""
+    manifest = result.manifest
+    facts: dict[str, marks.Fact] = {"overdue": ", ".join(result.overdue)} if result.overdue else {}
+    marks.emit(
+        "trust", "ok", t=None, version=manifest.version, release=manifest.release, provider=provider, **facts
+    )
+
+
+def _grace(mode: str) -> int:
+    """Seconds for which this image takes expired timestamps and snapshots in a mode."""
+    path = f"{_ETC}/grace-{mode}"
+    return int(_read(path)) if os.path.exists(path) else 0
 
 
 def _if_it_can(keep: Callable[..., None], *what: object) -> None:

@@ -20,11 +20,13 @@ class Refreshed(NamedTuple):
         manifest: verified.
         metadata: file name to bytes: everything a client with the same root needs to verify it.
         floor: to be remembered for the next refresh.
+        overdue: names of what was taken after its expiry, by the policy's grace.
     """
 
     manifest: Manifest
     metadata: Mapping[str, bytes]
     floor: Floor
+    overdue: tuple[str, ...] = ()
 
 
 def refresh(
@@ -48,7 +50,7 @@ def refresh(
         arch: `x86_64` or `arm64`.
         now: the time, UTC; see `phase.trust.clock`.
         floor: what the last refresh returned.
-        policy: limits.
+        policy: limits, and how long what has expired is still taken.
         cached: metadata of an earlier refresh. Used instead of asking where the version signed for
             is there; verified again as if it came from a provider, against the delegator of now.
         missing: what `get` raises when there is no such file.
@@ -129,4 +131,4 @@ def refresh(
         raise WrongTargetError(f"signed, and no release to boot: {error.what}", hint=error.hint) from error
     for artifact in manifest.artifacts.values():
         state.check_path(role, artifact.path)
-    return Refreshed(manifest, metadata, state.new_floor())
+    return Refreshed(manifest, metadata, state.new_floor(), tuple(state.overdue))

@@ -4,7 +4,7 @@ Source: The Update Framework specification 1.0.34, section 5 (the numbers below 
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -26,13 +26,20 @@ from phase.trust.keys import VerifyingKey
 
 
 class Policy(NamedTuple):
-    """How much is read, in bytes, and how many new roots in a row."""
+    """How much is read, in bytes, how many new roots in a row, and how long what is fresh stays so.
+
+    Attributes:
+        grace: seconds for which an expired timestamp or snapshot is still taken. They say that nothing newer
+            is out, and where no publisher can be reached that cannot be renewed. What is signed offline
+            (root, targets, manifest) keeps its date whatever this is.
+    """
 
     max_root: int = 512_000
     max_timestamp: int = 16_384
     max_snapshot: int = 2_000_000
     max_targets: int = 5_000_000
     max_rotations: int = 256
+    grace: int = 0
 
 
 class TrustedState:
@@ -57,6 +64,8 @@ class TrustedState:
         self.now = now
         self.floor = floor or Floor()
         self.policy = policy or Policy()
+        #: Names of what was taken after its expiry, by the policy's grace.
+        self.overdue: list[str] = []
         self.root, opened = wire.read(root, Root, name="trusted root", max_bytes=self.policy.max_root)
         _check_signatures(opened, self.root.roles["root"], self.root.keys, "trusted root")
         _check_root(self.root)
@@ -101,7 +110,7 @@ class TrustedState:
         # Also pinned by the timestamp trusted before (5.4.3.2).
         pinned = timestamp.snapshot_meta.version
         _check_version("the snapshot in timestamp.json", pinned, self.floor.snapshot)
-        self._check_expiry(timestamp, "timestamp.json")
+        self._check_expiry(timestamp, "timestamp.json", grace=self.policy.grace)
         self._timestamp = timestamp
         return timestamp
 
@@ -120,7 +129,7 @@ class TrustedState:
             if found is None:
                 raise RollbackError(f"{name} no longer names {file}, trusted before as version {version}")
             _check_version(f"{file} in {name}", found.version, version)
-        self._check_expiry(snapshot, name)
+        self._check_expiry(snapshot, name, grace=self.policy.grace)
         self._snapshot = snapshot
         return snapshot
 
@@ -230,12 +239,15 @@ class TrustedState:
         self._check_expiry(targets, name)
         return targets
 
-    def _check_expiry(self, signed: Signed, name: str) -> None:
-        if signed.is_expired(self.now):
+    def _check_expiry(self, signed: Signed, name: str, *, grace: int = 0) -> None:
+        if not signed.is_expired(self.now):
+            return
+        if signed.is_expired(self.now - timedelta(seconds=grace)):
             raise ExpiredError(
                 f"{name} expired at {signed.expires:%Y-%m-%d %H:%M:%S}; now is {self.now:%Y-%m-%d %H:%M:%S}",
                 hint="The publisher must sign anew; or check this machine's clock.",
             )
+        self.overdue.append(name)
 
 
 def recovered(floor: Floor, root: Root) -> Floor:

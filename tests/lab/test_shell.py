@@ -28,9 +28,9 @@ class Terminal:
         # Not as root: root may write the host's kernel log, where a guest's answers go.
         user = NOBODY if os.geteuid() == 0 else os.geteuid()
         os.fchown(slave, user, -1)
-        self._child = subprocess.Popen(
-            ["setsid", "--ctty", "sh", "-i"], stdin=slave, stdout=slave, stderr=slave, cwd="/", user=user
-        )
+        # A shell that starts with ^C ignored, as whatever a script runs in its background does, keeps that.
+        command = ["env", "--default-signal=INT", "setsid", "--ctty", "sh", "-i"]
+        self._child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd="/", user=user)
         os.close(slave)
         self._far, near = socket.socketpair()
         self._stop = threading.Event()

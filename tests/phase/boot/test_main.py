@@ -9,7 +9,7 @@ import platform
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +48,9 @@ def kernel(of: str) -> bytes:
 def publish(tmp_path: Path) -> Callable[..., Repository]:
     """Publish a release, of this architecture unless told otherwise."""
 
-    def publish(name: str = "r", keys: str = "ours", release: str = "1.0.0", of: str = ARCH) -> Repository:
+    def publish(
+        name: str = "r", keys: str = "ours", release: str = "1.0.0", of: str = ARCH, days_ago: float = 0
+    ) -> Repository:
         artifacts = {}
         for artifact, content in (
             ("kernel", kernel(of)),
@@ -57,7 +59,8 @@ def publish(tmp_path: Path) -> Callable[..., Repository]:
         ):
             artifacts[artifact] = tmp_path / f"{name}-{artifact}"
             artifacts[artifact].write_bytes(content)
-        made = Repository.create(tmp_path / name, keys=ReleaseKeys.from_seed(keys), now=datetime.now(UTC))
+        then = datetime.now(UTC) - timedelta(days=days_ago)
+        made = Repository.create(tmp_path / name, keys=ReleaseKeys.from_seed(keys), now=then)
         made.add("stable", ARCH, artifacts, cmdline="quiet root=/dev/signed", release=release)
         made.publish()
         return made
@@ -206,6 +209,21 @@ def test_a_kernel_for_another_machine_starts_nothing(
 def test_another_channel_is_not_ours(boot: Boot, publish: Publish, serve: Serve) -> None:
     publish()
     assert boot(serve(), words="phase.channel=testing") == (1, Asked([], []))
+
+
+def test_the_image_decides_what_expires(
+    boot: Boot, publish: Publish, serve: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish(days_ago=10)  # its timestamp held for seven
+    url = serve()
+    assert boot(url) == (1, Asked([], []))
+    assert "timestamp.json expired at" in capfd.readouterr().err
+    (tmp_path / "etc/grace-local").write_text("432000\n")
+    assert boot(url) == (1, Asked([], [])), "its grace is another mode's"
+    assert boot(url, words="phase.mode=local")[0] == 0
+    assert '"overdue":"timestamp.json"' in capfd.readouterr().err.replace(": ", ":")
+    (tmp_path / "etc/grace-local").write_text("86400\n")
+    assert boot(url, words="phase.mode=local") == (1, Asked([], []))
 
 
 @pytest.fixture

@@ -77,6 +77,32 @@ def test_what_has_expired_is_refused(publisher: Publisher, later: Later, role: s
         publisher.refresh(now=later(days))
 
 
+@pytest.mark.parametrize(("role", "days"), [("timestamp", 7), ("snapshot", 30)])
+def test_a_grace_takes_what_nobody_could_renew(
+    publisher: Publisher, later: Later, role: str, days: float
+) -> None:
+    for other in ("timestamp", "snapshot"):
+        if other != role:
+            publisher.forge(other, lambda signed: signed.update(expires="2040-01-01T00:00:00Z"))
+    policy = trust.Policy(grace=2 * 86_400)
+    assert publisher.refresh(now=later(days - 0.001), policy=policy).overdue == ()
+    (name,) = publisher.refresh(now=later(days + 1.999), policy=policy).overdue
+    assert name.endswith(f"{role}.json")
+    with pytest.raises(trust.ExpiredError, match=f"{role}.* expired at 20"):
+        publisher.refresh(now=later(days + 2), policy=policy)
+
+
+@pytest.mark.parametrize(("role", "days"), [("targets", 365), ("stable-x86_64", 180), ("root", 730)])
+def test_no_grace_for_what_is_signed_offline(
+    publisher: Publisher, later: Later, role: str, days: float
+) -> None:
+    for other in ("timestamp", "snapshot", "targets", "stable-x86_64"):
+        if other != role:
+            publisher.forge(other, lambda signed: signed.update(expires="2040-01-01T00:00:00Z"))
+    with pytest.raises(trust.ExpiredError, match=f"{role}.* expired at 20"):
+        publisher.refresh(now=later(days), policy=trust.Policy(grace=1000 * 86_400))
+
+
 def test_an_expired_root_still_leads_to_the_next(publisher: Publisher, later: Later) -> None:
     publisher.repository = type(publisher.repository).open(
         publisher.directory / "r", keys=publisher.keys, now=later(1000)
