@@ -48,7 +48,7 @@ def test_a_provider_dies_in_the_middle(loop: Loop) -> None:
     dies, stays = _serve(loop, "dies"), _serve(loop, "stays")
     client = _boot(loop, dies, stays)
     client.wait_mark("trust", timeout=90)
-    time.sleep(4)
+    client.console.wait_line(r"phase: fetch: \S+ of \S+ MB, \S+ MB/s, \d+ s left", timeout=60)
     dies.stop()
     loop.reaches_job(client)
     sources = _sources(loop, client)

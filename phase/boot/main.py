@@ -236,13 +236,16 @@ class _Boot:
         places = {slot.sha256: slot.offset for slot in plan.slots}
         out = os.open(_INITRD, os.O_RDWR | os.O_CREAT, 0o600)
         reports: list[FetchReport] = []
+        length = sum(artifact.length for artifact in manifest.artifacts.values())
+        progress = fetch.Progress(length, lambda line: marks.say(f"fetch: {line}"))
         try:
             os.truncate(out, plan.size)
             for offset, data in plan.pieces:
                 os.pwrite(out, data, offset)
             for name in sorted(manifest.artifacts):
                 artifact = manifest.artifacts[name]
-                reports.append(self.take(artifact, urls, out, places[artifact.sha256], places))
+                place = places[artifact.sha256]
+                reports.append(self.take(artifact, urls, out, place, places, progress.artifact()))
             if self.cache and urls:
                 _if_it_can(self.cache.remember, metadata, places)
             marks.emit("fetch", "ok", t=None, **_told(reports))
@@ -263,7 +266,13 @@ class _Boot:
         return line
 
     def take(
-        self, artifact: Artifact, urls: list[str], out: int, offset: int, keep: Collection[str]
+        self,
+        artifact: Artifact,
+        urls: list[str],
+        out: int,
+        offset: int,
+        keep: Collection[str],
+        progress: Callable[[int, int], None],
     ) -> FetchReport:
         """Get one artifact to its place: what the cache has of it, the rest from providers.
 
@@ -273,10 +282,13 @@ class _Boot:
             out: the file it goes to.
             offset: where in it, bytes.
             keep: hashes of what the cache must not lose to make room for it.
+            progress: is told of it, as `fetch_artifact` tells.
         """
         kept = self.cache.open(artifact.sha256, artifact.length, keep) if self.cache else None
         if self.cache is None or kept is None:
-            return fetch.fetch_artifact(artifact, urls, out, offset=offset, deadline=self.deadline)
+            return fetch.fetch_artifact(
+                artifact, urls, out, offset=offset, deadline=self.deadline, progress=progress
+            )
         there = 0
         try:
             for start, data in cache.blocks(kept, artifact.length):
@@ -288,6 +300,7 @@ class _Boot:
                 out,
                 offset=offset,
                 deadline=self.deadline,
+                progress=progress,
                 resume=there > 0,
                 keep_fd=kept if self.cache.writable else None,
             )

@@ -2,7 +2,10 @@
 
 import json
 import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -12,7 +15,7 @@ from phase import files
 from phase.cli import _release, printable
 from phase.discovery import DiscoveryError, discover
 from phase.errors import PhaseError
-from phase.fetch import FetchReport, fetch_artifact
+from phase.fetch import FetchReport, Progress, fetch_artifact
 from phase.release.manifest import Artifact
 
 
@@ -58,9 +61,9 @@ def command(
     urls = (proven.url, *(url for url in urls if url != proven.url))
     # Before anything else: a release once seen is the least there may ever be again.
     floor.save(output / _release.FLOOR, found.floor)
-    reports = [
-        _fetch(artifact, urls, output, deadline) for _, artifact in sorted(found.manifest.artifacts.items())
-    ]
+    artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
+    with _told(sum(artifact.length for artifact in artifacts)) as progress:
+        reports = [_fetch(artifact, urls, output, deadline, progress) for artifact in artifacts]
     (output / "metadata").mkdir(exist_ok=True)
     # The timestamp last: whoever serves this directory meanwhile sees the old release or the new one.
     for name in sorted(found.metadata, key=lambda name: name == "timestamp.json"):
@@ -91,14 +94,30 @@ def _report(url: str, error: PhaseError) -> None:
     click.echo(f"not from {printable(url)}: {printable(str(error))}", err=True)
 
 
-def _fetch(artifact: Artifact, urls: tuple[str, ...], output: Path, deadline: float) -> FetchReport:
+@contextmanager
+def _told(total: int) -> Iterator[Progress]:
+    """Say how far it is: on a terminal all the time in one line, elsewhere now and then."""
+    if not sys.stderr.isatty():
+        yield Progress(total, lambda line: click.echo(line, err=True), every=10.0)
+        return
+    try:
+        yield Progress(total, lambda line: click.echo(f"\r{line}\x1b[K", nl=False, err=True), every=0.2)
+    finally:
+        click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def _fetch(
+    artifact: Artifact, urls: tuple[str, ...], output: Path, deadline: float, progress: Progress
+) -> FetchReport:
     final = _release.blob_path(output, artifact.sha256)
     final.parent.mkdir(parents=True, exist_ok=True)
     # What is there is checked like what comes from the network, and fetched where it is wrong.
     part = final if final.exists() else final.with_name(f".{artifact.sha256}.part")
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        report = fetch_artifact(artifact, urls, descriptor, deadline=deadline, resume=True)
+        report = fetch_artifact(
+            artifact, urls, descriptor, deadline=deadline, progress=progress.artifact(), resume=True
+        )
         os.ftruncate(descriptor, artifact.length)
     finally:
         os.close(descriptor)

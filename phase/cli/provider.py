@@ -37,10 +37,12 @@ def status(addr: str, as_json: bool) -> None:
 @click.option("--channel", default="stable", show_default=True)
 @click.option("--arch", default="auto", show_default=True, help="Architecture; auto is this machine's.")
 @click.option("--timeout", type=click.FloatRange(0.1, 600), default=3.0, show_default=True, help="Seconds.")
+@click.option("--addr", "urls", multiple=True, help="A provider's URL, instead of looking; repeat for more.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-def list_(channel: str, arch: str, timeout: float, as_json: bool) -> None:
+def list_(channel: str, arch: str, timeout: float, urls: tuple[str, ...], as_json: bool) -> None:
     """List the providers on this network, and whether each answers."""
-    for provider in discover(channel, arches.canonical(arch), timeout=timeout):
+    found = discover(channel, arches.canonical(arch), urls=urls, mdns=not urls, timeout=timeout)
+    for provider in found:
         try:
             answers, text = True, _describe(provider.url, _status(provider.url))
         except FetchError as error:

@@ -15,6 +15,7 @@ from phase.fetch.errors import (
     UrlError,
     VerificationError,
 )
+from phase.fetch.progress import Progress
 
 __all__ = [
     "Client",
@@ -22,6 +23,7 @@ __all__ = [
     "FetchError",
     "FetchReport",
     "NotFoundError",
+    "Progress",
     "ProtocolError",
     "ProviderFailedError",
     "StalledError",

@@ -89,7 +89,8 @@ def fetch_artifact(
         out_fd: file open for reading and writing.
         offset: where in the file the artifact starts, bytes.
         deadline: `time.monotonic()` when it must be complete.
-        progress: called with verified bytes and length after each chunk, maybe from another thread.
+        progress: called with verified bytes and length, first of what was there already, then after each
+            chunk, maybe from another thread.
         resume: keep chunks that the file holds already, where they verify.
         keep_fd: a file that gets every fetched chunk too, at its start, for a later `resume`; one that
             cannot take them stops nothing.
@@ -103,6 +104,8 @@ def fetch_artifact(
     _check(artifact)
     transfer = _Transfer(artifact, out_fd, offset, deadline, progress, keep_fd)
     kept = transfer.keep_present() if resume else 0
+    if progress is not None:
+        progress(kept, artifact.length)
     sources = [_Source(transfer, url) for url in dict.fromkeys(providers[:MAX_PROVIDERS])]
     transfer.providers = len(sources)
     if transfer.missing:

@@ -66,6 +66,13 @@ def test_list(url: str) -> None:
     assert CliRunner().invoke(command, ["list", "--channel", "none", "--timeout", "0.2"]).output == ""
 
 
+def test_list_of_those_that_are_named(url: str) -> None:
+    dead = "http://127.0.0.1:9"
+    told = CliRunner().invoke(command, ["list", "--addr", dead, "--addr", url, "--json"])
+    found = [json.loads(line) for line in told.output.splitlines()]
+    assert [(one["url"], one["answers"]) for one in found] == [(dead, False), (url, True)]
+
+
 @pytest.mark.parametrize(
     "body", [b"<html>", b"[]", b"{}", b'{"releases":[{}]}', b'{"releases":7}', b"[" * 9999, b'"\x1b[2J"']
 )

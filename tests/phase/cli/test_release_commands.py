@@ -2,13 +2,19 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
 
+from fixtures.hostile.server import Answer, Asked, Server
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
 
@@ -61,6 +67,25 @@ class serving:  # reads as the verb it is
         assert self._process.wait(30) == 0
 
 
+def slowly(url: str) -> Answer:
+    """What another server answers, at some four megabytes a second."""
+
+    def answer(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
+        request = urllib.request.Request(url + asked.path)
+        try:
+            with urllib.request.urlopen(request) as found:
+                status, data = found.status, found.read()
+        except urllib.error.HTTPError as error:
+            status, data = error.code, b""
+        connection.sendall(b"HTTP/1.1 %d .\r\nContent-Length: %d\r\n\r\n" % (status, len(data)))
+        for start in range(0, len(data), 1 << 18):
+            connection.sendall(data[start : start + (1 << 18)])
+            stop.wait(1 / 16)
+        return True
+
+    return answer
+
+
 def arguments(repository: Repository, url: str, output: Path) -> list[object]:
     root = repository.directory / "metadata" / "root.json"
     return ["--root", root, "--provider", url, "--arch", "amd64", "--output", output]
@@ -78,6 +103,19 @@ def test_fetch_verify_and_serve_on(repository: Repository, url: str, tmp_path: P
     with serving(output) as second:
         again = phase("fetch", *arguments(repository, second, tmp_path / "third"))
         assert again.returncode == 0, again.stderr
+
+
+def test_a_terminal_sees_how_far_it_is(repository: Repository, url: str, tmp_path: Path) -> None:
+    with Server(slowly(url)) as slow:
+        words = map(str, arguments(repository, slow.url, tmp_path / "fetched"))
+        child = pexpect.spawn(
+            sys.executable, ["-m", "phase", "fetch", *words], timeout=60, encoding="utf-8", cwd="/"
+        )
+        child.expect(r"\r[12]\.\d of 3\.1 MB, \d+\.\d MB/s, \d+ s left\x1b\[K")
+        child.expect(r"\r\x1b\[K[^\r]*\r\n")
+        child.expect("rootfs: 3072000 bytes, 0 of them kept, verified")
+        child.expect(pexpect.EOF)
+    assert child.wait() == 0
 
 
 def test_damage_is_found_and_mended(repository: Repository, url: str, tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def test_one_provider_one_request(out: int) -> None:
         assert report.sources == {server.url: len(DATA)}
     assert os.pread(out, len(DATA) + 1, 100) == DATA
     assert os.pread(out, 100, 0) == bytes(100)
-    assert len(seen) == 21
+    assert len(seen) == 22
+    assert seen[0] == (0, len(DATA))
     assert seen[-1] == (len(DATA), len(DATA))
 
 
