@@ -7,6 +7,7 @@ the kernel opens the lock, and the next who looks removes the file. No process r
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import time
@@ -31,13 +32,13 @@ class Need:
     """What a scenario needs of the host.
 
     Attributes:
-        vcpus: virtual processors that work at the same time: machines started one after another need one.
-            More than the host has means all it has.
+        vcpus: virtual processors that work at the same time: machines started one after another need one,
+            and those that mostly wait a part of one. More than the host has means all it has.
         memory: MiB of all its machines together.
         boards: names of boards; nobody else gets them meanwhile.
     """
 
-    vcpus: int = 1
+    vcpus: float = 1
     memory: int = 2048
     boards: tuple[str, ...] = ()
 
@@ -48,11 +49,22 @@ class Need:
 
 @dataclass(frozen=True)
 class Held:
-    """A lease that somebody has: who, what for, and MiB of it that his machines do not use yet."""
+    """A lease that somebody has.
+
+    Attributes:
+        who: for messages.
+        need: what for.
+        pid: the process whose machines use it; 0 when there are none.
+    """
 
     who: str
     need: Need
-    unused: int
+    pid: int = 0
+
+    @functools.cached_property
+    def unused(self) -> int:
+        """MiB of it that his machines do not use yet. Looked up when asked for: that costs some."""
+        return max(0, self.need.memory - (_used(self.pid) if self.pid else 0))
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,7 @@ def short(need: Need, held: Sequence[Held], host: Host) -> str:
             return f"board {board} is with {taken[board]}"
     cpus = host.cpus - sum(lease.need.vcpus for lease in held)
     if min(need.vcpus, host.cpus) > max(cpus, 0):
-        return f"{need.vcpus} processors are needed, {max(cpus, 0)} of {host.cpus} are free"
+        return f"{need.vcpus:g} processors are needed, {max(cpus, 0):g} of {host.cpus} are free"
     memory = host.available - RESERVE - sum(lease.unused for lease in held)
     if need.memory > memory:
         return f"{need.memory} MiB are needed, {max(memory, 0)} are free"
@@ -175,8 +187,7 @@ def holders(pool: Path) -> list[Held]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             fields = json.loads(path.read_bytes())
             need = Need(**(fields["need"] | {"boards": tuple(fields["need"]["boards"])}))
-            used = _used(int(fields["pid"])) if fields["pid"] else 0
-            found.append(Held(str(fields["who"]), need, max(0, need.memory - used)))
+            found.append(Held(str(fields["who"]), need, int(fields["pid"])))
     return found
 
 

@@ -125,6 +125,7 @@ def test_a_stall(guests: Guests) -> None:
     _dies(vm, "RCU stall: ", "(while :; do sleep 1; done) & insmod /bad.ko")
 
 
+@pytest.mark.lab(vcpus=0.5)  # it mostly waits
 def test_a_hung_task(guests: Guests, tmp_path: Path) -> None:
     """Somebody writes to a file system that is frozen."""
     image = tmp_path / "disk.ext4"
@@ -159,6 +160,7 @@ def test_a_reboot_loop(guests: Guests) -> None:
     assert died.value.owner == "machine"
 
 
+@pytest.mark.lab(vcpus=0.5)  # it mostly waits
 def test_a_wedged_init(guests: Guests) -> None:
     """Nothing is wrong, and nothing happens."""
     initrd = guests.directory / "wedged.cpio"
