@@ -28,6 +28,10 @@ MAX_BYTES = 64 << 20
 MAX_LINE = 16 << 10
 #: Seconds a dying machine gets to finish its last words: quiet for so long, and so long in all.
 _QUIET, _LAST_WORDS = 0.5, 5.0
+#: Seconds of silence after which a prompt is one, and after which a machine waits without one.
+_PROMPT, _PAUSE = 0.1, 1.0
+#: Lines before and after the one that names a death which tell about it.
+_BEFORE, _AFTER = 10, 120
 _SEND_SECONDS = 30
 #: What steers a terminal, or makes text look like other text: escape sequences (ECMA-48: CSI; OSC, DCS and
 #: their like with all they carry; the short ones), C0 and C1, and Unicode's marks of direction.
@@ -76,6 +80,7 @@ class Console:
         self.marks: list[marks.Mark] = []
         self.death = ""
         self.closed = False
+        self._died_at = 0
         self._watch = Watch()
         self._heard = time.monotonic()
         self._limit = limit
@@ -132,7 +137,9 @@ class Console:
             if mark is not None:
                 self.marks.append(mark)
                 death = death or self._watch.mark(mark.step)
-            self.death = self.death or death
+            if death and not self.death:
+                self.death = death
+                self._died_at = len(self.lines) - 1
 
     def _new(self, mark: marks.Mark) -> bool:
         return bool(mark.crc) and not any(mark.crc == other.crc for other in self.marks[-1:])
@@ -240,7 +247,11 @@ class Console:
                 return
 
     def _evidence(self) -> str:
-        return "last lines on the console:\n" + self._tail_locked()
+        if not self._died_at:
+            return "last lines on the console:\n" + self._tail_locked()
+        # The trace that explains a death comes after the line that names it, and may be long.
+        told = self.lines[max(0, self._died_at - _BEFORE) : self._died_at + _AFTER]
+        return "last lines on the console:\n" + "\n".join(line.text[:300] for line in told)
 
     def wait_line(
         self, pattern: str, *, timeout: float, since: int = 0, deadly: bool = True
@@ -278,7 +289,7 @@ class Console:
         """
 
         def found() -> str | None:
-            death, self.death = self.death, ""
+            death, self.death, self._died_at = self.death, "", 0
             return death or None
 
         return self.wait(found, "death", timeout=timeout)
@@ -291,6 +302,28 @@ class Console:
             timeout: seconds, when `expect` names none.
         """
         return ConsoleSpawn(self, self.size if since is None else since, timeout=timeout)
+
+    def wait_prompt(self, *, timeout: float) -> bool:
+        """Wait until the machine seems to want a line: one stands unfinished, or nothing more is said.
+
+        Args:
+            timeout: seconds.
+
+        Returns:
+            Whether it seems to; it may be dead, or busy, otherwise.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not self.closed and not self.death:
+                unfinished = not self._bytes.endswith(b"\n") and bool(self._bytes)
+                now = time.monotonic()
+                settled = self._heard + (_PROMPT if unfinished else _PAUSE) - now
+                if settled <= 0:
+                    return True
+                if now >= deadline:
+                    return False
+                self._changed.wait(min(settled, deadline - now))
+            return False
 
     def read_from(self, position: int, size: int, timeout: float) -> bytes:
         """Bytes from a position on; waits for the first one. Empty when time is up, or all is over."""

@@ -86,6 +86,9 @@ class Shell:
         since = len(self._console.lines)
         attempt = 0
         while True:
+            # A driver that starts its UART while much is being typed may never hear of a byte again (the
+            # PL011's, whose interrupt comes with the first one only): type when somebody wants a line.
+            self._console.wait_prompt(timeout=min(10.0 * self._factor, max(deadline - time.monotonic(), 0)))
             self._greet(attempt)
             left = deadline - time.monotonic()
             # Asked again now and then: what was typed before the shell was there may be lost.

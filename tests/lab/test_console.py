@@ -219,3 +219,34 @@ def test_closing_keeps_what_was_said(machine: Machine) -> None:
     machine.end.close()
     machine.console.close()
     assert machine.console.text == "last words\n"
+
+
+def test_a_death_shows_what_came_after_it(machine: Machine) -> None:
+    """However much that is: what names the death and its trace matter more than the very last lines."""
+    machine.say(
+        "before\n[    2.0] Kernel panic - not syncing: why\n[    2.0] Call Trace:\n" + "register\n" * 90
+    )
+    with pytest.raises(MachineDied) as died:
+        machine.console.wait_line("never", timeout=5)
+    shown = died.value.evidence.splitlines()
+    assert shown[1:4] == ["before", "[    2.0] Kernel panic - not syncing: why", "[    2.0] Call Trace:"]
+    assert len(shown) == 94
+
+
+def test_a_prompt_is_an_unfinished_line_left_alone(machine: Machine) -> None:
+    machine.say("booting\n")
+    assert not machine.console.wait_prompt(timeout=0.3)
+    machine.say("/ # ")
+    begun = time.monotonic()
+    assert machine.console.wait_prompt(timeout=5)
+    assert time.monotonic() - begun < 0.6
+
+
+def test_who_says_nothing_may_want_a_line(machine: Machine) -> None:
+    machine.say("a shell without a prompt\n")
+    assert machine.console.wait_prompt(timeout=5)
+
+
+def test_the_dead_want_nothing(machine: Machine) -> None:
+    machine.say("[    2.0] Kernel panic - not syncing: why\n")
+    assert not machine.console.wait_prompt(timeout=5)
