@@ -23,7 +23,7 @@ from lab.errors import InfrastructureError, MisuseError
 #: MiB that stay free for everything else, QEMU's own needs among it.
 RESERVE = 1024
 #: Seconds after which those who came later no longer pass by.
-PATIENCE = 60.0
+PATIENCE = 180.0
 _POLL = 0.1
 
 

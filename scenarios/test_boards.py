@@ -27,7 +27,7 @@ LINES = {"x86_64": ("--line", "rfc2217"), "arm64": ("--line", "pty", "--loader")
 SCENARIOS = 5
 
 
-@pytest.mark.lab(memory=3072)
+@pytest.mark.lab(vcpus=0.7, memory=3072)
 @pytest.mark.usefixtures("lab")  # for its lease
 @pytest.mark.timeout(1200)
 def test_the_loop_runs_unchanged(arch: str, tmp_path: Path) -> None:
@@ -55,6 +55,7 @@ def test_the_loop_runs_unchanged(arch: str, tmp_path: Path) -> None:
     assert {(record["arch"], record["accel"]) for record in records} == {(arch, "board")}
 
 
+@pytest.mark.lab(vcpus=0.2)
 def test_a_garbled_line_is_no_pass(lab: Lab, arch: str, tmp_path: Path) -> None:
     """On a line that garbles one byte in ten nothing counts: not a mark, not a command's exit code."""
     with _guest(lab, arch, tmp_path, *LINES[arch][:2], "--noise", "0.1") as board:
@@ -63,6 +64,7 @@ def test_a_garbled_line_is_no_pass(lab: Lab, arch: str, tmp_path: Path) -> None:
         assert board.marks == []
 
 
+@pytest.mark.lab(vcpus=0.5)
 def test_a_mark_without_a_checksum_is_no_pass(lab: Lab, arch: str, tmp_path: Path) -> None:
     """The little guest's marks carry none; from a board's line they are not taken, and its shell is."""
     with _guest(lab, arch, tmp_path, *LINES[arch], "--noise", "0.0003") as board:

@@ -68,6 +68,7 @@ def answers(said: str) -> int:
     return len(set(numbers(said)))
 
 
+@pytest.mark.lab(vcpus=0.1)
 def test_a_cable_loses_delays_doubles_and_reorders(pair: Pair) -> None:
     """Each fault by itself is seen inside the machine, as strong as it was asked for; without it, not."""
     link = pair.lan.link(pair.answering)
@@ -102,6 +103,7 @@ def test_a_cable_loses_delays_doubles_and_reorders(pair: Pair) -> None:
     assert numbers(pair.ping(20)) == list(range(20))
 
 
+@pytest.mark.lab(vcpus=0.2)
 def test_a_cable_corrupts_narrows_and_breaks(pair: Pair) -> None:
     """Bits turn, long frames and then all frames vanish, and a pulled plug is noticed."""
     link = pair.lan.link(pair.answering)
@@ -139,6 +141,7 @@ def errors(snmp: str) -> int:
     return found
 
 
+@pytest.mark.lab(vcpus=0.3)
 def test_a_cable_has_a_rate(pair: Pair) -> None:
     """A download takes as long as its bytes need at the rate, and comes whole."""
     pair.other.succeed("head -c 400000 /dev/urandom >/tmp/file; httpd -h /tmp")
@@ -150,6 +153,7 @@ def test_a_cable_has_a_rate(pair: Pair) -> None:
     assert float(end) - float(start) >= 3.9
 
 
+@pytest.mark.lab(vcpus=0.3)
 def test_traffic_is_captured_and_stays(pair: Pair, tmp_path: Path) -> None:
     """Wireshark reads every link's frames; the segment says what was on it, and what wanted to leave."""
     pair.ping(3)
@@ -170,6 +174,7 @@ def test_traffic_is_captured_and_stays(pair: Pair, tmp_path: Path) -> None:
         pair.lan.expect_nothing_left()
 
 
+@pytest.mark.lab(vcpus=0.1)
 def test_names_and_addresses_go_wrong(pair: Pair) -> None:
     """A machine's own resolver and DHCP client meet servers that are silent, wrong or late."""
     server = DnsServer(IPv4Address("10.77.0.3"))

@@ -50,7 +50,7 @@ def serve(vm: VM) -> None:
     )
 
 
-@pytest.mark.lab(vcpus=0.5, memory=512)
+@pytest.mark.lab(vcpus=0.6, memory=512)
 def test_packets_cross_two_routers(lab: Lab, guest: Guest) -> None:
     """Two segments with a third between them: ping, a download, hops counted, a narrow way found."""
     home, middle, far = (lab.segment(name) for name in ("home", "middle", "far"))
@@ -99,7 +99,7 @@ def ports_seen(segment: Segment, source: IPv4Address, destination: str) -> set[i
 KINDS = {"full-cone": FULL_CONE, "symmetric": SYMMETRIC}
 
 
-@pytest.mark.lab(vcpus=0.5, memory=640)
+@pytest.mark.lab(vcpus=0.8, memory=640)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_nat_is_seen_from_outside(lab: Lab, guest: Guest, kind: str) -> None:
     """Who is behind a box is hidden; whether strangers may come in, and which ports show, tells its kind."""
@@ -160,7 +160,7 @@ def test_a_nat_is_seen_from_outside(lab: Lab, guest: Guest, kind: str) -> None:
     assert box.dropped["unmapped"] > refused
 
 
-@pytest.mark.lab(vcpus=0.5, memory=512)
+@pytest.mark.lab(vcpus=0.4, memory=512)
 def test_a_firewall_drops_rejects_and_lets_answers_in(lab: Lab, guest: Guest) -> None:
     """What is dropped times out, what is rejected fails at once, and what was begun inside comes back."""
     home, world = lab.segment("home"), lab.segment("world")
