@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-#: At least: one worker's time to two workers', and the busy share with four.
-GAIN, BUSY = 1.3, 0.85
+#: At least: one worker's time to two workers', the busy share with four, and MiB that stay available.
+GAIN, BUSY, FREE = 1.3, 0.85, 512
 _USUAL = ("scenarios/test_loop.py", "scenarios/test_generations.py", "scenarios/test_providers.py",
           "scenarios/test_cache.py", "scenarios/test_lab_vm.py", "scenarios/test_lab_deaths.py")  # fmt: skip
 _POLL = 0.5
@@ -109,7 +109,8 @@ def main() -> int:
         f"{arguments.arch}: two workers are {gain:.2f} times as fast as one (budget {GAIN}), "
         f"four {most:.2f} times; processors {four.busy:.0%} busy with four (budget {BUSY:.0%})"
     )
-    return 0 if gain >= GAIN and four.busy >= BUSY else 1
+    enough = min(each.free for each in (four, two, one)) > FREE
+    return 0 if gain >= GAIN and four.busy >= BUSY and enough else 1
 
 
 if __name__ == "__main__":

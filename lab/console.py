@@ -58,6 +58,7 @@ class Console:
         limit: bytes after which the machine counts as dead and nothing more is kept.
         checked: whether the line may garble bytes: then a mark counts only with a checksum, and once,
             however often the machine repeats it.
+        lost: asked when the other end is gone: what took the line away, if that was not the machine.
 
     Attributes:
         lines: the complete lines so far.
@@ -74,13 +75,16 @@ class Console:
         *,
         limit: int = MAX_BYTES,
         checked: bool = False,
+        lost: Callable[[], str] = lambda: "",
     ) -> None:
         self.name = name
         self.lines: list[Line] = []
         self.marks: list[marks.Mark] = []
         self.death = ""
         self.closed = False
+        self._lost = lost
         self._died_at = 0
+        self._told = False
         self._watch = Watch()
         self._heard = time.monotonic()
         self._limit = limit
@@ -186,6 +190,10 @@ class Console:
             try:
                 self._stream.sendall(text.encode())
             except OSError as error:
+                with self._changed:
+                    # The reader may be a moment behind: what it has yet to read says why.
+                    self._changed.wait_for(lambda: self.closed, timeout=_QUIET)
+                    self._alive("to type")
                 raise InfrastructureError(
                     f"{self.name}: nobody is at the console any more ({error})", evidence=self.tail()
                 ) from error
@@ -221,11 +229,9 @@ class Console:
                     return result
                 if deadly and self.death:
                     self._hear_out()
-                    raise MachineDied(f"{self.name}: {self.death}", evidence=self._evidence())
+                    self._alive(f"for {what}")
                 if self.closed:
-                    raise MachineDied(
-                        f"{self.name}: switched off while waiting for {what}", evidence=self._evidence()
-                    )
+                    self._alive(f"for {what}", deadly=deadly)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise WaitTimeout(
@@ -238,6 +244,24 @@ class Console:
                         evidence=self._evidence(),
                     )
                 self._changed.wait(min(left, silent))
+
+    def _alive(self, what: str, *, deadly: bool = True) -> None:
+        """Raise what ended the machine, or took its line away; says it, so that nobody needs to again."""
+        if deadly and self.death:
+            self._told = True
+            raise MachineDied(f"{self.name}: {self.death}", evidence=self._evidence())
+        if not self.closed:
+            return
+        if why := self._lost():
+            raise InfrastructureError(f"{self.name}: {why}", evidence=self._evidence())
+        raise MachineDied(f"{self.name}: switched off while waiting {what}", evidence=self._evidence())
+
+    def check(self) -> None:
+        """Raise `MachineDied` if the machine has died and no wait has said so yet."""
+        with self._changed:
+            if self.death and not self._told:
+                self._hear_out()
+                self._alive("")
 
     def _hear_out(self) -> None:
         """Let a dying machine finish: it names the cause first, and then the call trace that explains it."""
@@ -289,10 +313,10 @@ class Console:
         """
 
         def found() -> str | None:
-            death, self.death, self._died_at = self.death, "", 0
+            death, self.death, self._died_at, self._told = self.death, "", 0, False
             return death or None
 
-        return self.wait(found, "death", timeout=timeout)
+        return self.wait(found, "death", timeout=timeout, deadly=False)
 
     def spawn(self, *, since: int | None = None, timeout: float = 30) -> ConsoleSpawn:
         """A pexpect object on this console, for a dialogue with a boot loader or a program.

@@ -14,7 +14,7 @@ KINDS = {
     "kernel oops": re.compile(
         r"(Internal error: |BUG: unable to handle|BUG: kernel NULL pointer|kernel BUG at "
         r"|Unable to handle kernel |Oops: [0-9a-f]+ \[#\d+\]|invalid opcode: [0-9a-f]+ \[#\d+\]"
-        r"|general protection fault, ).*"
+        r"|general protection fault, |[a-z][a-z ]*: [0-9a-f]{4} \[#\d+\]).*"
     ),
     "hung task": re.compile(r"INFO: task .* blocked for more than \d+ seconds.*"),
     "RCU stall": re.compile(r"rcu: INFO: rcu_\w+ (self-)?detected (expedited )?stalls?.*"),

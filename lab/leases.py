@@ -10,6 +10,7 @@ import fcntl
 import functools
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -69,10 +70,11 @@ class Held:
 
 @dataclass(frozen=True)
 class Host:
-    """What there is to lease: processors, and MiB available at this moment."""
+    """What there is to lease: processors, and MiB available at this moment, of so many in all."""
 
     cpus: int
     available: int
+    memory: int = sys.maxsize
 
 
 def short(need: Need, held: Sequence[Held], host: Host) -> str:
@@ -149,9 +151,13 @@ def acquire(
 
     Raises:
         InfrastructureError: it could not be met in time.
-        MisuseError: what `LAB_LEASES` names is not ours.
+        MisuseError: this host will never have as much memory, or what `LAB_LEASES` names is not ours.
     """
     look = look or this_host
+    if need.memory + RESERVE > look().memory:
+        raise MisuseError(
+            f"{who} needs {need.memory} MiB, and {RESERVE} stay free; this host has {look().memory} in all"
+        )
     pool = directory()
     began = time.time_ns()
     start = time.monotonic()
@@ -193,7 +199,8 @@ def holders(pool: Path) -> list[Held]:
 
 def this_host() -> Host:
     """This host as it is now."""
-    return Host(len(os.sched_getaffinity(0)), psutil.virtual_memory().available >> 20)
+    memory = psutil.virtual_memory()
+    return Host(len(os.sched_getaffinity(0)), memory.available >> 20, memory.total >> 20)
 
 
 def directory() -> Path:

@@ -10,7 +10,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: A line this long is no mark: the kernel cuts records at about 1000 bytes.
 MAX_LINE = 4096
@@ -46,7 +46,7 @@ def parse(line: str, arrived: float) -> Mark | None:
     if found is None:
         return None
     try:
-        facts = json.loads(found[2])
+        facts = _plain(json.loads(found[2]))
         step, outcome, t = facts.pop("step"), facts.pop("outcome"), facts.pop("t")
     except (ValueError, KeyError, RecursionError, AttributeError):
         return None
@@ -60,3 +60,16 @@ def parse(line: str, arrived: float) -> Mark | None:
         if not checked or checked[2] != crc or int(crc, 16) != binascii.crc32(checked[1].encode()):
             return None
     return Mark(step, outcome, float(t), facts, arrived, crc)
+
+
+def _plain(value: Any) -> Any:
+    """The same without what no terminal and no file should get: an escape in JSON can stand for anything."""
+    if isinstance(value, str):
+        return "".join(
+            sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in value
+        )
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    return value

@@ -14,6 +14,7 @@ import math
 import os
 import shlex
 import time
+import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -77,6 +78,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_const",
         const="all",
         help="the same when it passes, too",
+    )
+    group.addoption(
+        "--lab-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="what the faults of cables draw from (default: 0)",
     )
     group.addoption("--lab-live", action="store_true", help="say what machines do while a scenario runs")
     option.add(group)
@@ -210,7 +218,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     refused = request.node.stash.get(_REFUSED, None)
     if refused is not None:
         raise refused
-    with Lab() as made:
+    with Lab(seed=request.config.getoption("--lab-seed")) as made:
         request.node.stash[_LAB] = made
         yield made
 
@@ -252,6 +260,17 @@ class Record:
         for name, seconds in phases.items():
             with allure.step(f"{name}: {seconds:.2f} s"):
                 pass
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A scenario does not pass when one of its machines died and no wait of its own has said so."""
+    result = yield
+    made = item.stash.get(_LAB, None)
+    for vm in made.machines.values() if made else ():
+        if vm.power_on:
+            vm.console.check()
+    return result
 
 
 @pytest.hookimpl(wrapper=True)
@@ -321,7 +340,9 @@ def reproduce(item: pytest.Item) -> str:
     """The command that runs one scenario again, as it was run."""
     factor = os.environ.get("LAB_TIMEOUT_FACTOR")
     before = f"LAB_TIMEOUT_FACTOR={shlex.quote(factor)} " if factor else ""
-    return before + shlex.join(["python", "-m", "pytest", _nodeid(item)])
+    words = ["python", "-m", "pytest", _nodeid(item), f"--lab-seed={item.config.getoption('--lab-seed')}"]
+    board = item.config.getoption("--board")
+    return before + shlex.join([*words, f"--board={board}"] if board else words)
 
 
 def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) -> dict[str, Any]:
@@ -397,22 +418,30 @@ def _attach(made: Lab, report: pytest.TestReport, kept: Path) -> None:
     if seen := tracks(list(made.machines.values())):
         allure.attach(draw(seen), "timeline", allure.attachment_type.SVG)
     for vm in made.machines.values():
-        if vm.power_on:
-            text = vm.console.text
-            allure.attach(text, f"console of {vm.name}", allure.attachment_type.TEXT)
-            marks = [mark._asdict() | {"arrived": round(mark.arrived - vm.power_on, 3)} for mark in vm.marks]
-            allure.attach(json.dumps(marks, indent=1), f"marks of {vm.name}", allure.attachment_type.JSON)
-            if report.failed:
-                _write(kept / f"{vm.name}.console", text)
-        if report.failed:
-            evidence = vm.evidence()
-            report.sections.append((f"lab: {vm.name}", f"{evidence}\n\nwhole consoles and captures: {kept}"))
-            allure.attach(evidence, f"evidence of {vm.name}", allure.attachment_type.TEXT)
+        try:
+            _attach_machine(vm, report, kept)
+        except Exception:
+            # An exception in this hook would end the whole run: the other machines tell what they can.
+            report.sections.append((f"lab: no evidence of {vm.name}", traceback.format_exc()))
     if report.failed:
         for segment in made.segments.values():
             frames = segment.capture().read_bytes()
             _write(kept / f"{segment.name}.pcapng", frames)
             allure.attach(frames, f"frames on {segment.name}", "application/x-pcapng", "pcapng")
+
+
+def _attach_machine(vm: Machine, report: pytest.TestReport, kept: Path) -> None:
+    if vm.power_on:
+        text = vm.console.text
+        allure.attach(text, f"console of {vm.name}", allure.attachment_type.TEXT)
+        marks = [mark._asdict() | {"arrived": round(mark.arrived - vm.power_on, 3)} for mark in vm.marks]
+        allure.attach(json.dumps(marks, indent=1), f"marks of {vm.name}", allure.attachment_type.JSON)
+        if report.failed:
+            _write(kept / f"{vm.name}.console", text)
+    if report.failed:
+        evidence = vm.evidence()
+        report.sections.append((f"lab: {vm.name}", f"{evidence}\n\nwhole consoles and captures: {kept}"))
+        allure.attach(evidence, f"evidence of {vm.name}", allure.attachment_type.TEXT)
 
 
 def _write(path: Path, content: str | bytes) -> None:

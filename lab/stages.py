@@ -23,7 +23,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from lab import agent
+from lab import agent, shell
 from lab.clean import cache_directory
 from lab.errors import InfrastructureError, MisuseError
 from lab.qemu import command, newborn
@@ -130,6 +130,7 @@ class Stage:
                 undo.callback(vm.stop)
             # Not a frame of theirs passes before each is a machine of its own.
             ports = [port for _, vm in pairs for port in (s.ports[vm.name] for s in vm.segments.values())]
+            cut_off = [port.partitioned for port in ports]
             for port in ports:
                 port.partitioned = True
             for _, vm in pairs:
@@ -140,8 +141,8 @@ class Stage:
                     for had, has in zip(self._lab.wires(original), self._lab.wires(vm), strict=True)
                 ]
                 vm.wake(self._kept.waits[original.name], newborn.wake(vm.name, time.time(), plugs))
-            for port in ports:
-                port.partitioned = False
+            for port, before in zip(ports, cut_off, strict=True):
+                port.partitioned = before
             undo.pop_all()
 
 
@@ -248,8 +249,11 @@ def shrink(base: Path, limit: int) -> list[Path]:
     Returns:
         What is gone.
     """
-    found = sorted(base.glob(f"*/{_TOLD}"), key=lambda told: told.stat().st_mtime)
-    sizes = {told.parent: _size(told.parent) for told in found}
+    found = []
+    for told in base.glob(f"*/{_TOLD}"):
+        with contextlib.suppress(FileNotFoundError):  # another runner removes it, or makes it anew
+            found.append((told.stat().st_mtime, told.parent, _size(told.parent)))
+    sizes = {directory: size for _, directory, size in sorted(found)}
     gone: list[Path] = []
     for directory, size in sizes.items():
         if sum(sizes.values()) - sum(sizes[path] for path in gone) <= limit:
@@ -278,15 +282,19 @@ def _size(directory: Path) -> int:
 
 
 def _source(function: Callable[..., object]) -> str:
+    """A function's text, and what it was given besides its arguments."""
     try:
-        return inspect.getsource(function)
+        given = [*(getattr(function, "__defaults__", None) or ())]
+        given += [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+        bound = [_source(value) if inspect.isfunction(value) else repr(value) for value in given]
+        return "\n".join([inspect.getsource(function), *bound])
     except (OSError, TypeError) as error:
         raise MisuseError(f"{function!r} has no source; write a function, or a lambda in a file") from error
 
 
 @functools.cache
 def _lab_code() -> str:
-    sources = [Path(module.__file__ or "") for module in (agent, command, newborn)] + [Path(__file__)]
+    sources = [Path(module.__file__ or "") for module in (agent, command, newborn, shell)] + [Path(__file__)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 

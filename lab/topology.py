@@ -1,5 +1,6 @@
 """A topology: machines and the segments they are plugged into, and one place that takes it all down."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -330,8 +331,9 @@ def sweep(base: Path) -> None:
     for path in base.glob(f"{_PREFIX}-*-*-*"):
         owner = _OWNED.fullmatch(path.name)
         # Numbers are given again, so a process is known by when it started too.
-        if owner and path.stat().st_uid == os.geteuid() and _started(int(owner[1])) != owner[2]:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # its own lab has just closed
+            if owner and path.stat().st_uid == os.geteuid() and _started(int(owner[1])) != owner[2]:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _started(pid: int) -> str:

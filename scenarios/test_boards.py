@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lab.board import description, glass
 from lab.board.board import Board
 from lab.errors import MachineError
 from lab.topology import Lab
+from phase.boot import cpio
 from scenarios import lab_guest
 from scenarios.test_lab_clean import ROOT
 
@@ -57,11 +59,26 @@ def test_the_loop_runs_unchanged(arch: str, tmp_path: Path) -> None:
 
 @pytest.mark.lab(vcpus=0.2)
 def test_a_garbled_line_is_no_pass(lab: Lab, arch: str, tmp_path: Path) -> None:
-    """On a line that garbles one byte in ten nothing counts: not a mark, not a command's exit code."""
-    with _guest(lab, arch, tmp_path, *LINES[arch][:2], "--noise", "0.1") as board:
-        with pytest.raises(MachineError):
-            board.shell(timeout=30).succeed("true", timeout=10)
-        assert board.marks == []
+    """On a line that garbles one byte in ten no command has an exit code."""
+    with (
+        _guest(lab, arch, tmp_path, *LINES[arch][:2], "--noise", "0.1") as board,
+        pytest.raises(MachineError),
+    ):
+        board.shell(timeout=30).succeed("true", timeout=10)
+
+
+@pytest.mark.lab(vcpus=0.5)
+def test_a_garbled_mark_is_none(lab: Lab, arch: str, tmp_path: Path) -> None:
+    """A machine says a hundred marks, again and again: some come through, and those are what it said."""
+    bodies = [f'{{"step":"s{number}","outcome":"ok","t":{number}' for number in range(100)]
+    said = "".join(f'echo \'a-mark {body},"crc":"{zlib.crc32(body.encode()):08x}"}}\'\n' for body in bodies)
+    script = f"#!/bin/sh\nmount -t devtmpfs dev /dev\nexec >/dev/console\nwhile :; do\n{said}done\n"
+    init = cpio.regular("init", script.encode(), 0o755)
+    with _guest(lab, arch, tmp_path, *LINES[arch][:2], "--noise", "0.01", init=init) as board:
+        board.console.wait(lambda: len(board.marks) >= 50 or None, "fifty marks", timeout=120)
+        garbled = sum("-mark" in line.text for line in board.console.lines) - len(board.marks)
+        assert garbled > 10
+        assert {(mark.step, mark.t) for mark in board.marks} <= {(f"s{each}", each) for each in range(100)}
 
 
 @pytest.mark.lab(vcpus=0.5)
@@ -78,9 +95,11 @@ def test_a_mark_without_a_checksum_is_no_pass(lab: Lab, arch: str, tmp_path: Pat
 
 
 @contextlib.contextmanager
-def _guest(lab: Lab, arch: str, work: Path, *options: str) -> Iterator[Board]:
+def _guest(lab: Lab, arch: str, work: Path, *options: str, init: cpio.Node | None = None) -> Iterator[Board]:
     """The lab's little guest on a glass board, switched on."""
     kernel, initrd = lab_guest.build(arch, work)
+    if init is not None:
+        initrd = lab_guest.with_files(initrd, work / "other.cpio", [init])
     with (
         tempfile.TemporaryDirectory(prefix="g-") as desk,
         glass.running(Path(desk), arch, *options) as file,

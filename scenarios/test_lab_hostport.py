@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import InfrastructureError
+from lab.errors import ProductError
 from lab.net.faults import Faults
 from lab.net.hostport import refusal
 from lab.net.nat import FULL_CONE, PORT_RESTRICTED_CONE, RESTRICTED_CONE, SYMMETRIC, Nat
@@ -112,7 +112,7 @@ def test_curl_fetches_from_a_guest(lab: Lab, arch: str, tmp_path: Path) -> None:
     assert {packet.source for packet in asked} == {laptop.address.ip}
 
     desk.link("laptop").to_machine = Faults(loss=1)
-    with pytest.raises(InfrastructureError, match="timed out"):
+    with pytest.raises(ProductError, match="timed out"):
         laptop.run("curl", "-sS", "--max-time", "2", there)
     desk.heal()
     # Of the host's network there is nothing.

@@ -154,7 +154,7 @@ class Board:
     def _boot(self, line: Line, stack: ExitStack, switch_on: Callable[[], None]) -> None:
         self._starts += 1
         log = self._directory / f"console-{self._starts}.log"
-        self._console = Console(self.name, line.socket, log, checked=True)
+        self._console = Console(self.name, line.socket, log, checked=True, lost=lambda: line.failure)
         stack.callback(self._console.close)
         self.power_on = time.monotonic()
         switch_on()

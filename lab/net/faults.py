@@ -73,13 +73,11 @@ class Lane:
         seed: what its random numbers come from; its name is part of it.
 
     Attributes:
-        active: false while frames need not be asked about.
         lost: why frames were lost, and how many.
         pending: frames under way.
     """
 
     def __init__(self, seed: str) -> None:
-        self.active = False
         self.lost: Counter[str] = Counter()
         self.pending = 0
         self._faults = NONE
@@ -90,6 +88,11 @@ class Lane:
         self._busy = 0.0
 
     @property
+    def active(self) -> bool:
+        """False while frames need not be asked about."""
+        return self._faults is not NONE or self._drop is not None or self.pending > 0
+
+    @property
     def faults(self) -> Faults:
         """What is wrong with it; may be set at any time."""
         return self._faults
@@ -97,7 +100,6 @@ class Lane:
     @faults.setter
     def faults(self, faults: Faults) -> None:
         self._faults = faults
-        self.active = True
 
     @property
     def drop(self) -> Callable[[bytes], bool] | None:
@@ -107,7 +109,6 @@ class Lane:
     @drop.setter
     def drop(self, drop: Callable[[bytes], bool] | None) -> None:
         self._drop = drop
-        self.active = True
 
     def admit(self, frame: bytes, now: float) -> list[tuple[float, bytes]]:
         """What becomes of a frame.
@@ -120,8 +121,6 @@ class Lane:
             When what arrives; nothing when it is lost, two when it is doubled.
         """
         faults = self._faults
-        if faults is NONE and self._drop is None and not self.pending:
-            self.active = False
         # As many numbers for each frame whatever is wrong: what happens to the n-th frame by one fault
         # does not depend on the others.
         chance = self._random.random

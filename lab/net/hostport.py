@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
-from lab.errors import InfrastructureError
+from lab.errors import InfrastructureError, ProductError
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 _START, _END = 20.0, 10.0
@@ -70,6 +70,7 @@ class HostPort:
         except BaseException:
             self._end()
             raise
+        self._card = threading.Lock()
         self._enter = ["nsenter", f"--target={self._keeper.pid}", "--net"]
         if rootless:
             self._enter += ["--user", "--preserve-credentials"]
@@ -83,7 +84,7 @@ class HostPort:
     def __call__(self, frame: bytes) -> list[bytes]:
         """Take a frame of the segment."""
         # Too long for a card, or one that was switched off: lost, as on any cable.
-        with contextlib.suppress(OSError):
+        with self._card, contextlib.suppress(OSError):
             os.write(self._tap, frame)
         return []
 
@@ -99,7 +100,7 @@ class HostPort:
             timeout: seconds.
 
         Raises:
-            InfrastructureError: it failed, or took too long.
+            ProductError: it failed, or took too long.
         """
         told = shlex.join(str(word) for word in argv)
         try:
@@ -107,10 +108,10 @@ class HostPort:
                 self.command(*argv), capture_output=True, text=True, errors="replace", timeout=timeout
             )
         except subprocess.TimeoutExpired as error:
-            raise InfrastructureError(f"{self.name}: {told}: still running after {timeout:g} s") from error
+            raise ProductError(f"{self.name}: {told}: still running after {timeout:g} s") from error
         if done.returncode:
             said = done.stdout + done.stderr
-            raise InfrastructureError(f"{self.name}: {told}: exit status {done.returncode}", evidence=said)
+            raise ProductError(f"{self.name}: {told}: exit status {done.returncode}", evidence=said)
         return done.stdout
 
     @contextlib.contextmanager
@@ -138,7 +139,10 @@ class HostPort:
         if self._thread.is_alive():
             os.write(self._stop, b"x")
             self._thread.join(timeout=5)
-        for end in (self._stop, self._stopped, self._tap):
+        with self._card:
+            # The switch may still have a frame for it, and the number may be another file's soon.
+            tap, self._tap = self._tap, -1
+        for end in (self._stop, self._stopped, tap):
             os.close(end)
         self._end()
 

@@ -1,5 +1,6 @@
 """A virtual machine."""
 
+import contextlib
 import ctypes
 import math
 import os
@@ -193,6 +194,7 @@ class VM:
         self.stop()
         self._starts += 1
         self._console = None
+        self.power_on = 0.0
         self.stage = ""
         self._monitor = Monitor(self.name, self.directory / "qmp")
         try:
@@ -215,13 +217,15 @@ class VM:
                 listener.settimeout(0.1)
                 monitor.listen()
                 with (self.directory / "qemu.log").open("ab") as log:
-                    self.power_on = time.monotonic()
+                    switched_on = time.monotonic()
                     self._process = call(lambda: _spawn(argv, log.fileno()))
                 stream = self._accept(listener)
             finally:
                 path.unlink()
         stream.settimeout(None)
-        self._console = Console(self.name, stream, self.directory / f"console-{self._starts}.log")
+        kept = self.directory / f"console-{self._starts}.log"
+        self._console = Console(self.name, stream, kept, lost=self._killed)
+        self.power_on = switched_on
         monitor.accept(timeout=_START * self._factor)
 
     def _accept(self, listener: socket.socket) -> socket.socket:
@@ -234,6 +238,17 @@ class VM:
                     raise InfrastructureError(f"{self.name}: QEMU ended at once") from None
                 if time.monotonic() > deadline:
                     raise InfrastructureError(f"{self.name}: QEMU did not open its console") from None
+
+    def _killed(self) -> str:
+        """What ended QEMU, if that was neither its machine nor this object."""
+        process = self._process
+        if process is None:
+            return ""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Its console closes a moment before it has ended.
+            process.wait(timeout=_LATE)
+        code = process.returncode
+        return f"QEMU was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else ""
 
     def stop(self) -> None:
         """Switch it off at once. Safe to call at any time, any number of times."""
@@ -318,7 +333,7 @@ class VM:
         """Wait for something QEMU reports, such as `SHUTDOWN`.
 
         Raises:
-            MachineDied: QEMU ended without it.
+            MachineDied: it died, or QEMU ended, without it.
             WaitTimeout: it did not come.
         """
         deadline = time.monotonic() + timeout * self._factor
@@ -328,6 +343,7 @@ class VM:
             for event in self.events:
                 if event.name == name:
                     return event
+            self.console.check()
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)
@@ -339,13 +355,16 @@ class VM:
         """Wait until it has switched itself off.
 
         Raises:
+            MachineDied: it died first, or that is why it is off.
             WaitTimeout: it has not.
         """
         deadline = time.monotonic() + timeout * self._factor
         while self.running:
+            self.console.check()
             if time.monotonic() > deadline:
                 raise WaitTimeout(f"{self.name} is still on after {timeout:.0f} s", evidence=self.evidence())
             time.sleep(0.02)
+        self.console.check()
 
     def timeline(self, kernels: Mapping[str, str]) -> dict[str, float]:
         """Phase to seconds; see `lab.timeline.phases`.

@@ -135,7 +135,7 @@ def test_a_closed_console_ends_a_wait(machine: Machine) -> None:
     with pytest.raises(MachineDied, match="switched off while waiting for line matching 'never'"):
         machine.console.wait_line("never", timeout=60)
     closing.join()
-    with pytest.raises(InfrastructureError, match="nobody is at the console"):
+    with pytest.raises(MachineDied, match="switched off while waiting to type"):
         machine.console.send("x" * 1_000_000)
 
 
@@ -250,3 +250,29 @@ def test_who_says_nothing_may_want_a_line(machine: Machine) -> None:
 def test_the_dead_want_nothing(machine: Machine) -> None:
     machine.say("[    2.0] Kernel panic - not syncing: why\n")
     assert not machine.console.wait_prompt(timeout=5)
+
+
+def test_typing_to_the_dead_says_what_killed_them(machine: Machine) -> None:
+    """It is the machine that failed, not the host: no retry makes that good."""
+    machine.say("[    2.0] Kernel panic - not syncing: why\n")
+    machine.end.close()
+    with pytest.raises(MachineDied, match="not syncing: why"):
+        machine.console.send("x" * 1_000_000)
+
+
+def test_a_line_that_somebody_took_away_is_the_hosts_failure(tmp_path: Path) -> None:
+    end, ours = socket.socketpair()
+    console = Console("one", ours, tmp_path / "log", lost=lambda: "the adapter was pulled out")
+    end.close()
+    with pytest.raises(InfrastructureError, match="one: the adapter was pulled out"):
+        console.wait_line("never", timeout=60)
+    console.close()
+
+
+def test_a_death_that_nobody_was_told_is_found(machine: Machine) -> None:
+    machine.console.check()
+    machine.say("[    2.0] Oops: divide error: 0000 [#1] SMP\nalive\n")
+    machine.console.wait_line("alive", timeout=5)
+    with pytest.raises(MachineDied, match="kernel oops: divide error"):
+        machine.console.check()
+    machine.console.check()

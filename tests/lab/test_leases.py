@@ -185,3 +185,11 @@ def test_the_host_is_measured() -> None:
     here = leases.this_host()
     assert 1 <= here.cpus <= (os.cpu_count() or 1)
     assert here.available > 0
+
+
+def test_a_need_that_no_wait_can_meet_is_refused_at_once() -> None:
+    """Whoever waits for it would keep everybody else from theirs."""
+    with pytest.raises(
+        MisuseError, match="giant needs 8000 MiB, and 1024 stay free; this host has 8192 in all"
+    ):
+        acquire(Need(memory=8000), who="giant", look=lambda: Host(2, 8192, 8192))

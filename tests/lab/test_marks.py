@@ -41,14 +41,24 @@ def test_no_line_breaks_it(text: str) -> None:
     marks.parse(f"a-mark {{{text}}}", 0.0)
 
 
+_TEXT = st.text(st.characters().filter(str.isprintable), max_size=20)
+
+
 @given(
-    st.text(min_size=1, max_size=20),
+    _TEXT,
     st.floats(min_value=0, max_value=1e6),
-    st.dictionaries(st.text(max_size=5).map("x".__add__), st.integers()),
+    st.dictionaries(_TEXT.map("x".__add__), st.integers()),
 )
 def test_gives_back_what_was_marked(step: str, t: float, facts: dict[str, int]) -> None:
     line = "a-mark " + json.dumps({"step": step, "outcome": "ok", "t": t} | facts)
     assert marks.parse(line, 1.0) == marks.Mark(step, "ok", t, facts, 1.0)
+
+
+def test_escapes_stand_for_nothing_that_a_terminal_obeys() -> None:
+    mark = marks.parse(r'a-mark {"step":"a\u001b[2K","outcome":"ok","t":1,"why":["b\ud800","c\r\nd"]}', 1.0)
+    assert mark is not None
+    assert mark.step == "a\N{REPLACEMENT CHARACTER}[2K"
+    assert mark.facts == {"why": ["b\N{REPLACEMENT CHARACTER}", "c\N{REPLACEMENT CHARACTER}\nd"]}
 
 
 def with_crc(body: str) -> str:

@@ -224,7 +224,7 @@ def test_a_failure_shows_the_scenarios_own_lines(pytester: pytest.Pytester) -> N
     shown = result.stdout.str()
     assert ">       lab.vm(" in shown
     assert "def _check" not in shown
-    result.stdout.fnmatch_lines(["*lab: again*", "python -m pytest test_*.py::test_boots"])
+    result.stdout.fnmatch_lines(["*lab: again*", "python -m pytest test_*.py::test_boots --lab-seed=0"])
 
 
 def test_two_workers_never_lease_more_than_the_host_has(pytester: pytest.Pytester) -> None:
@@ -352,3 +352,41 @@ def test_what_takes_long_is_said_past_the_capture(pytester: pytest.Pytester) -> 
     result.assert_outcomes(passed=1)
     assert "boot: building seed-arm64" in result.stderr.lines
     result.stderr.no_fnmatch_line("*not this*")
+
+
+def test_a_machine_that_died_unseen_fails_its_scenario(pytester: pytest.Pytester) -> None:
+    source = """
+    import socket
+
+    from lab.console import Console
+
+    def test_boots(lab, kernel, tmp_path):
+        vm = lab.vm("one", arch="x86_64", kernel=kernel)
+        end, ours = socket.socketpair()
+        vm._console, vm.power_on = Console("one", ours, tmp_path / "log"), 1.0
+        end.sendall(b"BUG: kernel NULL pointer dereference, address: 0\\nalive\\n")
+        vm.console.wait_line("alive", timeout=5)
+        end.close()
+    """
+    result, (record,) = run(pytester, source)
+    result.assert_outcomes(failed=1)
+    assert (record["outcome"], record["owner"]) == ("failed", "machine")
+    result.stdout.fnmatch_lines(["*kernel oops: BUG: kernel NULL pointer*"])
+
+
+def test_evidence_that_cannot_be_had_ends_no_run(pytester: pytest.Pytester) -> None:
+    source = """
+    def test_boots(lab, kernel):
+        lab.vm("one", arch="x86_64", kernel=kernel).power_on = 1.0
+        lab.vm("two", arch="x86_64", kernel=kernel)
+        raise RuntimeError("why")
+    """
+    result, (record,) = run(pytester, source)
+    result.assert_outcomes(failed=1)
+    assert record["what"] == "why"
+    result.stdout.fnmatch_lines(["*lab: no evidence of one*", "*one has not been started*", "*lab: two*"])
+
+
+def test_cables_draw_from_the_seed_that_is_given(pytester: pytest.Pytester) -> None:
+    result, _ = run(pytester, "def test_boots(lab): assert lab.seed == 7, lab.seed", "--lab-seed=7")
+    result.assert_outcomes(passed=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import InfrastructureError, MisuseError
+from lab.errors import MisuseError, ProductError
 from lab.net import hostport
 from lab.net.hostport import HostPort
 from lab.net.segment import Segment
@@ -107,14 +107,14 @@ def test_a_program_that_fails_is_told_with_its_words(unshare: Unshare, tmp_path:
     port = HostPort("laptop", ADDRESS, MAC, None)
     port.start()
     assert port.run("echo", "some words") == "some words\n"
-    with pytest.raises(InfrastructureError, match=r"sh -c 'echo no >&2; exit 3': exit status 3\nno"):
+    with pytest.raises(ProductError, match=r"sh -c 'echo no >&2; exit 3': exit status 3\nno"):
         port.run("sh", "-c", "echo no >&2; exit 3")
     with port.running("sh", "-c", "trap '' TERM; echo begun; exec sleep 60") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         process.kill()
     assert process.returncode is not None
-    with pytest.raises(InfrastructureError, match=r"still running after 0\.1 s"):
+    with pytest.raises(ProductError, match=r"still running after 0\.1 s"):
         port.run("sleep", "60", timeout=0.1)
     port.close()
 
