@@ -127,17 +127,25 @@ def took(path: Path) -> dict[str, float]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tells xdist which scenarios belong together, and which of them a board runs.
 
-    A worker runs the longest first, so that no other waits for it in the end; what is not known may be long.
+    What needs more than one processor comes first: later, all others would have to end before it begins.
+    Then a worker runs the longest first, so that no other waits for it in the end; what is not known may be
+    long.
     """
     option.select(config, items)
     seconds = getattr(config, "workerinput", {}).get("lab_seconds", {})
-    if seconds:
-        items.sort(key=lambda item: -seconds.get(item.nodeid, math.inf))
+    items.sort(key=lambda item: (not _wide(item), -seconds.get(item.nodeid, math.inf)))
     for item in items:
         for marker in item.iter_markers("lab"):
             if "group" in marker.kwargs:
                 item.add_marker(pytest.mark.xdist_group(marker.kwargs["group"]))
                 break
+
+
+def _wide(item: pytest.Item) -> bool:
+    try:
+        return need_of(item).vcpus > 1
+    except MisuseError:
+        return False  # told when its turn comes
 
 
 def need_of(item: pytest.Item) -> Need:

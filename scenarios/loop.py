@@ -115,6 +115,7 @@ class Loop:
         offline: bool = False,
         grace: Mapping[str, int] | None = None,
         firmware: Firmware | None = None,
+        on: bool = True,
     ) -> VM:
         """The same, where it has to be a VM.
 
@@ -126,6 +127,7 @@ class Loop:
             offline: whether its image lets it boot what it has kept.
             grace: mode to seconds for which its image takes expired timestamps and snapshots.
             firmware: UEFI; QEMU's own when left out.
+            on: whether to switch it on.
         """
         kernel, initrd = self.release.seed(self.arch, self.work, offline=offline, grace=grace)
         client = self.lab.vm(
@@ -139,7 +141,8 @@ class Loop:
             firmware=firmware,
             segments=(self.lan,),
         )
-        client.start()
+        if on:
+            client.start()
         return client
 
     def address(self, vm: VM) -> str:

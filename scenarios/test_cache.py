@@ -47,7 +47,7 @@ def _digest(disk: Disk) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@pytest.mark.lab(vcpus=0.7)
+@pytest.mark.lab(vcpus=0.6)
 def test_a_kept_release_boots_when_nobody_gives_one(loop: Loop, disk: Disk) -> None:
     """The image allows it, and the release is verified as if a provider had sent it."""
     server = loop.serve(staged=True)
@@ -120,7 +120,7 @@ def test_nothing_is_written_where_nothing_may_be(loop: Loop, disk: Disk) -> None
     loop.report("nothing written", client)
 
 
-@pytest.mark.lab(vcpus=0.8)
+@pytest.mark.lab(vcpus=0.7)
 def test_an_older_release_is_refused_after_a_reboot(loop: Loop, disk: Disk, tmp_path: Path) -> None:
     """The floor survives: what was current once, signed and not expired, is not taken any more."""
     repository = Repository.create(tmp_path / "new", keys=release_keys.load(KEYS / "lab"))

@@ -71,6 +71,7 @@ def test_a_provider_is_cut_off_in_the_middle(loop: Loop) -> None:
     loop.handed_over(client)
 
 
+@pytest.mark.lab(vcpus=0.8)
 def test_a_slow_provider_holds_nobody_up(loop: Loop) -> None:
     """One brings next to nothing; nobody waits for the chunks that it has begun."""
     slow, fast = _serve(loop, "slow", CRAWL), _serve(loop, "fast")

@@ -390,3 +390,24 @@ def test_evidence_that_cannot_be_had_ends_no_run(pytester: pytest.Pytester) -> N
 def test_cables_draw_from_the_seed_that_is_given(pytester: pytest.Pytester) -> None:
     result, _ = run(pytester, "def test_boots(lab): assert lab.seed == 7, lab.seed", "--lab-seed=7")
     result.assert_outcomes(passed=1)
+
+
+def test_workers_take_first_what_needs_several_processors(pytester: pytest.Pytester) -> None:
+    """Later it would have to wait until everything else has ended, and everybody else meanwhile for it."""
+    source = """
+    import pytest
+
+    order = []
+
+    def test_a(): order.append("a")
+
+    @pytest.mark.lab(vcpus=0.5)
+    def test_b(): order.append("b")
+
+    @pytest.mark.lab(vcpus=2)
+    def test_c(): order.append("c")
+
+    def test_d(): assert order == ["c", "a", "b"]
+    """
+    result, _ = run(pytester, source)
+    result.assert_outcomes(passed=4)
