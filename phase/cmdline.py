@@ -94,12 +94,20 @@ def compose(signed: str, running: str, *, rootfs: str) -> str:
 
     Returns:
         The signed words, then the carried ones the signed line does not set itself, then the
-        rootfs hash. A signed word always wins over a carried one of the same name.
+        rootfs hash. A signed word always wins over a carried one of the same name. A word that cannot
+        be used is not carried, nor is one that holds a space: who splits the line without knowing
+        quotes would find words in it that nobody has allowed.
     """
     words = [word for word in split(signed) if _name(word) not in SET_AT_HANDOFF]
     decided = {_name(word) for word in words}
-    carried = [word for word in split(running) if _name(word) in CARRIED and _name(word) not in decided]
+    carried = [word for word in split(running) if _is_carried(word) and _name(word) not in decided]
     return " ".join([*words, *carried, f"phase.rootfs=sha256:{rootfs}"])
+
+
+def _is_carried(word: str) -> bool:
+    if _name(word) not in CARRIED or '"' in word or any(character.isspace() for character in word):
+        return False
+    return not parse(word).problems
 
 
 def split(text: str) -> list[str]:

@@ -24,8 +24,11 @@ _INITRD = f"{_RUN}/initrd"
 _CACHE = f"{_RUN}/cache"
 #: Seconds to wait for an address before a kept release is booted instead.
 _PATIENCE = 30.0
-#: How long to look for more providers once one was found, seconds.
-_GATHER = 0.1
+#: Seconds to look for more providers once one was found: by the search. The first is for the usual case,
+#: where the first is a good one; later there was a reason to look again.
+_GATHER = (0.1, 1.0, 5.0)
+#: Providers that proved nothing which are remembered.
+_MOST_USELESS = 256
 
 
 class _Boot:
@@ -39,6 +42,9 @@ class _Boot:
         self.root = _read(f"{_ETC}/root.json", hint="This seed was built without a trust root.")
         self.deadline = time.monotonic() + self.parameters.timeout
         self.connected = False
+        #: How often providers were looked for, and which of them proved nothing.
+        self.searches = 0
+        self.useless: set[str] = set()
         self.cache: cache.Cache | None = None
         #: What the firmware keeps; nothing where it keeps nothing, or is not to be asked.
         self.kept_floor: trust.Floor | None = None
@@ -162,9 +168,11 @@ class _Boot:
             urls=self.parameters.providers,
             mdns=self.parameters.mdns and not self.parameters.providers,
             timeout=min(remaining, 10.0),
-            gather=_GATHER,
+            gather=_GATHER[min(self.searches, len(_GATHER) - 1)],
+            last=self.useless,
         ):
             found.append(provider)
+        self.searches += 1
         if not found:
             raise discovery.DiscoveryError(
                 f"no provider of {self.parameters.channel}/{self.arch} was found",
@@ -180,9 +188,12 @@ class _Boot:
         now = self.now(floor)
         cached = self.cache.metadata() if self.cache else {}
         failures: list[PhaseError] = []
-        for url in urls:
+        for position, url in enumerate(urls):
+            # Its share of the time that is left, and one remains: who answers slowly, or not at all,
+            # leaves time for those after it, and for a search that finds others.
+            share = (self.deadline - time.monotonic()) / (len(urls) - position + 1)
             try:
-                with fetch.Client([url], timeout=max(self.deadline - time.monotonic(), 1.0)) as client:
+                with fetch.Client([url], timeout=max(share, 1.0)) as client:
                     result = trust.refresh(
                         self.root,
                         client.get_metadata,
@@ -196,6 +207,8 @@ class _Boot:
             except PhaseError as error:
                 marks.say(f"trust: not from {url}: {error}")
                 failures.append(error)
+                if len(self.useless) < _MOST_USELESS:
+                    self.useless.add(url)
                 continue
             self.raise_floor(result.floor)
             _believed(result, url)

@@ -1,11 +1,13 @@
 """Command line and mDNS -> records. For the seed and the command line; hints only, never trust."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from time import monotonic
 
 from phase.discovery.records import SERVICE, DiscoveryError, Provider
 
 MAX_PROVIDERS = 16
+MAX_PER_HOST = 2
 
 __all__ = ["MAX_PROVIDERS", "SERVICE", "DiscoveryError", "Provider", "discover"]
 
@@ -18,6 +20,7 @@ def discover(
     mdns: bool = True,
     timeout: float,
     gather: float | None = None,
+    last: Collection[str] = (),
 ) -> Iterator[Provider]:
     """Look for providers; each is yielded as soon as it is known.
 
@@ -28,9 +31,12 @@ def discover(
         mdns: ask the local network too.
         timeout: seconds for everything.
         gather: seconds to go on looking once one is known; the whole timeout when left out.
+        last: addresses that were of no use before: of those that the local network tells of, they come
+            after all others.
 
     Yields:
-        At most `MAX_PROVIDERS`, no address twice.
+        At most `MAX_PROVIDERS`, no address twice, and no more than `MAX_PER_HOST` that the local network
+        tells of one host: who answers for many must not be all there is.
     """
     end = monotonic() + timeout
     seen: set[str] = set()
@@ -45,13 +51,19 @@ def discover(
     # Only here: it brings zeroconf and asyncio, which a boot with phase.provider= need not wait for.
     from phase.discovery.mdns import Browser
 
+    held_back: list[Provider] = []
+    hosts: Counter[str] = Counter()
     with Browser(channel, arch) as browser:
-        while (found := browser.next(end)) is not None:
-            if found.url in seen:
+        while len(seen) < MAX_PROVIDERS and (found := browser.next(end)) is not None:
+            host = found.url.rpartition(":")[0]
+            if found.url in seen or hosts[host] >= MAX_PER_HOST:
                 continue
-            if not seen and gather is not None:
+            if not hosts and gather is not None:
                 end = min(end, monotonic() + gather)
+            hosts[host] += 1
+            if found.url in last:
+                held_back.append(found)
+                continue
             seen.add(found.url)
             yield found
-            if len(seen) >= MAX_PROVIDERS:
-                return
+    yield from held_back[: MAX_PROVIDERS - len(seen)]

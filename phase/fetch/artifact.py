@@ -18,6 +18,7 @@ from phase.fetch.errors import (
     FetchError,
     ProtocolError,
     ProviderFailedError,
+    UrlError,
     VerificationError,
 )
 from phase.fetch.http import Connection, Response, parse_url
@@ -106,14 +107,20 @@ def fetch_artifact(
     kept = transfer.keep_present() if resume else 0
     if progress is not None:
         progress(kept, artifact.length)
-    sources = [_Source(transfer, url) for url in dict.fromkeys(providers[:MAX_PROVIDERS])]
+    sources: list[_Source] = []
+    unusable: dict[str, str] = {}
+    for url in dict.fromkeys(providers[:MAX_PROVIDERS]):
+        try:
+            sources.append(_Source(transfer, url))
+        except UrlError as error:
+            unusable[url] = str(error)
     transfer.providers = len(sources)
     if transfer.missing:
         if len(sources) == 1:
             sources[0].run()
         else:
             _run_all(transfer, sources)
-    dropped = {source.url: source.reason for source in sources if source.reason}
+    dropped = unusable | {source.url: source.reason for source in sources if source.reason}
     if transfer.failure is not None:
         raise transfer.failure
     if transfer.missing:
@@ -200,9 +207,9 @@ class _Transfer:
             while self.missing and self.failure is None:
                 if self._pending:
                     return self._next_run()
-                slow = [i for i, holders in self._holders.items() if holders < 2]
-                if slow:
-                    index = slow[-1]
+                if self._holders:
+                    # Who comes here holds none. However many are slow together, one that is not helps.
+                    index = min(self._holders, key=lambda each: (self._holders[each], -each))
                     self._holders[index] += 1
                     return range(index, index + 1)
                 left = self.deadline - monotonic()

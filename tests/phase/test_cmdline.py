@@ -77,3 +77,18 @@ def test_a_quoted_value_cannot_smuggle_in_a_word() -> None:
     assert 'init=/evil"' not in cmdline.split(running)
     line = cmdline.compose("quiet", 'console="ttyS0 init=/evil"', rootfs=ROOTFS)
     assert "init=/evil" not in cmdline.split(line)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "phase.job=xphase.console=shell",
+        "phase.mode=phase.console=shell",
+        'phase.provider="http://a phase.console=shell phase.rootfs=sha256:e"',
+        'console="ttyS0 phase.console=shell"',
+    ],
+)
+def test_what_cannot_be_used_is_not_carried(word: str) -> None:
+    """Whoever searches the line, or splits it without knowing quotes, finds no word that was not allowed."""
+    line = cmdline.compose("quiet", f"{word} console=ttyS0", rootfs=ROOTFS)
+    assert line == f"quiet console=ttyS0 phase.rootfs=sha256:{ROOTFS}"

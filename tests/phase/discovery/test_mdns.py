@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from zeroconf import ServiceStateChange
 
-from phase.discovery import Provider, discover, interfaces
+from phase.discovery import MAX_PROVIDERS, Provider, discover, interfaces
 from phase.discovery import mdns as browser
 from phase.discovery.records import SERVICE
 from phase.provider import advertise
@@ -135,6 +135,38 @@ def test_nothing_is_left_behind() -> None:
     next(search)
     search.close()  # type: ignore[attr-defined]  # a generator; the annotation says less
     assert threading.active_count() == threads
+
+
+class _Told:
+    """A local network that tells of these, and then of nothing."""
+
+    def __init__(self, *urls: str) -> None:
+        self._found = [Provider(url, CHANNEL, "x86_64", None, "mdns", "") for url in urls]
+
+    def __call__(self, channel: str, arch: str) -> "_Told":
+        return self
+
+    def __enter__(self) -> "_Told":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def next(self, end: float) -> Provider | None:
+        return self._found.pop(0) if self._found else None
+
+
+def test_who_answers_for_many_is_not_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [f"http://10.0.0.66:{port}" for port in range(1, 65)]
+    monkeypatch.setattr(browser, "Browser", _Told(*many, "http://10.0.0.7:8080"))
+    assert [found.url for found in look(1, None)] == [*many[:2], "http://10.0.0.7:8080"]
+
+
+def test_those_that_were_of_no_use_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    useless = [f"http://10.0.0.{number}:8080" for number in range(100, 120)]
+    monkeypatch.setattr(browser, "Browser", _Told(*useless, "http://10.0.0.7:8080"))
+    found = [one.url for one in discover(CHANNEL, "x86_64", timeout=1, last=set(useless))]
+    assert found == ["http://10.0.0.7:8080", *useless[: MAX_PROVIDERS - 1]]
 
 
 def test_a_flood_of_names_is_not_listened_to() -> None:

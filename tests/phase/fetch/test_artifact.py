@@ -147,6 +147,42 @@ def test_a_stuck_provider_does_not_hold_up_the_others(out: int) -> None:
     assert os.pread(out, len(DATA), 0) == DATA
 
 
+def test_two_that_are_stuck_at_the_same_chunk_do_not_hold_up_a_third(out: int) -> None:
+    taken: list[tuple[int, int]] = []
+
+    def first(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
+        taken.append(asked.span or (0, len(DATA)))
+        stop.wait(60)
+        return False
+
+    def second(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
+        while not taken:
+            stop.wait(0.01)
+        if asked.span and any(begin <= asked.span[0] <= end for begin, end in taken):
+            stop.wait(60)
+            return False
+        return good(DATA)(asked, connection, stop)
+
+    def third(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
+        stop.wait(0.5)
+        return good(DATA)(asked, connection, stop)
+
+    with Server(first) as one, Server(second) as two, Server(third) as honest:
+        report = fetch([one.url, two.url, honest.url], out, seconds=12)
+        assert len(two.asked) > 1
+    assert report.sources[honest.url]
+    assert os.pread(out, len(DATA), 0) == DATA
+
+
+def test_an_address_that_is_none_stops_nobody(out: int) -> None:
+    with Server(good(DATA)) as works:
+        report = fetch(["https://mirror.example", works.url], out)
+    assert report.sources == {works.url: len(DATA)}
+    assert "https://mirror.example" in report.dropped["https://mirror.example"]
+    with pytest.raises(ExhaustedError, match=r"mirror\.example"):
+        fetch(["https://mirror.example"], out)
+
+
 def test_a_provider_that_takes_no_connection_does_not_hold_up_the_others(
     out: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
