@@ -107,3 +107,36 @@ def test_beside_an_honest_one_they_stop_nobody(town: Town) -> None:
     loop.handed_over(client)
     loop.receipt_holds(client)
     loop.report("hostile providers beside an honest one", client)
+
+
+@pytest.mark.lab(vcpus=0.5)
+def test_a_flood_of_answers_hides_nobody(town: Town) -> None:
+    """Sixteen providers that are none, told of fifty times a second, beside one that is."""
+    loop = town.loop
+    address = str(town.evil.address.ip)
+    flood = [sys.executable, "-m", "fixtures.hostile.flood", "--bind", address]
+    flood += ["--channel", CHANNEL, "--arch", ARCH]
+    with serving(loop.release.directory, "--port", str(PORT), port=town.good) as url:
+        process = subprocess.Popen(
+            town.evil.command("setpriv", "--pdeathsig", "TERM", *flood), stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        try:
+            assert "flooding" in process.stdout.readline()
+            client = loop.boot_vm()
+            # It is told that two of them prove nothing, and looks again.
+            client.console.wait(
+                lambda: next((found for found in client.marks if found.step == "job"), None),
+                "hello job",
+                timeout=300,
+            )
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+    trusted = [
+        found.facts["provider"] for found in client.marks if found.step == "trust" and found.outcome == "ok"
+    ]
+    assert trusted == [url]
+    assert f"trust: not from http://{address}:" in client.console.text, "nobody was taken in: no flood"
+    loop.handed_over(client)
+    loop.report("flood of mDNS answers", client)
