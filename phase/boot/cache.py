@@ -6,15 +6,18 @@
 
 Nothing here is believed. Metadata is verified as if a provider had sent it. Artifacts are copied to
 where they will be booted from and verified there, chunk by chunk: what a power cut left out or a disk
-lost is fetched again. Of what is lost only the floor matters, and that file is whole or absent.
+lost is fetched again. Of what is lost only the floor matters, and that file is whole or absent. The disk
+may come from elsewhere: no link on it is followed, and only regular files are read.
 """
 
 import ctypes
 import os
+import stat
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from phase import files
 from phase.boot import mounts
 from phase.boot.errors import CacheError
 from phase.trust import Floor, NotFoundError
@@ -33,6 +36,8 @@ _SYS = "/sys/class/block"
 #: blocks to be allocated: by default what arrived in the last half minute would be lost.
 _WRITING = "errors=remount-ro,commit=1,nodelalloc"
 _MODULES = "/etc/modules-cache"
+#: MS_NOSYMFOLLOW of mount(2). Linux before 5.10 does not know it, and passes over it.
+_NOSYMFOLLOW = 256
 
 
 class Cache:
@@ -41,6 +46,9 @@ class Cache:
     Args:
         directory: where the file system is mounted.
         writable: whether anything is kept; otherwise it is only read.
+
+    Raises:
+        CacheError: one of its directories is something else, such as a link, or cannot be made.
     """
 
     def __init__(self, directory: Path, *, writable: bool = True) -> None:
@@ -48,9 +56,8 @@ class Cache:
         self._floor = directory / "floor.json"
         self._metadata = directory / "metadata"
         self._blobs = directory / "blobs" / "sha256"
-        if writable:
-            self._metadata.mkdir(exist_ok=True)
-            self._blobs.mkdir(parents=True, exist_ok=True)
+        for path in (self._metadata, self._blobs.parent, self._blobs):
+            _directory(path, make=writable)
 
     def floor(self) -> Floor:
         """The floor of the last refresh.
@@ -77,8 +84,7 @@ class Cache:
         found: dict[str, bytes] = {}
         for path in sorted(self._metadata.glob("*.json"))[:_MAX_FILES]:
             try:
-                with path.open("rb") as handle:
-                    found[path.name] = handle.read(_MAX_FILE)
+                found[path.name] = _read(path, _MAX_FILE)
             except OSError:
                 continue  # a damaged file is a missing one
         return found
@@ -90,8 +96,7 @@ class Cache:
             NotFoundError: it is not here.
         """
         try:
-            with (self._metadata / name).open("rb") as handle:
-                return handle.read(limit + 1)
+            return _read(self._metadata / name, limit + 1)
         except OSError as error:
             raise NotFoundError(f"the cache has no {name}") from error
 
@@ -109,13 +114,13 @@ class Cache:
         path = self._blobs / sha256
         try:
             if not self.writable:
-                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-            there = path.stat().st_blocks * 512 if path.exists() else 0
+                return floors.open_plain(path)
+            there = path.lstat().st_blocks * 512 if os.path.lexists(path) else 0
             if self._free() + there < needed:
                 self.prune(keep)
             if self._free() + there < needed:
                 return None
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            return floors.open_plain(path, os.O_RDWR | os.O_CREAT)
         except OSError:
             return None
 
@@ -129,8 +134,7 @@ class Cache:
             return
         try:
             for name, data in metadata.items():
-                # Not synced one by one: what is torn is refused by its signature. `close` syncs all.
-                (self._metadata / name).write_bytes(data)
+                _replace(self._metadata / name, data)
             for path in self._metadata.iterdir():
                 if path.name not in metadata:
                     path.unlink()
@@ -147,6 +151,41 @@ class Cache:
     def _free(self) -> int:
         found = os.statvfs(self._blobs)
         return found.f_bavail * found.f_frsize
+
+
+def _directory(path: Path, *, make: bool) -> None:
+    """Refuse what stands in a directory's place: through a link, files elsewhere would be changed."""
+    try:
+        if make and not os.path.lexists(path):
+            path.mkdir()
+        if stat.S_ISDIR(path.lstat().st_mode):
+            return
+        why = "it is no directory"
+    except FileNotFoundError:
+        return  # a new cache that is only read
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise CacheError(f"the cache's {path} cannot be used: {why}", hint="Remove it, or make the cache anew.")
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """A file's first bytes.
+
+    Raises:
+        OSError: there is no such file, or it is no regular one.
+    """
+    with open(floors.open_plain(path), "rb") as handle:
+        return handle.read(limit)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file in one step, if that changes anything: most boots find what the last one kept."""
+    try:
+        if _read(path, len(data) + 1) == data:
+            return
+    except OSError:
+        pass  # not there, or not ours: the rename takes its place
+    files.write(path, data, mode=0o600)
 
 
 def find(directory: str = _SYS, devices: str = "/dev") -> str | None:
@@ -189,20 +228,24 @@ def mount(device: str, directory: str, *, writable: bool) -> Cache:
         writable: if not, the device stays as it is, bit for bit.
 
     Raises:
-        CacheError: the kernel cannot.
+        CacheError: the kernel cannot, or what is on it is no cache.
     """
     mounts.load_modules(_MODULES)
     why = ""
     for write in (True, False) if writable else (False,):
         # Without `noload` even a read-only mount replays the journal, which writes.
         options = _WRITING if write else "noload"
-        flags = mounts.DATA | mounts.NOATIME | (0 if write else mounts.RDONLY)
+        flags = mounts.DATA | mounts.NOATIME | _NOSYMFOLLOW | (0 if write else mounts.RDONLY)
         try:
             mounts.mount(device, directory, "ext4", flags=flags, options=options)
         except OSError as error:
             why = error.strerror or str(error)
         else:
-            return Cache(Path(directory), writable=write)
+            try:
+                return Cache(Path(directory), writable=write)
+            except CacheError:
+                unmount(directory)
+                raise
     raise CacheError(
         f"the cache on {device} cannot be mounted: {why}",
         hint=f"Make it anew: mkfs.ext4 -L {LABEL} {device}",

@@ -102,12 +102,17 @@ def refresh(
     for _ in range(limits.max_rotations):
         name = f"{state.root.version + 1}.root.json"
         data = kept.get(name)
+        if data is not None:
+            try:
+                state.update_root(data)
+            except TrustError:
+                data = None  # as in `take`: it would stop every refresh, whoever is asked
         if data is None:
             try:
                 data = fetch(name, limits.max_root)
             except missing:
                 break
-        state.update_root(data)
+            state.update_root(data)
         metadata[name] = metadata["root.json"] = data
 
     data = fetch("timestamp.json", limits.max_timestamp)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -46,16 +47,36 @@ def load(path: Path) -> Floor:
 
     Raises:
         FormatError: there is a file, but it holds no floor. Starting over from nothing would let
-            old releases back in, so that is a person's decision.
+            old releases back in, so that is a person's decision. A link or a pipe is no floor either.
     """
     try:
-        with path.open("rb") as handle:
+        with open(open_plain(path), "rb") as handle:
             data = handle.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         return Floor()
     except OSError as error:
         raise FormatError(f"trust state {path} cannot be read: {error.strerror}") from error
     return parse(data, str(path))
+
+
+def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a file on a disk that others may have written to: no link is followed, no pipe waited for.
+
+    Args:
+        path: the file; nobody may change its directory meanwhile.
+        flags: of open(2), more than those that see to this.
+
+    Returns:
+        A file descriptor.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "it is no regular file", str(path))
+    return descriptor
 
 
 def parse(data: bytes, where: str) -> Floor:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from phase import trust
-from phase.boot import cache
+from phase.boot import cache, mounts
 from phase.boot.cache import Cache
 from phase.boot.errors import CacheError
 
@@ -99,6 +99,74 @@ def test_no_link_leads_out(tmp_path: Path) -> None:
     assert kept.open(NAME, 5, ()) is None
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("writable", [True, False])
+def test_no_pipe_is_waited_for(tmp_path: Path, writable: bool) -> None:
+    Cache(tmp_path)
+    for name in ("metadata/timestamp.json", f"blobs/sha256/{NAME}", "floor.json"):
+        os.mkfifo(tmp_path / name)
+    kept = Cache(tmp_path, writable=writable)
+    assert kept.metadata() == {}
+    with pytest.raises(trust.NotFoundError):
+        kept.get("timestamp.json", 10)
+    assert kept.open(NAME, 5, ()) is None
+    with pytest.raises(trust.TrustError, match="it is no regular file"):
+        kept.floor()
+    if writable:
+        kept.remember({"timestamp.json": b"1"}, [])
+        assert kept.metadata() == {"timestamp.json": b"1"}
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+    kept, victim = Cache(tmp_path), tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    for name in ("metadata/timestamp.json", "metadata/1.root.json", "floor.json"):
+        (tmp_path / name).symlink_to(victim)
+    assert kept.metadata() == {}
+    with pytest.raises(trust.NotFoundError):
+        kept.get("timestamp.json", 10)
+    kept.remember({"timestamp.json": b"1"}, [])
+    kept.raise_floor(trust.Floor(root=1))
+    assert kept.metadata() == {"timestamp.json": b"1"}
+    assert kept.floor().root == 1
+    assert victim.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("writable", [True, False])
+@pytest.mark.parametrize("name", ["metadata", "blobs", "blobs/sha256"])
+def test_a_directory_elsewhere_is_none_of_ours(tmp_path: Path, name: str, writable: bool) -> None:
+    outside, disk = tmp_path / "outside", tmp_path / "disk"
+    (outside / "sha256").mkdir(parents=True)
+    (disk / name).parent.mkdir(parents=True)
+    (disk / name).symlink_to(outside)
+    with pytest.raises(CacheError, match=f"{name} cannot be used: it is no directory"):
+        Cache(disk, writable=writable)
+    assert os.listdir(outside) == ["sha256"]
+
+
+def test_a_release_is_kept_file_by_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Cache(tmp_path)
+    kept.remember({"1.root.json": b"root", "timestamp.json": b"1"}, [])
+    root, timestamp = tmp_path / "metadata/1.root.json", tmp_path / "metadata/timestamp.json"
+    before = root.stat()
+
+    def no_power(source: Path, to: Path) -> None:
+        assert (Path(to), Path(source).read_bytes()) == (timestamp, b"2")
+        raise OSError(5, "no power")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", no_power)
+        with pytest.raises(CacheError, match="no power"):
+            kept.remember({"1.root.json": b"root", "timestamp.json": b"2"}, [])
+    assert kept.metadata() == {"1.root.json": b"root", "timestamp.json": b"1"}
+    (tmp_path / "metadata/.timestamp.json.left.tmp").touch()
+    kept.remember({"1.root.json": b"root", "timestamp.json": b"2"}, [])
+    assert sorted(os.listdir(tmp_path / "metadata")) == ["1.root.json", "timestamp.json"]
+    assert timestamp.read_bytes() == b"2"
+    # What has not changed is not written.
+    assert (root.stat().st_ino, root.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_no_more_is_read_than_the_artifact_has(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(range(256)) * 8192)
@@ -114,3 +182,26 @@ def test_a_device_that_is_none_cannot_be_mounted(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(cache, "_MODULES", str(tmp_path / "modules"))
     with pytest.raises(CacheError, match=r"mkfs\.ext4 -L phase-cache"):
         cache.mount(str(tmp_path / "none"), str(tmp_path / "at"), writable=True)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_kernel_follows_no_link_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    calls: list[object] = []
+
+    def mounted(_device: str, directory: str, _kind: str, *, flags: int, options: str) -> None:
+        calls.append((flags & 256, options != "noload"))
+
+    (tmp_path / "modules").touch()
+    monkeypatch.setattr(cache, "_MODULES", str(tmp_path / "modules"))
+    monkeypatch.setattr(mounts, "mount", mounted)
+    monkeypatch.setattr(cache, "unmount", calls.append)
+    cache.mount("/dev/disk", str(tmp_path), writable=writable)
+    assert calls == [(256, writable)]
+    # What cannot be used does not stay mounted.
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/metadata").symlink_to(tmp_path)
+    with pytest.raises(CacheError, match="metadata cannot be used"):
+        cache.mount("/dev/disk", str(tmp_path / "disk"), writable=writable)
+    assert calls[2:] == [str(tmp_path / "disk")]

@@ -303,6 +303,30 @@ def test_damaged_cached_metadata_is_asked_for_anew(publisher: Publisher) -> None
     assert found.metadata["1.stable-x86_64.json"] == first.metadata["1.stable-x86_64.json"]
 
 
+@pytest.mark.parametrize("torn", [b"", b"{}", b" " * 600_000], ids=["empty", "other", "long"])
+def test_a_damaged_cached_root_is_asked_for_anew(publisher: Publisher, torn: bytes) -> None:
+    for _ in range(2):
+        publisher.repository.rotate(publisher.keys)
+        publisher.publish()
+    first = publisher.refresh()
+    publisher.asked.clear()
+    found = publisher.refresh(cached=dict(first.metadata) | {"2.root.json": torn}, floor=first.floor)
+    assert found.metadata == first.metadata
+    # The one after it is still taken from the cache.
+    assert [name for name, _ in publisher.asked] == ["2.root.json", "4.root.json", "timestamp.json"]
+
+
+def test_a_cached_root_that_nobody_offers_is_none(publisher: Publisher) -> None:
+    found = publisher.refresh(cached={"2.root.json": b"{"})
+    assert (found.floor.root, "2.root.json" in found.metadata) == (1, False)
+
+
+def test_a_root_that_providers_forge_too_is_refused(publisher: Publisher) -> None:
+    publisher.files["2.root.json"] = b"{}"
+    with pytest.raises(trust.FormatError):
+        publisher.refresh(cached={"2.root.json": b"{"})
+
+
 def test_a_cached_role_is_verified_against_the_delegator_of_now(publisher: Publisher) -> None:
     """As the conformance suite's test_cached_role_is_verified_against_current_delegator."""
     first = publisher.refresh()

@@ -1,5 +1,6 @@
 """The clock does not go back, the floor is kept whole."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,4 +54,20 @@ def test_a_damaged_floor_does_not_start_over(tmp_path: Path, data: bytes) -> Non
     path = tmp_path / "floor.json"
     path.write_bytes(data)
     with pytest.raises(FormatError, match="damaged"):
+        floor.load(path)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("kind", ["pipe", "link", "dangling", "directory"])
+def test_what_is_no_file_is_no_floor(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "floor.json", tmp_path / "other"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(other)
+    if kind == "link":
+        floor.save(other, FLOOR)
+    with pytest.raises(FormatError, match=r"floor\.json cannot be read"):
         floor.load(path)
