@@ -1,7 +1,7 @@
 """What a seed keeps from one boot to the next, on an ext4 file system labelled `phase-cache`.
 
     floor.json          versions below which nothing is trusted, and the latest time seen
-    metadata/           of the last release that came here whole
+    metadata/           of the last release that came here whole, and every root seen since
     blobs/sha256/{hex}  its artifacts, and those of one that is on its way
 
 Nothing here is believed. Metadata is verified as if a provider had sent it. Artifacts are copied to
@@ -28,8 +28,8 @@ LABEL = "phase-cache"
 #: Source: Linux Documentation/filesystems/ext4/super.rst.
 _SUPERBLOCK, _MAGIC_AT, _MAGIC, _LABEL_AT, _LABEL_BYTES = 1024, 0x38, 0xEF53, 0x78, 16
 _MAX_DEVICES = 128
-#: What is read back of the metadata, at most: files, and bytes of each.
-_MAX_FILES, _MAX_FILE = 300, 5_000_000
+#: What is read back of the metadata, at most: files, bytes of each, and bytes of all.
+_MAX_FILES, _MAX_FILE, _MAX_ALL = 300, 5_000_000, 20_000_000
 _COPY = 1 << 20
 _SYS = "/sys/class/block"
 #: The power may go at any time. A file's length is on the disk only with the next commit, and that waits for
@@ -82,11 +82,13 @@ class Cache:
     def metadata(self) -> dict[str, bytes]:
         """Metadata of the last whole release: file name to content, all of it unverified."""
         found: dict[str, bytes] = {}
+        room = _MAX_ALL
         for path in sorted(self._metadata.glob("*.json"))[:_MAX_FILES]:
             try:
-                found[path.name] = _read(path, _MAX_FILE)
+                found[path.name] = _read(path, min(_MAX_FILE, room))
             except OSError:
                 continue  # a damaged file is a missing one
+            room -= len(found[path.name])
         return found
 
     def get(self, name: str, limit: int) -> bytes:
@@ -124,6 +126,24 @@ class Cache:
         except OSError:
             return None
 
+    def keep_roots(self, metadata: Mapping[str, bytes]) -> None:
+        """Keep the chain of roots, whether or not the rest of their release ever comes here.
+
+        Args:
+            metadata: file name to content, verified; the rest of it is passed over.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        if not self.writable:
+            return
+        try:
+            for name, data in metadata.items():
+                if name.endswith(".root.json"):
+                    _replace(self._metadata / name, data)
+        except OSError as error:
+            raise CacheError(f"the roots cannot be kept: {error.strerror}") from error
+
     def remember(self, metadata: Mapping[str, bytes], artifacts: Collection[str]) -> None:
         """A release is here whole: keep its metadata, and no other release.
 
@@ -133,8 +153,9 @@ class Cache:
         if not self.writable:
             return
         try:
-            for name, data in metadata.items():
-                _replace(self._metadata / name, data)
+            # The timestamp names the rest, so it comes last: without power halfway, the release before stands.
+            for name in sorted(metadata, key="timestamp.json".__eq__):
+                _replace(self._metadata / name, metadata[name])
             for path in self._metadata.iterdir():
                 if path.name not in metadata:
                     path.unlink()

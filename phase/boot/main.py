@@ -130,8 +130,10 @@ class _Boot:
         try:
             marks.emit("discover", source="cache", count=0)
             self.stage = "trust"
-            # Its own versions, not those of a newer release that was seen and never came here whole.
-            floor = trust.Floor(time=self.floor().time)
+            # Its own versions, not those of a newer release that was seen and never came here whole. Of
+            # that one only the root counts: what revokes a key does so however little else arrives.
+            known = self.floor()
+            floor = trust.Floor(root=known.root, time=known.time)
             result = trust.refresh(
                 self.root,
                 kept.get,
@@ -210,6 +212,9 @@ class _Boot:
                 if len(self.useless) < _MOST_USELESS:
                     self.useless.add(url)
                 continue
+            if self.cache:
+                # Before the floor that asks for them: a kept release is believed by the same root.
+                _if_it_can(self.cache.keep_roots, result.metadata)
             self.raise_floor(result.floor)
             _believed(result, url)
             return result.manifest, dict(result.metadata)

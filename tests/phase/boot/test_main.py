@@ -10,6 +10,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -252,6 +253,31 @@ def test_a_kept_release_starts_only_where_it_may(
     (tmp_path / "etc/allow-offline").touch()
     code, asked = boot(nobody)
     assert (code, asked.started) == (0, [True])
+
+
+@pytest.mark.parametrize("keys", ["ours", "fresh"])
+def test_a_revoked_key_stays_revoked_where_the_release_is_withheld(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path, keys: str
+) -> None:
+    repository = publish()
+    digest = repository.manifest("stable", ARCH).artifacts["kernel"].sha256
+    assert boot(serve())[0] == 0
+    (tmp_path / "r-kernel").write_bytes(kernel(ARCH))
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
+    repository.rotate(ReleaseKeys.from_seed(keys))
+    repository.publish()
+    shutil.copytree(tmp_path / "r/metadata", tmp_path / "withheld/metadata", symlinks=True)
+    (tmp_path / "withheld/blobs/sha256").mkdir(parents=True)
+    (tmp_path / "etc/allow-offline").touch()
+    code, asked = boot(serve("withheld"))
+    if keys == "ours":
+        # The root is another one, but the keys of the release that is here are still good by it.
+        assert code == 0
+        assert sha256(asked.loaded[0][1]).hexdigest() == digest
+    else:
+        assert (code, asked) == (1, Asked([], []))
+        assert boot("http://127.0.0.1:9") == (1, Asked([], []))
 
 
 def test_what_is_kept_is_verified_where_it_is_booted_from(
