@@ -153,7 +153,7 @@ class Cache:
         if not self.writable:
             return
         try:
-            # The timestamp names the rest, so it comes last: without power halfway, the release before stands.
+            # The timestamp names the rest, so it comes last: cut off halfway, the release before stands.
             for name in sorted(metadata, key="timestamp.json".__eq__):
                 _replace(self._metadata / name, metadata[name])
             for path in self._metadata.iterdir():

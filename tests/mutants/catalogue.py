@@ -205,6 +205,13 @@ MUTANTS = (
         BOOT,
     ),
     Mutant(
+        "roots are kept only with their release",
+        "phase/boot/main.py",
+        "                _if_it_can(self.cache.keep_roots, result.metadata)\n",
+        "                pass\n",
+        BOOT,
+    ),
+    Mutant(
         "a torn root on the disk ends every boot",
         "phase/trust/client.py",
         "data = None  # as in `take`: it would stop every refresh, whoever is asked",
