@@ -1,14 +1,15 @@
 """`phase provider`: ask providers how they are."""
 
 import json
-from typing import Any
 
 import click
+import msgspec
 
 from phase import arch as arches
 from phase.cli import printable
 from phase.discovery import discover
 from phase.fetch import Client, FetchError, ProtocolError
+from phase.provider.status import Status
 
 _MAX_STATUS = 1 << 20
 
@@ -25,12 +26,12 @@ def status(addr: str, as_json: bool) -> None:
     """Say what one provider offers."""
     found = _status(addr)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
         return
-    click.echo(f"{addr}: {_describe(addr, found)}")
-    for release in found.get("releases", ()):
-        line = "  {channel}/{arch}  {release}  version {version}  expires {expires}".format(**release)
-        click.echo(printable(line))
+    click.echo(f"{addr}: {_describe(found)}")
+    for release in found.releases:
+        line = f"{release.channel}/{release.arch}  {release.release}  version {release.version}"
+        click.echo(f"  {printable(line)}  expires {printable(release.expires)}")
 
 
 @command.command("list")
@@ -44,7 +45,7 @@ def list_(channel: str, arch: str, timeout: float, urls: tuple[str, ...], as_jso
     found = discover(channel, arches.canonical(arch), urls=urls, mdns=not urls, timeout=timeout)
     for provider in found:
         try:
-            answers, text = True, _describe(provider.url, _status(provider.url))
+            answers, text = True, _describe(_status(provider.url))
         except FetchError as error:
             answers, text = False, str(error)
         if as_json:
@@ -53,25 +54,20 @@ def list_(channel: str, arch: str, timeout: float, urls: tuple[str, ...], as_jso
             click.echo(f"{provider.url}: {printable(text)}")
 
 
-def _status(url: str) -> dict[str, Any]:
+def _status(url: str) -> Status:
     with Client([url], timeout=10.0) as client:
         body = client.get("/status", _MAX_STATUS)
     try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not isinstance(found.get("releases", []), list):
-        raise ProtocolError(url, "its status is not what a provider says", hint="Is it Phase at all?")
-    return found
+        return msgspec.json.decode(body, type=Status)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(
+            url, "its status is not what a provider says", hint="Is it Phase at all?"
+        ) from error
 
 
-def _describe(url: str, found: dict[str, Any]) -> str:
-    try:
-        trouble = found["repository_problem"] or "ok"
-        return printable(
-            f"{trouble}; up {found['uptime_seconds']:.0f} s, {found['requests']} requests, "
-            f"{found['bytes_sent'] / 1e6:.1f} MB sent, {len(found['releases'])} releases, "
-            f"mDNS {'on' if found['mdns']['running'] else 'off'}"
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ProtocolError(url, "its status lacks what a provider says") from error
+def _describe(found: Status) -> str:
+    return printable(
+        f"{found.repository_problem or 'ok'}; up {found.uptime_seconds:.0f} s, {found.requests} requests, "
+        f"{found.bytes_sent / 1e6:.1f} MB sent, {len(found.releases)} releases, "
+        f"mDNS {'on' if found.mdns.running else 'off'}"
+    )

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,7 @@ def command(
         scheme = "https" if context else "http"
         click.echo(f"serving {repository} on {scheme}://{f'[{bind}]' if ':' in bind else bind}:{actual}")
 
-    def work(first: bool) -> None:
+    def work(first: bool, stopping: Callable[[], None]) -> None:
         asyncio.run(
             serve(
                 repository,
@@ -103,6 +104,7 @@ def command(
                 mdns=first and not no_mdns and context is None,
                 ready=ready if first else None,
                 upkeep=upkeep if first else None,
+                stopping=stopping,
                 listener=listener,
                 tls=context,
             )

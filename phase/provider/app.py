@@ -137,7 +137,7 @@ class _Routes:
         return send_document(request, document, content_type="application/json")
 
     async def target(self, request: web.Request) -> web.StreamResponse:
-        blob = self._store.current().targets.get(request.match_info["path"])
+        blob = self._store.target(request.match_info["path"])
         if blob is None:
             return problem(404, "no release names this target")
         # Only a path with the hash in it always means the same bytes.
@@ -145,7 +145,7 @@ class _Routes:
         return await send_blob(request, self._store.directory, blob, immutable=fixed)
 
     async def blob(self, request: web.Request) -> web.StreamResponse:
-        blob = self._store.current().blobs.get(request.match_info["hex"])
+        blob = self._store.blob(request.match_info["hex"])
         if blob is None:
             return problem(404, "no release here names this blob")
         return await send_blob(request, self._store.directory, blob, immutable=True)

@@ -14,10 +14,10 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from phase.errors import PhaseError
-from phase.provider import systemd, workers
+from phase.provider import guard, systemd, workers
 from phase.provider.app import ADVERTISEMENT, LIMITS, METRICS, STORE, make_app
 from phase.provider.errors import ProviderError
-from phase.provider.guard import IDLE_SECONDS, Guard
+from phase.provider.guard import Guard
 
 if TYPE_CHECKING:
     # A booted system has no OpenSSL, and serves without it.
@@ -50,6 +50,7 @@ async def serve(
     mdns: bool = True,
     identity: str = "",
     ready: Callable[[int], None] | None = None,
+    stopping: Callable[[], None] | None = None,
     stop: asyncio.Event | None = None,
     drain: float = DRAIN_SECONDS,
     upkeep: Callable[[], object] | None = None,
@@ -68,6 +69,7 @@ async def serve(
         mdns: advertise on the local network.
         identity: eight characters that name this provider there; random when left out.
         ready: called with the port once it listens.
+        stopping: called when it stops listening, before it finishes what it has begun.
         stop: set it to stop.
         drain: seconds answers under way may still take then.
         upkeep: called in a thread now and then, such as to sign a local repository anew; what it
@@ -85,7 +87,7 @@ async def serve(
         app,
         access_log=None,
         logger=_http_log,
-        keepalive_timeout=IDLE_SECONDS,
+        keepalive_timeout=guard.IDLE_SECONDS,
         shutdown_timeout=drain,
         handle_signals=False,
     )
@@ -101,7 +103,12 @@ async def serve(
         raise
     limits = app[LIMITS]
     server = await loop.create_server(
-        lambda: Guard(inner(), app[METRICS], limits), sock=accepting, backlog=1024, ssl=tls
+        lambda: Guard(inner(), app[METRICS], limits),
+        sock=accepting,
+        backlog=1024,
+        ssl=tls,
+        # The guard sees a connection only when it is secured.
+        ssl_handshake_timeout=guard.HEAD_SECONDS if tls else None,
     )
     port = accepting.getsockname()[1]
     stop = stop or asyncio.Event()
@@ -130,6 +137,8 @@ async def serve(
         await stop.wait()
     finally:
         systemd.notify("STOPPING=1")
+        if stopping is not None:
+            stopping()
         # First out of the network's sight, then no new connection, then the answers under way.
         server.close()
         for task in tasks:

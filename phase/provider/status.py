@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Annotated
 
 import msgspec
 
@@ -21,16 +22,20 @@ class Advertisement:
     seen: set[str] = field(default_factory=set)
 
 
+#: Whoever reads this may have it from anybody: no number is larger than a counter can be.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
 class ReleaseStatus(msgspec.Struct, frozen=True):
     """One release on offer."""
 
     channel: str
     arch: str
-    version: int
+    version: _Count
     release: str
     expires: str
     manifest: str
-    artifacts: dict[str, int]
+    artifacts: dict[str, _Count]
 
 
 class MdnsStatus(msgspec.Struct, frozen=True):
@@ -50,12 +55,12 @@ class Status(msgspec.Struct, frozen=True):
     uptime_seconds: float
     time: float
     repository_problem: str
-    repository_loads: int
+    repository_loads: _Count
     releases: list[ReleaseStatus]
     mdns: MdnsStatus
-    active_requests: int
-    requests: int
-    bytes_sent: int
+    active_requests: _Count
+    requests: _Count
+    bytes_sent: _Count
 
 
 def own_version() -> str:

@@ -5,12 +5,16 @@ from pathlib import Path
 from time import monotonic
 
 from phase.provider import catalog
-from phase.provider.catalog import Catalog
+from phase.provider.catalog import Blob, Catalog
 from phase.provider.errors import RepositoryError
 
 _log = logging.getLogger(__name__)
 #: Seconds between two looks at the timestamp, however many ask.
 LOOK_SECONDS = 0.25
+#: Seconds for which the blobs of a release are still given after the next one is published: whoever
+#: fetches it now, or has fetched half of it. And how many such releases, at most.
+KEEP_SECONDS = 3600.0
+KEEP_RELEASES = 4
 
 
 class Store:
@@ -30,6 +34,8 @@ class Store:
         self.problem = ""
         self._stamp = catalog.stamp(directory)
         self._catalog = catalog.load(directory)
+        #: Those before it, newest first, and until when they count.
+        self._before: list[tuple[float, Catalog]] = []
         self._looked = monotonic()
 
     def current(self) -> Catalog:
@@ -40,17 +46,35 @@ class Store:
             self._look()
         return self._catalog
 
+    def blob(self, sha256: str) -> Blob | None:
+        """The blob of this hash that the release names, or one that was on offer lately."""
+        return next((offer.blobs[sha256] for offer in self._offers() if sha256 in offer.blobs), None)
+
+    def target(self, path: str) -> Blob | None:
+        """The blob under this path; one that was on offer lately only if the path has its hash."""
+        now, *lately = self._offers()
+        found = (offer.targets.get(path) for offer in lately)
+        return now.targets.get(path) or next((blob for blob in found if blob and blob.sha256 in path), None)
+
+    def _offers(self) -> list[Catalog]:
+        """The newest catalog, and those before it that still count."""
+        newest, now = self.current(), monotonic()
+        return [newest, *(before for until, before in self._before if now < until)]
+
     def _look(self) -> None:
         try:
             found = catalog.stamp(self.directory)
             if found == self._stamp:
                 return
-            self._catalog = catalog.load(self.directory)
+            newest = catalog.load(self.directory)
         except RepositoryError as error:
             if str(error) != self.problem:
                 _log.warning("keeping the release before: %s", error)
             self.problem = str(error)
             return
+        self._before.insert(0, (monotonic() + KEEP_SECONDS, self._catalog))
+        del self._before[KEEP_RELEASES:]
+        self._catalog = newest
         self._stamp = found
         self.problem = ""
         self.loads += 1

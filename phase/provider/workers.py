@@ -41,16 +41,17 @@ def listen(bind: str, port: int, *, backlog: int = 1024) -> socket.socket:
     return listener
 
 
-def run(count: int, work: Callable[[bool], None]) -> None:
+def run(count: int, work: Callable[[bool, Callable[[], None]], None]) -> None:
     """Do the work in so many processes; the first of them is this one.
 
-    Call it before any thread or event loop has started. When this process ends its work, the others
-    are told to (SIGTERM) and waited for. When another ends before, this one is told to: half a
-    service is worse than one that is started anew.
+    Call it before any thread or event loop has started. When this process ends its work, or says that it
+    is about to, the others are told to (SIGTERM); then they are waited for. When another ends before, this
+    one is told to: half a service is worse than one that is started anew.
 
     Args:
         count: processes.
-        work: gets true in this process, false in the others; ends on SIGTERM.
+        work: ends on SIGTERM. Gets whether this is the first process, and what it calls when it begins
+            to end, so that all of them finish together what they have begun.
     """
     children: set[int] = set()
     for _ in range(count - 1):
@@ -58,7 +59,7 @@ def run(count: int, work: Callable[[bool], None]) -> None:
         if child == 0:
             code = 1
             try:
-                work(False)
+                work(False, lambda: None)
                 code = 0
             except BaseException:
                 _log.exception("a worker process failed")
@@ -76,17 +77,21 @@ def run(count: int, work: Callable[[bool], None]) -> None:
                         _log.error("worker process %d has ended; stopping", child)
                         os.kill(os.getpid(), signal.SIGTERM)
 
+    def end_others() -> None:
+        nonlocal ending
+        ending = True
+        for child in list(children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
+
     if children:
         signal.signal(signal.SIGCHLD, ended)
     try:
-        work(True)
+        work(True, end_others)
     finally:
-        ending = True
         if children:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGTERM)
+        end_others()
         for child in children:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(child, 0)

@@ -361,6 +361,13 @@ MUTANTS = (
         "",
         ("tests/phase/provider",),
     ),
+    Mutant(
+        "a provider forgets a release as the next comes",
+        "phase/provider/store.py",
+        "return [newest, *(before for until, before in self._before if now < until)]",
+        "return [newest]",
+        ("tests/phase/provider/test_app.py",),
+    ),
     # Jobs and receipts
     Mutant(
         "envelope signatures are not checked",

@@ -1,5 +1,6 @@
 """`phase provider`, for people and for scripts."""
 
+import contextlib
 import ipaddress
 import json
 import secrets
@@ -73,11 +74,9 @@ def test_list_of_those_that_are_named(url: str) -> None:
     assert [(one["url"], one["answers"]) for one in found] == [(dead, False), (url, True)]
 
 
-@pytest.mark.parametrize(
-    "body", [b"<html>", b"[]", b"{}", b'{"releases":[{}]}', b'{"releases":7}', b"[" * 9999, b'"\x1b[2J"']
-)
-def test_what_is_no_provider(body: bytes) -> None:
-    """Whatever it answers, there is one error with a reason, and nothing of it reaches the terminal."""
+@contextlib.contextmanager
+def answering(body: bytes) -> Iterator[str]:
+    """Something that says this once, whatever it is asked."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -88,10 +87,66 @@ def test_what_is_no_provider(body: bytes) -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        told = CliRunner().invoke(
-            command, ["status", "--addr", f"http://127.0.0.1:{listener.getsockname()[1]}"]
-        )
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread.join()
+
+
+def said(**members: object) -> bytes:
+    """What a provider says of itself, but for these members."""
+    whole = {
+        "service": "phase-provider",
+        "version": "1",
+        "uptime_seconds": 1.5,
+        "time": 1.5,
+        "repository_problem": "",
+        "repository_loads": 1,
+        "releases": [],
+        "mdns": {"running": True, "instances": [], "problem": "", "seen": []},
+        "active_requests": 0,
+        "requests": 1,
+        "bytes_sent": 1,
+    }
+    return json.dumps(whole | members).encode()
+
+
+def test_what_a_provider_says_is_printed_harmlessly() -> None:
+    with answering(said(repository_problem="\x1b[2J")) as url:
+        told = CliRunner().invoke(command, ["status", "--addr", url])
+    assert told.exit_code == 0
+    assert "\x1b" not in told.output
+
+
+STRANGE = [
+    b"<html>",
+    b"[]",
+    b"{}",
+    b"\xff",
+    b"[" * 9999,
+    b'"\x1b[2J"',
+    said(releases=7),
+    said(releases=[1]),
+    said(releases=[{}]),
+    said(uptime_seconds=10**400),
+    said(uptime_seconds=float("nan")),
+    said(requests=10**400),
+    said(bytes_sent=10**400),
+    said(requests=-1),
+    said(mdns=None),
+]
+
+
+@pytest.mark.parametrize("body", STRANGE, ids=range(len(STRANGE)))
+def test_one_that_is_no_provider_does_not_end_the_list(body: bytes) -> None:
+    with answering(body) as url, answering(said()) as other:
+        told = CliRunner().invoke(command, ["list", "--addr", url, "--addr", other, "--json"])
+    assert [json.loads(line)["answers"] for line in told.output.splitlines()] == [False, True]
+
+
+@pytest.mark.parametrize("body", STRANGE, ids=range(len(STRANGE)))
+def test_what_is_no_provider(body: bytes) -> None:
+    """Whatever it answers, there is one error with a reason, and nothing of it reaches the terminal."""
+    with answering(body) as url:
+        told = CliRunner().invoke(command, ["status", "--addr", url])
     assert told.exit_code == 1
     assert isinstance(told.exception, FetchError)
     assert told.output == ""

@@ -1,3 +1,4 @@
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,3 +34,13 @@ def publish(tmp_path: Path) -> Publish:
         return directory
 
     return publish
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """A certificate for loopback that signs itself, and its key."""
+    made = (str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-out", made[0], "-keyout", made[1]], capture_output=True, check=True)
+    return made

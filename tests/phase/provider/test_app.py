@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient
 
 from phase.provider import RepositoryError, make_app, store
 from phase.provider.app import ADVERTISEMENT
+from phase.provider.blobs import CACHE_FOREVER
 from tests.phase.provider.conftest import FILES, Publish
 
 Client = TestClient[web.Request, web.Application]
@@ -164,6 +165,30 @@ async def test_a_new_release_is_picked_up(
     assert await answer.read() == b"new"
     found = await (await client.get("/status")).json()
     assert [(r["release"], r["version"]) for r in found["releases"]] == [("2.0.0", 2)]
+
+
+async def test_a_release_is_given_for_a_while_after_the_next(
+    client: Client, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LOOK_SECONDS", 0.0)
+    before = hashlib.sha256(FILES["kernel"]).hexdigest()
+    publish("2.0.0", kernel=b"new", initramfs=b"new too")
+    for path in (f"/blobs/sha256/{before}", f"/targets/stable/x86_64/{before}.kernel", BLOB):
+        answer = await client.get(path)
+        assert (answer.status, answer.headers["Cache-Control"]) == (200, CACHE_FOREVER)
+        await answer.read()
+    # What a name means is the newest release's to say.
+    assert await (await client.get("/targets/stable/x86_64/kernel")).read() == b"new"
+    assert (await client.get("/targets/stable/x86_64/rootfs")).status == 404
+
+
+async def test_a_release_is_not_given_for_ever(
+    client: Client, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(store, "KEEP_SECONDS", 0.0)
+    publish("2.0.0", kernel=b"new", initramfs=b"new too")
+    assert (await client.get(BLOB)).status == 404
 
 
 async def test_a_broken_release_leaves_the_one_before(

@@ -1,6 +1,7 @@
 import asyncio
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,11 +16,22 @@ from tests.phase.provider.conftest import FILES, Publish
 
 
 @asynccontextmanager
-async def running(repository: Path) -> AsyncIterator[tuple[int, asyncio.Event, "asyncio.Task[None]"]]:
+async def running(
+    repository: Path, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[int, asyncio.Event, "asyncio.Task[None]"]]:
     stop = asyncio.Event()
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(
-        serve(repository, bind="127.0.0.1", port=0, mdns=False, ready=port.set_result, stop=stop, drain=10)
+        serve(
+            repository,
+            bind="127.0.0.1",
+            port=0,
+            mdns=False,
+            ready=port.set_result,
+            stop=stop,
+            drain=10,
+            tls=tls,
+        )
     )
     both: list[asyncio.Future[object]] = [task, port]  # type: ignore[list-item]  # only waited for
     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -45,6 +57,18 @@ async def test_a_connection_that_asks_nothing_is_closed(
             writer.write(begin)
             assert await asyncio.wait_for(reader.read(), 10) == b""
             writer.close()
+
+
+async def test_a_connection_that_never_secures_itself_is_closed(
+    publish: Publish, monkeypatch: pytest.MonkeyPatch, certificate: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(guard, "HEAD_SECONDS", 0.2)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    async with running(publish(), context) as (port, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
 
 
 async def test_a_head_drop_by_drop_is_cut_off(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:

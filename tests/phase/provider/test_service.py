@@ -93,15 +93,6 @@ def test_without_one_of_its_processes_it_stops(publish: Publish) -> None:
         process.wait(30)
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[str, str]:
-    made = (str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    command += ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command, "-out", made[0], "-keyout", made[1]], capture_output=True, check=True)
-    return made
-
-
 def test_tls(publish: Publish, certificate: tuple[str, str]) -> None:
     with serving(publish(), "--tls", *certificate) as (url, _):
         assert url.startswith("https://")
@@ -171,6 +162,34 @@ def test_a_drain_ends_with_the_answers_under_way(publish: Publish) -> None:
             while block := reader.recv(1 << 20):
                 got += block
         assert sha256(got.partition(b"\r\n\r\n")[2]).hexdigest() == path.rpartition("/")[2]
+        process.wait(30)
+    assert process.returncode == 0
+
+
+def test_all_processes_stop_listening_at_once(publish: Publish) -> None:
+    big = bytes(range(256)) * (40 << 12)
+    path = f"/blobs/sha256/{sha256(big).hexdigest()}"
+    with serving(publish(kernel=big, initramfs=b"i"), "--processes", "2") as (url, process):
+        host, port = url.removeprefix("http://").split(":")
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        # The kernel chooses who accepts: some of these reach the first process, and hold it while it drains.
+        readers = [socket.create_connection((host, int(port)), timeout=30) for _ in range(16)]
+        for reader in readers:
+            reader.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            assert reader.recv(1)
+        process.terminate()
+        until = time.monotonic() + 20
+        with contextlib.suppress(ConnectionRefusedError):
+            while time.monotonic() < until:
+                socket.create_connection((host, int(port)), timeout=1).close()
+                time.sleep(0.05)
+            pytest.fail(f"process {child} still accepts while the first one ends")
+        for reader in readers:
+            left = 0
+            while block := reader.recv(1 << 20):
+                left += len(block)
+            assert left > len(big)
+            reader.close()
         process.wait(30)
     assert process.returncode == 0
 
