@@ -123,22 +123,29 @@ def took(path: Path) -> dict[str, float]:
         return {}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tells xdist which scenarios belong together, and which of them a board runs.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
+    """Tells xdist which scenarios belong together, which of them a board runs, and in which order.
 
     What needs more than one processor comes first: later, all others would have to end before it begins.
     Then a worker runs the longest first, so that no other waits for it in the end; what is not known may be
-    long.
+    long. pytest has an order of its own, by fixtures, and ours has to come after it.
     """
     option.select(config, items)
     seconds = getattr(config, "workerinput", {}).get("lab_seconds", {})
-    items.sort(key=lambda item: (not _wide(item), -seconds.get(item.nodeid, math.inf)))
+    # By item: xdist gives those of a group another name.
+    order = {item: (not _wide(item), -seconds.get(item.nodeid, math.inf)) for item in items}
     for item in items:
         for marker in item.iter_markers("lab"):
             if "group" in marker.kwargs:
                 item.add_marker(pytest.mark.xdist_group(marker.kwargs["group"]))
                 break
+    result = yield
+    # Others may have left some out, and may have made some.
+    items.sort(key=lambda item: order.get(item, (True, -math.inf)))
+    return result
 
 
 def _wide(item: pytest.Item) -> bool:

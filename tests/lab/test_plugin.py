@@ -283,8 +283,8 @@ def test_a_need_that_makes_no_sense_fails_that_scenario_alone(pytester: pytest.P
 
 
 def test_workers_take_the_longest_first(pytester: pytest.Pytester) -> None:
-    """What has not run yet may be longest; every worker has the same order."""
-    seconds = {"test_short": 1.0, "test_long": 60.0, "test_middle": 20.0}
+    """What has not run yet may be longest; every worker has the same order, whatever pytest's own is."""
+    seconds = {"test_short[wide]": 1.0, "test_long": 60.0, "test_middle": 20.0}
     runs = [
         Run(
             commit="c",
@@ -305,11 +305,18 @@ def test_workers_take_the_longest_first(pytester: pytest.Pytester) -> None:
     source = """
     from pathlib import Path
 
+    import pytest
+
+    # What a session has in common, pytest runs together, before what has nothing.
+    @pytest.fixture(scope="session", params=["wide"])
+    def common():
+        pass
+
     def note(name):
         with Path("order").open("a") as file:
             file.write(name + " ")
 
-    def test_short():
+    def test_short(common):
         note("short")
 
     def test_middle():
