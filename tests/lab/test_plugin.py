@@ -284,7 +284,7 @@ def test_a_need_that_makes_no_sense_fails_that_scenario_alone(pytester: pytest.P
 
 def test_workers_take_the_longest_first(pytester: pytest.Pytester) -> None:
     """What has not run yet may be longest; every worker has the same order, whatever pytest's own is."""
-    seconds = {"test_short[wide]": 1.0, "test_long": 60.0, "test_middle": 20.0}
+    seconds = {"test_short[wide]": 1.0, "test_long[wide]": 60.0, "test_middle": 20.0}
     runs = [
         Run(
             commit="c",
@@ -307,7 +307,7 @@ def test_workers_take_the_longest_first(pytester: pytest.Pytester) -> None:
 
     import pytest
 
-    # What a session has in common, pytest runs together, before what has nothing.
+    # What has this in common, pytest by itself would run together.
     @pytest.fixture(scope="session", params=["wide"])
     def common():
         pass
@@ -322,7 +322,7 @@ def test_workers_take_the_longest_first(pytester: pytest.Pytester) -> None:
     def test_middle():
         note("middle")
 
-    def test_long():
+    def test_long(common):
         note("long")
 
     def test_new():
