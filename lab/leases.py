@@ -25,6 +25,9 @@ from lab.errors import InfrastructureError, MisuseError
 RESERVE = 1024
 #: Seconds after which those who came later no longer pass by.
 PATIENCE = 180.0
+#: Processors leased for each there is. Needs are averages: a machine that boots waits for its disk, its
+#: network and its scenario between, and where no more is leased than there is, a fifth of it stays idle.
+OVERLAP = 1.25
 _POLL = 0.1
 
 
@@ -90,9 +93,10 @@ def short(need: Need, held: Sequence[Held], host: Host) -> str:
     for board in need.boards:
         if board in taken:
             return f"board {board} is with {taken[board]}"
-    cpus = host.cpus - sum(lease.need.vcpus for lease in held)
+    there = host.cpus * OVERLAP
+    cpus = there - sum(lease.need.vcpus for lease in held)
     if min(need.vcpus, host.cpus) > max(cpus, 0):
-        return f"{need.vcpus:g} processors are needed, {max(cpus, 0):g} of {host.cpus} are free"
+        return f"{need.vcpus:g} processors are needed, {max(cpus, 0):g} of {there:g} are free"
     memory = host.available - RESERVE - sum(lease.unused for lease in held)
     if need.memory > memory:
         return f"{need.memory} MiB are needed, {max(memory, 0)} are free"

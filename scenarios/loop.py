@@ -214,6 +214,8 @@ class Loop:
             phases=client.timeline(KERNELS),
             kernel=next(str(found.facts["kernel"]) for found in client.marks if found.step in KERNELS),
             accel=client.facts["accel"],
+            firmware=client.facts["firmware"],
+            mode=str(mark(client, "init").facts["mode"]),
         )
 
 

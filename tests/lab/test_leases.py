@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lab import leases
 from lab.errors import InfrastructureError, MisuseError
-from lab.leases import RESERVE, Held, Host, Need, acquire, holders, short
+from lab.leases import OVERLAP, RESERVE, Held, Host, Need, acquire, holders, short
 
 HOST = Host(cpus=2, available=8192)
 NEEDS = st.builds(
@@ -40,7 +40,7 @@ def test_what_is_granted_never_exceeds_the_host(needs: list[Need]) -> None:
     for number, need in enumerate(needs):
         if not short(need, held, HOST):
             held.append(Held(str(number), need))
-    assert sum(min(lease.need.vcpus, HOST.cpus) for lease in held) <= HOST.cpus
+    assert sum(min(lease.need.vcpus, HOST.cpus) for lease in held) <= HOST.cpus * OVERLAP
     assert sum(lease.need.memory for lease in held) <= HOST.available - RESERVE
     boards = [board for lease in held for board in lease.need.boards]
     assert len(boards) == len(set(boards))
@@ -54,7 +54,7 @@ def test_an_idle_host_grants_whatever_it_could_ever_grant(need: Need) -> None:
 @pytest.mark.parametrize(
     ("need", "why"),
     [
-        (Need(vcpus=2), "2 processors are needed, 1 of 2 are free"),
+        (Need(vcpus=2), "2 processors are needed, 1.5 of 2.5 are free"),
         (Need(memory=6200), "6200 MiB are needed, 6144 are free"),
         (Need(boards=("pi",)), "board pi is with one"),
         (Need(vcpus=1, memory=6144, boards=("mini",)), ""),
@@ -67,7 +67,7 @@ def test_what_is_short_is_said(need: Need, why: str) -> None:
 def test_a_lease_is_held_and_given_back(pool: Path) -> None:
     with acquire(Need(vcpus=2, boards=("pi",)), who="one", look=host) as lease:
         assert lease.need.boards == ("pi",)
-        with pytest.raises(InfrastructureError, match=r"two: no lease .* 0 of 2 are free") as late:
+        with pytest.raises(InfrastructureError, match=r"two: no lease .* 0.5 of 2.5 are free") as late:
             acquire(Need(), who="two", look=host, timeout=0)
         assert "one holds" in late.value.evidence
     lease.release()
@@ -84,7 +84,7 @@ def test_who_waits_is_told_why_once_and_gets_it_in_the_end() -> None:
     with acquire(Need(), who="two", look=host, timeout=30, on_wait=told.append) as got:
         assert got.waited >= 0.2
     timer.join()
-    assert told == ["1 processors are needed, 0 of 2 are free"]
+    assert told == ["1 processors are needed, 0.5 of 2.5 are free"]
 
 
 def test_nobody_starves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_what_the_dead_held_is_free_again(pool: Path) -> None:
 
 
 def test_many_processes_never_hold_more_than_there_is(pool: Path, tmp_path: Path) -> None:
-    """Each adds itself to a file while it holds its lease: two processors, never three at once."""
+    """Each adds itself to a file while it holds its lease: never more than may overlap on two processors."""
     code = (
         "import os, random, sys, time; from lab.leases import *; from lab.leases import Host\n"
         "for turn in range(5):\n"
@@ -149,7 +149,8 @@ def test_many_processes_never_hold_more_than_there_is(pool: Path, tmp_path: Path
     for line in log.read_text().split():
         now += float(line)
         most = max(most, now)
-    assert (now, most) == (0, 2)
+    assert now == 0
+    assert 2 <= most <= 2 * OVERLAP
 
 
 def test_memory_in_use_is_not_counted_twice(pool: Path) -> None:
