@@ -265,13 +265,20 @@ class Record:
         phases: Mapping[str, float],
         kernel: str,
         accel: str,
+        firmware: str,
         mode: str = "",
     ) -> None:
         """Set it; what is set last counts. `mode` is what the boot was allowed, if there is such a thing."""
         self._fields.update(
-            scenario=scenario, arch=arch, topology=topology, phases=dict(phases), kernel=kernel, accel=accel
+            scenario=scenario,
+            arch=arch,
+            topology=topology,
+            phases=dict(phases),
+            kernel=kernel,
+            accel=accel,
+            firmware=firmware,
+            mode=mode,
         )
-        self._fields["mode"] = mode
         for name, seconds in phases.items():
             with allure.step(f"{name}: {seconds:.2f} s"):
                 pass

@@ -51,13 +51,15 @@ def test_a_scenario_is_recorded(pytester: pytest.Pytester) -> None:
     @pytest.mark.parametrize("arch", ["x86_64", "arm64"])
     def test_boots(lab, record, arch, kernel):
         lab.vm("one", arch=arch, kernel=kernel)
-        record(scenario="a", arch=arch, topology="alone", phases={"init": 1.5}, kernel="6.1", accel="tcg")
+        facts = dict(kernel="6.1", accel="tcg", firmware="uefi", mode="local")
+        record(scenario="a", arch=arch, topology="alone", phases={"init": 1.5}, **facts)
     """
     result, records = run(pytester, source)
     result.assert_outcomes(passed=2)
     assert {record["arch"] for record in records} == {"x86_64", "arm64"}
     assert {record["outcome"] for record in records} == {"passed"}
     assert records[0]["phases"] == {"init": 1.5}
+    assert (records[0]["firmware"], records[0]["mode"]) == ("uefi", "local")
     keys = {"scenario", "arch", "topology", "outcome", "phases", "accel", "kernel", "nodeid", "duration"}
     keys |= {"ended", "firmware", "mode", "nodes", "tracks"}
     assert set(records[0]) == keys
