@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -153,6 +154,9 @@ def test_an_older_release_is_refused(repository: Repository, url: str, tmp_path:
     files = {name: tmp_path / name for name in ("kernel", "initramfs", "rootfs")}
     repository.add("stable", "x86_64", files, release="2.0.0")
     repository.publish()
+    until = time.monotonic() + 10
+    while '"2.0.0"' not in phase("provider", "status", "--json", "--addr", url).stdout:
+        assert time.monotonic() < until  # a provider looks a few times a second
     assert "2.0.0" in phase("fetch", *arguments(repository, url, output)).stdout
     with serving(old) as behind:
         done = phase("fetch", *arguments(repository, behind, output))
