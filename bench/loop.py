@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.floor import build
 from bench.run import BARE
+from lab.plugin import Record
 from lab.qemu.vm import VM
 from lab.topology import Lab
 from scenarios.images import ARCHES, CHANNEL, Release
@@ -46,7 +47,7 @@ def measure(arch: str, rounds: int) -> float:
     with tempfile.TemporaryDirectory() as directory, Lab() as lab:
         work = Path(directory)
         release = Release.publish(work / "repository", arches=(arch,))
-        loop = Loop(lab, lambda **_: None, release, arch, work)
+        loop = Loop(lab, Record({}), release, arch, work)
         server = loop.serve()
         for number in range(rounds):
             for name in ("floor", "loop"):

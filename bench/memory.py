@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.plugin import Record
 from lab.topology import Lab
 from scenarios.images import ARCHES, Release
 from scenarios.loop import Loop
@@ -24,7 +25,7 @@ def smallest(arch: str) -> int:
     """MiB; prints every try."""
     with tempfile.TemporaryDirectory() as directory, Lab() as lab:
         work = Path(directory)
-        loop = Loop(lab, lambda **_: None, Release.publish(work / "r", arches=(arch,)), arch, work)
+        loop = Loop(lab, Record({}), Release.publish(work / "r", arches=(arch,)), arch, work)
         loop.serve()
         too_small, enough = 64 // _STEP, 512 // _STEP
         while enough - too_small > 1:

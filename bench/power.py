@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from lab.net.faults import Faults
+from lab.plugin import Record
 from lab.qemu.command import Disk
 from lab.topology import Lab
 from scenarios.images import ARCHES, CHANNEL, Release
@@ -33,7 +34,7 @@ def measure(arch: str, cuts: int, seed: int) -> bool:
     with tempfile.TemporaryDirectory() as directory, Lab() as lab:
         work = Path(directory)
         release = Release.publish(work / "repository", arches=(arch,))
-        loop = Loop(lab, lambda **_: None, release, arch, work)
+        loop = Loop(lab, Record({}), release, arch, work)
         loop.serve(staged=True)
         image = work / "cache.ext4"
         image.touch()

@@ -247,14 +247,14 @@ def board(pytestconfig: pytest.Config) -> Description | None:
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> "Record":
     """Says what this scenario was, for the report."""
-    return Record(request.node)
+    return Record(request.node.stash.setdefault(_RECORD, {}))
 
 
 class Record:
     """What the report tells of a scenario."""
 
-    def __init__(self, item: pytest.Item) -> None:
-        self._fields = item.stash.setdefault(_RECORD, {})
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._fields = fields
 
     def __call__(
         self,
