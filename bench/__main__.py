@@ -18,6 +18,9 @@ def names() -> list[str]:
 
 def main() -> int:
     known = [name for name in names() if hasattr(importlib.import_module(f"bench.{name}"), "main")]
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(f"{__doc__}\nThere are: {', '.join(known)}. `python -m bench.NAME --help` says more of one.")
+        return 0
     chosen = sys.argv[1:] or known
     unknown = [name for name in chosen if name not in known]
     if unknown:

@@ -1,10 +1,11 @@
 """`phase.fetch` against curl piped to sha256sum and aria2c; three rate-limited providers against one.
 
-    python bench/fetch.py [MEGABYTES]
+    python -m bench.fetch [MEGABYTES]
 
 All read from nginx on loopback into memory, and verify. Whole processes, alternating; medians.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -40,7 +41,9 @@ fetch_artifact(artifact, sys.argv[3:], out, deadline=time.monotonic() + 600)
 
 
 def main() -> int:
-    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 512
+    parser = argparse.ArgumentParser(prog="python -m bench.fetch")
+    parser.add_argument("megabytes", type=int, nargs="?", default=512)
+    megabytes = parser.parse_args().megabytes
     with tempfile.TemporaryDirectory(dir=_serving.memory()) as temporary:
         root = Path(temporary)
         # nginx reads as another user when root starts it.

@@ -1,12 +1,13 @@
 """`phase serve` against nginx: the same file, one process each, on loopback.
 
-    python bench/provider.py [MEGABYTES]
+    python -m bench.provider [MEGABYTES]
 
 Bytes per second over 1, 8 and 64 connections, manifest requests per second, processor time per
 gigabyte and request, and memory. Reads with curl, alternating, and takes the best of three rounds: a
 busy neighbour only ever slows.
 """
 
+import argparse
 import os
 import statistics
 import sys
@@ -23,7 +24,9 @@ ROUNDS = 3
 
 
 def main() -> int:
-    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 64
+    parser = argparse.ArgumentParser(prog="python -m bench.provider")
+    parser.add_argument("megabytes", type=int, nargs="?", default=64)
+    megabytes = parser.parse_args().megabytes
     missed = []
     with tempfile.TemporaryDirectory(dir=_serving.memory()) as temporary:
         root = Path(temporary)

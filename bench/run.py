@@ -1,10 +1,11 @@
 """`phase run hello.wasm`, whole process, against a bare wasmtime-py script.
 
-    python bench/run.py [ROUNDS]
+    python -m bench.run [ROUNDS]
 
 Prints both medians and their ratio; the budget is 1.3.
 """
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,9 @@ PHASE = "from phase.cli.run import command; command(prog_name='phase run')"
 
 
 def main() -> int:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    parser = argparse.ArgumentParser(prog="python -m bench.run")
+    parser.add_argument("rounds", type=int, nargs="?", default=20)
+    rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as directory:
         module = Path(directory) / "hello.wasm"
         code = "import sys, wasmtime; sys.stdout.buffer.write(wasmtime.wat2wasm(sys.stdin.read()))"

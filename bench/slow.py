@@ -1,6 +1,6 @@
 """What a thousand slow readers and two hundred half-open connections cost the others on `phase serve`.
 
-    python bench/slow.py [SLOW] [HALF_OPEN]
+    python -m bench.slow [SLOW] [HALF_OPEN]
 
 Eight curls read a file over and over; bytes per second without and with the crowd, alternating. The slow
 ones ask for the same file and take a few KiB a second of it. Of the half-open ones one half says nothing,
@@ -8,6 +8,7 @@ the other half of a request's head; a connection that is cut off is opened anew.
 addresses of loopback, because one address has a limit of its own.
 """
 
+import argparse
 import http.client
 import json
 import os
@@ -67,8 +68,11 @@ print(reopened, flush=True)
 
 
 def main() -> int:
-    slow = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    half = int(sys.argv[2]) if len(sys.argv) > 2 else 200
+    parser = argparse.ArgumentParser(prog="python -m bench.slow")
+    parser.add_argument("slow", type=int, nargs="?", default=1000)
+    parser.add_argument("half", type=int, nargs="?", default=200)
+    arguments = parser.parse_args()
+    slow, half = arguments.slow, arguments.half
     _allow_many_files(slow + half + 64)
     with tempfile.TemporaryDirectory(dir=_serving.memory()) as temporary:
         root = Path(temporary)
