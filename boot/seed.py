@@ -13,8 +13,8 @@ import importlib, sys
 for name in ("_ssl", "_hashlib"):
     sys.modules[name] = None
 for name in (
-    "phase.boot.main", "phase.boot.x86", "phase.boot.arm64", "phase.discovery.mdns", "phase.fetch",
-    "phase.trust", "phase.files", "zeroconf", "nacl.signing",
+    "phase.boot.main", "phase.boot.x86", "phase.boot.arm64", "phase.discovery.mdns", "phase.discovery.dht",
+    "phase.fetch", "phase.trust", "phase.files", "zeroconf", "nacl.signing",
     "tuf.api.serialization.json", "_strptime", "calendar", "traceback", "encodings.ascii",
     "encodings.latin_1", "encodings.idna",
 ):

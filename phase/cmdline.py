@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from phase.discovery.records import MAX_PEERS, DiscoveryError, peer
+
 MODES = ("internet", "local", "private")
 RESCUES = ("shell", "reboot", "poweroff")
 #: What the person at this machine decided, and the next kernel must hear too. Everything else
@@ -17,6 +19,7 @@ CARRIED = (
     "phase.timeout",
     "phase.rescue",
     "phase.mdns",
+    "phase.dht",
     "phase.job",
     "phase.marks",
 )
@@ -33,6 +36,8 @@ class Parameters(NamedTuple):
     cache: bool = True
     nowrite: bool = False
     mdns: bool = True
+    #: DHT nodes to begin with, hosts and ports; None where it is not to be used.
+    dht: tuple[tuple[str, int], ...] | None = ()
     #: Seconds the seed may take from the first provider looked for to the handoff.
     timeout: float = 300.0
     rescue: str = "reboot"
@@ -67,6 +72,10 @@ def parse(text: str) -> Parameters:
             found["providers"] = tuple(url for url in value.split(",") if url)[:16]
         elif key in ("cache", "mdns") and value in ("on", "off"):
             found[key] = value == "on"
+        elif key == "dht" and value == "off":
+            found["dht"] = None
+        elif key == "dht" and (peers := _peers(value)) is not None:
+            found["dht"] = peers
         elif key == "nowrite" and value in ("", "1"):
             found["nowrite"] = True
         elif key == "timeout" and value.isdecimal() and 0 < int(value) <= 86_400:
@@ -127,6 +136,13 @@ def split(text: str) -> list[str]:
     if word:
         words.append(word)
     return words
+
+
+def _peers(value: str) -> tuple[tuple[str, int], ...] | None:
+    try:
+        return tuple(peer(text) for text in value.split(",")[:MAX_PEERS])
+    except DiscoveryError:
+        return None
 
 
 def _name(word: str) -> str:

@@ -115,18 +115,9 @@ def verify(
         raise DsseError(f"{len(accepted)} keys are too many to try; the limit is {MAX_KEYS}")
     if threshold < 1:
         raise DsseError(f"a threshold of {threshold} would accept anything")
-    if len(envelope) > MAX_ENVELOPE:
-        raise DsseFormatError(f"envelope has {len(envelope)} bytes; the limit is {MAX_ENVELOPE}")
-    try:
-        opened = msgspec.json.decode(envelope, type=_Envelope)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DsseFormatError(f"not a DSSE envelope: {error}") from error
+    opened = _open(envelope)
     if opened.payload_type != payload_type:
         raise DsseFormatError(f"envelope holds {opened.payload_type[:100]!r}, expected {payload_type!r}")
-    if len(opened.signatures) > MAX_SIGNATURES:
-        raise DsseFormatError(
-            f"envelope has {len(opened.signatures)} signatures; the limit is {MAX_SIGNATURES}"
-        )
     body = _decode(opened.payload)
     message = pae(opened.payload_type, body)
     # The keyid is unauthenticated, so it decides nothing: every key is tried, each counts once.
@@ -139,6 +130,29 @@ def verify(
             hint="Check which public keys were pinned.",
         )
     return body
+
+
+def claimed_keys(envelope: bytes) -> tuple[str, ...]:
+    """The keys an envelope says have signed it. Nothing of that is known before `verify` has checked it.
+
+    Raises:
+        DsseFormatError: no envelope, too large, or with too many signatures.
+    """
+    return tuple(each.keyid for each in _open(envelope).signatures)
+
+
+def _open(envelope: bytes) -> _Envelope:
+    if len(envelope) > MAX_ENVELOPE:
+        raise DsseFormatError(f"envelope has {len(envelope)} bytes; the limit is {MAX_ENVELOPE}")
+    try:
+        opened = msgspec.json.decode(envelope, type=_Envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DsseFormatError(f"not a DSSE envelope: {error}") from error
+    if len(opened.signatures) > MAX_SIGNATURES:
+        raise DsseFormatError(
+            f"envelope has {len(opened.signatures)} signatures; the limit is {MAX_SIGNATURES}"
+        )
+    return opened
 
 
 def _is_signed(key: bytes, signature: str, message: bytes) -> bool:

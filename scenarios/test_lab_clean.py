@@ -34,6 +34,11 @@ def test_runs(lab):
 """
 
 
+def heed_ctrl_c() -> None:
+    """Take Ctrl-C, also where this run does not: a shell's background jobs inherit that they ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Inner:
     """A pytest of its own, with two machines on a segment."""
 
@@ -58,6 +63,7 @@ class Inner:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=heed_ctrl_c,
         )
         pids = self.directory / "pids"
         while not (pids.exists() and pids.read_text()):

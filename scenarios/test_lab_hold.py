@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scenarios import lab_guest
-from scenarios.test_lab_clean import ROOT, leftovers, wait_gone
+from scenarios.test_lab_clean import ROOT, heed_ctrl_c, leftovers, wait_gone
 
 SCENARIO = """
 from pathlib import Path
@@ -52,6 +52,7 @@ def test_a_failed_topology_is_held(arch: str, tmp_path: Path) -> None:
             ],
             cwd=tmp_path,
             env=environment,
+            preexec_fn=heed_ctrl_c,
             stdout=said,
             stderr=said,
             start_new_session=True,

@@ -164,11 +164,15 @@ class _Boot:
         self.stage = "discover"
         found: list[discovery.Provider] = []
         remaining = max(self.deadline - time.monotonic(), 1.0)
+        look = not self.parameters.providers
         for provider in discovery.discover(
             self.parameters.channel,
             self.arch,
             urls=self.parameters.providers,
-            mdns=self.parameters.mdns and not self.parameters.providers,
+            mdns=look and self.parameters.mdns,
+            # What it finds may be anywhere, and who is asked learns of this machine.
+            dht=(self.parameters.dht or ()) if look and self.parameters.mode == "internet" else (),
+            clock=lambda: self.now(self.floor()).timestamp(),
             timeout=min(remaining, 10.0),
             gather=_GATHER[min(self.searches, len(_GATHER) - 1)],
             last=self.useless,
@@ -178,7 +182,7 @@ class _Boot:
         if not found:
             raise discovery.DiscoveryError(
                 f"no provider of {self.parameters.channel}/{self.arch} was found",
-                hint="Start `phase serve` on this network, or boot with phase.provider=URL.",
+                hint="Start `phase serve` on this network, or boot with phase.provider= or phase.dht=.",
             )
         marks.emit("discover", provider=found[0].url, source=found[0].source, count=len(found))
         return [provider.url for provider in found]

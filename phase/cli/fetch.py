@@ -13,6 +13,7 @@ import click
 from phase import arch as arches
 from phase import files
 from phase.cli import _release, printable
+from phase.cli._dht import dht_option
 from phase.discovery import DiscoveryError, discover
 from phase.errors import PhaseError
 from phase.fetch import FetchReport, Progress, fetch_artifact
@@ -23,12 +24,20 @@ from phase.release.manifest import Artifact
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="Trusted root metadata.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Directory to fill.")
 @click.option("--provider", "urls", multiple=True, help="A provider's URL; repeat for more.")
+@dht_option
 @click.option("--channel", default="stable", show_default=True)
 @click.option("--arch", default="auto", show_default=True, help="Architecture; auto is this machine's.")
 @click.option("--timeout", type=click.FloatRange(1, 86_400), default=600.0, help="Seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def command(
-    root: Path, output: Path, urls: tuple[str, ...], channel: str, arch: str, timeout: float, as_json: bool
+    root: Path,
+    output: Path,
+    urls: tuple[str, ...],
+    dht: tuple[tuple[str, int], ...],
+    channel: str,
+    arch: str,
+    timeout: float,
+    as_json: bool,
 ) -> None:
     """Fetch a release from all providers at once, verify it and keep it.
 
@@ -41,7 +50,9 @@ def command(
     wanted = arches.canonical(arch)
     deadline = time.monotonic() + timeout
     if not urls:
-        urls = tuple(p.url for p in discover(channel, wanted, timeout=min(timeout, 5.0), gather=0.5))
+        urls = tuple(
+            p.url for p in discover(channel, wanted, dht=dht, timeout=min(timeout, 5.0), gather=0.5)
+        )
     if not urls:
         raise DiscoveryError(
             f"no provider of {channel}/{wanted} was found", hint="Name one with --provider."

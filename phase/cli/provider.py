@@ -7,6 +7,7 @@ import msgspec
 
 from phase import arch as arches
 from phase.cli import printable
+from phase.cli._dht import dht_option
 from phase.discovery import discover
 from phase.fetch import Client, FetchError, ProtocolError
 from phase.provider.status import Status
@@ -29,6 +30,8 @@ def status(addr: str, as_json: bool) -> None:
         click.echo(msgspec.json.format(msgspec.json.encode(found)))
         return
     click.echo(f"{addr}: {_describe(found)}")
+    if found.dht.running and found.dht.problem:
+        click.echo(f"  DHT: {printable(found.dht.problem)}")
     for release in found.releases:
         line = f"{release.channel}/{release.arch}  {release.release}  version {release.version}"
         click.echo(f"  {printable(line)}  expires {printable(release.expires)}")
@@ -39,10 +42,18 @@ def status(addr: str, as_json: bool) -> None:
 @click.option("--arch", default="auto", show_default=True, help="Architecture; auto is this machine's.")
 @click.option("--timeout", type=click.FloatRange(0.1, 600), default=3.0, show_default=True, help="Seconds.")
 @click.option("--addr", "urls", multiple=True, help="A provider's URL, instead of looking; repeat for more.")
+@dht_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-def list_(channel: str, arch: str, timeout: float, urls: tuple[str, ...], as_json: bool) -> None:
-    """List the providers on this network, and whether each answers."""
-    found = discover(channel, arches.canonical(arch), urls=urls, mdns=not urls, timeout=timeout)
+def list_(
+    channel: str,
+    arch: str,
+    timeout: float,
+    urls: tuple[str, ...],
+    dht: tuple[tuple[str, int], ...],
+    as_json: bool,
+) -> None:
+    """List the providers on this network and in the DHT, and whether each answers."""
+    found = discover(channel, arches.canonical(arch), urls=urls, mdns=not urls, dht=dht, timeout=timeout)
     for provider in found:
         try:
             answers, text = True, _describe(_status(provider.url))
@@ -69,5 +80,6 @@ def _describe(found: Status) -> str:
     return printable(
         f"{found.repository_problem or 'ok'}; up {found.uptime_seconds:.0f} s, {found.requests} requests, "
         f"{found.bytes_sent / 1e6:.1f} MB sent, {len(found.releases)} releases, "
-        f"mDNS {'on' if found.mdns.running else 'off'}"
+        f"mDNS {'on' if found.mdns.running else 'off'}, "
+        f"DHT {f'with {found.dht.nodes} nodes' if found.dht.running else 'off'}"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from phase.cli._dht import dht_option
 from phase.provider.errors import ProviderError
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 @click.option("--bind", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0: any.")
 @click.option("--no-mdns", is_flag=True, help="Do not advertise on the network.")
+@click.option("--no-dht", is_flag=True, help="Take no part in the distributed hash table.")
+@dht_option
+@click.option("--dht-address", metavar="IPV4", help="Announce this address, not the one that others see.")
 @click.option(
     "--state", type=click.Path(path_type=Path), help="Where to keep the local repository and its keys."
 )
@@ -49,6 +53,9 @@ def command(
     bind: str,
     port: int,
     no_mdns: bool,
+    no_dht: bool,
+    dht: tuple[tuple[str, int], ...],
+    dht_address: str | None,
     state: Path | None,
     access_log: str | None,
     tls: tuple[str, str] | None,
@@ -60,9 +67,11 @@ def command(
     for machines that are given that root.
     """
     from phase import arch as arches
-    from phase.provider import access, systemd, workers
+    from phase.provider import access, announce, systemd, workers
     from phase.provider.server import serve
 
+    if no_dht and (dht or dht_address):
+        raise click.UsageError("--no-dht leaves nothing for --dht and --dht-address to do")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     wanted = arches.canonical(arch)
     repository = artifacts
@@ -102,6 +111,9 @@ def command(
                 channel=channel,
                 # Seeds do not speak TLS: they must not be sent here.
                 mdns=first and not no_mdns and context is None,
+                dht=announce.Options(dht, dht_address or "")
+                if first and not no_dht and context is None
+                else None,
                 ready=ready if first else None,
                 upkeep=upkeep if first else None,
                 stopping=stopping,

@@ -1,5 +1,6 @@
 """Multicast DNS, through zeroconf. Imported only when the local network is to be asked."""
 
+import random
 from collections import deque
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -10,8 +11,8 @@ from zeroconf import IPVersion, ServiceBrowser, ServiceInfo, ServiceStateChange,
 from phase.discovery.interfaces import addresses, nearest
 from phase.discovery.records import SERVICE, DiscoveryError, Provider, from_txt
 
-#: Names looked at in one search; a flood of them must not keep a boot busy.
-MAX_NAMES = 64
+#: Names that wait to be looked at, those among them that cost a question, and those that are remembered.
+MAX_WAITING, MAX_LATER, MAX_KNOWN = 1024, 64, 4096
 #: Milliseconds to ask for a name that came without its address.
 _RESOLVE_MS = 700
 
@@ -22,19 +23,20 @@ class Browser:
     Args:
         channel: release channel looked for.
         arch: architecture looked for.
+        queue: where names come in; a provider that somebody else puts there is as good as found.
 
     Raises:
         DiscoveryError: there is no network to ask.
     """
 
-    def __init__(self, channel: str, arch: str) -> None:
+    def __init__(self, channel: str, arch: str, queue: "SimpleQueue[str | Provider]") -> None:
         self._channel = channel
         self._arch = arch
         self._own = addresses()
         if not self._own:
             raise DiscoveryError("this machine has no network address", hint="Is the network up?")
-        self._names: SimpleQueue[str] = SimpleQueue()
-        self._heard = 0
+        self._names = queue
+        self._known: set[str] = set()
         self._later: deque[str] = deque()
         try:
             self._zeroconf = Zeroconf(
@@ -50,6 +52,8 @@ class Browser:
             try:
                 # Names whose address is known already go first; the others cost a question each.
                 name = self._names.get(timeout=min(left, 0.05) if self._later else left)
+                if isinstance(name, Provider):
+                    return name
             except Empty:
                 if not self._later:
                     return None
@@ -60,7 +64,11 @@ class Browser:
             else:
                 info = ServiceInfo(SERVICE, name)
                 if not info.load_from_cache(self._zeroconf):
-                    self._later.append(name)
+                    if len(self._later) < MAX_LATER:
+                        self._later.append(name)
+                    else:
+                        # Any of them may be the honest one, also the last.
+                        self._later[random.randrange(MAX_LATER)] = name  # noqa: S311
                     continue
             found = self._read(info) if info is not None else None
             if found is not None:
@@ -84,9 +92,14 @@ class Browser:
         # zeroconf passes these by keyword.
         del zeroconf, service_type
         # A record for somebody else is told by its name in most cases; the TXT decides.
-        if state_change is ServiceStateChange.Removed or self._heard >= MAX_NAMES:
+        # Once each: a flood of changes of one name hides no other.
+        if state_change is ServiceStateChange.Removed or name in self._known:
             return
-        self._heard += 1
+        if self._names.qsize() >= MAX_WAITING:
+            return
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known.add(name)
         self._names.put(name)
 
     def __enter__(self) -> Self:

@@ -13,6 +13,8 @@ from phase.errors import PhaseError
 SERVICE = "_phase-image._tcp.local."
 MAX_TXT = 400
 MAX_NAME = 64
+#: DHT nodes one may be told of to begin with.
+MAX_PEERS = 8
 
 
 class DiscoveryError(PhaseError):
@@ -29,6 +31,19 @@ class Provider(NamedTuple):
     version: int | None
     source: Literal["cmdline", "mdns", "dht"]
     id: str
+
+
+def peer(text: str) -> tuple[str, int]:
+    """Read the address of a DHT node: `HOST:PORT`, the host a name or an IPv4 address.
+
+    Raises:
+        DiscoveryError: it is neither.
+    """
+    host, _, port = text.rpartition(":")
+    good = 0 < len(host) <= 253 and host.isascii() and all(c.isalnum() or c in "-." for c in host)
+    if not good or not (port.isascii() and port.isdecimal()) or not 0 < int(port[:6]) < 65_536:
+        raise DiscoveryError(f"{text[:80]!r} is no DHT node", hint="For example 192.0.2.1:8080.")
+    return host, int(port)
 
 
 def from_txt(

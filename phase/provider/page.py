@@ -2,7 +2,7 @@
 
 from html import escape
 
-from phase.provider.status import Status
+from phase.provider.status import DhtStatus, Status
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -51,11 +51,20 @@ def render(status: Status) -> str:
         f"<table><tr><th>{'<th>'.join(_COLUMNS)}{rows}</table>"
         f"<h2>On the network</h2><p>This provider: {found}</p>"
         f"<p>Other providers seen: {len(status.mdns.seen) or 'none'}</p>"
-        f"<ul>{''.join(f'<li>{escape(name)}' for name in status.mdns.seen)}</ul>"
+        f"<ul>{''.join(f'<li>{escape(name)}' for name in status.mdns.seen)}</ul><p>{_dht(status.dht)}</p>"
         f"<h2>This provider</h2><p>Version {escape(status.version)}, up for {status.uptime_seconds:.0f} s, "
         f"{status.active_requests - 1} transfers now, {status.requests} requests, "
         f"{_size(status.bytes_sent)} sent. "
         '<a href="/status">status</a> <a href="/metrics">metrics</a> <a href="/health">health</a></p></html>'
+    )
+
+
+def _dht(dht: DhtStatus) -> str:
+    if not dht.running:
+        return f"DHT: off, {escape(dht.problem)}"
+    where = f"announced as {escape(dht.address)}, kept by {dht.keepers}"
+    return (
+        f"DHT: {dht.nodes} other nodes, {escape(dht.problem) or where}; {dht.held} announcements kept here"
     )
 
 

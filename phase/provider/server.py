@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     # A booted system has no OpenSSL, and serves without it.
     import ssl
 
+    from phase.provider.announce import Options
+
 #: Seconds answers under way may take after a signal to stop.
 DRAIN_SECONDS = 30.0
 #: Local signatures hold for a day.
@@ -48,6 +50,7 @@ async def serve(
     channel: str = "stable",
     arch: str | None = None,
     mdns: bool = True,
+    dht: "Options | None" = None,
     identity: str = "",
     ready: Callable[[int], None] | None = None,
     stopping: Callable[[], None] | None = None,
@@ -67,6 +70,7 @@ async def serve(
         channel: what `/manifest.json` means.
         arch: what `/manifest.json` means.
         mdns: advertise on the local network.
+        dht: how to take part in the DHT; not at all when left out.
         identity: eight characters that name this provider there; random when left out.
         ready: called with the port once it listens.
         stopping: called when it stops listening, before it finishes what it has begun.
@@ -129,6 +133,11 @@ async def serve(
                 identity=identity or secrets.token_hex(4),
             )
             tasks.append(asyncio.create_task(shown))
+        if dht is not None:
+            from phase.provider.announce import announce
+
+            node = announce(app[STORE], app[ADVERTISEMENT].dht, dht, bind=bind, port=port)
+            tasks.append(asyncio.create_task(node))
         if upkeep is not None:
             tasks.append(asyncio.create_task(_keep_up(upkeep, every)))
         if ready is not None:

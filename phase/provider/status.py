@@ -1,6 +1,6 @@
 """What a provider says about itself: only what really runs."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Annotated
 
@@ -8,6 +8,22 @@ import msgspec
 
 from phase.provider.metrics import Metrics
 from phase.provider.store import Store
+
+
+@dataclass
+class DhtTold:
+    """What of this provider the DHT knows; kept by its node."""
+
+    running: bool = False
+    #: Why nothing is announced, or nobody keeps it.
+    problem: str = "not asked for"
+    #: Where others are told that this provider is: `HOST:PORT`.
+    address: str = ""
+    #: Other nodes known, and those of them that keep the announcement kept by fewest.
+    nodes: int = 0
+    keepers: int = 0
+    #: Announcements kept here, for anybody.
+    held: int = 0
 
 
 @dataclass
@@ -20,6 +36,7 @@ class Advertisement:
     problem: str = "not asked for"
     #: Names that others have registered, at this moment; a hint, like everything found that way.
     seen: set[str] = field(default_factory=set)
+    dht: DhtTold = field(default_factory=DhtTold)
 
 
 #: Whoever reads this may have it from anybody: no number is larger than a counter can be.
@@ -47,6 +64,17 @@ class MdnsStatus(msgspec.Struct, frozen=True):
     seen: list[str]
 
 
+class DhtStatus(msgspec.Struct, frozen=True):
+    """The distributed hash table."""
+
+    running: bool = False
+    problem: str = ""
+    address: str = ""
+    nodes: _Count = 0
+    keepers: _Count = 0
+    held: _Count = 0
+
+
 class Status(msgspec.Struct, frozen=True):
     """The answer to `GET /status`."""
 
@@ -61,6 +89,8 @@ class Status(msgspec.Struct, frozen=True):
     active_requests: _Count
     requests: _Count
     bytes_sent: _Count
+    #: Older providers say nothing of it.
+    dht: DhtStatus = DhtStatus()
 
 
 def own_version() -> str:
@@ -109,4 +139,5 @@ def status(store: Store, metrics: Metrics, advertisement: Advertisement, *, now:
         active_requests=metrics.active,
         requests=sum(metrics.requests.values()),
         bytes_sent=sum(metrics.bytes_sent.values()),
+        dht=DhtStatus(**asdict(advertisement.dht)),
     )

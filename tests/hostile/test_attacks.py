@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.hostile import Attack, Provider, World, attacks
-from fixtures.hostile.table import row
+from fixtures.hostile.dht import LIES, Lie, Town, answer
+from fixtures.hostile.table import lie_row, row
 from fixtures.hostile.trial import fetch, published, refusal
 
 _PAGE = Path(__file__).resolve().parents[2] / "docs" / "attacks.md"
@@ -65,6 +66,13 @@ def test_an_honest_provider_beside_it_is_enough(world: World, attack: Attack, tm
 def test_the_page_has_every_attack_and_no_other() -> None:
     found = [line.split("|")[1].strip() for line in _PAGE.read_text().splitlines() if line.startswith("| ")]
     names = [attack.name for attack in attacks()]
-    assert sorted(name for name in found if name != "attack") == sorted(names)
+    lies = [lie.name for lie in LIES]
+    assert sorted(name for name in found if name not in ("attack", "lie")) == sorted([*names, *lies])
     assert len(names) >= 45
     assert len({attack.line for attack in attacks()}) == len(names)
+
+
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.name)
+def test_a_lie_in_the_dht_is_not_kept(lie: Lie) -> None:
+    assert answer(lie, Town())
+    assert lie_row(lie) in _PAGE.read_text(), "python -m fixtures.hostile table > docs/attacks.md"

@@ -26,6 +26,7 @@ class Mutant(NamedTuple):
 
 TRUST = ("tests/phase/trust",)
 FETCH = ("tests/phase/fetch",)
+DHT = ("tests/phase/discovery/dht",)
 BOOT = ("tests/phase/boot",)
 JOBS = ("tests/phase/jobs",)
 DSSE = ("tests/phase/test_dsse.py",)
@@ -328,8 +329,8 @@ MUTANTS = (
     Mutant(
         "a flood of names is listened to",
         "phase/discovery/mdns.py",
-        " or self._heard >= MAX_NAMES",
-        "",
+        "if self._names.qsize() >= MAX_WAITING:",
+        "if False:",
         ("tests/phase/discovery",),
     ),
     Mutant(
@@ -345,6 +346,49 @@ MUTANTS = (
         "if found.url in last:",
         "if False:",
         ("tests/phase/discovery",),
+    ),
+    # DHT
+    Mutant(
+        "anybody announces any host",
+        "phase/discovery/dht/holdings.py",
+        "if said.host != sender:",
+        "if False:",
+        DHT,
+    ),
+    Mutant(
+        "announcements never expire",
+        "phase/discovery/dht/announcement.py",
+        "if said.expires <= now:",
+        "if False:",
+        DHT,
+    ),
+    Mutant(
+        "an old announcement replaces a new one",
+        "phase/discovery/dht/holdings.py",
+        "if any(one.said.seq >= said.seq for one in same_key):",
+        "if False:",
+        DHT,
+    ),
+    Mutant(
+        "one announces from where nobody is",
+        "phase/discovery/dht/node.py",
+        "if not self._is_here(sender) and await self._greet(sender) is None:",
+        "if False:",
+        DHT,
+    ),
+    Mutant(
+        "one host is all nodes there are",
+        "phase/discovery/dht/node.py",
+        "if hosts[one.host] < MAX_OF_HOST and len(chosen) < K:",
+        "if len(chosen) < K:",
+        DHT,
+    ),
+    Mutant(
+        "local machines ask the DHT",
+        "phase/boot/main.py",
+        'look and self.parameters.mode == "internet"',
+        "look",
+        ("tests/phase/boot/test_main.py",),
     ),
     # Provider
     Mutant(

@@ -11,7 +11,7 @@ def test_parse_reads_every_documented_parameter() -> None:
     text = (
         "BOOT_IMAGE=/vmlinuz quiet phase.mode=local phase.channel=testing phase.cache=off phase.nowrite "
         "phase.provider=http://a:8080,http://b phase.timeout=45 phase.rescue=shell "
-        "phase.job=hello phase.mdns=off "
+        "phase.job=hello phase.mdns=off phase.dht=192.0.2.1:8080,node.example:99 "
         f"phase.rootfs=sha256:{ROOTFS}"
     )
     assert cmdline.parse(text) == cmdline.Parameters(
@@ -21,6 +21,7 @@ def test_parse_reads_every_documented_parameter() -> None:
         cache=False,
         nowrite=True,
         mdns=False,
+        dht=(("192.0.2.1", 8080), ("node.example", 99)),
         timeout=45.0,
         rescue="shell",
         rootfs=ROOTFS,
@@ -92,3 +93,12 @@ def test_what_cannot_be_used_is_not_carried(word: str) -> None:
     """Whoever searches the line, or splits it without knowing quotes, finds no word that was not allowed."""
     line = cmdline.compose("quiet", f"{word} console=ttyS0", rootfs=ROOTFS)
     assert line == f"quiet console=ttyS0 phase.rootfs=sha256:{ROOTFS}"
+
+
+def test_the_dht_is_switched_off_or_named_rightly() -> None:
+    assert cmdline.parse("phase.dht=off").dht is None
+    assert cmdline.parse("").dht == ()
+    for word in ("phase.dht=", "phase.dht=host", "phase.dht=host:0", "phase.dht=a:1,", "phase.dht=$(x):1"):
+        assert cmdline.parse(word).problems == (word,)
+        assert cmdline.parse(word).dht == ()
+    assert len(cmdline.parse(f"phase.dht={','.join(['a:1'] * 50)}").dht or ()) == 8

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import web
 
-from phase import arch, trust
+from phase import arch, discovery, trust
 from phase.boot import cache, efi, kexec, main
 from phase.boot.cache import Cache
+from phase.discovery import Provider
 from phase.provider.app import make_app
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
@@ -165,6 +166,24 @@ def test_what_is_signed_is_what_starts(boot: Boot, publish: Publish, serve: Serv
     assert "root=/dev/evil" not in words
     assert words[-1] == f"phase.rootfs=sha256:{manifest.artifacts['rootfs'].sha256}"
     assert len(image) == manifest.artifacts["kernel"].length
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("internet", 1), ("local", 0), ("private", 0)])
+def test_only_in_internet_mode_is_the_dht_asked(
+    boot: Boot, publish: Publish, monkeypatch: pytest.MonkeyPatch, mode: str, asked: int
+) -> None:
+    publish()
+    searches: list[dict[str, Any]] = []
+
+    def discover(*names: str, **options: Any) -> list[Provider]:
+        searches.append(options)
+        return []
+
+    monkeypatch.setattr(discovery, "discover", discover)
+    boot(words=f"phase.dht=192.0.2.1:8080 phase.mdns=off phase.mode={mode}")
+    assert [len(each["dht"]) for each in searches] == [asked] * len(searches)
+    assert searches
+    assert not any(each["mdns"] for each in searches)
 
 
 def test_a_flipped_bit_starts_nothing(

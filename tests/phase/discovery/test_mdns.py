@@ -4,8 +4,12 @@ import asyncio
 import ipaddress
 import os
 import secrets
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from queue import SimpleQueue
+from time import monotonic
 
 import pytest
 from zeroconf import ServiceStateChange
@@ -143,7 +147,7 @@ class _Told:
     def __init__(self, *urls: str) -> None:
         self._found = [Provider(url, CHANNEL, "x86_64", None, "mdns", "") for url in urls]
 
-    def __call__(self, channel: str, arch: str) -> "_Told":
+    def __call__(self, channel: str, arch: str, queue: object) -> "_Told":
         return self
 
     def __enter__(self) -> "_Told":
@@ -170,7 +174,44 @@ def test_those_that_were_of_no_use_come_last(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_flood_of_names_is_not_listened_to() -> None:
-    with browser.Browser(CHANNEL, "x86_64") as search:
-        for number in range(10 * browser.MAX_NAMES):
+    names: SimpleQueue[str | Provider] = SimpleQueue()
+    with browser.Browser(CHANNEL, "x86_64", names) as search:
+        for number in range(10 * browser.MAX_KNOWN):
             search._on_change(search._zeroconf, "", f"{number}.{SERVICE}", ServiceStateChange.Added)
-        assert search._names.qsize() <= browser.MAX_NAMES
+        assert names.qsize() <= browser.MAX_WAITING
+        assert len(search._known) <= browser.MAX_KNOWN
+        # Of those that would cost a question each, a bounded number waits.
+        assert search.next(monotonic() + 0.2) is None
+        assert len(search._later) <= browser.MAX_LATER
+
+
+def test_changes_of_one_name_hide_no_other() -> None:
+    names: SimpleQueue[str | Provider] = SimpleQueue()
+    with browser.Browser(CHANNEL, "x86_64", names) as search:
+        for _ in range(10 * browser.MAX_WAITING):
+            search._on_change(search._zeroconf, "", f"evil.{SERVICE}", ServiceStateChange.Updated)
+        search._on_change(search._zeroconf, "", f"honest.{SERVICE}", ServiceStateChange.Added)
+        assert [names.get_nowait() for _ in range(names.qsize())] == [f"evil.{SERVICE}", f"honest.{SERVICE}"]
+
+
+async def test_a_flood_of_one_host_hides_nobody(repository: Repository) -> None:
+    """Three hundred providers that are none, each whole, told of again and again."""
+    command = [sys.executable, "-m", "fixtures.hostile.flood", "--bind", "127.0.0.2"]
+    command += ["--channel", CHANNEL, "--arch", "x86_64", "--records", "300"]
+    flood = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert flood.stdout is not None
+    try:
+        assert "flooding" in await asyncio.to_thread(flood.stdout.readline)
+        store, told = Store(repository.directory), Advertisement()
+        task = asyncio.create_task(run(store, told, bind="127.0.0.1", port=8099, identity="deadbeef"))
+        try:
+            await until(told)
+            found = await asyncio.to_thread(look, 10, None)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+    finally:
+        flood.terminate()
+        flood.communicate(timeout=60)
+    assert "deadbeef" in {one.id for one in found}, found
+    assert len({one.id for one in found}) == 2

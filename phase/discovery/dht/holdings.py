@@ -1,0 +1,85 @@
+"""What a node keeps for others: bounded, signed, current, and told by the host it is about."""
+
+from typing import NamedTuple
+
+from phase.discovery.dht import announcement
+from phase.discovery.dht.announcement import LIFETIME, SKEW, Announcement, AnnouncementError
+
+#: Announcements in one place, places, and announcements that one host may have here altogether.
+MAX_IN_PLACE = 16
+MAX_PLACES = 256
+MAX_OF_HOST = 16
+#: Announcements of one host in one place.
+MAX_OF_HOST_IN_PLACE = 2
+
+
+class _Held(NamedTuple):
+    said: Announcement
+    envelope: bytes
+
+
+class Holdings:
+    """Announcements by place. Those that are there stay until they expire: newcomers displace nobody."""
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, list[_Held]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(held) for held in self._places.values())
+
+    def put(self, place: bytes, envelope: bytes, *, sender: str, now: float) -> None:
+        """Keep an announcement, in place of an older one of the same key or address.
+
+        Args:
+            place: 20 bytes.
+            envelope: from anybody.
+            sender: address of the host that sends it, which was seen to answer there.
+            now: seconds since the epoch.
+
+        Raises:
+            AnnouncementError: it is not kept, with the reason.
+        """
+        said = announcement.read(envelope, place=place, now=now)
+        # Only here: a machine that looks may have a clock that is behind.
+        if said.expires > now + LIFETIME + SKEW:
+            raise AnnouncementError(
+                f"an announcement for {said.expires - now:.0f} s; the limit is {LIFETIME}"
+            )
+        if said.host != sender:
+            raise AnnouncementError(f"{sender} announces {said.host}; every host speaks for itself")
+        self._expire(now)
+        held = self._places.get(place, [])
+        same_key = [one for one in held if one.said.key == said.key]
+        if any(one.said.seq >= said.seq for one in same_key):
+            raise AnnouncementError("an announcement that is no newer than the one that is kept")
+        address = (said.host, said.port)
+        rest = [
+            one for one in held if one.said.key != said.key and (one.said.host, one.said.port) != address
+        ]
+        if len(rest) >= MAX_IN_PLACE:
+            raise AnnouncementError(f"{MAX_IN_PLACE} announcements are kept in this place already")
+        if sum(one.said.host == sender for one in rest) >= MAX_OF_HOST_IN_PLACE:
+            raise AnnouncementError(
+                f"{sender} has {MAX_OF_HOST_IN_PLACE} announcements in this place already"
+            )
+        if not held and len(self._places) >= MAX_PLACES:
+            raise AnnouncementError(f"{MAX_PLACES} places are kept already")
+        elsewhere = sum(
+            one.said.host == sender for other, each in self._places.items() if other != place for one in each
+        )
+        if elsewhere >= MAX_OF_HOST:
+            raise AnnouncementError(f"{sender} has {MAX_OF_HOST} announcements here already")
+        self._places[place] = [*rest, _Held(said, envelope)]
+
+    def get(self, place: bytes, *, now: float) -> list[bytes]:
+        """The envelopes in a place."""
+        self._expire(now)
+        return [one.envelope for one in self._places.get(place, [])]
+
+    def _expire(self, now: float) -> None:
+        for place, held in list(self._places.items()):
+            left = [one for one in held if one.said.expires > now]
+            if left:
+                self._places[place] = left
+            else:
+                del self._places[place]

@@ -1,0 +1,104 @@
+"""The datagrams: one byte for question or answer, a random id of 20, then msgpack.
+
+What the libraries rpcudp and kademlia speak; an answer to `find_value` has the nearest nodes beside the
+value, so that a search can go on. Everything here comes from anybody.
+"""
+
+import ipaddress
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+QUESTION, ANSWER = 0, 1
+ID_BYTES = 20
+#: Bytes of a datagram that is looked at: an answer with a full place and its nearest nodes.
+MAX_DATAGRAM = 16 << 10
+MAX_CONTACTS = 32
+MAX_VALUES = 16
+
+_Id = Annotated[bytes, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
+
+
+class Contact(NamedTuple):
+    """A node: its id, its IPv4 address and its UDP port."""
+
+    id: bytes
+    host: str
+    port: int
+
+    @property
+    def number(self) -> int:
+        """The id as a number, for distances."""
+        return int.from_bytes(self.id)
+
+
+Contacts = Annotated[list[tuple[_Id, str, int]], msgspec.Meta(max_length=MAX_CONTACTS)]
+
+
+class Values(msgspec.Struct, frozen=True):
+    """An answer to `find_value` that has something."""
+
+    value: Annotated[list[bytes], msgspec.Meta(max_length=MAX_VALUES)]
+    nodes: Contacts = []
+
+
+Found = Values | Contacts
+Seen = tuple[str, int]
+
+
+class Message(NamedTuple):
+    """A datagram, taken apart as far as anybody can before it is known what was asked."""
+
+    kind: int
+    id: bytes
+    body: bytes
+
+
+def split(datagram: bytes) -> Message | None:
+    """Take a datagram apart; nothing where it is none of ours."""
+    if not 1 + ID_BYTES < len(datagram) <= MAX_DATAGRAM or datagram[0] not in (QUESTION, ANSWER):
+        return None
+    return Message(datagram[0], datagram[1 : 1 + ID_BYTES], datagram[1 + ID_BYTES :])
+
+
+def question(number: bytes, name: str, *arguments: bytes) -> bytes:
+    """Write a question."""
+    return bytes((QUESTION,)) + number + msgspec.msgpack.encode((name, arguments))
+
+
+def answer(number: bytes, said: object) -> bytes:
+    """Write an answer."""
+    return bytes((ANSWER,)) + number + msgspec.msgpack.encode(said)
+
+
+_question = msgspec.msgpack.Decoder(
+    tuple[Annotated[str, msgspec.Meta(max_length=16)], Annotated[list[bytes], msgspec.Meta(max_length=3)]]
+)
+
+
+def read_question(body: bytes) -> tuple[str, list[bytes]] | None:
+    """What is asked, and with what; nothing where it makes no sense."""
+    try:
+        return _question.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def usable(contacts: list[tuple[bytes, str, int]], *, teller: str) -> list[Contact]:
+    """Of what a node tells of others, what can be asked.
+
+    Args:
+        contacts: as they came.
+        teller: address of who tells: only a host on loopback may point there.
+    """
+    found = []
+    for number, host, port in contacts:
+        try:
+            ip = ipaddress.IPv4Address(host)
+        except ValueError:
+            continue
+        odd = ip.is_multicast or ip.is_unspecified or host == "255.255.255.255"
+        if odd or not 0 < port < 65_536 or (ip.is_loopback and not teller.startswith("127.")):
+            continue
+        found.append(Contact(number, str(ip), port))
+    return found

@@ -1,0 +1,121 @@
+"""Tell the DHT what is on offer, and be a node of it: one announcement for each channel and architecture."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from phase.discovery.dht import Dht
+from phase.discovery.dht.announcement import LIFETIME, AnnouncementError, key, sign
+from phase.discovery.interfaces import addresses
+from phase.discovery.records import DiscoveryError
+from phase.identity import Identity
+from phase.provider.status import DhtTold
+from phase.provider.store import Store
+
+_log = logging.getLogger(__name__)
+#: Seconds between two looks whether there is a new release to tell of.
+WATCH_SECONDS = 1.0
+#: Seconds after which everything is said again: twice before it expires.
+REFRESH_SECONDS = LIFETIME / 3
+#: Seconds to the next try where other nodes are known of, and none keeps it; doubled each time.
+RETRY_SECONDS = (2.0, 60.0)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to take part.
+
+    Attributes:
+        peers: nodes to begin with, hosts and ports; none for the first node there is.
+        address: IPv4 address to announce; what other nodes see this one at when left out.
+    """
+
+    peers: Sequence[tuple[str, int]] = ()
+    address: str = ""
+
+
+async def announce(store: Store, told: DhtTold, options: Options, *, bind: str, port: int) -> None:
+    """Take part until cancelled. Trouble is reported in `told`, never raised: serving goes on.
+
+    Args:
+        store: the repository; a new release in it is told of.
+        told: what the status page shows.
+        options: how.
+        bind: address that is listened on; `0.0.0.0` or `::` for all.
+        port: where it serves HTTP (TCP), and the node's own port (UDP).
+    """
+    own = Dht(serves=True)
+    told.problem = "starting"
+    try:
+        await own.start("0.0.0.0" if ":" in bind or not bind else bind, port)  # noqa: S104
+    except DiscoveryError as error:
+        told.problem = str(error)
+        _log.warning("%s", told.problem)
+        return
+    told.running = True
+    try:
+        await _keep_telling(own, store, told, options, bind, port)
+    finally:
+        told.running, told.nodes, told.problem = False, 0, "stopped"
+        own.close()
+
+
+async def _keep_telling(
+    own: Dht, store: Store, told: DhtTold, options: Options, bind: str, port: int
+) -> None:
+    # The key lasts as long as the process: it tells this provider's words from others', no more.
+    identity = Identity.ephemeral()
+    said: dict[tuple[str, str], int] = {}
+    again = retry = 0.0
+    while True:
+        offered = {name: one.version for name, one in store.current().releases.items()}
+        if offered != said or time.monotonic() >= again:
+            if options.peers:
+                await own.join(options.peers)
+            host = options.address or await own.seen_as() or _local(bind)
+            keepers = [
+                await _tell(own, identity, host, port, channel, arch, version)
+                for (channel, arch), version in offered.items()
+            ]
+            told.keepers = min(keepers, default=0)
+            told.problem = _problem(options, own, host, told.keepers)
+            retry = min(max(2 * retry, RETRY_SECONDS[0]), RETRY_SECONDS[1]) if told.problem else 0.0
+            again = time.monotonic() + (retry or REFRESH_SECONDS)
+            said, told.address = offered, f"{host}:{port}" if host else ""
+        told.nodes, told.held = len(own.known), len(own.held)
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+async def _tell(
+    own: Dht, identity: Identity, host: str, port: int, channel: str, arch: str, version: int
+) -> int:
+    if not host:
+        return 0
+    place = key(channel, arch)
+    envelope = sign(
+        identity, channel=channel, arch=arch, host=host, port=port, version=version, now=time.time()
+    )
+    try:
+        own.keep(place, envelope, host=host)
+    except AnnouncementError as error:
+        # Others have filled the place; those further away may have room.
+        _log.info("not kept here: %s", error)
+    return await own.announce(place, envelope)
+
+
+def _problem(options: Options, own: Dht, host: str, keepers: int) -> str:
+    if not host:
+        return "no IPv4 address to announce"
+    if options.peers and not own.known:
+        return f"no DHT node answers at {', '.join(f'{name}:{port}' for name, port in options.peers)}"
+    if own.known and not keepers:
+        return f"no other DHT node keeps {host} as this provider's address"
+    return ""
+
+
+def _local(bind: str) -> str:
+    if bind not in ("", "0.0.0.0", "::"):  # noqa: S104
+        return "" if ":" in bind else bind
+    return next((address.ip for address in addresses()), "")
