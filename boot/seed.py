@@ -15,8 +15,8 @@ for name in ("_ssl", "_hashlib"):
 for name in (
     "phase.boot.main", "phase.boot.x86", "phase.boot.arm64", "phase.discovery.mdns", "phase.discovery.dht",
     "phase.fetch", "phase.trust", "phase.files", "zeroconf", "nacl.signing",
-    "tuf.api.serialization.json", "_strptime", "calendar", "traceback", "encodings.ascii",
-    "encodings.latin_1", "encodings.idna",
+    "tuf.api.serialization.json", "_strptime", "calendar", "traceback", "concurrent.futures.thread",
+    "encodings.ascii", "encodings.latin_1", "encodings.idna",
 ):
     importlib.import_module(name)
 """

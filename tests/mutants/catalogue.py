@@ -377,10 +377,10 @@ MUTANTS = (
         DHT,
     ),
     Mutant(
-        "one host is all nodes there are",
+        "who tells of nodes that do not exist is believed first",
         "phase/discovery/dht/node.py",
-        "if hosts[one.host] < MAX_OF_HOST and len(chosen) < K:",
-        "if len(chosen) < K:",
+        'key=lambda one: (dead[heard[one]], heard[one] != "", near(one)),',
+        "key=near,",
         DHT,
     ),
     Mutant(

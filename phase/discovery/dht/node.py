@@ -22,8 +22,8 @@ from phase.discovery.records import DiscoveryError
 K, ALPHA = 20, 3
 #: Nodes one search asks, and nodes of one host among them: who answers for many must not be all there is.
 MAX_ASKED, MAX_OF_HOST = 64, 2
-#: Nodes of one host that one search tries, and nodes it hears of.
-_MAX_TRIED_OF_HOST, _MAX_HEARD = 4, 1024
+#: Nodes that do not answer, after which a search ends, and nodes it hears of and has not asked.
+MAX_DEAD, _MAX_HEARD = 24, 256
 #: Envelopes one search checks.
 _MAX_CHECKED = 128
 #: Strangers that are greeted at the same time.
@@ -159,52 +159,60 @@ class Dht:
     async def _search(
         self, place: bytes, question: str, take: Callable[[Sequence[bytes]], None]
     ) -> list[Contact]:
-        """Ask the nodes nearest to a place, and those that they know, until none nearer is left.
+        """Ask the nodes that are known, then the nearest that those know, until none nearer is left.
 
         Returns:
             Of those that answered, the nearest.
         """
         target = int.from_bytes(place)
-        heard: dict[Contact, None] = dict.fromkeys(
-            Contact(*node) for node in self._table.find_neighbors(Node(place))
-        )
-        asked: set[Contact] = set()
+        # Who told of whom; nobody of those whom this node knows itself.
+        heard: dict[Contact, str] = {Contact(*node): "" for node in self._table.find_neighbors(Node(place))}
         answered: list[Contact] = []
         tried: Counter[str] = Counter()
+        used: Counter[str] = Counter()
+        dead: Counter[str] = Counter()
         running: set[asyncio.Task[tuple[Contact, Any]]] = set()
 
         def near(contact: Contact) -> int:
             return contact.number ^ target
 
-        def nearest() -> list[Contact]:
-            """The k nearest that have answered, or may yet, no more of one host than may be."""
-            hosts: Counter[str] = Counter()
-            chosen: list[Contact] = []
-            for one in sorted(heard, key=near):
-                if hosts[one.host] < MAX_OF_HOST and len(chosen) < K:
-                    hosts[one.host] += 1
-                    chosen.append(one)
-            return chosen
+        def following() -> Contact | None:
+            """Whom to ask next: whoever has told of nobody that is there is believed last."""
+            if sum(tried.values()) >= MAX_ASKED or sum(dead.values()) >= MAX_DEAD:
+                return None
+            answered.sort(key=near)
+            bound = near(answered[K - 1]) if len(answered) >= K else 1 << 160
+            return min(
+                (
+                    one
+                    for one in heard
+                    if near(one) < bound
+                    and used[one.host] < MAX_OF_HOST
+                    and tried[one.host] < 2 * MAX_OF_HOST
+                ),
+                key=lambda one: (dead[heard[one]], heard[one] != "", near(one)),
+                default=None,
+            )
 
         async def ask(one: Contact) -> tuple[Contact, Any]:
             return one, await self._endpoint.ask((one.host, one.port), wire.Found, question, self.id, place)
 
+        tellers: dict[Contact, str] = {}
         try:
             while True:
-                for one in nearest():
-                    if len(running) >= ALPHA or len(asked) >= MAX_ASKED:
-                        break
-                    if one not in asked and tried[one.host] < _MAX_TRIED_OF_HOST:
-                        asked.add(one)
-                        tried[one.host] += 1
-                        running.add(asyncio.ensure_future(ask(one)))
+                while len(running) < ALPHA and (chosen := following()) is not None:
+                    tellers[chosen] = heard.pop(chosen)
+                    tried[chosen.host] += 1
+                    used[chosen.host] += 1
+                    running.add(asyncio.ensure_future(ask(chosen)))
                 if not running:
                     break
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     one, said = task.result()
                     if said is None:
-                        del heard[one]
+                        used[one.host] -= 1
+                        dead[tellers[one]] += 1
                         self._table.remove_contact(Node(*one))
                         continue
                     answered.append(one)
@@ -214,8 +222,8 @@ class Dht:
                         nodes = said.nodes
                         take(said.value)
                     for contact in wire.usable(nodes, teller=one.host):
-                        if len(heard) < _MAX_HEARD and contact.id != self.id and contact not in asked:
-                            heard[contact] = None
+                        if len(heard) < _MAX_HEARD and contact.id != self.id and contact not in tellers:
+                            heard.setdefault(contact, one.host)
         finally:
             for task in running:
                 task.cancel()

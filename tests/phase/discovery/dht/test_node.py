@@ -231,6 +231,28 @@ async def test_many_of_one_host_are_not_all_there_is(start: Start, net: str) -> 
             evil.transport.close()
 
 
+async def test_nodes_that_do_not_exist_keep_nobody_waiting(start: Start, net: str) -> None:
+    """Two hosts of liars tell of twenty that are nearer, each time others; the honest one is heard soon."""
+    _, address = await start(1)
+    honest, _ = await start(2, [address])
+    await honest.announce(PLACE, signed(f"{net}.2"))
+    liars = [await lie(f"{net}.{66 + n // 2}", find_node=endless, find_value=endless) for n in range(4)]
+    for number, (evil, _) in enumerate(liars):
+        evil.id = PLACE[:19] + bytes((PLACE[19] ^ number,))
+    try:
+        looker, _ = await start(3, serves=False)
+        await looker.join([*(at for _, at in liars), address])
+        heard: list[float] = []
+        begun = time.monotonic()
+        await looker.look(PLACE, lambda said: heard.append(time.monotonic() - begun))
+        assert heard
+        assert heard[0] < 5
+        assert time.monotonic() - begun < 2 + node.MAX_DEAD
+    finally:
+        for evil, _ in liars:
+            evil.transport.close()
+
+
 async def test_an_id_belongs_to_who_had_it_first(start: Start, net: str) -> None:
     first, address = await start(1)
     honest, _ = await start(2, [address])
