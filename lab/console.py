@@ -33,6 +33,8 @@ _PROMPT, _PAUSE = 0.1, 1.0
 #: Lines before and after the one that names a death which tell about it.
 _BEFORE, _AFTER = 10, 120
 _SEND_SECONDS = 30
+#: Seconds after which who waits here looks at what happens elsewhere, again and again.
+_LOOK = 0.5
 #: What steers a terminal, or makes text look like other text: escape sequences (ECMA-48: CSI; OSC, DCS and
 #: their like with all they carry; the short ones), C0 and C1, and Unicode's marks of direction.
 _CONTROL = re.compile(
@@ -59,6 +61,8 @@ class Console:
         checked: whether the line may garble bytes: then a mark counts only with a checksum, and once,
             however often the machine repeats it.
         lost: asked when the other end is gone: what took the line away, if that was not the machine.
+        elsewhere: called with this console now and then while somebody waits; raises what has gone wrong
+            with anything else that the machine needs.
 
     Attributes:
         lines: the complete lines so far.
@@ -76,6 +80,7 @@ class Console:
         limit: int = MAX_BYTES,
         checked: bool = False,
         lost: Callable[[], str] = lambda: "",
+        elsewhere: Callable[["Console"], None] = lambda console: None,
     ) -> None:
         self.name = name
         self.lines: list[Line] = []
@@ -83,10 +88,11 @@ class Console:
         self.death = ""
         self.closed = False
         self._lost = lost
+        self._elsewhere = elsewhere
         self._died_at = 0
         self._told = False
         self._watch = Watch()
-        self._heard = time.monotonic()
+        self._heard = self._looked = time.monotonic()
         self._limit = limit
         self._checked = checked
         self._stream = stream
@@ -213,17 +219,17 @@ class Console:
             found: called with the state locked, after every arrival.
             what: what is waited for, for the message.
             timeout: seconds.
-            deadly: whether a dead machine ends the wait at once.
+            deadly: whether a dead machine ends the wait at once: this one, or another of its lab.
             quiet: seconds after which a machine that says nothing at all counts as dead.
 
         Raises:
-            MachineDied: the machine died, or its console closed.
+            MachineDied: the machine died, or its console closed; or another one died, which is named.
             WaitTimeout: it did not come.
         """
         begun = time.monotonic()
         deadline = begun + timeout
-        with self._changed:
-            while True:
+        while True:
+            with self._changed:
                 result = found()
                 if result is not None:
                     return result
@@ -232,18 +238,22 @@ class Console:
                     self._alive(f"for {what}")
                 if self.closed:
                     self._alive(f"for {what}", deadly=deadly)
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise WaitTimeout(
-                        f"{self.name}: no {what} within {timeout:.0f} s", evidence=self._evidence()
-                    )
-                silent = max(begun, self._heard) + quiet - time.monotonic()
-                if silent <= 0:
-                    raise MachineDied(
-                        f"{self.name}: silence: not a byte for {quiet:.0f} s, waiting for {what}",
-                        evidence=self._evidence(),
-                    )
-                self._changed.wait(min(left, silent))
+                now = time.monotonic()
+                left = deadline - now
+                silent = max(begun, self._heard) + quiet - now
+                if min(left, silent) > 0:
+                    self._changed.wait(min(left, silent, _LOOK))
+            if deadly or left <= 0:
+                self._look(now=left <= 0)
+            if left <= 0:
+                raise WaitTimeout(
+                    f"{self.name}: no {what} within {timeout:.0f} s", evidence=self._evidence()
+                )
+            if silent <= 0:
+                raise MachineDied(
+                    f"{self.name}: silence: not a byte for {quiet:.0f} s, waiting for {what}",
+                    evidence=self._evidence(),
+                )
 
     def _alive(self, what: str, *, deadly: bool = True) -> None:
         """Raise what ended the machine, or took its line away; says it, so that nobody needs to again."""
@@ -253,15 +263,27 @@ class Console:
         if not self.closed:
             return
         if why := self._lost():
+            self._told = True
             raise InfrastructureError(f"{self.name}: {why}", evidence=self._evidence())
         raise MachineDied(f"{self.name}: switched off while waiting {what}", evidence=self._evidence())
 
     def check(self) -> None:
-        """Raise `MachineDied` if the machine has died and no wait has said so yet."""
+        """Raise what ended the machine, or took its line away, if no wait has said so yet.
+
+        One that was switched off, by itself or by its scenario, is no death.
+        """
         with self._changed:
             if self.death and not self._told:
                 self._hear_out()
                 self._alive("")
+            if self.closed and not self._told and self._lost():
+                self._alive("")
+
+    def _look(self, *, now: bool = False) -> None:
+        """Look elsewhere, once in a while. Not with the lock held: others look the other way round."""
+        if now or time.monotonic() - self._looked >= _LOOK:
+            self._looked = time.monotonic()
+            self._elsewhere(self)
 
     def _hear_out(self) -> None:
         """Let a dying machine finish: it names the cause first, and then the call trace that explains it."""
@@ -271,10 +293,11 @@ class Console:
                 return
 
     def _evidence(self) -> str:
-        if not self._died_at:
-            return "last lines on the console:\n" + self._tail_locked()
-        # The trace that explains a death comes after the line that names it, and may be long.
-        told = self.lines[max(0, self._died_at - _BEFORE) : self._died_at + _AFTER]
+        with self._changed:
+            if not self._died_at:
+                return "last lines on the console:\n" + self._tail_locked()
+            # The trace that explains a death comes after the line that names it, and may be long.
+            told = self.lines[max(0, self._died_at - _BEFORE) : self._died_at + _AFTER]
         return "last lines on the console:\n" + "\n".join(line.text[:300] for line in told)
 
     def wait_line(
@@ -337,28 +360,32 @@ class Console:
             Whether it seems to; it may be dead, or busy, otherwise.
         """
         deadline = time.monotonic() + timeout
-        with self._changed:
-            while not self.closed and not self.death:
+        while True:
+            with self._changed:
                 unfinished = not self._bytes.endswith(b"\n") and bool(self._bytes)
                 now = time.monotonic()
                 settled = self._heard + (_PROMPT if unfinished else _PAUSE) - now
+                if self.closed or self.death:
+                    return False
                 if settled <= 0:
                     return True
                 if now >= deadline:
                     return False
-                self._changed.wait(min(settled, deadline - now))
-            return False
+                self._changed.wait(min(settled, deadline - now, _LOOK))
+            self._look()
 
     def read_from(self, position: int, size: int, timeout: float) -> bytes:
         """Bytes from a position on; waits for the first one. Empty when time is up, or all is over."""
         deadline = time.monotonic() + timeout
-        with self._changed:
-            while len(self._bytes) <= position and not self.closed and not self.death:
+        while True:
+            with self._changed:
+                if len(self._bytes) > position or self.closed or self.death:
+                    return bytes(self._bytes[position : position + size])
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return b""
-                self._changed.wait(left)
-            return bytes(self._bytes[position : position + size])
+                self._changed.wait(min(left, _LOOK))
+            self._look()
 
     def close(self) -> None:
         """Let go of the console."""

@@ -289,9 +289,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """A scenario does not pass when one of its machines died and no wait of its own has said so."""
     result = yield
     made = item.stash.get(_LAB, None)
-    for vm in made.machines.values() if made else ():
-        if vm.power_on:
-            vm.console.check()
+    if made is not None:
+        made.check()
     return result
 
 

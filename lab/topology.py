@@ -13,6 +13,7 @@ from pathlib import Path
 from lab import host, stages
 from lab.board.board import Board
 from lab.board.description import Description
+from lab.console import Console
 from lab.errors import InfrastructureError, MisuseError
 from lab.machine import Machine
 from lab.net.firewall import Rule
@@ -220,6 +221,7 @@ class Lab:
             port=plugged.switch.attach(name) if plugged else None,
             segment=plugged.name if plugged else "",
             factor=self._factor,
+            elsewhere=self.check,
         )
         self.machines[name] = made
         return made
@@ -249,7 +251,9 @@ class Lab:
             port = segment.switch.attach(spec.name)
             cards.append(Card(self._mac(segment, spec.name), port.there, port.here))
         switches = {segment.name: segment.switch for segment in segments}
-        vm = VM(spec._replace(cards=tuple(cards)), switches, directory, factor=self._factor)
+        vm = VM(
+            spec._replace(cards=tuple(cards)), switches, directory, factor=self._factor, elsewhere=self.check
+        )
         self.machines[spec.name] = vm
         return vm
 
@@ -293,6 +297,20 @@ class Lab:
             address = IPv4Interface((self.address(vm, segment), segment.network.prefixlen))
             found.append(Wire(name, card.mac, address))
         return tuple(found)
+
+    def check(self, besides: Console | None = None) -> None:
+        """Raise what has ended one of the machines, if nobody has been told yet.
+
+        Args:
+            besides: the console of a machine that is looked after otherwise.
+
+        Raises:
+            MachineDied: a machine died; it is named.
+            InfrastructureError: the host took one away.
+        """
+        for vm in list(self.machines.values()):
+            if vm.power_on and vm.console is not besides:
+                vm.console.check()
 
     def close(self) -> None:
         """Switch everything off and remove every trace; what fails does not keep the rest from it.

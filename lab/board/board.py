@@ -38,6 +38,7 @@ class Board:
         port: of the switch its cable is plugged into.
         segment: that switch's.
         factor: timeouts are multiplied by this.
+        elsewhere: called with its console while somebody waits for it; see `lab.console.Console`.
 
     Attributes:
         power_on: `time.monotonic()` when it was last switched on; 0 before.
@@ -55,6 +56,7 @@ class Board:
         port: SwitchPort | None = None,
         segment: str = "",
         factor: float = 1.0,
+        elsewhere: Callable[[Console], None] = lambda console: None,
     ) -> None:
         self.description = description
         self.power_on = 0.0
@@ -63,6 +65,7 @@ class Board:
         self._append = " ".join(f"console={description.console} {append} {description.append}".split())
         self._directory = directory
         self._factor = factor
+        self._elsewhere = elsewhere
         self._segment = segment
         self._console: Console | None = None
         self._line: Line | None = None
@@ -154,7 +157,14 @@ class Board:
     def _boot(self, line: Line, stack: ExitStack, switch_on: Callable[[], None]) -> None:
         self._starts += 1
         log = self._directory / f"console-{self._starts}.log"
-        self._console = Console(self.name, line.socket, log, checked=True, lost=lambda: line.failure)
+        self._console = Console(
+            self.name,
+            line.socket,
+            log,
+            checked=True,
+            lost=lambda: line.failure,
+            elsewhere=self._elsewhere,
+        )
         stack.callback(self._console.close)
         self.power_on = time.monotonic()
         switch_on()

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lab import machine
@@ -39,6 +39,7 @@ class VM:
         segments: where its cards are plugged in, by the segment's name.
         directory: for its sockets, log and console; removed by whoever made it.
         factor: timeouts are multiplied by this.
+        elsewhere: called with its console while somebody waits for it; see `lab.console.Console`.
 
     Attributes:
         power_on: `time.monotonic()` when it was last switched on; 0 before that.
@@ -47,7 +48,13 @@ class VM:
     """
 
     def __init__(
-        self, spec: command.Spec, segments: Mapping[str, Switch], directory: Path, *, factor: float = 1.0
+        self,
+        spec: command.Spec,
+        segments: Mapping[str, Switch],
+        directory: Path,
+        *,
+        factor: float = 1.0,
+        elsewhere: Callable[[Console], None] = lambda console: None,
     ) -> None:
         self.spec = spec
         self.segments = segments
@@ -56,6 +63,7 @@ class VM:
         self.argv = self._argv()
         self.stage = ""
         self._factor = factor
+        self._elsewhere = elsewhere
         self._console: Console | None = None
         self._monitor: Monitor | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -224,7 +232,7 @@ class VM:
                 path.unlink()
         stream.settimeout(None)
         kept = self.directory / f"console-{self._starts}.log"
-        self._console = Console(self.name, stream, kept, lost=self._killed)
+        self._console = Console(self.name, stream, kept, lost=self._killed, elsewhere=self._elsewhere)
         self.power_on = switched_on
         monitor.accept(timeout=_START * self._factor)
 
@@ -343,7 +351,7 @@ class VM:
             for event in self.events:
                 if event.name == name:
                     return event
-            self.console.check()
+            self._check()
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)
@@ -360,11 +368,15 @@ class VM:
         """
         deadline = time.monotonic() + timeout * self._factor
         while self.running:
-            self.console.check()
+            self._check()
             if time.monotonic() > deadline:
                 raise WaitTimeout(f"{self.name} is still on after {timeout:.0f} s", evidence=self.evidence())
             time.sleep(0.02)
         self.console.check()
+
+    def _check(self) -> None:
+        self.console.check()
+        self._elsewhere(self.console)
 
     def timeline(self, kernels: Mapping[str, str]) -> dict[str, float]:
         """Phase to seconds; see `lab.timeline.phases`.
