@@ -28,7 +28,7 @@ from _pytest.runner import runtestprotocol
 
 from lab.board import option
 from lab.board.description import Description
-from lab.errors import LabError, MisuseError
+from lab.errors import InfrastructureError, LabError, MisuseError
 from lab.graph import Node
 from lab.hold import hold
 from lab.leases import Need, acquire
@@ -286,10 +286,20 @@ class Record:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """A scenario does not pass when one of its machines died and no wait of its own has said so."""
-    result = yield
-    made = item.stash.get(_LAB, None)
-    if made is not None:
+    """A scenario does not pass when one of its machines died and no wait of its own has said so.
+
+    Nor does it fail for what it found on a segment that had ended: that is the host's.
+    """
+    try:
+        result = yield
+    except Exception as error:
+        try:
+            if made := item.stash.get(_LAB, None):
+                made.check_segments()
+        except InfrastructureError as ended:
+            raise ended from error
+        raise
+    if made := item.stash.get(_LAB, None):
         made.check()
     return result
 
@@ -446,8 +456,12 @@ def _attach(made: Lab, report: pytest.TestReport, kept: Path) -> None:
             report.sections.append((f"lab: no evidence of {vm.name}", traceback.format_exc()))
     if report.failed:
         for segment in made.segments.values():
-            frames = segment.capture().read_bytes()
-            _write(kept / f"{segment.name}.pcapng", frames)
+            try:
+                frames = segment.capture().read_bytes()
+                _write(kept / f"{segment.name}.pcapng", frames)
+            except OSError as error:
+                report.sections.append((f"lab: no capture of {segment.name}", str(error)))
+                continue
             allure.attach(frames, f"frames on {segment.name}", "application/x-pcapng", "pcapng")
 
 

@@ -299,18 +299,24 @@ class Lab:
         return tuple(found)
 
     def check(self, besides: Console | None = None) -> None:
-        """Raise what has ended one of the machines, if nobody has been told yet.
+        """Raise what has ended a segment, or one of the machines if nobody has been told yet.
 
         Args:
             besides: the console of a machine that is looked after otherwise.
 
         Raises:
             MachineDied: a machine died; it is named.
-            InfrastructureError: the host took one away.
+            InfrastructureError: a segment has ended, or the host took a machine away.
         """
+        self.check_segments()
         for vm in list(self.machines.values()):
             if vm.power_on and vm.console is not besides:
                 vm.console.check()
+
+    def check_segments(self) -> None:
+        """Raise `InfrastructureError` if a segment has ended."""
+        for segment in list(self.segments.values()):
+            segment.switch.check()
 
     def close(self) -> None:
         """Switch everything off and remove every trace; what fails does not keep the rest from it.

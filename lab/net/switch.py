@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lab.errors import MisuseError
+from lab.errors import InfrastructureError, MisuseError
 from lab.net.capture import SUFFIX, Capture
 from lab.net.faults import NONE, Faults, Lane, Waiting
 
@@ -305,11 +305,22 @@ class Switch:
         with contextlib.suppress(OSError):
             os.write(self._woken, b"x")
 
+    def check(self) -> None:
+        """See that it still works.
+
+        Raises:
+            InfrastructureError: it has ended: no frame passes any more.
+        """
+        if self.failure is not None:
+            raise InfrastructureError(
+                f"the segment {self.name} has ended, and nothing passes on it: {self.failure!r}"
+            ) from self.failure
+
     def close(self) -> None:
         """Stop, and remove every socket.
 
         Raises:
-            BaseException: what ended the switch before its time.
+            InfrastructureError: something had ended it before its time.
         """
         self._stopping = True
         self._poke()
@@ -319,9 +330,11 @@ class Switch:
         self._selector.close()
         os.close(self._wake)
         os.close(self._woken)
-        self._capture.close()
-        if self.failure is not None:
-            raise self.failure
+        try:
+            self._capture.close()
+        except OSError as error:
+            self.failure = self.failure or error
+        self.check()
 
     def _run(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """What happens to one machine of a lab while somebody waits for another."""
 
+import errno
 import socket
 import time
 from collections.abc import Iterator
@@ -94,3 +95,22 @@ def test_one_that_the_host_took_away_is_the_hosts_failure(pair: Pair) -> None:
     with pytest.raises(InfrastructureError, match="server: QEMU was killed"):
         pair.client.console.wait_line("never", timeout=60)
     pair.lab.check()
+
+
+@pytest.mark.parametrize("deadly", [True, False])
+def test_the_end_of_a_segment_ends_the_wait(pair: Pair, deadly: bool) -> None:
+    """A wish for a loss that is none, or a full disk: the machines cannot help it."""
+    lan = pair.lab.segment("lan")
+
+    def full(frame: bytes) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    node = lan.switch.add_service(lambda frame: [], "node")
+    lan.link("node").drop = full
+    node.send(b"\xff" * 60)
+    begun = time.monotonic()
+    with pytest.raises(InfrastructureError, match=r"segment lan has ended.*No space left"):
+        pair.client.console.wait_line("never", timeout=60 if deadly else 1, deadly=deadly)
+    assert time.monotonic() - begun < 2
+    with pytest.raises(InfrastructureError, match="segment lan"):
+        pair.lab.close()

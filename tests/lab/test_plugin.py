@@ -420,3 +420,22 @@ def test_workers_take_first_what_needs_several_processors(pytester: pytest.Pytes
     """
     result, _ = run(pytester, source)
     result.assert_outcomes(passed=4)
+
+
+def test_what_a_scenario_finds_on_a_segment_that_ended_is_the_hosts(pytester: pytest.Pytester) -> None:
+    source = """
+    import time
+
+    def test_reaches(lab):
+        lan = lab.segment("lan")
+        node = lan.switch.add_service(lambda frame: [], "node")
+        lan.link("node").drop = lambda frame: 1 / 0
+        node.send(bytes(60))
+        while lan.switch.failure is None:
+            time.sleep(0.01)
+        assert not "an answer"
+    """
+    result, (record,) = run(pytester, source)
+    result.assert_outcomes(failed=1, errors=1)
+    assert record["owner"] == "infrastructure"
+    assert "segment lan has ended" in record["what"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import MisuseError
+from lab.errors import InfrastructureError, MisuseError
 from lab.net.capture import read
 from lab.net.switch import Switch
 
@@ -223,7 +223,7 @@ def test_what_ends_the_switch_is_told_when_it_is_closed(tmp_path: Path) -> None:
     while switch.failure is None and time.monotonic() < deadline:
         time.sleep(0.01)
     nic.socket.close()
-    with pytest.raises(RuntimeError, match="broken service"):
+    with pytest.raises(InfrastructureError, match=r"segment lan has ended.*broken service"):
         switch.close()
     assert not list(tmp_path.glob("*.sw"))
 
