@@ -209,6 +209,7 @@ class Switch:
         self._lock = threading.Lock()
         self._wake, self._woken = os.pipe()
         os.set_blocking(self._woken, False)
+        self._waking = threading.Lock()
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._capture = Capture(directory / f"{name}{SUFFIX}")
         self._made = 0
@@ -301,9 +302,12 @@ class Switch:
         return f"{self._seed}/{self.name}/{name}"
 
     def _poke(self) -> None:
-        # A full pipe wakes as well as one more byte would; after the end there is nobody to wake.
-        with contextlib.suppress(OSError):
-            os.write(self._woken, b"x")
+        # A full pipe wakes as well as one more byte would. After the end there is nobody to wake, and the
+        # number may be another file's: a router's other segments still send here.
+        with self._waking:
+            if self._woken >= 0:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._woken, b"x")
 
     def check(self) -> None:
         """See that it still works.
@@ -328,8 +332,10 @@ class Switch:
         for name in list(self.ports):
             self.detach(name)
         self._selector.close()
-        os.close(self._wake)
-        os.close(self._woken)
+        with self._waking:
+            woken, self._woken = self._woken, -1
+        for end in (self._wake, woken):
+            os.close(end)
         try:
             self._capture.close()
         except OSError as error:

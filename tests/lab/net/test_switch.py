@@ -1,5 +1,6 @@
 """The switch over real sockets, as QEMU uses them: one bound socket per machine, frames sent to its port."""
 
+import os
 import socket
 import struct
 import time
@@ -226,6 +227,18 @@ def test_what_ends_the_switch_is_told_when_it_is_closed(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match=r"segment lan has ended.*broken service"):
         switch.close()
     assert not list(tmp_path.glob("*.sw"))
+
+
+def test_what_comes_after_the_end_goes_nowhere(tmp_path: Path) -> None:
+    """A router's other segment still sends; the number of the pipe that woke this one is another file's."""
+    switch = Switch("lan", tmp_path)
+    node = switch.add_service(lambda frame: [], "router")
+    switch.close()
+    reused = [os.open(tmp_path / f"file-{number}", os.O_RDWR | os.O_CREAT) for number in range(16)]
+    node.send(EVERYBODY * 10)
+    for descriptor in reused:
+        os.close(descriptor)
+    assert [path.stat().st_size for path in tmp_path.glob("file-*")] == [0] * 16
 
 
 def test_closing_leaves_a_capture_and_nothing_else(tmp_path: Path) -> None:
