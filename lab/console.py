@@ -146,7 +146,7 @@ class Console:
             death = self._watch.line(text)
             if mark is not None:
                 self.marks.append(mark)
-                death = death or self._watch.mark(mark.step)
+                death = death or self._watch.mark(mark.step, mark.t)
             if death and not self.death:
                 self.death = death
                 self._died_at = len(self.lines) - 1
