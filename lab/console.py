@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 from lab import marks
 from lab.deaths import Watch
 from lab.errors import InfrastructureError, MachineDied, WaitTimeout
+from lab.printable import clean
 from lab.spawn import ConsoleSpawn
 
 T = TypeVar("T")
@@ -35,12 +36,6 @@ _BEFORE, _AFTER = 10, 120
 _SEND_SECONDS = 30
 #: Seconds after which who waits here looks at what happens elsewhere, again and again.
 _LOOK = 0.5
-#: What steers a terminal, or makes text look like other text: escape sequences (ECMA-48: CSI; OSC, DCS and
-#: their like with all they carry; the short ones), C0 and C1, and Unicode's marks of direction.
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-Z\\`-~]"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
 
 
 class Line(NamedTuple):
@@ -396,4 +391,4 @@ class Console:
 
 
 def _clean(raw: bytes | bytearray) -> str:
-    return _CONTROL.sub("", raw.decode("utf-8", "replace"))
+    return clean(raw.decode("utf-8", "replace"))
