@@ -34,6 +34,8 @@ from lab.hold import hold
 from lab.leases import Need, acquire
 from lab.live import Announcer, watching
 from lab.machine import Machine
+from lab.owners import owner_of
+from lab.printable import clean
 from lab.report import history
 from lab.report.drawing import MOST, Phase, Track, draw, printable
 from lab.report.errors import ReportError
@@ -317,9 +319,9 @@ def pytest_runtest_makereport(
     if not scenario:
         return report
     tries = item.stash.get(_TRIES, [])
-    owner = error.owner if isinstance(error, LabError) else "product"
+    owner = owner_of(error, when=call.when) if error is not None else ""
     if report.failed:
-        what = error.what if isinstance(error, LabError) else str(error)
+        what = error.what if isinstance(error, LabError) else clean(str(error))
         report.user_properties += [("owner", owner), ("what", what[:300])]
         item.stash[_FAILURE] = {"owner": owner, "what": what[:300]}
     elif call.when == "call" and report.passed and tries:

@@ -439,3 +439,50 @@ def test_what_a_scenario_finds_on_a_segment_that_ended_is_the_hosts(pytester: py
     result.assert_outcomes(failed=1, errors=1)
     assert record["owner"] == "infrastructure"
     assert "segment lan has ended" in record["what"]
+
+
+def test_every_failure_has_the_owner_that_can_act(pytester: pytest.Pytester) -> None:
+    source = """
+    import asyncio
+    import pytest
+    from lab.qemu.loop import run
+    from lab.topology import Lab
+
+    def test_asserts(lab):
+        assert not "booted"
+
+    def test_says_so(lab):
+        pytest.fail("this is not it")
+
+    def test_hits_a_mistake_in_the_lab(lab):
+        lab.segment(None)
+
+    def test_waits_for_what_the_lab_runs(lab):
+        run(asyncio.sleep(9), timeout=0.01)
+
+    def test_opens_what_is_not_there(lab):
+        open("nowhere")
+
+    def test_is_given_nothing(broken, lab):
+        pass
+
+    @pytest.mark.timeout(1)
+    def test_waits_for_ever_in_the_lab(lab):
+        run(asyncio.sleep(60), timeout=60)
+
+    @pytest.mark.timeout(1)
+    def test_waits_for_ever_elsewhere(lab):
+        import time
+        time.sleep(60)
+    """
+    _, records = run(pytester, source)
+    assert {record["scenario"].removeprefix("test_"): record["owner"] for record in records} == {
+        "asserts": "product",
+        "says_so": "product",
+        "hits_a_mistake_in_the_lab": "infrastructure",
+        "waits_for_what_the_lab_runs": "infrastructure",
+        "opens_what_is_not_there": "product",
+        "is_given_nothing": "misuse",
+        "waits_for_ever_in_the_lab": "infrastructure",
+        "waits_for_ever_elsewhere": "product",
+    }
