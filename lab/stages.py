@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 from lab import agent, shell
 from lab.clean import cache_directory
 from lab.errors import InfrastructureError, MisuseError
+from lab.net.switch import Port
 from lab.qemu import command, newborn
 from lab.qemu.vm import VM
 from lab.shell import Suspended
@@ -124,15 +125,17 @@ class Stage:
 
     def _resume(self, pairs: Sequence[tuple[VM, VM]]) -> None:
         with contextlib.ExitStack() as undo:
+            # Not a frame of theirs passes before each is a machine of its own, nor one that was on its way
+            # to whom it had been before.
+            cables = [(switch, switch.ports[vm.name]) for _, vm in pairs for switch in vm.segments.values()]
+            healed = undo.enter_context(contextlib.ExitStack())
+            for switch, port in cables:
+                healed.enter_context(_cut(port))
+                switch.forget(port)
             for original, vm in pairs:
                 memory, state = self._kept.files(original.name)
                 vm.resume(self.name, memory, state)
                 undo.callback(vm.stop)
-            # Not a frame of theirs passes before each is a machine of its own.
-            ports = [port for _, vm in pairs for port in (s.ports[vm.name] for s in vm.segments.values())]
-            cut_off = [port.partitioned for port in ports]
-            for port in ports:
-                port.partitioned = True
             for _, vm in pairs:
                 vm.go_on()
             for original, vm in pairs:
@@ -141,9 +144,19 @@ class Stage:
                     for had, has in zip(self._lab.wires(original), self._lab.wires(vm), strict=True)
                 ]
                 vm.wake(self._kept.waits[original.name], newborn.wake(vm.name, time.time(), plugs))
-            for port, before in zip(ports, cut_off, strict=True):
-                port.partitioned = before
+            healed.close()
             undo.pop_all()
+
+
+@contextlib.contextmanager
+def _cut(port: Port) -> Iterator[None]:
+    """A cable through which nothing passes meanwhile; each direction has its own faults afterwards."""
+    before = port.to_machine, port.from_machine
+    port.partitioned = True
+    try:
+        yield
+    finally:
+        port.to_machine, port.from_machine = before
 
 
 def take(

@@ -267,6 +267,15 @@ class Switch:
             self._table = {mac: other for mac, other in self._table.items() if other is not port}
             port.close()
 
+    def forget(self, port: Port) -> None:
+        """Lose what is on its way to a machine: the next that is plugged in there is another."""
+        with self._lock:
+            if port.queue:
+                port.dropped += len(port.queue)
+                port.queue.clear()
+                self._selector.unregister(port.outgoing)
+            port.dropped += self._waiting.forget(port.inward)
+
     def add_service(self, service: Service, name: str = "service") -> Node:
         """Put a node on the segment.
 

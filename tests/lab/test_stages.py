@@ -1,3 +1,4 @@
+import contextlib
 import fcntl
 import json
 import os
@@ -8,10 +9,12 @@ from typing import Any
 import pytest
 
 from lab import stages
-from lab.errors import LabError, MisuseError
+from lab.errors import LabError, MachineError, MisuseError
+from lab.net.faults import Faults
 from lab.qemu.command import Disk
 from lab.qemu.vm import VM
-from lab.stages import made_of, shrink
+from lab.shell import Suspended
+from lab.stages import Kept, Stage, made_of, shrink
 from lab.topology import Lab
 
 MIB = 1 << 20
@@ -127,3 +130,31 @@ def test_somebody_who_waits_finds_it_made(tmp_path: Path, lab: Lab, kernel: Path
     with lock.open() as mine, pytest.raises(BlockingIOError):
         fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert stages.shrink(lock.parent, 0) == []
+
+
+@pytest.mark.parametrize("fails", ["", "resume", "wake"])
+def test_cables_are_as_before_however_a_start_ends(
+    lab: Lab, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    lan = lab.segment("lan")
+    plain = lab.vm("plain", arch="x86_64", kernel=kernel, segments=(lan,))
+    port = lan.switch.ports["plain"]
+    before = port.to_machine, port.from_machine = Faults(loss=0.5), Faults(partition=True)
+    waits = {"plain": Suspended("session", 1)}
+    stage = Stage(lab, "ready", [plain], Kept(tmp_path, 1, waits, (tmp_path / "lock").open("w")))
+    during = []
+
+    def step(name: str) -> None:
+        during.append((name, port.partitioned))
+        if name == fails:
+            raise MachineError("it does not become what it should")
+
+    monkeypatch.setattr(VM, "resume", lambda *_: step("resume"))
+    monkeypatch.setattr(VM, "go_on", lambda *_: step("go_on"))
+    monkeypatch.setattr(VM, "wake", lambda *_: step("wake"))
+    with contextlib.suppress(MachineError):
+        stage.start()
+    stage._kept.release()
+    assert (port.to_machine, port.from_machine) == before
+    steps = ["resume", "go_on", "wake"]
+    assert during == [(name, True) for name in (steps[: steps.index(fails) + 1] if fails else steps)]

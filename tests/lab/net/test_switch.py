@@ -11,6 +11,7 @@ import pytest
 
 from lab.errors import InfrastructureError, MisuseError
 from lab.net.capture import read
+from lab.net.faults import NONE, Faults
 from lab.net.switch import Switch
 
 EVERYBODY = b"\xff" * 6
@@ -257,3 +258,30 @@ def test_closing_leaves_a_capture_and_nothing_else(tmp_path: Path) -> None:
     assert all(abs(frame.at / 1e9 - time.time()) < 60 for frame in frames)
     lan.switch.close()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_was_on_its_way_is_forgotten(lan: Lan) -> None:
+    """Delayed by the cable, or kept for a machine that does not read."""
+    lan.learn()
+    b = lan.b.port
+    b.to_machine = Faults(delay=0.2)
+    lan.a.send(lan.b.mac, b"delayed")
+    while not b.inward.pending:
+        time.sleep(0.01)
+    lan.switch.forget(b)
+    assert b.inward.pending == 0
+    b.to_machine = NONE
+    sent = 0
+    while not b.queue:
+        lan.a.send(lan.b.mac, b"x" * 1400)
+        sent += 1
+    while lan.a.port.received < sent + 2:
+        time.sleep(0.01)
+    waiting = len(b.queue)
+    lan.switch.forget(b)
+    assert (len(b.queue), b.dropped) == (0, waiting + 1)
+    for _ in range(sent - waiting):
+        assert b"x" * 1400 in lan.b.receive()
+    lan.a.send(lan.b.mac, b"after")
+    assert lan.b.receive().endswith(b"after")
+    assert lan.b.hears_nothing()
