@@ -56,6 +56,7 @@ class Console:
         checked: whether the line may garble bytes: then a mark counts only with a checksum, and once,
             however often the machine repeats it.
         lost: asked when the other end is gone: what took the line away, if that was not the machine.
+        factor: every number of seconds that somebody waits is multiplied by this; nobody above does it too.
         elsewhere: called with this console now and then while somebody waits; raises what has gone wrong
             with anything else that the machine needs.
 
@@ -75,9 +76,11 @@ class Console:
         limit: int = MAX_BYTES,
         checked: bool = False,
         lost: Callable[[], str] = lambda: "",
+        factor: float = 1.0,
         elsewhere: Callable[["Console"], None] = lambda console: None,
     ) -> None:
         self.name = name
+        self.factor = factor
         self.lines: list[Line] = []
         self.marks: list[marks.Mark] = []
         self.death = ""
@@ -213,7 +216,7 @@ class Console:
         Args:
             found: called with the state locked, after every arrival.
             what: what is waited for, for the message.
-            timeout: seconds.
+            timeout: seconds on a host of ordinary speed, as everywhere here.
             deadly: whether a dead machine ends the wait at once: this one, or another of its lab.
             quiet: seconds after which a machine that says nothing at all counts as dead.
 
@@ -221,6 +224,7 @@ class Console:
             MachineDied: the machine died, or its console closed; or another one died, which is named.
             WaitTimeout: it did not come.
         """
+        timeout, quiet = timeout * self.factor, quiet * self.factor
         begun = time.monotonic()
         deadline = begun + timeout
         while True:
@@ -354,7 +358,7 @@ class Console:
         Returns:
             Whether it seems to; it may be dead, or busy, otherwise.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * self.factor
         while True:
             with self._changed:
                 unfinished = not self._bytes.endswith(b"\n") and bool(self._bytes)

@@ -122,7 +122,8 @@ class Lab:
             MisuseError: the name is taken, or none.
         """
         _check(name, self.host_ports)
-        port = segment.host_port(name, bytes.fromhex(self._mac(segment, name).replace(":", "")))
+        mac = bytes.fromhex(self._mac(segment, name).replace(":", ""))
+        port = segment.host_port(name, mac, factor=self._factor)
         self.host_ports[name] = port
         return port
 

@@ -163,6 +163,7 @@ class Board:
             log,
             checked=True,
             lost=lambda: line.failure,
+            factor=self._factor,
             elsewhere=self._elsewhere,
         )
         stack.callback(self._console.close)
@@ -170,7 +171,7 @@ class Board:
         switch_on()
         wanted = self.description.loader
         if wanted is not None:
-            loader.command(self._console, wanted, self.append, factor=self._factor)
+            loader.command(self._console, wanted, self.append)
         self._line = line
         self._running = stack.pop_all()
 
@@ -183,7 +184,7 @@ class Board:
             port, switch = labgrid.reach(described.labgrid, described.directory, stack)
         else:
             port = SerialPort(described.serial)
-            switch = power.Commands(described.power, described.directory, self._environment)
+            switch = power.Commands(described.power, described.directory, self._environment, self._factor)
         wire = described.serial
         line = Line(self.name, port, character_delay=wire.character_delay, line_delay=wire.line_delay)
         stack.callback(line.close)
@@ -205,7 +206,7 @@ class Board:
             described.medium.write,
             described.directory,
             environment,
-            described.medium.seconds,
+            described.medium.seconds * self._factor,
         )
         shutil.rmtree(medium)
 
@@ -216,14 +217,13 @@ class Board:
 
     def shell(self, *, timeout: float = 60) -> Shell:
         """A shell on its serial line."""
-        return Shell(self.console, timeout=timeout, factor=self._factor, piece=_PIECE)
+        return Shell(self.console, timeout=timeout, piece=_PIECE)
 
     def wait_mark(
         self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = math.inf
     ) -> Mark:
         """Wait for a step of its boot to end; see `lab.machine.wait_mark`."""
-        factor = self._factor
-        return machine.wait_mark(self, step, outcome=outcome, timeout=timeout * factor, quiet=quiet * factor)
+        return machine.wait_mark(self, step, outcome=outcome, timeout=timeout, quiet=quiet)
 
     def timeline(self, kernels: Mapping[str, str]) -> dict[str, float]:
         """Phase to seconds; see `lab.timeline.phases`."""

@@ -33,6 +33,7 @@ class HostPort:
         address: of its card.
         mac: hardware address.
         gateway: the way out of the segment, if there is one.
+        factor: what its programs may take is multiplied by this.
 
     Attributes:
         name: of the port.
@@ -43,8 +44,17 @@ class HostPort:
         InfrastructureError: this host allows no such thing; says why.
     """
 
-    def __init__(self, name: str, address: IPv4Interface, mac: bytes, gateway: IPv4Address | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: IPv4Interface,
+        mac: bytes,
+        gateway: IPv4Address | None,
+        *,
+        factor: float = 1.0,
+    ) -> None:
         self.name = name
+        self._factor = factor
         self.address = address
         self.send: Callable[[bytes], None] = lambda frame: None
         here, there = socket.socketpair()
@@ -97,11 +107,12 @@ class HostPort:
 
         Args:
             argv: the program and its arguments.
-            timeout: seconds.
+            timeout: seconds on a host of ordinary speed.
 
         Raises:
             ProductError: it failed, or took too long.
         """
+        timeout *= self._factor
         told = shlex.join(str(word) for word in argv)
         try:
             done = subprocess.run(

@@ -232,7 +232,9 @@ class VM:
                 path.unlink()
         stream.settimeout(None)
         kept = self.directory / f"console-{self._starts}.log"
-        self._console = Console(self.name, stream, kept, lost=self._killed, elsewhere=self._elsewhere)
+        self._console = Console(
+            self.name, stream, kept, lost=self._killed, factor=self._factor, elsewhere=self._elsewhere
+        )
         self.power_on = switched_on
         monitor.accept(timeout=_START * self._factor)
 
@@ -276,7 +278,7 @@ class VM:
 
     def shell(self, *, timeout: float = 60) -> Shell:
         """A shell on the serial console."""
-        return Shell(self.console, timeout=timeout, factor=self._factor)
+        return Shell(self.console, timeout=timeout)
 
     def wake(self, suspended: Suspended, line: str) -> None:
         """Give what waits on its console its line.
@@ -284,7 +286,7 @@ class VM:
         Raises:
             MachineError: it cannot become what the line says.
         """
-        result = Shell(self.console, factor=self._factor, suspended=suspended).resume(line)
+        result = Shell(self.console, suspended=suspended).resume(line)
         if result.code:
             raise MachineError(
                 f"{self.name} cannot go on from the stage {self.stage}", evidence=result.output
@@ -334,8 +336,7 @@ class VM:
             timeout: seconds on a host of ordinary speed.
             quiet: such seconds after which a machine that says nothing at all counts as dead.
         """
-        factor = self._factor
-        return machine.wait_mark(self, step, outcome=outcome, timeout=timeout * factor, quiet=quiet * factor)
+        return machine.wait_mark(self, step, outcome=outcome, timeout=timeout, quiet=quiet)
 
     def wait_event(self, name: str, *, timeout: float = 60) -> Event:
         """Wait for something QEMU reports, such as `SHUTDOWN`.

@@ -1,7 +1,7 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
@@ -276,3 +276,19 @@ def test_a_death_that_nobody_was_told_is_found(machine: Machine) -> None:
     with pytest.raises(MachineDied, match="kernel oops: divide error"):
         machine.console.check()
     machine.console.check()
+
+
+@pytest.mark.parametrize("by", ["line", "death", "dialogue", "dialogue's own"])
+def test_every_wait_is_as_long_as_the_host_is_slow(machine: Machine, by: str) -> None:
+    machine.console.factor = 5
+    dialogue = machine.console.spawn(timeout=0.1)
+    waits: dict[str, Callable[[], object]] = {
+        "line": lambda: machine.console.wait_line("never", timeout=0.1),
+        "death": lambda: machine.console.wait_death(timeout=0.1),
+        "dialogue": lambda: dialogue.expect("never", timeout=0.1),
+        "dialogue's own": lambda: dialogue.expect_exact("never"),
+    }
+    begun = time.monotonic()
+    with pytest.raises(WaitTimeout):
+        waits[by]()
+    assert 0.5 <= time.monotonic() - begun < 5

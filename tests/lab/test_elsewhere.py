@@ -3,7 +3,7 @@
 import errno
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 @pytest.mark.parametrize("by", ["line", "dialogue", "event"])
 def test_the_death_of_another_ends_the_wait(pair: Pair, by: str) -> None:
     pair.ends["server"].sendall(PANIC)
-    waits = {
+    waits: dict[str, Callable[[], object]] = {
         "line": lambda: pair.client.console.wait_line("never", timeout=60),
         "dialogue": lambda: pair.client.console.spawn(timeout=60).expect("never"),
         "event": lambda: pair.client.wait_event("NEVER"),

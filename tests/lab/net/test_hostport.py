@@ -104,7 +104,7 @@ def test_a_program_that_fails_is_told_with_its_words(unshare: Unshare, tmp_path:
     unshare(ECHO)
     (tmp_path / "nsenter").write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n')
     (tmp_path / "nsenter").chmod(0o755)
-    port = HostPort("laptop", ADDRESS, MAC, None)
+    port = HostPort("laptop", ADDRESS, MAC, None, factor=2)
     port.start()
     assert port.run("echo", "some words") == "some words\n"
     with pytest.raises(ProductError, match=r"sh -c 'echo no >&2; exit 3': exit status 3\nno"):
@@ -114,7 +114,7 @@ def test_a_program_that_fails_is_told_with_its_words(unshare: Unshare, tmp_path:
         assert process.stdout.readline() == "begun\n"
         process.kill()
     assert process.returncode is not None
-    with pytest.raises(ProductError, match=r"still running after 0\.1 s"):
+    with pytest.raises(ProductError, match=r"still running after 0\.2 s"):
         port.run("sleep", "60", timeout=0.1)
     port.close()
 
