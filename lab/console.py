@@ -34,6 +34,10 @@ _PROMPT, _PAUSE = 0.1, 1.0
 #: Lines before and after the one that names a death which tell about it.
 _BEFORE, _AFTER = 10, 120
 _SEND_SECONDS = 30
+#: Seconds of silence, on a host of ordinary speed, after which a machine that boots, or owes an answer, is
+#: dead. A quiet kernel that unpacks its RAM disk under emulation, others at work beside it, says nothing for
+#: a good part of that.
+SILENCE = 90.0
 #: Seconds after which who waits here looks at what happens elsewhere, again and again.
 _LOOK = 0.5
 
@@ -224,7 +228,7 @@ class Console:
             MachineDied: the machine died, or its console closed; or another one died, which is named.
             WaitTimeout: it did not come.
         """
-        timeout, quiet = timeout * self.factor, quiet * self.factor
+        timeout *= self.factor
         begun = time.monotonic()
         deadline = begun + timeout
         while True:
@@ -239,7 +243,7 @@ class Console:
                     self._alive(f"for {what}", deadly=deadly)
                 now = time.monotonic()
                 left = deadline - now
-                silent = max(begun, self._heard) + quiet - now
+                silent = max(begun, self._heard) + quiet * self.factor - now
                 if min(left, silent) > 0:
                     self._changed.wait(min(left, silent, _LOOK))
             if deadly or left <= 0:
@@ -248,11 +252,7 @@ class Console:
                 raise WaitTimeout(
                     f"{self.name}: no {what} within {timeout:.0f} s", evidence=self._evidence()
                 )
-            if silent <= 0:
-                raise MachineDied(
-                    f"{self.name}: silence: not a byte for {quiet:.0f} s, waiting for {what}",
-                    evidence=self._evidence(),
-                )
+            self.check_silence(begun, quiet, f"waiting for {what}")
 
     def _alive(self, what: str, *, deadly: bool = True) -> None:
         """Raise what ended the machine, or took its line away; says it, so that nobody needs to again."""
@@ -278,6 +278,20 @@ class Console:
             if self.closed and not self._told and self._lost():
                 self._alive("")
 
+    def check_silence(self, since: float, quiet: float, what: str) -> None:
+        """Raise `MachineDied` if a machine that should say something has said nothing at all for so long.
+
+        Args:
+            since: when it began to owe something (`time.monotonic()`).
+            quiet: seconds.
+            what: is done meanwhile, for the message.
+        """
+        quiet *= self.factor
+        if time.monotonic() - max(since, self._heard) >= quiet:
+            raise MachineDied(
+                f"{self.name}: silence: not a byte for {quiet:.0f} s, {what}", evidence=self._evidence()
+            )
+
     def _look(self, *, now: bool = False) -> None:
         """Look elsewhere, once in a while. Not with the lock held: others look the other way round."""
         if now or time.monotonic() - self._looked >= _LOOK:
@@ -300,7 +314,13 @@ class Console:
         return "last lines on the console:\n" + "\n".join(line.text[:300] for line in told)
 
     def wait_line(
-        self, pattern: str, *, timeout: float, since: int = 0, deadly: bool = True
+        self,
+        pattern: str,
+        *,
+        timeout: float,
+        since: int = 0,
+        deadly: bool = True,
+        quiet: float = math.inf,
     ) -> "re.Match[str]":
         """Wait for a complete line that matches a regular expression; returns the match.
 
@@ -309,6 +329,7 @@ class Console:
             timeout: seconds.
             since: number of lines to pass over.
             deadly: whether a dead machine ends the wait at once.
+            quiet: seconds after which a machine that says nothing at all counts as dead.
         """
         compiled = re.compile(pattern)
         position = since
@@ -322,7 +343,7 @@ class Console:
                     return match
             return None
 
-        return self.wait(found, f"line matching {pattern!r}", timeout=timeout, deadly=deadly)
+        return self.wait(found, f"line matching {pattern!r}", timeout=timeout, deadly=deadly, quiet=quiet)
 
     def wait_death(self, *, timeout: float) -> str:
         """Wait for a death that the scenario wants, and forget it: waiting goes on as if it lived.

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeGuard
 
 from lab.agent import SCRIPT
-from lab.console import Console
+from lab.console import SILENCE, Console
 from lab.errors import MachineError, MisuseError, ProductError, WaitTimeout
 
 #: Bytes of a command; what is longer belongs into a file.
@@ -172,6 +172,7 @@ class Shell:
         Raises:
             MisuseError: the command is too long to type.
             WaitTimeout: it did not end; the transcript is in the message.
+            MachineDied: the machine died meanwhile, or has not said a byte to what was typed.
             MachineError: the answer did not arrive whole.
         """
         code, output = self._run(command, b"", timeout)
@@ -244,7 +245,11 @@ class Shell:
         whole, number = text + given, str(self._number)
         patience = _PATIENCE
         since = len(self._console.lines)
+        begun = time.monotonic()
         while True:
+            if done >= 0:
+                # Until it runs, an answer is due to whatever is typed; then it may be silent as it likes.
+                self._console.check_silence(begun, SILENCE, f"typing `{command}`")
             left = deadline - self._now()
             if left <= 0:
                 raise WaitTimeout(

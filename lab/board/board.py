@@ -1,6 +1,5 @@
 """A board: a serial line, a power switch, something it boots from, and maybe a cable into a segment."""
 
-import math
 import os
 import shutil
 import time
@@ -13,7 +12,7 @@ from lab.board import labgrid, loader, power
 from lab.board.description import Description
 from lab.board.line import Line, Port, SerialPort
 from lab.board.uplink import Uplink
-from lab.console import Console
+from lab.console import SILENCE, Console
 from lab.errors import MisuseError
 from lab.machine import Capability
 from lab.marks import Mark
@@ -220,7 +219,7 @@ class Board:
         return Shell(self.console, timeout=timeout, piece=_PIECE)
 
     def wait_mark(
-        self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = math.inf
+        self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = SILENCE
     ) -> Mark:
         """Wait for a step of its boot to end; see `lab.machine.wait_mark`."""
         return machine.wait_mark(self, step, outcome=outcome, timeout=timeout, quiet=quiet)

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import math
 import os
 import signal
 import socket
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lab import machine
-from lab.console import Console
+from lab.console import SILENCE, Console
 from lab.errors import InfrastructureError, MachineDied, MachineError, MisuseError, WaitTimeout
 from lab.machine import Capability
 from lab.marks import Mark
@@ -326,7 +325,7 @@ class VM:
             path.unlink(missing_ok=True)
 
     def wait_mark(
-        self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = math.inf
+        self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = SILENCE
     ) -> Mark:
         """Wait for a step of its boot to end; see `lab.machine.wait_mark`.
 
@@ -334,7 +333,8 @@ class VM:
             step: its name.
             outcome: how it must end.
             timeout: seconds on a host of ordinary speed.
-            quiet: such seconds after which a machine that says nothing at all counts as dead.
+            quiet: such seconds after which a machine that says nothing at all counts as dead; `math.inf`
+                for one that may.
         """
         return machine.wait_mark(self, step, outcome=outcome, timeout=timeout, quiet=quiet)
 

@@ -292,3 +292,14 @@ def test_every_wait_is_as_long_as_the_host_is_slow(machine: Machine, by: str) ->
     with pytest.raises(WaitTimeout):
         waits[by]()
     assert 0.5 <= time.monotonic() - begun < 5
+
+
+def test_silence_is_a_death(machine: Machine) -> None:
+    machine.say("here\n")
+    with pytest.raises(MachineDied, match=r"one: silence: not a byte for 0 s, waiting for line"):
+        machine.console.wait_line("never", timeout=60, quiet=0.2)
+    machine.console.factor = 5
+    begun = time.monotonic()
+    with pytest.raises(MachineDied, match=r"silence: not a byte for 1 s"):
+        machine.console.wait_line("never", timeout=60, quiet=0.2)
+    assert time.monotonic() - begun >= 1

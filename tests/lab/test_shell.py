@@ -8,13 +8,14 @@ import select
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.console import Console
-from lab.errors import MachineError, MisuseError, ProductError, WaitTimeout
+from lab.errors import MachineDied, MachineError, MisuseError, ProductError, WaitTimeout
 from lab.shell import Shell
 
 NOBODY = 65534
@@ -63,6 +64,10 @@ class Terminal:
             else:
                 out.append(byte)
         return bytes(out)
+
+    def cut(self) -> None:
+        self._stop.set()
+        self._carrier.join()
 
     def close(self) -> None:
         self._child.kill()
@@ -250,3 +255,21 @@ def test_nobody_answers(tmp_path: Path) -> None:
     assert b"stty -echo" in far.recv(65536)
     far.close()
     console.close()
+
+
+def test_a_machine_that_owes_an_answer_and_says_nothing_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.shell.SILENCE", 1)
+    terminal = Terminal(tmp_path / "log")
+    try:
+        shell = Shell(terminal.console, timeout=20)
+        # One that runs owes nothing.
+        assert shell.succeed("sleep 3", timeout=20) == ""
+        terminal.cut()
+        begun = time.monotonic()
+        with pytest.raises(MachineDied, match="one: silence: not a byte for 1 s, typing `true`"):
+            shell.run("true", timeout=60)
+        assert time.monotonic() - begun < 10
+    finally:
+        terminal.close()
