@@ -111,7 +111,10 @@ def held() -> dict[str, Path]:
     for path in sorted(Path(tempfile.gettempdir()).glob(f"lab-*/*{_SUFFIX}")):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             if path.stat().st_uid == os.geteuid():
-                probe.connect(str(path))
+                # It does not wait: while somebody sits there, nobody accepts.
+                probe.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    probe.connect(str(path))
                 name = path.name.removesuffix(_SUFFIX)
                 found[f"{name}@{path.parent.name.split('-')[1]}" if name in found else name] = path
     return found

@@ -44,6 +44,8 @@ def test_who_attaches_sees_the_past_and_types(base: Path, tmp_path: Path) -> Non
                 receive(person, b"login: ")
                 person.sendall(word + b"\n")
                 assert machine.recv(100) == word + b"\n"
+                # Whoever else asks is told, however often, and waits for nobody.
+                assert [list(held()) for _ in range(9)] == [["one"]] * 9
                 machine.sendall(b"you are " + word)
                 receive(person, b"you are " + word)
     assert held() == {}
