@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
+from lab.children import dies_with_us
 from lab.errors import InfrastructureError, ProductError
 
 _KEEPER = Path(__file__).with_name("keeper.py")
@@ -116,7 +117,12 @@ class HostPort:
         told = shlex.join(str(word) for word in argv)
         try:
             done = subprocess.run(
-                self.command(*argv), capture_output=True, text=True, errors="replace", timeout=timeout
+                self.command(*argv),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                preexec_fn=dies_with_us(),
             )
         except subprocess.TimeoutExpired as error:
             raise ProductError(f"{self.name}: {told}: still running after {timeout:g} s") from error
@@ -134,6 +140,7 @@ class HostPort:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=dies_with_us(),
         )
         try:
             yield process
