@@ -64,7 +64,8 @@ def offered(console: Console, path: Path) -> Iterator[None]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     path.chmod(0o600)
-    listener.listen(1)
+    # Who only asks whether it is there stands in line too, until whoever sits there goes.
+    listener.listen(16)
     listener.settimeout(_POLL)
     ended = threading.Event()
     thread = threading.Thread(target=_serve, args=(console, listener, ended), name=f"hold-{console.name}")
