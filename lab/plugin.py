@@ -235,7 +235,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     refused = request.node.stash.get(_REFUSED, None)
     if refused is not None:
         raise refused
-    with Lab(seed=request.config.getoption("--lab-seed")) as made:
+    seed = request.config.getoption("--lab-seed")
+    with Lab(seed=seed, memory=need_of(request.node).memory) as made:
         request.node.stash[_LAB] = made
         yield made
 

@@ -40,6 +40,7 @@ class Lab:
     Args:
         factor: timeouts are multiplied by this; measured when left out (`lab.host.factor`).
         seed: what the chances of every cable's faults come from.
+        memory: MiB that its VMs may have together while they are on; any when left out.
 
     Attributes:
         machines: by name.
@@ -50,7 +51,7 @@ class Lab:
         seed: as given; a failure that another run shall repeat names it.
     """
 
-    def __init__(self, *, factor: float | None = None, seed: int = 0) -> None:
+    def __init__(self, *, factor: float | None = None, seed: int = 0, memory: int | None = None) -> None:
         base = Path(tempfile.gettempdir())
         sweep(base)
         owner = f"{os.getpid()}-{_started(os.getpid())}"
@@ -59,6 +60,7 @@ class Lab:
         self.routers: dict[str, Router] = {}
         self.host_ports: dict[str, HostPort] = {}
         self.seed = seed
+        self._memory = memory
         self._held: list[Kept] = []
         self._factor = host.factor() if factor is None else factor
         self.directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{owner}-", dir=base))
@@ -253,10 +255,26 @@ class Lab:
             cards.append(Card(self._mac(segment, spec.name), port.there, port.here))
         switches = {segment.name: segment.switch for segment in segments}
         vm = VM(
-            spec._replace(cards=tuple(cards)), switches, directory, factor=self._factor, elsewhere=self.check
+            spec._replace(cards=tuple(cards)),
+            switches,
+            directory,
+            factor=self._factor,
+            elsewhere=self.check,
+            admit=self._admit,
         )
         self.machines[spec.name] = vm
         return vm
+
+    def _admit(self, vm: VM) -> None:
+        """Hold a scenario to its lease: what it takes beyond that, others were promised."""
+        on = [other for other in self.machines.values() if isinstance(other, VM) and other.running]
+        needed = sum(other.spec.memory for other in (*on, vm))
+        if self._memory is not None and needed > self._memory:
+            names = ", ".join(f"{other.name} {other.spec.memory}" for other in (*on, vm))
+            raise MisuseError(
+                f"its machines have {needed} MiB ({names}), its lease {self._memory}; "
+                f"mark the scenario @pytest.mark.lab(memory={needed})"
+            )
 
     def address(self, vm: VM, segment: Segment) -> IPv4Address:
         """The address a machine has, or will get, on a segment."""

@@ -36,6 +36,7 @@ class VM:
         directory: for its sockets, log and console; removed by whoever made it.
         factor: timeouts are multiplied by this.
         elsewhere: called with its console while somebody waits for it; see `lab.console.Console`.
+        admit: called with it before it is switched on; raises what speaks against that.
 
     Attributes:
         power_on: `time.monotonic()` when it was last switched on; 0 before that.
@@ -51,6 +52,7 @@ class VM:
         *,
         factor: float = 1.0,
         elsewhere: Callable[[Console], None] = lambda console: None,
+        admit: Callable[["VM"], None] = lambda vm: None,
     ) -> None:
         self.spec = spec
         self.segments = segments
@@ -60,6 +62,7 @@ class VM:
         self.stage = ""
         self._factor = factor
         self._elsewhere = elsewhere
+        self._admit = admit
         self._console: Console | None = None
         self._monitor: Monitor | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -195,6 +198,7 @@ class VM:
     def _switch_on(self, argv: list[str]) -> None:
         if self.running:
             raise MisuseError(f"{self.name} is running already")
+        self._admit(self)
         self.stop()
         self._starts += 1
         self._console = None

@@ -486,3 +486,17 @@ def test_every_failure_has_the_owner_that_can_act(pytester: pytest.Pytester) -> 
         "waits_for_ever_in_the_lab": "infrastructure",
         "waits_for_ever_elsewhere": "product",
     }
+
+
+def test_machines_beyond_the_lease_are_the_scenarios_mistake(pytester: pytest.Pytester) -> None:
+    source = """
+    import pytest
+
+    @pytest.mark.lab(memory=100)
+    def test_boots(lab, kernel):
+        lab.vm("one", arch="x86_64", kernel=kernel, memory=128).start()
+    """
+    result, (record,) = run(pytester, source)
+    result.assert_outcomes(failed=1)
+    assert record["owner"] == "misuse"
+    result.stdout.fnmatch_lines(["*128 MiB (one 128), its lease 100; *@pytest.mark.lab(memory=128)*"])
