@@ -14,8 +14,7 @@ import math
 import os
 import shlex
 import time
-import traceback
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,17 +28,15 @@ from _pytest.runner import runtestprotocol
 from lab.board import option
 from lab.board.description import Description
 from lab.errors import InfrastructureError, LabError, MisuseError
+from lab.evidence import attach, tracks, write
 from lab.graph import Node
 from lab.hold import hold
 from lab.leases import Need, acquire
 from lab.live import Announcer, watching
-from lab.machine import Machine
 from lab.owners import owner_of
 from lab.printable import clean
 from lab.report import history
-from lab.report.drawing import MOST, Phase, Track, draw, printable
 from lab.report.errors import ReportError
-from lab.timeline import spans
 from lab.topology import Lab
 
 __all__ = ["Lab", "Record", "board", "lab", "record"]
@@ -334,11 +331,11 @@ def pytest_runtest_makereport(
     made = item.stash.get(_LAB, None)
     out = Path(item.config.rootpath, item.config.getoption("--lab-out"))
     if made is not None:
-        _attach(made, report, out / "evidence" / _name(item))
+        attach(made, report, out / "evidence" / _name(item))
     if report.failed:
         report.sections.append(("lab: again", reproduce(item)))
         allure.dynamic.label("owner", owner)  # type: ignore[no-untyped-call]
-    _write(
+    write(
         out / "records" / f"{_name(item)}.json", json.dumps(record_of(item, report, made), indent=1) + "\n"
     )
     if made is not None and item.config.getoption("lab_hold") in ("failed" if report.failed else "", "all"):
@@ -418,27 +415,6 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
     return fields
 
 
-def tracks(machines: Sequence[Machine]) -> list[Track]:
-    """What machines did, on the clock of the one that was switched on first."""
-    on = [vm for vm in machines if vm.power_on]
-    zero = min((vm.power_on for vm in on), default=0.0)
-    found = []
-    for vm in on:
-        late = vm.power_on - zero
-        seen = [
-            Phase(
-                printable(span.name),
-                round(late + span.start, 3),
-                round(late + span.end, 3),
-                printable(span.outcome),
-            )
-            for span in spans(vm.marks[:MOST], power_on=vm.power_on)
-        ]
-        if seen:
-            found.append(Track(machine=vm.name, arch=vm.arch, phases=seen))
-    return found
-
-
 def _nodeid(item: pytest.Item) -> str:
     # xdist adds a group's name.
     return item.nodeid.partition("@")[0]
@@ -446,46 +422,3 @@ def _nodeid(item: pytest.Item) -> str:
 
 def _name(item: pytest.Item) -> str:
     return hashlib.sha256(_nodeid(item).encode()).hexdigest()[:16]
-
-
-def _attach(made: Lab, report: pytest.TestReport, kept: Path) -> None:
-    if seen := tracks(list(made.machines.values())):
-        allure.attach(draw(seen), "timeline", allure.attachment_type.SVG)
-    for vm in made.machines.values():
-        try:
-            _attach_machine(vm, report, kept)
-        except Exception:
-            # An exception in this hook would end the whole run: the other machines tell what they can.
-            report.sections.append((f"lab: no evidence of {vm.name}", traceback.format_exc()))
-    if report.failed:
-        for segment in made.segments.values():
-            try:
-                frames = segment.capture().read_bytes()
-                _write(kept / f"{segment.name}.pcapng", frames)
-            except OSError as error:
-                report.sections.append((f"lab: no capture of {segment.name}", str(error)))
-                continue
-            allure.attach(frames, f"frames on {segment.name}", "application/x-pcapng", "pcapng")
-
-
-def _attach_machine(vm: Machine, report: pytest.TestReport, kept: Path) -> None:
-    if vm.power_on:
-        text = vm.console.text
-        allure.attach(text, f"console of {vm.name}", allure.attachment_type.TEXT)
-        marks = [mark._asdict() | {"arrived": round(mark.arrived - vm.power_on, 3)} for mark in vm.marks]
-        allure.attach(json.dumps(marks, indent=1), f"marks of {vm.name}", allure.attachment_type.JSON)
-        if report.failed:
-            _write(kept / f"{vm.name}.console", text)
-    if report.failed:
-        evidence = vm.evidence()
-        report.sections.append((f"lab: {vm.name}", f"{evidence}\n\nwhole consoles and captures: {kept}"))
-        allure.attach(evidence, f"evidence of {vm.name}", allure.attachment_type.TEXT)
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one."""
-    data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
