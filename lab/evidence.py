@@ -32,7 +32,7 @@ def tracks(machines: Sequence[Machine]) -> list[Track]:
             for span in spans(vm.marks[:MOST], power_on=vm.power_on)
         ]
         if seen:
-            found.append(Track(machine=vm.name, arch=vm.arch, phases=seen))
+            found.append(Track(machine=vm.name, arch=vm.arch, phases=seen, stage=vm.facts.get("stage", "")))
     return found
 
 

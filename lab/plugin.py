@@ -386,6 +386,7 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
     """
     callspec = getattr(item, "callspec", None)
     machines = list(made.machines.values()) if made else []
+    on = [vm for vm in machines if vm.power_on]
     fields: dict[str, Any] = {
         "scenario": getattr(item, "originalname", None) or item.name,
         "arch": machines[0].arch if machines else "",
@@ -397,6 +398,8 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
         "ended": round(time.time(), 3),
         "nodes": msgspec.to_builtins([Node(vm.name, vm.arch, tuple(vm.segments)) for vm in machines]),
         "tracks": msgspec.to_builtins(tracks(machines)),
+        "stage": ", ".join(f"{vm.name} {vm.facts['stage']}" for vm in on if "stage" in vm.facts),
+        "booted": not on or any("stage" not in vm.facts for vm in on),
     }
     if callspec is not None and "arch" in callspec.params:
         fields["arch"] = callspec.params["arch"]

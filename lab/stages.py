@@ -224,6 +224,8 @@ def _make(final: Path, machines: Sequence[VM], until: Callable[..., object]) -> 
             vm.freeze(building / f"{vm.name}.state")
         for vm in machines:
             vm.stop()
+            # Another time the stage is there already: of no scenario is this a boot.
+            vm.power_on = 0.0
         (building / _TOLD).write_text(json.dumps({"seconds": round(seconds, 3), "waits": waits}) + "\n")
         shutil.rmtree(final, ignore_errors=True)
         building.rename(final)

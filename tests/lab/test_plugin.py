@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lab.report.drawing import Track
 from lab.report.history import Run
 from lab.report.records import Record
 
@@ -61,7 +62,7 @@ def test_a_scenario_is_recorded(pytester: pytest.Pytester) -> None:
     assert records[0]["phases"] == {"init": 1.5}
     assert (records[0]["firmware"], records[0]["mode"]) == ("uefi", "local")
     keys = {"scenario", "arch", "topology", "outcome", "phases", "accel", "kernel", "nodeid", "duration"}
-    keys |= {"ended", "firmware", "mode", "nodes", "tracks"}
+    keys |= {"ended", "firmware", "mode", "nodes", "tracks", "stage", "booted"}
     assert set(records[0]) == keys
 
 
@@ -500,3 +501,30 @@ def test_machines_beyond_the_lease_are_the_scenarios_mistake(pytester: pytest.Py
     result.assert_outcomes(failed=1)
     assert record["owner"] == "misuse"
     result.stdout.fnmatch_lines(["*128 MiB (one 128), its lease 100; *@pytest.mark.lab(memory=128)*"])
+
+
+def test_a_clone_is_recorded_as_one_and_not_as_a_boot(pytester: pytest.Pytester) -> None:
+    source = """
+    import socket
+
+    import pytest
+    from lab.console import Console
+
+    @pytest.mark.parametrize("server", ["serving", ""])
+    def test_goes_on(lab, kernel, tmp_path, server):
+        for name, stage in {"client": "network", "server": server}.items():
+            vm = lab.vm(name, arch="x86_64", kernel=kernel)
+            end, ours = socket.socketpair()
+            vm._console, vm.power_on, vm.stage = Console(name, ours, tmp_path / name), 1.0, stage
+            end.sendall(b'a-mark {"step":"init","outcome":"ok","t":1}\\nover\\n')
+            vm.console.wait_line("over", timeout=5)
+            end.close()
+    """
+    _, records = run(pytester, source)
+    told = {record["nodeid"].partition("[")[2]: record for record in records}
+    assert {name: (record["stage"], record["booted"]) for name, record in told.items()} == {
+        "serving]": ("client network, server serving", False),
+        "]": ("client network", True),
+    }
+    tracks = msgspec.convert(told["]"]["tracks"], list[Track])
+    assert [track.label for track in tracks] == ["client from network", "server x86_64"]
