@@ -290,7 +290,8 @@ class Lab:
         """Machines that have come to a point of their life, kept to be started from there.
 
         They are booted together the first time only; then they are off again. What they were made of, the
-        addresses they have and the text of `until` say whether it is the first time.
+        addresses they have, what their segments' servers and the routers tell them, and the text of `until`
+        with the functions and constants that it uses say whether it is the first time.
 
         Args:
             name: of that point, for people.
@@ -304,9 +305,18 @@ class Lab:
         """
         if not _NAME.fullmatch(name):
             raise MisuseError(f"{name!r} is no name of a stage: letters, digits and -, 24 at most")
-        kept = stages.take(name, machines, until, inputs, [self.wires(vm) for vm in machines])
+        kept = stages.take(
+            name, machines, until, [*inputs, *self._around(machines)], [self.wires(vm) for vm in machines]
+        )
         self._held.append(kept)
         return Stage(self, name, machines, kept)
+
+    def _around(self, machines: Sequence[VM]) -> list[object]:
+        """What machines learn from their segments while they boot: it is in their memory from then on."""
+        names = sorted({name for vm in machines for name in vm.segments})
+        servers = [(name, self.segments[name].dhcp) for name in names]
+        told = [(name, sorted(dhcp.options.items()), dhcp.faults) for name, dhcp in servers]
+        return [told, [router.made_of for router in self.routers.values()]]
 
     def wires(self, vm: VM) -> tuple[Wire, ...]:
         """How a machine is plugged in, card by card."""
