@@ -3,13 +3,18 @@
 import json
 import os
 import traceback
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import allure
+import allure_commons
 import pytest
+from allure_commons.model2 import Status, TestStepResult
+from allure_pytest.listener import AllureListener
 
 from lab.machine import Machine
+from lab.qemu.vm import VM
 from lab.report.drawing import MOST, Phase, Track, draw, printable
 from lab.timeline import spans
 from lab.topology import Lab
@@ -34,6 +39,26 @@ def tracks(machines: Sequence[Machine]) -> list[Track]:
         if seen:
             found.append(Track(machine=vm.name, arch=vm.arch, phases=seen, stage=vm.facts.get("stage", "")))
     return found
+
+
+def attach_phases(phases: Mapping[str, float], began: float) -> None:
+    """Show phases as steps of the test, each as long as it took.
+
+    Args:
+        phases: name to seconds, one after the other.
+        began: when the first did, in seconds since 1970.
+    """
+    for plugin in allure_commons.plugin_manager.get_plugins():
+        if not isinstance(plugin, AllureListener):
+            continue
+        end = began
+        for name, seconds in phases.items():
+            start, end = end, end + seconds
+            # `allure.step` would take the time it is called at.
+            number = str(uuid.uuid4())
+            step = TestStepResult(name=f"{name}: {seconds:.2f} s", start=round(start * 1000))
+            plugin.allure_logger.start_step(None, number, step)
+            plugin.allure_logger.stop_step(number, stop=round(end * 1000), status=Status.PASSED)
 
 
 def attach(made: Lab, report: pytest.TestReport, kept: Path) -> None:
@@ -75,6 +100,8 @@ def _attach_machine(vm: Machine, report: pytest.TestReport, kept: Path) -> None:
         evidence = vm.evidence()
         report.sections.append((f"lab: {vm.name}", f"{evidence}\n\nwhole consoles and captures: {kept}"))
         allure.attach(evidence, f"evidence of {vm.name}", allure.attachment_type.TEXT)
+        if isinstance(vm, VM) and vm.spec.display and vm.running:
+            allure.attach(vm.screen(), f"screen of {vm.name}", allure.attachment_type.PNG)
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -28,7 +28,7 @@ from _pytest.runner import runtestprotocol
 from lab.board import option
 from lab.board.description import Description
 from lab.errors import InfrastructureError, LabError, MisuseError
-from lab.evidence import attach, tracks, write
+from lab.evidence import attach, attach_phases, tracks, write
 from lab.graph import Node
 from lab.hold import hold
 from lab.leases import Need, acquire
@@ -267,8 +267,13 @@ class Record:
         accel: str,
         firmware: str,
         mode: str = "",
+        power_on: float | None = None,
     ) -> None:
-        """Set it; what is set last counts. `mode` is what the boot was allowed, if there is such a thing."""
+        """Set it; what is set last counts.
+
+        `mode` is what the boot was allowed, if there is such a thing; the phases began at `power_on`
+        (`time.monotonic()`), or have ended just now.
+        """
         self._fields.update(
             scenario=scenario,
             arch=arch,
@@ -279,9 +284,8 @@ class Record:
             firmware=firmware,
             mode=mode,
         )
-        for name, seconds in phases.items():
-            with allure.step(f"{name}: {seconds:.2f} s"):
-                pass
+        lasted = sum(phases.values())
+        attach_phases(phases, time.time() - (time.monotonic() - power_on if power_on else lasted))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -369,11 +373,14 @@ def _own_lines(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
 
 def reproduce(item: pytest.Item) -> str:
     """The command that runs one scenario again, as it was run."""
-    factor = os.environ.get("LAB_TIMEOUT_FACTOR")
-    before = f"LAB_TIMEOUT_FACTOR={shlex.quote(factor)} " if factor else ""
+    told = {name: os.environ.get(name) for name in ("LAB_ACCEL", "LAB_TIMEOUT_FACTOR")}
+    before = "".join(f"{name}={shlex.quote(value)} " for name, value in told.items() if value)
     words = ["python", "-m", "pytest", _nodeid(item), f"--lab-seed={item.config.getoption('--lab-seed')}"]
-    board = item.config.getoption("--board")
-    return before + shlex.join([*words, f"--board={board}"] if board else words)
+    if seconds := item.config.getoption("--timeout", None):
+        words.append(f"--timeout={seconds:g}")
+    if board := item.config.getoption("--board"):
+        words.append(f"--board={board}")
+    return before + shlex.join(words)
 
 
 def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) -> dict[str, Any]:

@@ -528,3 +528,52 @@ def test_a_clone_is_recorded_as_one_and_not_as_a_boot(pytester: pytest.Pytester)
     }
     tracks = msgspec.convert(told["]"]["tracks"], list[Track])
     assert [track.label for track in tracks] == ["client from network", "server x86_64"]
+
+
+def test_phases_are_steps_as_long_as_they_took(pytester: pytest.Pytester) -> None:
+    source = """
+    import time
+
+    def test_boots(lab, record):
+        began = time.time() - 60
+        facts = dict(scenario="a", arch="arm64", topology="one", kernel="6.1", accel="tcg", firmware="uefi")
+        record(phases={"kernel": 1.5, "init": 0.25}, power_on=time.monotonic() - 60, **facts)
+        open("began", "w").write(str(began))
+    """
+    result, _ = run(pytester, source, "--alluredir=allure")
+    result.assert_outcomes(passed=1)
+    began = float(Path("began").read_text()) * 1000
+    (told,) = (json.loads(path.read_text()) for path in Path("allure").glob("*-result.json"))
+    steps = [(step["name"], step["start"] - began, step["stop"] - began) for step in told["steps"]]
+    assert [name for name, _, _ in steps] == ["kernel: 1.50 s", "init: 0.25 s"]
+    assert [start for _, start, _ in steps] == pytest.approx([0, 1500], abs=500)
+    assert [stop - start for _, start, stop in steps] == pytest.approx([1500, 250], abs=2)
+
+
+def test_it_is_run_again_as_it_was_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_ACCEL", "tcg")
+    monkeypatch.setenv("LAB_TIMEOUT_FACTOR", "2")
+    result, _ = run(pytester, "def test_boots(lab): assert 0", "--timeout=900", "--lab-seed=3")
+    result.stdout.fnmatch_lines(
+        ["LAB_ACCEL=tcg LAB_TIMEOUT_FACTOR=2 python -m pytest *::test_boots --lab-seed=3 --timeout=900"]
+    )
+
+
+def test_a_screen_is_attached_to_a_failure(pytester: pytest.Pytester) -> None:
+    source = """
+    from lab.qemu.vm import VM
+
+    def test_boots(lab, kernel, monkeypatch):
+        for name, display in {"seen": True, "blind": False}.items():
+            lab.vm(name, arch="x86_64", kernel=kernel, display=display)
+        VM.running = property(lambda vm: True)
+        VM.qmp = lambda vm, *_, **__: {"status": "running"}
+        VM.screen = lambda vm: b"\\x89PNG" + vm.name.encode()
+        assert not "booted"
+    """
+    run(pytester, source, "--alluredir=allure")
+    (told,) = (json.loads(path.read_text()) for path in Path("allure").glob("*-result.json"))
+    found = {each["name"]: each for each in told["attachments"] if each["name"].startswith("screen")}
+    assert list(found) == ["screen of seen"]
+    assert found["screen of seen"]["type"] == "image/png"
+    assert Path("allure", found["screen of seen"]["source"]).read_bytes() == b"\x89PNGseen"
