@@ -409,6 +409,10 @@ class Console:
 
     def close(self) -> None:
         """Let go of the console."""
+        with self._changed:
+            if not self.closed:
+                # Nobody takes away what its owner gives up: a board's adapter may go off with it.
+                self._lost = lambda: ""
         with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)
         self._reader.join(timeout=5)

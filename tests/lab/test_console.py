@@ -303,3 +303,18 @@ def test_silence_is_a_death(machine: Machine) -> None:
     with pytest.raises(MachineDied, match=r"silence: not a byte for 1 s"):
         machine.console.wait_line("never", timeout=60, quiet=0.2)
     assert time.monotonic() - begun >= 1
+
+
+@pytest.mark.parametrize("first", ["the line", "its owner"])
+def test_what_its_owner_gave_up_was_not_taken_away(tmp_path: Path, first: str) -> None:
+    end, ours = socket.socketpair()
+    console = Console("one", ours, tmp_path / "log", lost=lambda: "the adapter is gone")
+    if first == "the line":
+        end.close()
+        console._reader.join()
+    console.close()
+    end.close()
+    if first == "the line":
+        with pytest.raises(InfrastructureError, match="one: the adapter is gone"):
+            console.check()
+    console.check()
