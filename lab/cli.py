@@ -12,6 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "reports" / "out"
 HISTORY = ROOT / "reports" / "history"
+#: Seconds that a scenario may take, as in tox.ini; pyproject.toml's are those of a unit test.
+_SCENARIO = 900
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,6 +106,7 @@ def _up(arguments: argparse.Namespace) -> int:
         "-m",
         "pytest",
         "--override-ini=testpaths=scenarios",
+        f"--timeout={_SCENARIO}",
         "--lab-hold-all",
         "--lab-live",
         "--maxfail=1",

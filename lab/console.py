@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 from lab import marks
 from lab.deaths import Watch
 from lab.errors import InfrastructureError, MachineDied, WaitTimeout
+from lab.printable import clean
 from lab.spawn import ConsoleSpawn
 
 T = TypeVar("T")
@@ -33,12 +34,12 @@ _PROMPT, _PAUSE = 0.1, 1.0
 #: Lines before and after the one that names a death which tell about it.
 _BEFORE, _AFTER = 10, 120
 _SEND_SECONDS = 30
-#: What steers a terminal, or makes text look like other text: escape sequences (ECMA-48: CSI; OSC, DCS and
-#: their like with all they carry; the short ones), C0 and C1, and Unicode's marks of direction.
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-Z\\`-~]"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
+#: Seconds of silence, on a host of ordinary speed, after which a machine that boots, or owes an answer, is
+#: dead. A quiet kernel that unpacks its RAM disk under emulation, others at work beside it, says nothing for
+#: a good part of that.
+SILENCE = 90.0
+#: Seconds after which who waits here looks at what happens elsewhere, again and again.
+_LOOK = 0.5
 
 
 class Line(NamedTuple):
@@ -59,6 +60,9 @@ class Console:
         checked: whether the line may garble bytes: then a mark counts only with a checksum, and once,
             however often the machine repeats it.
         lost: asked when the other end is gone: what took the line away, if that was not the machine.
+        factor: every number of seconds that somebody waits is multiplied by this; nobody above does it too.
+        elsewhere: called with this console now and then while somebody waits; raises what has gone wrong
+            with anything else that the machine needs.
 
     Attributes:
         lines: the complete lines so far.
@@ -76,17 +80,21 @@ class Console:
         limit: int = MAX_BYTES,
         checked: bool = False,
         lost: Callable[[], str] = lambda: "",
+        factor: float = 1.0,
+        elsewhere: Callable[["Console"], None] = lambda console: None,
     ) -> None:
         self.name = name
+        self.factor = factor
         self.lines: list[Line] = []
         self.marks: list[marks.Mark] = []
         self.death = ""
         self.closed = False
         self._lost = lost
+        self._elsewhere = elsewhere
         self._died_at = 0
         self._told = False
         self._watch = Watch()
-        self._heard = time.monotonic()
+        self._heard = self._looked = time.monotonic()
         self._limit = limit
         self._checked = checked
         self._stream = stream
@@ -140,7 +148,7 @@ class Console:
             death = self._watch.line(text)
             if mark is not None:
                 self.marks.append(mark)
-                death = death or self._watch.mark(mark.step)
+                death = death or self._watch.mark(mark.step, mark.t)
             if death and not self.death:
                 self.death = death
                 self._died_at = len(self.lines) - 1
@@ -212,18 +220,19 @@ class Console:
         Args:
             found: called with the state locked, after every arrival.
             what: what is waited for, for the message.
-            timeout: seconds.
-            deadly: whether a dead machine ends the wait at once.
+            timeout: seconds on a host of ordinary speed, as everywhere here.
+            deadly: whether a dead machine ends the wait at once: this one, or another of its lab.
             quiet: seconds after which a machine that says nothing at all counts as dead.
 
         Raises:
-            MachineDied: the machine died, or its console closed.
+            MachineDied: the machine died, or its console closed; or another one died, which is named.
             WaitTimeout: it did not come.
         """
+        timeout *= self.factor
         begun = time.monotonic()
         deadline = begun + timeout
-        with self._changed:
-            while True:
+        while True:
+            with self._changed:
                 result = found()
                 if result is not None:
                     return result
@@ -232,18 +241,18 @@ class Console:
                     self._alive(f"for {what}")
                 if self.closed:
                     self._alive(f"for {what}", deadly=deadly)
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise WaitTimeout(
-                        f"{self.name}: no {what} within {timeout:.0f} s", evidence=self._evidence()
-                    )
-                silent = max(begun, self._heard) + quiet - time.monotonic()
-                if silent <= 0:
-                    raise MachineDied(
-                        f"{self.name}: silence: not a byte for {quiet:.0f} s, waiting for {what}",
-                        evidence=self._evidence(),
-                    )
-                self._changed.wait(min(left, silent))
+                now = time.monotonic()
+                left = deadline - now
+                silent = max(begun, self._heard) + quiet * self.factor - now
+                if min(left, silent) > 0:
+                    self._changed.wait(min(left, silent, _LOOK))
+            if deadly or left <= 0:
+                self._look(now=left <= 0)
+            if left <= 0:
+                raise WaitTimeout(
+                    f"{self.name}: no {what} within {timeout:.0f} s", evidence=self._evidence()
+                )
+            self.check_silence(begun, quiet, f"waiting for {what}")
 
     def _alive(self, what: str, *, deadly: bool = True) -> None:
         """Raise what ended the machine, or took its line away; says it, so that nobody needs to again."""
@@ -253,15 +262,41 @@ class Console:
         if not self.closed:
             return
         if why := self._lost():
+            self._told = True
             raise InfrastructureError(f"{self.name}: {why}", evidence=self._evidence())
         raise MachineDied(f"{self.name}: switched off while waiting {what}", evidence=self._evidence())
 
     def check(self) -> None:
-        """Raise `MachineDied` if the machine has died and no wait has said so yet."""
+        """Raise what ended the machine, or took its line away, if no wait has said so yet.
+
+        One that was switched off, by itself or by its scenario, is no death.
+        """
         with self._changed:
             if self.death and not self._told:
                 self._hear_out()
                 self._alive("")
+            if self.closed and not self._told and self._lost():
+                self._alive("")
+
+    def check_silence(self, since: float, quiet: float, what: str) -> None:
+        """Raise `MachineDied` if a machine that should say something has said nothing at all for so long.
+
+        Args:
+            since: when it began to owe something (`time.monotonic()`).
+            quiet: seconds.
+            what: is done meanwhile, for the message.
+        """
+        quiet *= self.factor
+        if time.monotonic() - max(since, self._heard) >= quiet:
+            raise MachineDied(
+                f"{self.name}: silence: not a byte for {quiet:.0f} s, {what}", evidence=self._evidence()
+            )
+
+    def _look(self, *, now: bool = False) -> None:
+        """Look elsewhere, once in a while. Not with the lock held: others look the other way round."""
+        if now or time.monotonic() - self._looked >= _LOOK:
+            self._looked = time.monotonic()
+            self._elsewhere(self)
 
     def _hear_out(self) -> None:
         """Let a dying machine finish: it names the cause first, and then the call trace that explains it."""
@@ -271,14 +306,21 @@ class Console:
                 return
 
     def _evidence(self) -> str:
-        if not self._died_at:
-            return "last lines on the console:\n" + self._tail_locked()
-        # The trace that explains a death comes after the line that names it, and may be long.
-        told = self.lines[max(0, self._died_at - _BEFORE) : self._died_at + _AFTER]
+        with self._changed:
+            if not self._died_at:
+                return "last lines on the console:\n" + self._tail_locked()
+            # The trace that explains a death comes after the line that names it, and may be long.
+            told = self.lines[max(0, self._died_at - _BEFORE) : self._died_at + _AFTER]
         return "last lines on the console:\n" + "\n".join(line.text[:300] for line in told)
 
     def wait_line(
-        self, pattern: str, *, timeout: float, since: int = 0, deadly: bool = True
+        self,
+        pattern: str,
+        *,
+        timeout: float,
+        since: int = 0,
+        deadly: bool = True,
+        quiet: float = math.inf,
     ) -> "re.Match[str]":
         """Wait for a complete line that matches a regular expression; returns the match.
 
@@ -287,6 +329,7 @@ class Console:
             timeout: seconds.
             since: number of lines to pass over.
             deadly: whether a dead machine ends the wait at once.
+            quiet: seconds after which a machine that says nothing at all counts as dead.
         """
         compiled = re.compile(pattern)
         position = since
@@ -300,7 +343,7 @@ class Console:
                     return match
             return None
 
-        return self.wait(found, f"line matching {pattern!r}", timeout=timeout, deadly=deadly)
+        return self.wait(found, f"line matching {pattern!r}", timeout=timeout, deadly=deadly, quiet=quiet)
 
     def wait_death(self, *, timeout: float) -> str:
         """Wait for a death that the scenario wants, and forget it: waiting goes on as if it lived.
@@ -336,32 +379,40 @@ class Console:
         Returns:
             Whether it seems to; it may be dead, or busy, otherwise.
         """
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            while not self.closed and not self.death:
+        deadline = time.monotonic() + timeout * self.factor
+        while True:
+            with self._changed:
                 unfinished = not self._bytes.endswith(b"\n") and bool(self._bytes)
                 now = time.monotonic()
                 settled = self._heard + (_PROMPT if unfinished else _PAUSE) - now
+                if self.closed or self.death:
+                    return False
                 if settled <= 0:
                     return True
                 if now >= deadline:
                     return False
-                self._changed.wait(min(settled, deadline - now))
-            return False
+                self._changed.wait(min(settled, deadline - now, _LOOK))
+            self._look()
 
     def read_from(self, position: int, size: int, timeout: float) -> bytes:
         """Bytes from a position on; waits for the first one. Empty when time is up, or all is over."""
         deadline = time.monotonic() + timeout
-        with self._changed:
-            while len(self._bytes) <= position and not self.closed and not self.death:
+        while True:
+            with self._changed:
+                if len(self._bytes) > position or self.closed or self.death:
+                    return bytes(self._bytes[position : position + size])
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return b""
-                self._changed.wait(left)
-            return bytes(self._bytes[position : position + size])
+                self._changed.wait(min(left, _LOOK))
+            self._look()
 
     def close(self) -> None:
         """Let go of the console."""
+        with self._changed:
+            if not self.closed:
+                # Nobody takes away what its owner gives up: a board's adapter may go off with it.
+                self._lost = lambda: ""
         with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)
         self._reader.join(timeout=5)
@@ -369,4 +420,4 @@ class Console:
 
 
 def _clean(raw: bytes | bytearray) -> str:
-    return _CONTROL.sub("", raw.decode("utf-8", "replace"))
+    return clean(raw.decode("utf-8", "replace"))

@@ -33,6 +33,7 @@ class Watch:
         self._banners = 0
         self._first = ""
         self._firsts = 0
+        self._clock = 0.0
 
     def line(self, text: str) -> str:
         """Look at a complete line; returns what killed the machine, or nothing."""
@@ -46,10 +47,18 @@ class Watch:
                 return f"reboot loop: kernel number {self._banners} since it was switched on"
         return ""
 
-    def mark(self, step: str) -> str:
-        """Look at a boot mark; returns what killed the machine, or nothing."""
+    def mark(self, step: str, t: float) -> str:
+        """Look at a boot mark; returns what killed the machine, or nothing.
+
+        Args:
+            step: of the mark.
+            t: seconds since that kernel started, as it says itself.
+        """
+        # A step that is tried again is none: the same kernel's clock has gone on since.
+        born = not self._first or (step == self._first and t <= self._clock)
         self._first = self._first or step
-        if step == self._first:
+        self._clock = t
+        if born:
             self._firsts += 1
             if self._firsts >= BIRTHS:
                 return f"reboot loop: {step} for the {self._firsts}th time since it was switched on"

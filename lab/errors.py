@@ -13,6 +13,8 @@ Standard library only: the doctor raises these before anything is installed.
 
 from typing import ClassVar
 
+from lab.printable import clean
+
 
 class LabError(Exception):
     """Something failed in the lab.
@@ -20,14 +22,16 @@ class LabError(Exception):
     Args:
         what: what happened, to which machine.
         evidence: the last lines, the status: what somebody needs to understand it.
+
+    Both come from machines, and go to terminals and reports: without what steers those.
     """
 
     owner: ClassVar[str] = "infrastructure"
 
     def __init__(self, what: str, *, evidence: str = "") -> None:
-        self.what = what
-        self.evidence = evidence
-        super().__init__(f"{what}\n{evidence}" if evidence else what)
+        self.what = clean(what)
+        self.evidence = clean(evidence)
+        super().__init__(f"{self.what}\n{self.evidence}" if evidence else self.what)
 
 
 class InfrastructureError(LabError):

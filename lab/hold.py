@@ -64,7 +64,8 @@ def offered(console: Console, path: Path) -> Iterator[None]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     path.chmod(0o600)
-    listener.listen(1)
+    # Who only asks whether it is there stands in line too, until whoever sits there goes.
+    listener.listen(16)
     listener.settimeout(_POLL)
     ended = threading.Event()
     thread = threading.Thread(target=_serve, args=(console, listener, ended), name=f"hold-{console.name}")
@@ -111,7 +112,10 @@ def held() -> dict[str, Path]:
     for path in sorted(Path(tempfile.gettempdir()).glob(f"lab-*/*{_SUFFIX}")):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             if path.stat().st_uid == os.geteuid():
-                probe.connect(str(path))
+                # It does not wait: while somebody sits there, nobody accepts.
+                probe.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    probe.connect(str(path))
                 name = path.name.removesuffix(_SUFFIX)
                 found[f"{name}@{path.parent.name.split('-')[1]}" if name in found else name] = path
     return found

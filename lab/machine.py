@@ -1,10 +1,9 @@
 """What every machine of the lab can do, a VM and a board alike."""
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Literal, Protocol
 
-from lab.console import Console
+from lab.console import SILENCE, Console
 from lab.errors import ProductError
 from lab.marks import Mark
 from lab.shell import Shell
@@ -66,7 +65,7 @@ class Machine(Protocol):
         """A shell on its console."""
 
     def wait_mark(
-        self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = math.inf
+        self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = SILENCE
     ) -> Mark:
         """Wait for a step of its boot to end."""
 

@@ -14,8 +14,7 @@ import math
 import os
 import shlex
 import time
-import traceback
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,16 +27,16 @@ from _pytest.runner import runtestprotocol
 
 from lab.board import option
 from lab.board.description import Description
-from lab.errors import LabError, MisuseError
+from lab.errors import InfrastructureError, LabError, MisuseError
+from lab.evidence import attach, attach_phases, tracks, write
 from lab.graph import Node
 from lab.hold import hold
 from lab.leases import Need, acquire
 from lab.live import Announcer, watching
-from lab.machine import Machine
+from lab.owners import owner_of
+from lab.printable import clean
 from lab.report import history
-from lab.report.drawing import MOST, Phase, Track, draw, printable
 from lab.report.errors import ReportError
-from lab.timeline import spans
 from lab.topology import Lab
 
 __all__ = ["Lab", "Record", "board", "lab", "record"]
@@ -233,7 +232,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     refused = request.node.stash.get(_REFUSED, None)
     if refused is not None:
         raise refused
-    with Lab(seed=request.config.getoption("--lab-seed")) as made:
+    seed = request.config.getoption("--lab-seed")
+    with Lab(seed=seed, memory=need_of(request.node).memory) as made:
         request.node.stash[_LAB] = made
         yield made
 
@@ -267,8 +267,13 @@ class Record:
         accel: str,
         firmware: str,
         mode: str = "",
+        power_on: float | None = None,
     ) -> None:
-        """Set it; what is set last counts. `mode` is what the boot was allowed, if there is such a thing."""
+        """Set it; what is set last counts.
+
+        `mode` is what the boot was allowed, if there is such a thing; the phases began at `power_on`
+        (`time.monotonic()`), or have ended just now.
+        """
         self._fields.update(
             scenario=scenario,
             arch=arch,
@@ -279,19 +284,27 @@ class Record:
             firmware=firmware,
             mode=mode,
         )
-        for name, seconds in phases.items():
-            with allure.step(f"{name}: {seconds:.2f} s"):
-                pass
+        lasted = sum(phases.values())
+        attach_phases(phases, time.time() - (time.monotonic() - power_on if power_on else lasted))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """A scenario does not pass when one of its machines died and no wait of its own has said so."""
-    result = yield
-    made = item.stash.get(_LAB, None)
-    for vm in made.machines.values() if made else ():
-        if vm.power_on:
-            vm.console.check()
+    """A scenario does not pass when one of its machines died and no wait of its own has said so.
+
+    Nor does it fail for what it found on a segment that had ended: that is the host's.
+    """
+    try:
+        result = yield
+    except Exception as error:
+        try:
+            if made := item.stash.get(_LAB, None):
+                made.check_segments()
+        except InfrastructureError as ended:
+            raise ended from error
+        raise
+    if made := item.stash.get(_LAB, None):
+        made.check()
     return result
 
 
@@ -308,9 +321,9 @@ def pytest_runtest_makereport(
     if not scenario:
         return report
     tries = item.stash.get(_TRIES, [])
-    owner = error.owner if isinstance(error, LabError) else "product"
+    owner = owner_of(error, when=call.when) if error is not None else ""
     if report.failed:
-        what = error.what if isinstance(error, LabError) else str(error)
+        what = error.what if isinstance(error, LabError) else clean(str(error))
         report.user_properties += [("owner", owner), ("what", what[:300])]
         item.stash[_FAILURE] = {"owner": owner, "what": what[:300]}
     elif call.when == "call" and report.passed and tries:
@@ -322,11 +335,11 @@ def pytest_runtest_makereport(
     made = item.stash.get(_LAB, None)
     out = Path(item.config.rootpath, item.config.getoption("--lab-out"))
     if made is not None:
-        _attach(made, report, out / "evidence" / _name(item))
+        attach(made, report, out / "evidence" / _name(item))
     if report.failed:
         report.sections.append(("lab: again", reproduce(item)))
         allure.dynamic.label("owner", owner)  # type: ignore[no-untyped-call]
-    _write(
+    write(
         out / "records" / f"{_name(item)}.json", json.dumps(record_of(item, report, made), indent=1) + "\n"
     )
     if made is not None and item.config.getoption("lab_hold") in ("failed" if report.failed else "", "all"):
@@ -360,11 +373,14 @@ def _own_lines(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
 
 def reproduce(item: pytest.Item) -> str:
     """The command that runs one scenario again, as it was run."""
-    factor = os.environ.get("LAB_TIMEOUT_FACTOR")
-    before = f"LAB_TIMEOUT_FACTOR={shlex.quote(factor)} " if factor else ""
+    told = {name: os.environ.get(name) for name in ("LAB_ACCEL", "LAB_TIMEOUT_FACTOR")}
+    before = "".join(f"{name}={shlex.quote(value)} " for name, value in told.items() if value)
     words = ["python", "-m", "pytest", _nodeid(item), f"--lab-seed={item.config.getoption('--lab-seed')}"]
-    board = item.config.getoption("--board")
-    return before + shlex.join([*words, f"--board={board}"] if board else words)
+    if seconds := item.config.getoption("--timeout", None):
+        words.append(f"--timeout={seconds:g}")
+    if board := item.config.getoption("--board"):
+        words.append(f"--board={board}")
+    return before + shlex.join(words)
 
 
 def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) -> dict[str, Any]:
@@ -377,6 +393,7 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
     """
     callspec = getattr(item, "callspec", None)
     machines = list(made.machines.values()) if made else []
+    on = [vm for vm in machines if vm.power_on]
     fields: dict[str, Any] = {
         "scenario": getattr(item, "originalname", None) or item.name,
         "arch": machines[0].arch if machines else "",
@@ -388,6 +405,8 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
         "ended": round(time.time(), 3),
         "nodes": msgspec.to_builtins([Node(vm.name, vm.arch, tuple(vm.segments)) for vm in machines]),
         "tracks": msgspec.to_builtins(tracks(machines)),
+        "stage": ", ".join(f"{vm.name} {vm.facts['stage']}" for vm in on if "stage" in vm.facts),
+        "booted": not on or any("stage" not in vm.facts for vm in on),
     }
     if callspec is not None and "arch" in callspec.params:
         fields["arch"] = callspec.params["arch"]
@@ -406,27 +425,6 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
     return fields
 
 
-def tracks(machines: Sequence[Machine]) -> list[Track]:
-    """What machines did, on the clock of the one that was switched on first."""
-    on = [vm for vm in machines if vm.power_on]
-    zero = min((vm.power_on for vm in on), default=0.0)
-    found = []
-    for vm in on:
-        late = vm.power_on - zero
-        seen = [
-            Phase(
-                printable(span.name),
-                round(late + span.start, 3),
-                round(late + span.end, 3),
-                printable(span.outcome),
-            )
-            for span in spans(vm.marks[:MOST], power_on=vm.power_on)
-        ]
-        if seen:
-            found.append(Track(machine=vm.name, arch=vm.arch, phases=seen))
-    return found
-
-
 def _nodeid(item: pytest.Item) -> str:
     # xdist adds a group's name.
     return item.nodeid.partition("@")[0]
@@ -434,42 +432,3 @@ def _nodeid(item: pytest.Item) -> str:
 
 def _name(item: pytest.Item) -> str:
     return hashlib.sha256(_nodeid(item).encode()).hexdigest()[:16]
-
-
-def _attach(made: Lab, report: pytest.TestReport, kept: Path) -> None:
-    if seen := tracks(list(made.machines.values())):
-        allure.attach(draw(seen), "timeline", allure.attachment_type.SVG)
-    for vm in made.machines.values():
-        try:
-            _attach_machine(vm, report, kept)
-        except Exception:
-            # An exception in this hook would end the whole run: the other machines tell what they can.
-            report.sections.append((f"lab: no evidence of {vm.name}", traceback.format_exc()))
-    if report.failed:
-        for segment in made.segments.values():
-            frames = segment.capture().read_bytes()
-            _write(kept / f"{segment.name}.pcapng", frames)
-            allure.attach(frames, f"frames on {segment.name}", "application/x-pcapng", "pcapng")
-
-
-def _attach_machine(vm: Machine, report: pytest.TestReport, kept: Path) -> None:
-    if vm.power_on:
-        text = vm.console.text
-        allure.attach(text, f"console of {vm.name}", allure.attachment_type.TEXT)
-        marks = [mark._asdict() | {"arrived": round(mark.arrived - vm.power_on, 3)} for mark in vm.marks]
-        allure.attach(json.dumps(marks, indent=1), f"marks of {vm.name}", allure.attachment_type.JSON)
-        if report.failed:
-            _write(kept / f"{vm.name}.console", text)
-    if report.failed:
-        evidence = vm.evidence()
-        report.sections.append((f"lab: {vm.name}", f"{evidence}\n\nwhole consoles and captures: {kept}"))
-        allure.attach(evidence, f"evidence of {vm.name}", allure.attachment_type.TEXT)
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one."""
-    data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)

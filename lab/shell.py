@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeGuard
 
 from lab.agent import SCRIPT
-from lab.console import Console
+from lab.console import SILENCE, Console
 from lab.errors import MachineError, MisuseError, ProductError, WaitTimeout
 
 #: Bytes of a command; what is longer belongs into a file.
@@ -59,7 +59,6 @@ class Shell:
     Args:
         console: where.
         timeout: seconds until the shell must have answered for the first time.
-        factor: timeouts are multiplied by this, that first one too.
         piece: bytes one typed line may carry; fewer for a line that garbles.
         suspended: what waits there; `resume` comes next.
     """
@@ -69,35 +68,37 @@ class Shell:
         console: Console,
         *,
         timeout: float = 60,
-        factor: float = 1.0,
         piece: int = _PIECE,
         suspended: Suspended | None = None,
     ) -> None:
         self._console = console
-        self._factor = factor
         self._most = self._piece = piece
         self._session, self._number = suspended or ("", 0)
         if suspended is None:
-            self._connect(timeout * factor)
+            self._connect(timeout)
+
+    def _now(self) -> float:
+        """A clock that goes slower on a slow host, as all the seconds here do."""
+        return time.monotonic() / self._console.factor
 
     def _connect(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
+        deadline = self._now() + timeout
         self._session, self._number = secrets.token_hex(4), 0
         since = len(self._console.lines)
         attempt = 0
         while True:
             # A driver that starts its UART while much is being typed may never hear of a byte again (the
             # PL011's, whose interrupt comes with the first one only): type when somebody wants a line.
-            self._console.wait_prompt(timeout=min(10.0 * self._factor, max(deadline - time.monotonic(), 0)))
+            self._console.wait_prompt(timeout=min(10.0, max(deadline - self._now(), 0)))
             self._greet(attempt)
-            left = deadline - time.monotonic()
+            left = deadline - self._now()
             # Asked again now and then: what was typed before the shell was there may be lost.
-            answer = self._hear(since, lambda words: words == ["ready"], min(5.0 * self._factor, left))
+            answer = self._hear(since, lambda words: words == ["ready"], min(5.0, left))
             if answer is not None:
                 return
-            if deadline - time.monotonic() <= 0:
+            if deadline - self._now() <= 0:
                 raise WaitTimeout(
-                    f"{self._console.name}: no shell answered within {timeout:.0f} s",
+                    f"{self._console.name}: no shell answered within {timeout * self._console.factor:.0f} s",
                     evidence="last lines on the console:\n" + self._console.tail(),
                 )
             attempt += 1
@@ -171,6 +172,7 @@ class Shell:
         Raises:
             MisuseError: the command is too long to type.
             WaitTimeout: it did not end; the transcript is in the message.
+            MachineDied: the machine died meanwhile, or has not said a byte to what was typed.
             MachineError: the answer did not arrive whole.
         """
         code, output = self._run(command, b"", timeout)
@@ -180,9 +182,9 @@ class Shell:
         text = command.encode()
         if len(text) > MAX_COMMAND:
             raise MisuseError(f"a command of {len(text)} bytes cannot be typed; put() it into a file first")
-        deadline = time.monotonic() + timeout * self._factor
+        deadline = self._now() + timeout
         if not self._session:
-            self._connect(max(deadline - time.monotonic(), 1))
+            self._connect(max(deadline - self._now(), 1))
         self._number += 1
         return self._ended(text, given, deadline, command)
 
@@ -201,7 +203,7 @@ class Shell:
             ProductError: it ended.
         """
         self._number += 1
-        deadline = time.monotonic() + timeout * self._factor
+        deadline = self._now() + timeout
         answer = self._finish(command.encode(), b"", deadline, command)
         if answer[0] != "waits":
             raise ProductError(f"{self._console.name}: `{command}` exited {answer[2]} instead of waiting")
@@ -220,7 +222,7 @@ class Shell:
         """
         done = _digest(f"{self._session} end {self._number} 0 0 -")
         self._console.send(f"{line} {done}\n")
-        deadline = time.monotonic() + timeout * self._factor
+        deadline = self._now() + timeout
         code, output = self._ended(b"", b"", deadline, line, done=-1)
         return Result(code, output.decode("utf-8", "replace"))
 
@@ -243,8 +245,12 @@ class Shell:
         whole, number = text + given, str(self._number)
         patience = _PATIENCE
         since = len(self._console.lines)
+        begun = time.monotonic()
         while True:
-            left = deadline - time.monotonic()
+            if done >= 0:
+                # Until it runs, an answer is due to whatever is typed; then it may be silent as it likes.
+                self._console.check_silence(begun, SILENCE, f"typing `{command}`")
+            left = deadline - self._now()
             if left <= 0:
                 raise WaitTimeout(
                     f"{self._console.name}: `{command}` did not end in time",
@@ -252,7 +258,7 @@ class Shell:
                 )
             mark = len(self._console.lines)
             if done < 0:
-                wait = min(left, patience * self._factor)
+                wait = min(left, patience)
             else:
                 until = len(text) if done < len(text) else len(whole)
                 piece = whole[done : min(done + self._piece, until)]
@@ -260,7 +266,7 @@ class Shell:
                 kind = kind.upper() if done + len(piece) == len(whole) else kind
                 carried = f"{len(piece)},{base64.b64encode(piece).decode()}"
                 self._type(f"@{self._session}", number, kind, str(done), carried)
-                wait = min(left, patience * self._factor)
+                wait = min(left, patience)
             answer = self._hear(
                 since if done < 0 else mark,
                 lambda words: words[:2] in (["got", number], ["end", number], ["waits", number]),
@@ -277,7 +283,7 @@ class Shell:
                     ended = self._hear(
                         mark,
                         lambda words: words[:2] in (["end", number], ["waits", number]),
-                        min(deadline - time.monotonic(), patience * self._factor),
+                        min(deadline - self._now(), patience),
                     )
                     if _is_last(ended):
                         return ended
@@ -308,7 +314,7 @@ class Shell:
             pieces: dict[int, str] = {}
             barren = 0
             while len(pieces) < count and (barren < 4 or width == _WIDTHS[-1]):
-                if time.monotonic() > deadline:
+                if self._now() > deadline:
                     raise MachineError(
                         f"{self._console.name}: the output of `{command}` did not arrive whole",
                         evidence=self._console.tail(),
@@ -340,8 +346,8 @@ class Shell:
             return False
 
         # 96 bytes more than it says in every line, at 1000 bytes a second.
-        patience = _PATIENCE * self._factor + (last - first + 1) * (width + 96) / 1000
-        self._hear(since, wanted, min(patience, max(deadline - time.monotonic(), 0.1)))
+        patience = _PATIENCE + (last - first + 1) * (width + 96) / 1000
+        self._hear(since, wanted, min(patience, max(deadline - self._now(), 0.1)))
 
     def succeed(self, command: str, *, timeout: float = 60) -> str:
         """Run a command that must exit 0; returns its output without the last newline."""
@@ -363,16 +369,16 @@ class Shell:
 
     def wait_until_succeeds(self, command: str, *, timeout: float = 60, pause: float = 0.5) -> str:
         """Run a command again and again until it exits 0; returns its output."""
-        deadline = time.monotonic() + timeout * self._factor
+        deadline = self._now() + timeout
         while True:
-            left = max(deadline - time.monotonic(), 1)
-            result = self.run(command, timeout=left / self._factor)
+            left = max(deadline - self._now(), 1)
+            result = self.run(command, timeout=left)
             if result.code == 0:
                 return result.output.removesuffix("\n")
-            if time.monotonic() + pause > deadline:
+            if self._now() + pause > deadline:
                 raise ProductError(
                     f"{self._console.name}: `{command}` still exits {result.code} after "
-                    f"{timeout * self._factor:.0f} s",
+                    f"{timeout * self._console.factor:.0f} s",
                     evidence=result.output[-2000:],
                 )
             time.sleep(pause)

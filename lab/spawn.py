@@ -21,6 +21,7 @@ class Source(Protocol):
     """What a console offers to read from; `lab.console.Console` is one."""
 
     name: str
+    factor: float
     death: str
     closed: bool
 
@@ -56,23 +57,24 @@ class ConsoleSpawn(_Base):
         self._position += len(data)
         return str(self._decoder.decode(data, final=False))  # type: ignore[attr-defined]  # not in its stubs
 
-    def expect_list(self, *args: Any, **options: Any) -> Any:
+    def expect_list(self, pattern_list: Any, timeout: float | None = -1, *args: Any, **options: Any) -> Any:
         """As pexpect's; every `expect` comes through here."""
-        return self._judged(super().expect_list, args, options)
+        return self._judged(super().expect_list, pattern_list, timeout, args, options)
 
-    def expect_exact(self, *args: Any, **options: Any) -> Any:
+    def expect_exact(self, pattern_list: Any, timeout: float | None = -1, *args: Any, **options: Any) -> Any:
         """As pexpect's: plain strings instead of patterns."""
-        return self._judged(super().expect_exact, args, options)
+        return self._judged(super().expect_exact, pattern_list, timeout, args, options)
 
-    def _judged(self, expect: Any, args: Any, options: Any) -> Any:
+    def _judged(self, expect: Any, patterns: Any, timeout: float | None, args: Any, options: Any) -> Any:
         evidence = "last lines on the console:\n"
+        seconds = self.timeout if timeout == -1 else timeout
         try:
-            return expect(*args, **options)
+            return expect(patterns, seconds and seconds * self._source.factor, *args, **options)
         except TIMEOUT as error:
-            what = f"{self._source.name}: none of {args[0]!r} came"
+            what = f"{self._source.name}: none of {patterns!r} came"
             raise WaitTimeout(what, evidence=evidence + self._source.tail()) from error
         except EOF as error:
-            what = f"{self._source.name}: {self._source.death or f'switched off before any of {args[0]!r}'}"
+            what = f"{self._source.name}: {self._source.death or f'switched off before any of {patterns!r}'}"
             raise MachineDied(what, evidence=evidence + self._source.tail()) from error
 
     def send(self, s: str) -> int:

@@ -16,17 +16,20 @@ import logging
 import os
 import shutil
 import subprocess
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from lab import agent, shell
 from lab.clean import cache_directory
 from lab.errors import InfrastructureError, MisuseError
-from lab.qemu import command, newborn
+from lab.net.switch import Port
+from lab.qemu import command, migration, newborn
 from lab.qemu.vm import VM
 from lab.shell import Suspended
 
@@ -124,15 +127,17 @@ class Stage:
 
     def _resume(self, pairs: Sequence[tuple[VM, VM]]) -> None:
         with contextlib.ExitStack() as undo:
+            # Not a frame of theirs passes before each is a machine of its own, nor one that was on its way
+            # to whom it had been before.
+            cables = [(switch, switch.ports[vm.name]) for _, vm in pairs for switch in vm.segments.values()]
+            healed = undo.enter_context(contextlib.ExitStack())
+            for switch, port in cables:
+                healed.enter_context(_cut(port))
+                switch.forget(port)
             for original, vm in pairs:
                 memory, state = self._kept.files(original.name)
                 vm.resume(self.name, memory, state)
                 undo.callback(vm.stop)
-            # Not a frame of theirs passes before each is a machine of its own.
-            ports = [port for _, vm in pairs for port in (s.ports[vm.name] for s in vm.segments.values())]
-            cut_off = [port.partitioned for port in ports]
-            for port in ports:
-                port.partitioned = True
             for _, vm in pairs:
                 vm.go_on()
             for original, vm in pairs:
@@ -141,9 +146,19 @@ class Stage:
                     for had, has in zip(self._lab.wires(original), self._lab.wires(vm), strict=True)
                 ]
                 vm.wake(self._kept.waits[original.name], newborn.wake(vm.name, time.time(), plugs))
-            for port, before in zip(ports, cut_off, strict=True):
-                port.partitioned = before
+            healed.close()
             undo.pop_all()
+
+
+@contextlib.contextmanager
+def _cut(port: Port) -> Iterator[None]:
+    """A cable through which nothing passes meanwhile; each direction has its own faults afterwards."""
+    before = port.to_machine, port.from_machine
+    port.partitioned = True
+    try:
+        yield
+    finally:
+        port.to_machine, port.from_machine = before
 
 
 def take(
@@ -211,6 +226,8 @@ def _make(final: Path, machines: Sequence[VM], until: Callable[..., object]) -> 
             vm.freeze(building / f"{vm.name}.state")
         for vm in machines:
             vm.stop()
+            # Another time the stage is there already: of no scenario is this a boot.
+            vm.power_on = 0.0
         (building / _TOLD).write_text(json.dumps({"seconds": round(seconds, 3), "waits": waits}) + "\n")
         shutil.rmtree(final, ignore_errors=True)
         building.rename(final)
@@ -281,20 +298,59 @@ def _size(directory: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in directory.iterdir())
 
 
-def _source(function: Callable[..., object]) -> str:
-    """A function's text, and what it was given besides its arguments."""
+def _source(function: Callable[..., object], seen: frozenset[object] = frozenset()) -> str:
+    """A function's text, what it was given besides its arguments, and what of its module it uses."""
     try:
         given = [*(getattr(function, "__defaults__", None) or ())]
         given += [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
         bound = [_source(value) if inspect.isfunction(value) else repr(value) for value in given]
-        return "\n".join([inspect.getsource(function), *bound])
+        text = [inspect.getsource(function), *bound]
     except (OSError, TypeError) as error:
         raise MisuseError(f"{function!r} has no source; write a function, or a lambda in a file") from error
+    seen |= {function}
+    for name, value in sorted(_used(function).items()):
+        if inspect.isfunction(value) and value not in seen and _ours(value):
+            text.append(_source(value, seen))
+        elif _plain(value):
+            text.append(f"{name} = {value!r}")
+    return "\n".join(text)
+
+
+def _used(function: Callable[..., object]) -> dict[str, object]:
+    """What a function, and those within it, call by the name it has in their module."""
+    found: dict[str, object] = {}
+    codes: list[object] = [getattr(function, "__code__", None)]
+    around = getattr(function, "__globals__", {})
+    while codes:
+        code = codes.pop()
+        if isinstance(code, CodeType):
+            found |= {name: around[name] for name in code.co_names if name in around}
+            codes += code.co_consts
+    return found
+
+
+def _ours(function: Callable[..., object]) -> bool:
+    """Whether its text may change from one run to the next: not that of an installed package."""
+    file = Path(function.__code__.co_filename)
+    return not any(Path(sysconfig.get_path(name)) in file.parents for name in ("stdlib", "purelib"))
+
+
+def _plain(value: object) -> bool:
+    """Whether its `repr` says all of it, and the same every time."""
+    if isinstance(value, tuple | list):
+        return all(_plain(part) for part in value)
+    if isinstance(value, dict):
+        return all(_plain(part) for entry in value.items() for part in entry)
+    return value is None or isinstance(value, str | bytes | int | float)
 
 
 @functools.cache
 def _lab_code() -> str:
-    sources = [Path(module.__file__ or "") for module in (agent, command, newborn, shell)] + [Path(__file__)]
+    modules = agent, command, migration, newborn, shell
+    sources = [Path(module.__file__ or "") for module in modules] + [
+        Path(inspect.getfile(VM)),
+        Path(__file__),
+    ]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from lab import host, stages
 from lab.board.board import Board
 from lab.board.description import Description
+from lab.console import Console
 from lab.errors import InfrastructureError, MisuseError
 from lab.machine import Machine
 from lab.net.firewall import Rule
@@ -39,6 +40,7 @@ class Lab:
     Args:
         factor: timeouts are multiplied by this; measured when left out (`lab.host.factor`).
         seed: what the chances of every cable's faults come from.
+        memory: MiB that its VMs may have together while they are on; any when left out.
 
     Attributes:
         machines: by name.
@@ -49,7 +51,7 @@ class Lab:
         seed: as given; a failure that another run shall repeat names it.
     """
 
-    def __init__(self, *, factor: float | None = None, seed: int = 0) -> None:
+    def __init__(self, *, factor: float | None = None, seed: int = 0, memory: int | None = None) -> None:
         base = Path(tempfile.gettempdir())
         sweep(base)
         owner = f"{os.getpid()}-{_started(os.getpid())}"
@@ -58,6 +60,7 @@ class Lab:
         self.routers: dict[str, Router] = {}
         self.host_ports: dict[str, HostPort] = {}
         self.seed = seed
+        self._memory = memory
         self._held: list[Kept] = []
         self._factor = host.factor() if factor is None else factor
         self.directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{owner}-", dir=base))
@@ -121,7 +124,8 @@ class Lab:
             MisuseError: the name is taken, or none.
         """
         _check(name, self.host_ports)
-        port = segment.host_port(name, bytes.fromhex(self._mac(segment, name).replace(":", "")))
+        mac = bytes.fromhex(self._mac(segment, name).replace(":", ""))
+        port = segment.host_port(name, mac, factor=self._factor)
         self.host_ports[name] = port
         return port
 
@@ -220,6 +224,7 @@ class Lab:
             port=plugged.switch.attach(name) if plugged else None,
             segment=plugged.name if plugged else "",
             factor=self._factor,
+            elsewhere=self.check,
         )
         self.machines[name] = made
         return made
@@ -249,9 +254,27 @@ class Lab:
             port = segment.switch.attach(spec.name)
             cards.append(Card(self._mac(segment, spec.name), port.there, port.here))
         switches = {segment.name: segment.switch for segment in segments}
-        vm = VM(spec._replace(cards=tuple(cards)), switches, directory, factor=self._factor)
+        vm = VM(
+            spec._replace(cards=tuple(cards)),
+            switches,
+            directory,
+            factor=self._factor,
+            elsewhere=self.check,
+            admit=self._admit,
+        )
         self.machines[spec.name] = vm
         return vm
+
+    def _admit(self, vm: VM) -> None:
+        """Hold a scenario to its lease: what it takes beyond that, others were promised."""
+        on = [other for other in self.machines.values() if isinstance(other, VM) and other.running]
+        needed = sum(other.spec.memory for other in (*on, vm))
+        if self._memory is not None and needed > self._memory:
+            names = ", ".join(f"{other.name} {other.spec.memory}" for other in (*on, vm))
+            raise MisuseError(
+                f"its machines have {needed} MiB ({names}), its lease {self._memory}; "
+                f"mark the scenario @pytest.mark.lab(memory={needed})"
+            )
 
     def address(self, vm: VM, segment: Segment) -> IPv4Address:
         """The address a machine has, or will get, on a segment."""
@@ -267,7 +290,8 @@ class Lab:
         """Machines that have come to a point of their life, kept to be started from there.
 
         They are booted together the first time only; then they are off again. What they were made of, the
-        addresses they have and the text of `until` say whether it is the first time.
+        addresses they have, what their segments' servers and the routers tell them, and the text of `until`
+        with the functions and constants that it uses say whether it is the first time.
 
         Args:
             name: of that point, for people.
@@ -281,9 +305,18 @@ class Lab:
         """
         if not _NAME.fullmatch(name):
             raise MisuseError(f"{name!r} is no name of a stage: letters, digits and -, 24 at most")
-        kept = stages.take(name, machines, until, inputs, [self.wires(vm) for vm in machines])
+        kept = stages.take(
+            name, machines, until, [*inputs, *self._around(machines)], [self.wires(vm) for vm in machines]
+        )
         self._held.append(kept)
         return Stage(self, name, machines, kept)
+
+    def _around(self, machines: Sequence[VM]) -> list[object]:
+        """What machines learn from their segments while they boot: it is in their memory from then on."""
+        names = sorted({name for vm in machines for name in vm.segments})
+        servers = [(name, self.segments[name].dhcp) for name in names]
+        told = [(name, sorted(dhcp.options.items()), dhcp.faults) for name, dhcp in servers]
+        return [told, [router.made_of for router in self.routers.values()]]
 
     def wires(self, vm: VM) -> tuple[Wire, ...]:
         """How a machine is plugged in, card by card."""
@@ -293,6 +326,26 @@ class Lab:
             address = IPv4Interface((self.address(vm, segment), segment.network.prefixlen))
             found.append(Wire(name, card.mac, address))
         return tuple(found)
+
+    def check(self, besides: Console | None = None) -> None:
+        """Raise what has ended a segment, or one of the machines if nobody has been told yet.
+
+        Args:
+            besides: the console of a machine that is looked after otherwise.
+
+        Raises:
+            MachineDied: a machine died; it is named.
+            InfrastructureError: a segment has ended, or the host took a machine away.
+        """
+        self.check_segments()
+        for vm in list(self.machines.values()):
+            if vm.power_on and vm.console is not besides:
+                vm.console.check()
+
+    def check_segments(self) -> None:
+        """Raise `InfrastructureError` if a segment has ended."""
+        for segment in list(self.segments.values()):
+            segment.switch.check()
 
     def close(self) -> None:
         """Switch everything off and remove every trace; what fails does not keep the rest from it.

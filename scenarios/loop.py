@@ -213,6 +213,7 @@ class Loop:
             arch=self.arch,
             topology=machines,
             phases=client.timeline(KERNELS),
+            power_on=client.power_on,
             kernel=next(str(found.facts["kernel"]) for found in client.marks if found.step in KERNELS),
             accel=client.facts["accel"],
             firmware=client.facts["firmware"],

@@ -1,6 +1,5 @@
 """A board: a serial line, a power switch, something it boots from, and maybe a cable into a segment."""
 
-import math
 import os
 import shutil
 import time
@@ -13,7 +12,7 @@ from lab.board import labgrid, loader, power
 from lab.board.description import Description
 from lab.board.line import Line, Port, SerialPort
 from lab.board.uplink import Uplink
-from lab.console import Console
+from lab.console import SILENCE, Console
 from lab.errors import MisuseError
 from lab.machine import Capability
 from lab.marks import Mark
@@ -38,6 +37,7 @@ class Board:
         port: of the switch its cable is plugged into.
         segment: that switch's.
         factor: timeouts are multiplied by this.
+        elsewhere: called with its console while somebody waits for it; see `lab.console.Console`.
 
     Attributes:
         power_on: `time.monotonic()` when it was last switched on; 0 before.
@@ -55,6 +55,7 @@ class Board:
         port: SwitchPort | None = None,
         segment: str = "",
         factor: float = 1.0,
+        elsewhere: Callable[[Console], None] = lambda console: None,
     ) -> None:
         self.description = description
         self.power_on = 0.0
@@ -63,6 +64,7 @@ class Board:
         self._append = " ".join(f"console={description.console} {append} {description.append}".split())
         self._directory = directory
         self._factor = factor
+        self._elsewhere = elsewhere
         self._segment = segment
         self._console: Console | None = None
         self._line: Line | None = None
@@ -154,13 +156,21 @@ class Board:
     def _boot(self, line: Line, stack: ExitStack, switch_on: Callable[[], None]) -> None:
         self._starts += 1
         log = self._directory / f"console-{self._starts}.log"
-        self._console = Console(self.name, line.socket, log, checked=True, lost=lambda: line.failure)
+        self._console = Console(
+            self.name,
+            line.socket,
+            log,
+            checked=True,
+            lost=lambda: line.failure,
+            factor=self._factor,
+            elsewhere=self._elsewhere,
+        )
         stack.callback(self._console.close)
         self.power_on = time.monotonic()
         switch_on()
         wanted = self.description.loader
         if wanted is not None:
-            loader.command(self._console, wanted, self.append, factor=self._factor)
+            loader.command(self._console, wanted, self.append)
         self._line = line
         self._running = stack.pop_all()
 
@@ -173,7 +183,7 @@ class Board:
             port, switch = labgrid.reach(described.labgrid, described.directory, stack)
         else:
             port = SerialPort(described.serial)
-            switch = power.Commands(described.power, described.directory, self._environment)
+            switch = power.Commands(described.power, described.directory, self._environment, self._factor)
         wire = described.serial
         line = Line(self.name, port, character_delay=wire.character_delay, line_delay=wire.line_delay)
         stack.callback(line.close)
@@ -195,7 +205,7 @@ class Board:
             described.medium.write,
             described.directory,
             environment,
-            described.medium.seconds,
+            described.medium.seconds * self._factor,
         )
         shutil.rmtree(medium)
 
@@ -206,14 +216,13 @@ class Board:
 
     def shell(self, *, timeout: float = 60) -> Shell:
         """A shell on its serial line."""
-        return Shell(self.console, timeout=timeout, factor=self._factor, piece=_PIECE)
+        return Shell(self.console, timeout=timeout, piece=_PIECE)
 
     def wait_mark(
-        self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = math.inf
+        self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = SILENCE
     ) -> Mark:
         """Wait for a step of its boot to end; see `lab.machine.wait_mark`."""
-        factor = self._factor
-        return machine.wait_mark(self, step, outcome=outcome, timeout=timeout * factor, quiet=quiet * factor)
+        return machine.wait_mark(self, step, outcome=outcome, timeout=timeout, quiet=quiet)
 
     def timeline(self, kernels: Mapping[str, str]) -> dict[str, float]:
         """Phase to seconds; see `lab.timeline.phases`."""

@@ -97,13 +97,12 @@ class Line:
                 data = self._port.receive()
                 if data:
                     self._mine.sendall(data)
-        except (OSError, TypeError) as error:
-            # pyserial reads from a descriptor that is None once somebody has closed it.
-            if not self._closing:
-                self.failure = str(error)
+        except Exception as error:
+            # Drivers have exceptions of their own, and pyserial reads from a descriptor that is None once
+            # somebody has closed it.
+            self._fail(error)
         finally:
-            with contextlib.suppress(OSError):
-                self._mine.shutdown(socket.SHUT_WR)
+            self._end()
 
     def _type(self) -> None:
         character, line = self._delays
@@ -115,9 +114,18 @@ class Line:
                 for byte in data:
                     self._port.transmit(bytes((byte,)))
                     time.sleep(line if byte in b"\r\n" and line else character)
-        except OSError as error:
-            if not self._closing:
-                self.failure = str(error)
+        except Exception as error:
+            self._fail(error)
+            # Who could type to it no longer shall not wait for what it answers.
+            self._end()
+
+    def _fail(self, error: Exception) -> None:
+        if not self._closing:
+            self.failure = self.failure or str(error) or repr(error)
+
+    def _end(self) -> None:
+        with contextlib.suppress(OSError):
+            self._mine.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Stop pumping and let go of the port."""

@@ -14,20 +14,19 @@ _AGAIN = 0.3
 _POLL = 0.02
 
 
-def command(console: Console, loader: Loader, cmdline: str, *, factor: float = 1.0) -> None:
+def command(console: Console, loader: Loader, cmdline: str) -> None:
     """Type what a boot loader wants, from its start to the command that leaves it.
 
     Args:
         console: of a board that has just been switched on.
         loader: what it wants.
         cmdline: for the kernel.
-        factor: its seconds are multiplied by this.
 
     Raises:
         MachineError: it does not come to its prompt, or takes no command.
         MachineDied: the board died meanwhile.
     """
-    deadline = time.monotonic() + loader.seconds * factor
+    deadline = time.monotonic() + loader.seconds * console.factor
     prompt = re.compile(f"(?:{loader.prompt})\\Z")
     since = 0
     while not _comes(console, prompt, since, _AGAIN):
@@ -42,7 +41,7 @@ def command(console: Console, loader: Loader, cmdline: str, *, factor: float = 1
         console.send(loader.enter)
         if number == len(loader.commands):
             return
-        while not _comes(console, prompt, since, _PATIENCE * factor):
+        while not _comes(console, prompt, since, _PATIENCE * console.factor):
             _check(console, deadline, f"no prompt after {line!r}")
             if _quiet(console, _PATIENCE):
                 console.send(loader.enter)

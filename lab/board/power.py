@@ -9,7 +9,7 @@ from typing import Protocol
 from lab.board.description import Power
 from lab.errors import InfrastructureError
 
-#: Seconds that switching may take.
+#: Seconds that switching may take on a host of ordinary speed.
 _SWITCHING = 60.0
 
 
@@ -67,12 +67,16 @@ class Commands:
         commands: from the board's file.
         directory: where they run.
         environment: they get.
+        factor: what they may take is multiplied by this.
     """
 
-    def __init__(self, commands: Power, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, commands: Power, directory: Path, environment: Mapping[str, str], factor: float = 1.0
+    ) -> None:
         self._commands = commands
         self._directory = directory
         self._environment = environment
+        self._seconds = _SWITCHING * factor
 
     def on(self) -> None:
         """Switch it on."""
@@ -92,7 +96,7 @@ class Commands:
         self.on()
 
     def _run(self, what: str, line: str) -> None:
-        run(what, line, self._directory, self._environment, _SWITCHING)
+        run(what, line, self._directory, self._environment, self._seconds)
 
 
 def _said(output: bytes | None) -> str:

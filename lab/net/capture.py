@@ -107,6 +107,9 @@ def read(path: Path) -> Iterator[Captured]:
         while len(head := file.read(8)) == 8:
             kind, length = struct.unpack("<II", head)
             body = file.read(length - 8)
+            if len(body) < length - 8:
+                # The switch that writes it has not got further yet.
+                return
             if kind == _INTERFACE:
                 size = struct.unpack_from("<H", body, 10)[0]
                 links.append(body[12 : 12 + size].decode())

@@ -180,7 +180,17 @@ class Waiting:
 
     def left(self, now: float) -> float | None:
         """Seconds until the next; None when there is none."""
-        return max(0.0, self._heap[0][0] - now) if self._heap else None
+        heap = self._heap  # may be another a moment later, for somebody who forgets
+        return max(0.0, heap[0][0] - now) if heap else None
+
+    def forget(self, lane: Lane) -> int:
+        """Lose everything that is under way on a lane; returns how many frames that were."""
+        kept = [entry for entry in self._heap if entry[2] is not lane]
+        lost = len(self._heap) - len(kept)
+        heapq.heapify(kept)
+        self._heap = kept
+        lane.pending -= lost
+        return lost
 
     def release(self, now: float) -> None:
         """Let everything arrive whose time has come."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
+from lab.children import dies_with_us
 from lab.errors import InfrastructureError, ProductError
 
 _KEEPER = Path(__file__).with_name("keeper.py")
@@ -33,6 +34,7 @@ class HostPort:
         address: of its card.
         mac: hardware address.
         gateway: the way out of the segment, if there is one.
+        factor: what its programs may take is multiplied by this.
 
     Attributes:
         name: of the port.
@@ -43,8 +45,17 @@ class HostPort:
         InfrastructureError: this host allows no such thing; says why.
     """
 
-    def __init__(self, name: str, address: IPv4Interface, mac: bytes, gateway: IPv4Address | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: IPv4Interface,
+        mac: bytes,
+        gateway: IPv4Address | None,
+        *,
+        factor: float = 1.0,
+    ) -> None:
         self.name = name
+        self._factor = factor
         self.address = address
         self.send: Callable[[bytes], None] = lambda frame: None
         here, there = socket.socketpair()
@@ -97,15 +108,21 @@ class HostPort:
 
         Args:
             argv: the program and its arguments.
-            timeout: seconds.
+            timeout: seconds on a host of ordinary speed.
 
         Raises:
             ProductError: it failed, or took too long.
         """
+        timeout *= self._factor
         told = shlex.join(str(word) for word in argv)
         try:
             done = subprocess.run(
-                self.command(*argv), capture_output=True, text=True, errors="replace", timeout=timeout
+                self.command(*argv),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                preexec_fn=dies_with_us(),
             )
         except subprocess.TimeoutExpired as error:
             raise ProductError(f"{self.name}: {told}: still running after {timeout:g} s") from error
@@ -123,6 +140,7 @@ class HostPort:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=dies_with_us(),
         )
         try:
             yield process

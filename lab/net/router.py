@@ -114,6 +114,12 @@ class Router:
         self._pieces = ip.Reassembly(clock)
         self._lock = threading.Lock()
 
+    @property
+    def made_of(self) -> tuple[object, ...]:
+        """What decides where it sends what, as it stands now."""
+        ports = [(port.name, port.address, port.mtu) for port in self.interfaces.values()]
+        return self.name, self._nat, self.firewall.rules, sorted(self.routes.items()), ports
+
     def plug(self, segment: str, address: IPv4Interface, mac: bytes) -> Interface:
         """A new interface; a service for the segment's switch, once its `send` is set."""
         made = self.interfaces[segment] = Interface(self, segment, address, mac)

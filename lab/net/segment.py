@@ -106,11 +106,11 @@ class Segment:
         card.send = self.switch.add_service(card, name).send
         return address
 
-    def host_port(self, name: str, mac: bytes) -> HostPort:
+    def host_port(self, name: str, mac: bytes, *, factor: float = 1.0) -> HostPort:
         """Plug in a card for programs of the host; see `lab.topology.Lab.host_port`."""
         address = IPv4Interface((self.dhcp.reserve(), self.network.prefixlen))
         router = self.dhcp.options.get(3)
-        port = HostPort(name, address, mac, IPv4Address(router) if router else None)
+        port = HostPort(name, address, mac, IPv4Address(router) if router else None, factor=factor)
         try:
             port.send = self.switch.add_service(port, name).send
             port.start()

@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lab.errors import MisuseError
+from lab.errors import InfrastructureError, MisuseError
 from lab.net.capture import SUFFIX, Capture
 from lab.net.faults import NONE, Faults, Lane, Waiting
 
@@ -209,6 +209,7 @@ class Switch:
         self._lock = threading.Lock()
         self._wake, self._woken = os.pipe()
         os.set_blocking(self._woken, False)
+        self._waking = threading.Lock()
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._capture = Capture(directory / f"{name}{SUFFIX}")
         self._made = 0
@@ -266,6 +267,15 @@ class Switch:
             self._table = {mac: other for mac, other in self._table.items() if other is not port}
             port.close()
 
+    def forget(self, port: Port) -> None:
+        """Lose what is on its way to a machine: the next that is plugged in there is another."""
+        with self._lock:
+            if port.queue:
+                port.dropped += len(port.queue)
+                port.queue.clear()
+                self._selector.unregister(port.outgoing)
+            port.dropped += self._waiting.forget(port.inward)
+
     def add_service(self, service: Service, name: str = "service") -> Node:
         """Put a node on the segment.
 
@@ -301,15 +311,29 @@ class Switch:
         return f"{self._seed}/{self.name}/{name}"
 
     def _poke(self) -> None:
-        # A full pipe wakes as well as one more byte would; after the end there is nobody to wake.
-        with contextlib.suppress(OSError):
-            os.write(self._woken, b"x")
+        # A full pipe wakes as well as one more byte would. After the end there is nobody to wake, and the
+        # number may be another file's: a router's other segments still send here.
+        with self._waking:
+            if self._woken >= 0:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._woken, b"x")
+
+    def check(self) -> None:
+        """See that it still works.
+
+        Raises:
+            InfrastructureError: it has ended: no frame passes any more.
+        """
+        if self.failure is not None:
+            raise InfrastructureError(
+                f"the segment {self.name} has ended, and nothing passes on it: {self.failure!r}"
+            ) from self.failure
 
     def close(self) -> None:
         """Stop, and remove every socket.
 
         Raises:
-            BaseException: what ended the switch before its time.
+            InfrastructureError: something had ended it before its time.
         """
         self._stopping = True
         self._poke()
@@ -317,11 +341,15 @@ class Switch:
         for name in list(self.ports):
             self.detach(name)
         self._selector.close()
-        os.close(self._wake)
-        os.close(self._woken)
-        self._capture.close()
-        if self.failure is not None:
-            raise self.failure
+        with self._waking:
+            woken, self._woken = self._woken, -1
+        for end in (self._wake, woken):
+            os.close(end)
+        try:
+            self._capture.close()
+        except OSError as error:
+            self.failure = self.failure or error
+        self.check()
 
     def _run(self) -> None:
         try:

@@ -1,18 +1,16 @@
 """A virtual machine."""
 
 import contextlib
-import ctypes
-import math
-import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lab import machine
-from lab.console import Console
+from lab.children import dies_with_us
+from lab.console import SILENCE, Console
 from lab.errors import InfrastructureError, MachineDied, MachineError, MisuseError, WaitTimeout
 from lab.machine import Capability
 from lab.marks import Mark
@@ -23,12 +21,10 @@ from lab.qemu.monitor import Event, Monitor
 from lab.shell import Shell, Suspended
 from lab.timeline import phases
 
-_PR_SET_PDEATHSIG = 1
 #: Seconds for QEMU to open its console and its monitor.
 _START = 20
 #: Seconds in which events of a QEMU that has just ended may still be on their way.
 _LATE = 1.0
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class VM:
@@ -39,6 +35,8 @@ class VM:
         segments: where its cards are plugged in, by the segment's name.
         directory: for its sockets, log and console; removed by whoever made it.
         factor: timeouts are multiplied by this.
+        elsewhere: called with its console while somebody waits for it; see `lab.console.Console`.
+        admit: called with it before it is switched on; raises what speaks against that.
 
     Attributes:
         power_on: `time.monotonic()` when it was last switched on; 0 before that.
@@ -47,7 +45,14 @@ class VM:
     """
 
     def __init__(
-        self, spec: command.Spec, segments: Mapping[str, Switch], directory: Path, *, factor: float = 1.0
+        self,
+        spec: command.Spec,
+        segments: Mapping[str, Switch],
+        directory: Path,
+        *,
+        factor: float = 1.0,
+        elsewhere: Callable[[Console], None] = lambda console: None,
+        admit: Callable[["VM"], None] = lambda vm: None,
     ) -> None:
         self.spec = spec
         self.segments = segments
@@ -56,6 +61,8 @@ class VM:
         self.argv = self._argv()
         self.stage = ""
         self._factor = factor
+        self._elsewhere = elsewhere
+        self._admit = admit
         self._console: Console | None = None
         self._monitor: Monitor | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -191,6 +198,7 @@ class VM:
     def _switch_on(self, argv: list[str]) -> None:
         if self.running:
             raise MisuseError(f"{self.name} is running already")
+        self._admit(self)
         self.stop()
         self._starts += 1
         self._console = None
@@ -224,7 +232,9 @@ class VM:
                 path.unlink()
         stream.settimeout(None)
         kept = self.directory / f"console-{self._starts}.log"
-        self._console = Console(self.name, stream, kept, lost=self._killed)
+        self._console = Console(
+            self.name, stream, kept, lost=self._killed, factor=self._factor, elsewhere=self._elsewhere
+        )
         self.power_on = switched_on
         monitor.accept(timeout=_START * self._factor)
 
@@ -268,7 +278,7 @@ class VM:
 
     def shell(self, *, timeout: float = 60) -> Shell:
         """A shell on the serial console."""
-        return Shell(self.console, timeout=timeout, factor=self._factor)
+        return Shell(self.console, timeout=timeout)
 
     def wake(self, suspended: Suspended, line: str) -> None:
         """Give what waits on its console its line.
@@ -276,7 +286,7 @@ class VM:
         Raises:
             MachineError: it cannot become what the line says.
         """
-        result = Shell(self.console, factor=self._factor, suspended=suspended).resume(line)
+        result = Shell(self.console, suspended=suspended).resume(line)
         if result.code:
             raise MachineError(
                 f"{self.name} cannot go on from the stage {self.stage}", evidence=result.output
@@ -316,7 +326,7 @@ class VM:
             path.unlink(missing_ok=True)
 
     def wait_mark(
-        self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = math.inf
+        self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = SILENCE
     ) -> Mark:
         """Wait for a step of its boot to end; see `lab.machine.wait_mark`.
 
@@ -324,10 +334,10 @@ class VM:
             step: its name.
             outcome: how it must end.
             timeout: seconds on a host of ordinary speed.
-            quiet: such seconds after which a machine that says nothing at all counts as dead.
+            quiet: such seconds after which a machine that says nothing at all counts as dead; `math.inf`
+                for one that may.
         """
-        factor = self._factor
-        return machine.wait_mark(self, step, outcome=outcome, timeout=timeout * factor, quiet=quiet * factor)
+        return machine.wait_mark(self, step, outcome=outcome, timeout=timeout, quiet=quiet)
 
     def wait_event(self, name: str, *, timeout: float = 60) -> Event:
         """Wait for something QEMU reports, such as `SHUTDOWN`.
@@ -343,7 +353,7 @@ class VM:
             for event in self.events:
                 if event.name == name:
                     return event
-            self.console.check()
+            self._check()
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)
@@ -360,11 +370,15 @@ class VM:
         """
         deadline = time.monotonic() + timeout * self._factor
         while self.running:
-            self.console.check()
+            self._check()
             if time.monotonic() > deadline:
                 raise WaitTimeout(f"{self.name} is still on after {timeout:.0f} s", evidence=self.evidence())
             time.sleep(0.02)
         self.console.check()
+
+    def _check(self) -> None:
+        self.console.check()
+        self._elsewhere(self.console)
 
     def timeline(self, kernels: Mapping[str, str]) -> dict[str, float]:
         """Phase to seconds; see `lab.timeline.phases`.
@@ -399,14 +413,6 @@ class VM:
 
 
 def _spawn(argv: list[str], log: int) -> subprocess.Popen[bytes]:
-    parent = os.getpid()
-
-    def before_exec() -> None:
-        # When this process is killed, so is the machine: no handler could do it after SIGKILL.
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
     # A session of its own: Ctrl-C is for the test runner, which then stops its machines in order.
     try:
         return subprocess.Popen(
@@ -415,7 +421,7 @@ def _spawn(argv: list[str], log: int) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=before_exec,
+            preexec_fn=dies_with_us(),
         )
     except FileNotFoundError as error:
         raise InfrastructureError(f"{argv[0]} is not installed; `python3 -m lab doctor` says how") from error

@@ -44,11 +44,17 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class Track(msgspec.Struct, frozen=True, kw_only=True):
-    """What one machine did."""
+    """What one machine did; from a stage on, if it names one: then it has not booted."""
 
     machine: str
     arch: str
     phases: list[Phase]
+    stage: str = ""
+
+    @property
+    def label(self) -> str:
+        """What stands beside it."""
+        return f"{self.machine[:24]} {f'from {self.stage}' if self.stage else self.arch}"
 
 
 def draw(tracks: Sequence[Track]) -> str:
@@ -69,7 +75,7 @@ def draw(tracks: Sequence[Track]) -> str:
         parts += _bar(track, _TOP + _ROW * number, scale)
     parts.append(_legend(bottom + 40))
     height = bottom + 56
-    names = ", ".join(f"{track.machine} {track.arch}" for track in tracks)
+    names = ", ".join(track.label for track in tracks)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="tl" role="img" viewBox="0 0 {_WIDTH} {height}" '
         f'width="{_WIDTH}" height="{height}"><title>Timeline of {escape(names)}: {last:.1f} s</title>'
@@ -84,7 +90,7 @@ def printable(text: str, most: int = _LONGEST) -> str:
 
 def _bar(track: Track, top: int, scale: float) -> list[str]:
     middle = top + _BAR / 2 + 4
-    parts = [f'<text x="0" y="{middle}">{escape(track.machine[:24])} {escape(track.arch)}</text>']
+    parts = [f'<text x="0" y="{middle}">{escape(track.label)}</text>']
     for phase in track.phases[:MOST]:
         x, width = _LEFT + phase.start * scale, (phase.end - phase.start) * scale
         took = f"{phase.end - phase.start:.2f} s"

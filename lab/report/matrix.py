@@ -28,7 +28,8 @@ class Line:
 
     Attributes:
         row: what it is about.
-        runs: what counted, oldest first: skipped ones say nothing.
+        runs: what counted, oldest first: skipped ones say nothing, nor do those whose machines only went on
+            from a stage.
         passed: how many went well at the first try; a flaky one did not.
         boots: whole seconds of each boot that went well, oldest first, on the accelerator last used.
         phases: of those boots.
@@ -59,7 +60,8 @@ def lines(history: Iterable[Run]) -> list[Line]:
     """
     rows: dict[Row, list[Run]] = {}
     for run in history:
-        if run.record.outcome != "skipped":
+        # A clone is no witness of a boot.
+        if run.record.outcome != "skipped" and run.record.booted:
             rows.setdefault(run.row, []).append(run)
     return [_line(row, rows[row]) for row in sorted(rows)]
 

@@ -32,6 +32,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         what: what a failure said.
         nodes: its machines and where they are plugged in.
         tracks: what each machine did, for the picture.
+        stage: which machines were started from which stage: `server serving`; empty when all of them booted.
+        booted: false when there were machines, and not one of them booted by itself.
     """
 
     scenario: str
@@ -50,6 +52,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     what: str = ""
     nodes: list[Node] = []
     tracks: list[Track] = []
+    stage: str = ""
+    booted: bool = True
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
@@ -276,3 +276,45 @@ def test_a_death_that_nobody_was_told_is_found(machine: Machine) -> None:
     with pytest.raises(MachineDied, match="kernel oops: divide error"):
         machine.console.check()
     machine.console.check()
+
+
+@pytest.mark.parametrize("by", ["line", "death", "dialogue", "dialogue's own"])
+def test_every_wait_is_as_long_as_the_host_is_slow(machine: Machine, by: str) -> None:
+    machine.console.factor = 5
+    dialogue = machine.console.spawn(timeout=0.1)
+    waits: dict[str, Callable[[], object]] = {
+        "line": lambda: machine.console.wait_line("never", timeout=0.1),
+        "death": lambda: machine.console.wait_death(timeout=0.1),
+        "dialogue": lambda: dialogue.expect("never", timeout=0.1),
+        "dialogue's own": lambda: dialogue.expect_exact("never"),
+    }
+    begun = time.monotonic()
+    with pytest.raises(WaitTimeout):
+        waits[by]()
+    assert 0.5 <= time.monotonic() - begun < 5
+
+
+def test_silence_is_a_death(machine: Machine) -> None:
+    machine.say("here\n")
+    with pytest.raises(MachineDied, match=r"one: silence: not a byte for 0 s, waiting for line"):
+        machine.console.wait_line("never", timeout=60, quiet=0.2)
+    machine.console.factor = 5
+    begun = time.monotonic()
+    with pytest.raises(MachineDied, match=r"silence: not a byte for 1 s"):
+        machine.console.wait_line("never", timeout=60, quiet=0.2)
+    assert time.monotonic() - begun >= 1
+
+
+@pytest.mark.parametrize("first", ["the line", "its owner"])
+def test_what_its_owner_gave_up_was_not_taken_away(tmp_path: Path, first: str) -> None:
+    end, ours = socket.socketpair()
+    console = Console("one", ours, tmp_path / "log", lost=lambda: "the adapter is gone")
+    if first == "the line":
+        end.close()
+        console._reader.join()
+    console.close()
+    end.close()
+    if first == "the line":
+        with pytest.raises(InfrastructureError, match="one: the adapter is gone"):
+            console.check()
+    console.check()

@@ -45,9 +45,15 @@ def test_kernel_after_kernel_is_a_loop(prefix: str) -> None:
 
 def test_so_is_the_first_mark_again_and_again() -> None:
     watch = Watch()
-    said = [watch.mark(step) for _ in range(BIRTHS) for step in ("kernel", "init")]
+    said = [watch.mark(step, t) for _ in range(BIRTHS) for step, t in (("kernel", 1.0), ("init", 2.5))]
     assert [each for each in said if each] == [
         "reboot loop: kernel for the 4th time since it was switched on"
     ]
     # Two kernels are a boot of Phase; what a shell shows of the log is none.
     assert not Watch().line("12:00 # [    0.000000] Linux version 6.1.0")
+
+
+def test_a_step_that_is_tried_again_is_no_birth() -> None:
+    """The first that a clone does may well be that."""
+    watch = Watch()
+    assert [watch.mark("discover", 30.0 + number) for number in range(2 * BIRTHS)] == [""] * 2 * BIRTHS

@@ -37,13 +37,15 @@ def test_who_attaches_sees_the_past_and_types(base: Path, tmp_path: Path) -> Non
     place.mkdir()
     with machine, offered(console, place / "one.attach"):
         assert list(held()) == ["one"]
-        for word in (b"root", b"again"):
+        for word, tries in ((b"root", 9), (b"again", 40)):
             with socket.socket(socket.AF_UNIX) as person:
                 person.settimeout(10)
                 person.connect(str(place / "one.attach"))
                 receive(person, b"login: ")
                 person.sendall(word + b"\n")
                 assert machine.recv(100) == word + b"\n"
+                # Whoever else asks is told, however often, and waits for nobody.
+                assert [list(held()) for _ in range(tries)] == [["one"]] * tries
                 machine.sendall(b"you are " + word)
                 receive(person, b"you are " + word)
     assert held() == {}

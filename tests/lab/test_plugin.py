@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lab.report.drawing import Track
 from lab.report.history import Run
 from lab.report.records import Record
 
@@ -61,7 +62,7 @@ def test_a_scenario_is_recorded(pytester: pytest.Pytester) -> None:
     assert records[0]["phases"] == {"init": 1.5}
     assert (records[0]["firmware"], records[0]["mode"]) == ("uefi", "local")
     keys = {"scenario", "arch", "topology", "outcome", "phases", "accel", "kernel", "nodeid", "duration"}
-    keys |= {"ended", "firmware", "mode", "nodes", "tracks"}
+    keys |= {"ended", "firmware", "mode", "nodes", "tracks", "stage", "booted"}
     assert set(records[0]) == keys
 
 
@@ -420,3 +421,159 @@ def test_workers_take_first_what_needs_several_processors(pytester: pytest.Pytes
     """
     result, _ = run(pytester, source)
     result.assert_outcomes(passed=4)
+
+
+def test_what_a_scenario_finds_on_a_segment_that_ended_is_the_hosts(pytester: pytest.Pytester) -> None:
+    source = """
+    import time
+
+    def test_reaches(lab):
+        lan = lab.segment("lan")
+        node = lan.switch.add_service(lambda frame: [], "node")
+        lan.link("node").drop = lambda frame: 1 / 0
+        node.send(bytes(60))
+        while lan.switch.failure is None:
+            time.sleep(0.01)
+        assert not "an answer"
+    """
+    result, (record,) = run(pytester, source)
+    result.assert_outcomes(failed=1, errors=1)
+    assert record["owner"] == "infrastructure"
+    assert "segment lan has ended" in record["what"]
+
+
+def test_every_failure_has_the_owner_that_can_act(pytester: pytest.Pytester) -> None:
+    source = """
+    import asyncio
+    import pytest
+    from lab.qemu.loop import run
+    from lab.topology import Lab
+
+    def test_asserts(lab):
+        assert not "booted"
+
+    def test_says_so(lab):
+        pytest.fail("this is not it")
+
+    def test_hits_a_mistake_in_the_lab(lab):
+        lab.segment(None)
+
+    def test_waits_for_what_the_lab_runs(lab):
+        run(asyncio.sleep(9), timeout=0.01)
+
+    def test_opens_what_is_not_there(lab):
+        open("nowhere")
+
+    def test_is_given_nothing(broken, lab):
+        pass
+
+    @pytest.mark.timeout(1)
+    def test_waits_for_ever_in_the_lab(lab):
+        run(asyncio.sleep(60), timeout=60)
+
+    @pytest.mark.timeout(1)
+    def test_waits_for_ever_elsewhere(lab):
+        import time
+        time.sleep(60)
+    """
+    _, records = run(pytester, source)
+    assert {record["scenario"].removeprefix("test_"): record["owner"] for record in records} == {
+        "asserts": "product",
+        "says_so": "product",
+        "hits_a_mistake_in_the_lab": "infrastructure",
+        "waits_for_what_the_lab_runs": "infrastructure",
+        "opens_what_is_not_there": "product",
+        "is_given_nothing": "misuse",
+        "waits_for_ever_in_the_lab": "infrastructure",
+        "waits_for_ever_elsewhere": "product",
+    }
+
+
+def test_machines_beyond_the_lease_are_the_scenarios_mistake(pytester: pytest.Pytester) -> None:
+    source = """
+    import pytest
+
+    @pytest.mark.lab(memory=100)
+    def test_boots(lab, kernel):
+        lab.vm("one", arch="x86_64", kernel=kernel, memory=128).start()
+    """
+    result, (record,) = run(pytester, source)
+    result.assert_outcomes(failed=1)
+    assert record["owner"] == "misuse"
+    result.stdout.fnmatch_lines(["*128 MiB (one 128), its lease 100; *@pytest.mark.lab(memory=128)*"])
+
+
+def test_a_clone_is_recorded_as_one_and_not_as_a_boot(pytester: pytest.Pytester) -> None:
+    source = """
+    import socket
+
+    import pytest
+    from lab.console import Console
+
+    @pytest.mark.parametrize("server", ["serving", ""])
+    def test_goes_on(lab, kernel, tmp_path, server):
+        for name, stage in {"client": "network", "server": server}.items():
+            vm = lab.vm(name, arch="x86_64", kernel=kernel)
+            end, ours = socket.socketpair()
+            vm._console, vm.power_on, vm.stage = Console(name, ours, tmp_path / name), 1.0, stage
+            end.sendall(b'a-mark {"step":"init","outcome":"ok","t":1}\\nover\\n')
+            vm.console.wait_line("over", timeout=5)
+            end.close()
+    """
+    _, records = run(pytester, source)
+    told = {record["nodeid"].partition("[")[2]: record for record in records}
+    assert {name: (record["stage"], record["booted"]) for name, record in told.items()} == {
+        "serving]": ("client network, server serving", False),
+        "]": ("client network", True),
+    }
+    tracks = msgspec.convert(told["]"]["tracks"], list[Track])
+    assert [track.label for track in tracks] == ["client from network", "server x86_64"]
+
+
+def test_phases_are_steps_as_long_as_they_took(pytester: pytest.Pytester) -> None:
+    source = """
+    import time
+
+    def test_boots(lab, record):
+        began = time.time() - 60
+        facts = dict(scenario="a", arch="arm64", topology="one", kernel="6.1", accel="tcg", firmware="uefi")
+        record(phases={"kernel": 1.5, "init": 0.25}, power_on=time.monotonic() - 60, **facts)
+        open("began", "w").write(str(began))
+    """
+    result, _ = run(pytester, source, "--alluredir=allure")
+    result.assert_outcomes(passed=1)
+    began = float(Path("began").read_text()) * 1000
+    (told,) = (json.loads(path.read_text()) for path in Path("allure").glob("*-result.json"))
+    steps = [(step["name"], step["start"] - began, step["stop"] - began) for step in told["steps"]]
+    assert [name for name, _, _ in steps] == ["kernel: 1.50 s", "init: 0.25 s"]
+    assert [start for _, start, _ in steps] == pytest.approx([0, 1500], abs=500)
+    assert [stop - start for _, start, stop in steps] == pytest.approx([1500, 250], abs=2)
+
+
+def test_it_is_run_again_as_it_was_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_ACCEL", "tcg")
+    monkeypatch.setenv("LAB_TIMEOUT_FACTOR", "2")
+    result, _ = run(pytester, "def test_boots(lab): assert 0", "--timeout=900", "--lab-seed=3")
+    result.stdout.fnmatch_lines(
+        ["LAB_ACCEL=tcg LAB_TIMEOUT_FACTOR=2 python -m pytest *::test_boots --lab-seed=3 --timeout=900"]
+    )
+
+
+def test_a_screen_is_attached_to_a_failure(pytester: pytest.Pytester) -> None:
+    source = """
+    from lab.qemu.vm import VM
+
+    def test_boots(lab, kernel, monkeypatch):
+        for name, display in {"seen": True, "blind": False}.items():
+            lab.vm(name, arch="x86_64", kernel=kernel, display=display)
+        VM.running = property(lambda vm: True)
+        VM.qmp = lambda vm, *_, **__: {"status": "running"}
+        VM.screen = lambda vm: b"\\x89PNG" + vm.name.encode()
+        assert not "booted"
+    """
+    run(pytester, source, "--alluredir=allure")
+    (told,) = (json.loads(path.read_text()) for path in Path("allure").glob("*-result.json"))
+    found = {each["name"]: each for each in told["attachments"] if each["name"].startswith("screen")}
+    assert list(found) == ["screen of seen"]
+    assert found["screen of seen"]["type"] == "image/png"
+    assert Path("allure", found["screen of seen"]["source"]).read_bytes() == b"\x89PNGseen"

@@ -8,13 +8,14 @@ import select
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.console import Console
-from lab.errors import MachineError, MisuseError, ProductError, WaitTimeout
+from lab.errors import MachineDied, MachineError, MisuseError, ProductError, WaitTimeout
 from lab.shell import Shell
 
 NOBODY = 65534
@@ -23,7 +24,7 @@ NOBODY = 65534
 class Terminal:
     """An interactive `sh` on a terminal, and a wire to it that drops and garbles one byte in `noise`."""
 
-    def __init__(self, log: Path, *, noise: float = 0.0, seed: int = 1) -> None:
+    def __init__(self, log: Path, *, noise: float = 0.0, seed: int = 1, factor: float = 1.0) -> None:
         self._master, slave = pty.openpty()
         # Not as root: root may write the host's kernel log, where a guest's answers go.
         user = NOBODY if os.geteuid() == 0 else os.geteuid()
@@ -39,7 +40,7 @@ class Terminal:
         self._random = random.Random(seed)  # noqa: S311 - a test that can be run again
         self._carrier = threading.Thread(target=self._carry)
         self._carrier.start()
-        self.console = Console("one", near, log)
+        self.console = Console("one", near, log, factor=factor)
 
     def _carry(self) -> None:
         while not self._stop.is_set():
@@ -63,6 +64,10 @@ class Terminal:
             else:
                 out.append(byte)
         return bytes(out)
+
+    def cut(self) -> None:
+        self._stop.set()
+        self._carrier.join()
 
     def close(self) -> None:
         self._child.kill()
@@ -131,7 +136,8 @@ def test_a_command_that_hangs_and_one_after_it(console: Console) -> None:
 
 
 def test_timeouts_follow_the_factor(console: Console) -> None:
-    shell = Shell(console, timeout=2, factor=10)
+    console.factor = 10
+    shell = Shell(console, timeout=2)
     assert shell.run("sleep 1", timeout=0.5).code == 0
 
 
@@ -193,13 +199,13 @@ def test_a_person_gets_the_terminal_back(console: Console) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_on_a_line_that_drops_and_garbles(tmp_path: Path, seed: int) -> None:
     """One byte in a thousand: every answer is right, and no command runs twice."""
-    terminal = Terminal(tmp_path / "log", noise=1e-3, seed=seed)
+    terminal = Terminal(tmp_path / "log", noise=1e-3, seed=seed, factor=0.2)
     count = tmp_path / "count"
     tmp_path.chmod(0o777)
     for parent in list(tmp_path.parents)[:3]:
         parent.chmod(parent.stat().st_mode | 0o755)
     try:
-        shell = Shell(terminal.console, timeout=300, factor=0.2, piece=256)
+        shell = Shell(terminal.console, timeout=300, piece=256)
         for number in range(12):
             result = shell.run(f"echo {number} >>{count}; echo out {number}; exit {number}", timeout=200)
             assert result == (number, f"out {number}\n")
@@ -215,9 +221,9 @@ def test_on_a_line_that_drops_and_garbles(tmp_path: Path, seed: int) -> None:
 
 def test_a_hopeless_line_never_passes(tmp_path: Path) -> None:
     """One byte in twenty, after the shell answered: an error, never a wrong answer."""
-    terminal = Terminal(tmp_path / "log")
+    terminal = Terminal(tmp_path / "log", factor=0.2)
     try:
-        shell = Shell(terminal.console, timeout=20, factor=0.2, piece=256)
+        shell = Shell(terminal.console, timeout=20, piece=256)
         terminal.noise = 0.05
         for number in range(3):
             with pytest.raises((WaitTimeout, MachineError)):
@@ -249,3 +255,21 @@ def test_nobody_answers(tmp_path: Path) -> None:
     assert b"stty -echo" in far.recv(65536)
     far.close()
     console.close()
+
+
+def test_a_machine_that_owes_an_answer_and_says_nothing_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.shell.SILENCE", 1)
+    terminal = Terminal(tmp_path / "log")
+    try:
+        shell = Shell(terminal.console, timeout=20)
+        # One that runs owes nothing.
+        assert shell.succeed("sleep 3", timeout=20) == ""
+        terminal.cut()
+        begun = time.monotonic()
+        with pytest.raises(MachineDied, match="one: silence: not a byte for 1 s, typing `true`"):
+            shell.run("true", timeout=60)
+        assert time.monotonic() - begun < 10
+    finally:
+        terminal.close()

@@ -1,17 +1,22 @@
+import contextlib
 import fcntl
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab import stages
-from lab.errors import LabError, MisuseError
+from lab.errors import LabError, MachineError, MisuseError
+from lab.net.dhcp import DhcpFaults
+from lab.net.faults import Faults
 from lab.qemu.command import Disk
 from lab.qemu.vm import VM
-from lab.stages import made_of, shrink
+from lab.shell import Suspended
+from lab.stages import Kept, Stage, made_of, shrink
 from lab.topology import Lab
 
 MIB = 1 << 20
@@ -127,3 +132,92 @@ def test_somebody_who_waits_finds_it_made(tmp_path: Path, lab: Lab, kernel: Path
     with lock.open() as mine, pytest.raises(BlockingIOError):
         fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert stages.shrink(lock.parent, 0) == []
+
+
+@pytest.mark.parametrize("fails", ["", "resume", "wake"])
+def test_cables_are_as_before_however_a_start_ends(
+    lab: Lab, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    lan = lab.segment("lan")
+    plain = lab.vm("plain", arch="x86_64", kernel=kernel, segments=(lan,))
+    port = lan.switch.ports["plain"]
+    before = port.to_machine, port.from_machine = Faults(loss=0.5), Faults(partition=True)
+    waits = {"plain": Suspended("session", 1)}
+    stage = Stage(lab, "ready", [plain], Kept(tmp_path, 1, waits, (tmp_path / "lock").open("w")))
+    during = []
+
+    def step(name: str) -> None:
+        during.append((name, port.partitioned))
+        if name == fails:
+            raise MachineError("it does not become what it should")
+
+    monkeypatch.setattr(VM, "resume", lambda *_: step("resume"))
+    monkeypatch.setattr(VM, "go_on", lambda *_: step("go_on"))
+    monkeypatch.setattr(VM, "wake", lambda *_: step("wake"))
+    with contextlib.suppress(MachineError):
+        stage.start()
+    stage._kept.release()
+    assert (port.to_machine, port.from_machine) == before
+    steps = ["resume", "go_on", "wake"]
+    assert during == [(name, True) for name in (steps[: steps.index(fails) + 1] if fails else steps)]
+
+
+AROUND = """
+import os
+from textwrap import dedent
+
+LIMIT = {limit}
+
+def helper(vm):
+    vm.wait_mark({mark!r})
+
+def other():
+    return {other}
+
+def until(vm):
+    helper(vm)
+    [vm.wait_mark(dedent(str(LIMIT))) for _ in range(2)]
+"""
+
+
+def test_what_the_condition_uses_is_part_of_it(tmp_path: Path) -> None:
+    def source(number: int, limit: int = 1, mark: str = "init", other: int = 1) -> str:
+        path = tmp_path / f"around_{number}.py"
+        path.write_text(AROUND.format(limit=limit, mark=mark, other=other))
+        names: dict[str, Any] = {}
+        exec(compile(path.read_text(), path, "exec"), names)  # noqa: S102
+        return stages._source(names["until"])
+
+    first = source(1)
+    assert source(2) == source(3, other=2) == first
+    assert len({first, source(4, limit=2), source(5, mark="job")}) == 3
+    assert "textwrap" not in first
+    assert "def dedent" not in first
+
+
+def test_what_machines_are_told_is_part_of_a_stage(
+    lab: Lab, kernel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine's way out is in its memory: another router, another stage."""
+    lan, world = lab.segment("lan"), lab.segment("world")
+    plain = lab.vm("plain", arch="x86_64", kernel=kernel, segments=(lan,))
+    asked: list[str] = []
+
+    def take(*words: object) -> Kept:
+        asked.append(repr(words[3]))
+        return Kept(Path(), 0, {}, io.StringIO())
+
+    monkeypatch.setattr(stages, "take", take)
+    changes: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: lab.router("box", lan, world),
+        lambda: lan.dhcp.options.update({6: b"\x0a\x4d\0\3"}),
+        lambda: setattr(lan.dhcp, "faults", DhcpFaults(lease=60)),
+        lambda: setattr(lab.routers["box"].interfaces["lan"], "mtu", 1000),
+    ]
+    for change in changes:
+        change()
+        lab.stage("ready", plain, until=ready)
+    assert len(set(asked)) == len(changes)
+    lab.stage("ready", plain, until=ready)
+    assert asked[-1] == asked[-2]

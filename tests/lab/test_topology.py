@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import InfrastructureError, MisuseError
+from lab.qemu.vm import VM
 from lab.topology import Lab, sweep
 
 
@@ -154,3 +155,25 @@ def test_a_factor_that_is_none(base: Path, monkeypatch: pytest.MonkeyPatch, valu
     with pytest.raises(MisuseError, match="LAB_TIMEOUT_FACTOR"):
         Lab()
     assert list(base.iterdir()) == []
+
+
+def test_no_machine_starts_beyond_the_lease(
+    base: Path, kernel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clones too: what they do not share yet, they may write."""
+    with Lab(memory=1000) as lab:
+        one, two = (lab.vm(name, arch="x86_64", kernel=kernel, memory=512) for name in ("one", "two"))
+        on = {"one"}
+        monkeypatch.setattr(VM, "running", property(lambda vm: vm.name in on))
+        monkeypatch.setattr(VM, "_start", lambda vm, *_: on.add(vm.name))
+        with pytest.raises(
+            MisuseError, match=r"1024 MiB \(one 512, two 512\), its lease 1000; .*memory=1024"
+        ):
+            two.start()
+        with pytest.raises(MisuseError, match="its lease 1000"):
+            two.resume("ready", kernel, kernel)
+        on.clear()
+        two.start()
+        assert on == {"two"}
+        on.clear()
+        assert one.qmp_status() == "off"

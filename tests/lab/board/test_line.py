@@ -65,6 +65,37 @@ def test_a_line_that_goes_away_is_named() -> None:
         line.socket.close()
 
 
+class Driver:
+    """A driver with an exception of its own, on one of the two ways."""
+
+    def __init__(self, fails: str) -> None:
+        self._fails = fails
+
+    def receive(self) -> bytes:
+        if self._fails == "receive":
+            raise RuntimeError("the exporter is gone")
+        time.sleep(0.01)
+        return b""
+
+    def transmit(self, data: bytes) -> None:
+        raise RuntimeError("the exporter is gone")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("fails", ["receive", "transmit"])
+def test_whatever_a_driver_raises_is_the_lines_failure(tmp_path: Path, fails: str) -> None:
+    """Not the machine's death: its console ends, and what ended it is told."""
+    line = Line("one", Driver(fails))
+    console = Console("one", line.socket, tmp_path / "log", lost=lambda: line.failure)
+    console.send("a line\n")
+    with pytest.raises(InfrastructureError, match="one: the exporter is gone"):
+        console.wait_line("never", timeout=10)
+    line.close()
+    console.close()
+
+
 def test_a_line_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match=r"no-tty cannot be opened.*plugged in"):
         SerialPort(Serial(url=str(tmp_path / "no-tty")))

@@ -55,3 +55,17 @@ def test_wireshark_reads_it(tmp_path: Path) -> None:
     assert [row[2] for row in rows] == ["60"] * 3
     assert [bool(row[3]) for row in rows] == [False, False, True]
     assert "Malformed" not in done.stdout
+
+
+def test_a_block_that_is_not_all_there_yet_is_none(tmp_path: Path) -> None:
+    """Who reads beside a switch that writes meets one, anywhere in it."""
+    capture = Capture(tmp_path / "x.pcapng")
+    link = capture.link("one")
+    whole = capture.flushed().stat().st_size
+    capture.add(link, "inbound", FRAME)
+    capture.close()
+    content = (tmp_path / "x.pcapng").read_bytes()
+    torn = tmp_path / "torn"
+    for size in range(whole, len(content)):
+        torn.write_bytes(content[:size])
+        assert list(read(torn)) == []

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lab.errors import MisuseError, ProductError
@@ -104,7 +106,7 @@ def test_a_program_that_fails_is_told_with_its_words(unshare: Unshare, tmp_path:
     unshare(ECHO)
     (tmp_path / "nsenter").write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n')
     (tmp_path / "nsenter").chmod(0o755)
-    port = HostPort("laptop", ADDRESS, MAC, None)
+    port = HostPort("laptop", ADDRESS, MAC, None, factor=2)
     port.start()
     assert port.run("echo", "some words") == "some words\n"
     with pytest.raises(ProductError, match=r"sh -c 'echo no >&2; exit 3': exit status 3\nno"):
@@ -114,9 +116,38 @@ def test_a_program_that_fails_is_told_with_its_words(unshare: Unshare, tmp_path:
         assert process.stdout.readline() == "begun\n"
         process.kill()
     assert process.returncode is not None
-    with pytest.raises(ProductError, match=r"still running after 0\.1 s"):
+    with pytest.raises(ProductError, match=r"still running after 0\.2 s"):
         port.run("sleep", "60", timeout=0.1)
     port.close()
+
+
+def test_its_programs_die_with_a_runner_that_is_killed(unshare: Unshare, tmp_path: Path) -> None:
+    unshare(ECHO)
+    (tmp_path / "nsenter").write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n')
+    (tmp_path / "nsenter").chmod(0o755)
+    runner = f"""
+from ipaddress import IPv4Interface
+from lab.net.hostport import HostPort
+port = HostPort("laptop", IPv4Interface("{ADDRESS}"), {MAC!r}, None)
+port.start()
+with port.running("sleep", "60") as program:
+    port.run("sh", "-c", f"cd {tmp_path}; echo {{program.pid}} $$ >made; mv made pids; sleep 60")
+"""
+    process = subprocess.Popen([sys.executable, "-c", runner])
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "pids").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    programs = [
+        psutil.Process(int(pid))
+        for pid in (tmp_path / "pids").read_text().split()
+        if psutil.pid_exists(int(pid))
+    ]
+    _, alive = psutil.wait_procs(programs, timeout=5)
+    for left in alive:
+        left.kill()
+    assert alive == []
 
 
 def test_a_segment_plugs_it_in(unshare: Unshare, tmp_path: Path) -> None:

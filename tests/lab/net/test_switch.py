@@ -1,5 +1,6 @@
 """The switch over real sockets, as QEMU uses them: one bound socket per machine, frames sent to its port."""
 
+import os
 import socket
 import struct
 import time
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import MisuseError
+from lab.errors import InfrastructureError, MisuseError
 from lab.net.capture import read
+from lab.net.faults import NONE, Faults
 from lab.net.switch import Switch
 
 EVERYBODY = b"\xff" * 6
@@ -223,9 +225,21 @@ def test_what_ends_the_switch_is_told_when_it_is_closed(tmp_path: Path) -> None:
     while switch.failure is None and time.monotonic() < deadline:
         time.sleep(0.01)
     nic.socket.close()
-    with pytest.raises(RuntimeError, match="broken service"):
+    with pytest.raises(InfrastructureError, match=r"segment lan has ended.*broken service"):
         switch.close()
     assert not list(tmp_path.glob("*.sw"))
+
+
+def test_what_comes_after_the_end_goes_nowhere(tmp_path: Path) -> None:
+    """A router's other segment still sends; the number of the pipe that woke this one is another file's."""
+    switch = Switch("lan", tmp_path)
+    node = switch.add_service(lambda frame: [], "router")
+    switch.close()
+    reused = [os.open(tmp_path / f"file-{number}", os.O_RDWR | os.O_CREAT) for number in range(16)]
+    node.send(EVERYBODY * 10)
+    for descriptor in reused:
+        os.close(descriptor)
+    assert [path.stat().st_size for path in tmp_path.glob("file-*")] == [0] * 16
 
 
 def test_closing_leaves_a_capture_and_nothing_else(tmp_path: Path) -> None:
@@ -244,3 +258,30 @@ def test_closing_leaves_a_capture_and_nothing_else(tmp_path: Path) -> None:
     assert all(abs(frame.at / 1e9 - time.time()) < 60 for frame in frames)
     lan.switch.close()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_was_on_its_way_is_forgotten(lan: Lan) -> None:
+    """Delayed by the cable, or kept for a machine that does not read."""
+    lan.learn()
+    b = lan.b.port
+    b.to_machine = Faults(delay=0.2)
+    lan.a.send(lan.b.mac, b"delayed")
+    while not b.inward.pending:
+        time.sleep(0.01)
+    lan.switch.forget(b)
+    assert b.inward.pending == 0
+    b.to_machine = NONE
+    sent = 0
+    while not b.queue:
+        lan.a.send(lan.b.mac, b"x" * 1400)
+        sent += 1
+    while lan.a.port.received < sent + 2:
+        time.sleep(0.01)
+    waiting = len(b.queue)
+    lan.switch.forget(b)
+    assert (len(b.queue), b.dropped) == (0, waiting + 1)
+    for _ in range(sent - waiting):
+        assert b"x" * 1400 in lan.b.receive()
+    lan.a.send(lan.b.mac, b"after")
+    assert lan.b.receive().endswith(b"after")
+    assert lan.b.hears_nothing()

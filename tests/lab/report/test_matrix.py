@@ -80,6 +80,13 @@ def test_rate_median_p95_and_trend() -> None:
     assert matrix_page.percent(line) == "95 %"
 
 
+def test_what_only_went_on_from_a_stage_is_no_boot() -> None:
+    clone = msgspec.structs.replace(record(ended=2), stage="one network", booted=False)
+    (line,) = matrix.lines(runs(record(ended=1, kernel=1.0), clone))
+    assert (line.passed, len(line.runs)) == (1, 1)
+    assert matrix.lines(runs(clone)) == []
+
+
 def test_a_flaky_pass_is_no_success() -> None:
     (line,) = matrix.lines(runs(record(), record("flaky")))
     assert line.rate == 0.5

@@ -1,0 +1,38 @@
+"""Whose a failure is (docs/design.md, decision 12): what the lab's own errors do not say themselves."""
+
+import traceback
+from pathlib import Path
+
+import pytest
+
+from lab.errors import LabError
+
+_HERE = Path(__file__).parent
+#: It stands around every test, so in every trace.
+_AROUND = _HERE / "plugin.py"
+
+
+def owner_of(error: BaseException, *, when: str = "call") -> str:
+    """Who has to act on an exception.
+
+    Args:
+        error: that ended a scenario's phase, with its trace.
+        when: pytest's name of that phase.
+
+    Returns:
+        `infrastructure`, `machine`, `product` or `misuse`.
+    """
+    if isinstance(error, LabError):
+        return error.owner
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    inside = [_HERE in file.parents and file != _AROUND for file in files]
+    if isinstance(error, pytest.fail.Exception):
+        # The runner's patience ended: in the lab, whose own waits all end, or in what the scenario called.
+        late = any(file.name == "pytest_timeout.py" for file in files)
+        return "infrastructure" if late and any(inside) else "product"
+    if isinstance(error, AssertionError):
+        return "product"
+    if inside[-1:] == [True] or (isinstance(error, OSError) and any(inside)):
+        return "infrastructure"
+    # Before the scenario's first line nothing has been expected of the product yet.
+    return "product" if when == "call" else "misuse"
