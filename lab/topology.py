@@ -142,6 +142,7 @@ class Lab:
         display: bool = False,
         seed: int | None = None,
         option_rom: bool = False,
+        port: bool = False,
     ) -> VM:
         """A new virtual machine, switched off.
 
@@ -162,6 +163,7 @@ class Lab:
                 boots print the same lines at the same hundredths of a second, as long as nothing from
                 outside reaches it, neither frames nor keys.
             option_rom: its network cards carry iPXE, and it boots from the first of them.
+            port: give it a virtio port too, for `VM.shell(over="port")`.
 
         Raises:
             MisuseError: there can be no such machine.
@@ -179,7 +181,7 @@ class Lab:
         line = f"console={CONSOLES[arch]},115200 {append}".strip() if kernel else append
         spec = Spec(
             name, arch, memory, cpus, kernel, initrd, line, (), disks, firmware, accel, display, seed,
-            option_rom=option_rom,
+            option_rom=option_rom, port=port,
         )  # fmt: skip
         return self._add(spec, segments)
 
