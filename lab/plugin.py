@@ -29,7 +29,6 @@ from _pytest.runner import runtestprotocol
 from lab.board import option
 from lab.board.description import Description
 from lab.errors import LabError, MisuseError
-from lab.graph import Node
 from lab.hold import hold
 from lab.leases import Need, acquire
 from lab.live import Announcer, watching
@@ -386,7 +385,7 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
         "kernel": "",
         "firmware": machines[0].facts.get("firmware", "") if machines else "",
         "ended": round(time.time(), 3),
-        "nodes": msgspec.to_builtins([Node(vm.name, vm.arch, tuple(vm.segments)) for vm in machines]),
+        "nodes": msgspec.to_builtins(made.nodes() if made else []),
         "tracks": msgspec.to_builtins(tracks(machines)),
     }
     if callspec is not None and "arch" in callspec.params:

@@ -9,11 +9,13 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
+from typing import Literal
 
 from lab import host, stages
 from lab.board.board import Board
 from lab.board.description import Description
 from lab.errors import InfrastructureError, MisuseError
+from lab.graph import Node
 from lab.machine import Machine
 from lab.net.firewall import Rule
 from lab.net.hostport import HostPort
@@ -295,6 +297,17 @@ class Lab:
             address = IPv4Interface((self.address(vm, segment), segment.network.prefixlen))
             found.append(Wire(name, card.mac, address))
         return tuple(found)
+
+    def nodes(self) -> list[Node]:
+        """Everything with a cable, for a picture of the topology."""
+        found = [Node(vm.name, vm.arch, tuple(vm.segments)) for vm in self.machines.values()]
+        for router in self.routers.values():
+            kind: Literal["NAT", "router"] = "NAT" if router.translator else "router"
+            found.append(Node(router.name, segments=tuple(router.interfaces), kind=kind))
+        for name in self.host_ports:
+            plugged = tuple(each.name for each in self.segments.values() if name in each.switch.nodes)
+            found.append(Node(name, segments=plugged, kind="host port"))
+        return found
 
     def close(self) -> None:
         """Switch everything off and remove every trace; what fails does not keep the rest from it.
