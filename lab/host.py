@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from lab.clean import cache_directory
 from lab.doctor.accel import Ladder, Rung, climb
 from lab.errors import MisuseError
+from lab.qemu.command import PROGRAMS
 
 #: Architecture as Python says it -> as the lab does.
 ARCHES = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
@@ -71,8 +74,8 @@ def verdict(kept: Path, *, ask: Callable[[], Ladder] = climb) -> Ladder:
 
 
 def _key() -> list[str | float]:
-    booted = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else platform.node()
-    found = shutil.which(f"qemu-system-{platform.machine()}")
+    booted = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else f"{psutil.boot_time():.0f}"
+    found = shutil.which(PROGRAMS.get(ARCHES.get(platform.machine(), ""), ""))
     return [booted, found or "", Path(found).stat().st_mtime if found else 0.0]
 
 

@@ -1,9 +1,7 @@
 """A virtual machine."""
 
 import contextlib
-import ctypes
 import math
-import os
 import signal
 import socket
 import subprocess
@@ -12,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from lab import machine
+from lab import deathsig, machine
 from lab.console import Console
 from lab.errors import InfrastructureError, MachineDied, MachineError, MisuseError, WaitTimeout
 from lab.machine import Capability
@@ -24,12 +22,10 @@ from lab.qemu.monitor import Event, Monitor
 from lab.shell import Shell, Suspended
 from lab.timeline import phases
 
-_PR_SET_PDEATHSIG = 1
 #: Seconds for QEMU to open its console and its monitor.
 _START = 20
 #: Seconds in which events of a QEMU that has just ended may still be on their way.
 _LATE = 1.0
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Port(Console):
@@ -453,14 +449,6 @@ def _listening(path: Path) -> Iterator[socket.socket]:
 
 
 def _spawn(argv: list[str], log: int) -> subprocess.Popen[bytes]:
-    parent = os.getpid()
-
-    def before_exec() -> None:
-        # When this process is killed, so is the machine: no handler could do it after SIGKILL.
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
     # A session of its own: Ctrl-C is for the test runner, which then stops its machines in order.
     try:
         return subprocess.Popen(
@@ -469,7 +457,8 @@ def _spawn(argv: list[str], log: int) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=before_exec,
+            # When this process is killed, so is the machine.
+            preexec_fn=deathsig.bound(),
         )
     except FileNotFoundError as error:
         raise InfrastructureError(f"{argv[0]} is not installed; `python3 -m lab doctor` says how") from error

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from lab.doctor.examine import processors
 from tests.mutants.catalogue import MUTANTS, Mutant
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -122,7 +123,7 @@ def apply(mutant: Mutant, tree: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
     parser.add_argument("-k", default="", help="only those with this word in their name or file")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--jobs", type=int, default=processors())
     parser.add_argument("--out", type=Path, default=PROJECT / "reports/out/mutants.json")
     arguments = parser.parse_args()
     chosen = [mutant for mutant in MUTANTS if arguments.k in mutant.name or arguments.k in mutant.file]
