@@ -45,6 +45,21 @@ def accelerator(arch: str) -> str:
     return named or _verdict().accel
 
 
+def refused(arch: str) -> str:
+    """Why machines of an architecture are emulated here; empty when they are not, or `LAB_ACCEL` says so.
+
+    Args:
+        arch: `x86_64` or `arm64`.
+    """
+    own = ARCHES.get(platform.machine(), platform.machine())
+    if own != arch:
+        return f"the host is {own}"
+    if os.environ.get("LAB_ACCEL"):
+        return ""
+    broken = next((rung for rung in _verdict().rungs if not rung.ok), None)
+    return f"{broken.name}: {broken.detail}" if broken else ""
+
+
 @functools.cache
 def _verdict() -> Ladder:
     return verdict(cache_directory() / "accelerator.json")

@@ -26,6 +26,7 @@ import pytest
 from _pytest._code import Traceback
 from _pytest.runner import runtestprotocol
 
+from lab import host
 from lab.board import option
 from lab.board.description import Description
 from lab.errors import LabError, MisuseError
@@ -381,7 +382,8 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
         "arch": machines[0].arch if machines else "",
         "topology": ", ".join(f"{vm.name} {vm.arch}" for vm in machines),
         "phases": {},
-        "accel": machines[0].facts.get("accel", "") if machines else "",
+        "accel": (accel := machines[0].facts.get("accel", "") if machines else ""),
+        "refused": host.refused(machines[0].arch) if accel == "tcg" else "",
         "kernel": "",
         "firmware": machines[0].facts.get("firmware", "") if machines else "",
         "ended": round(time.time(), 3),
