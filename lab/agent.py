@@ -4,12 +4,14 @@ It reads numbered lines `@SESSION NUMBER KIND PLACE PAYLOAD DIGEST`. Kinds: `c` 
 command and of its input to a place, in capitals the last ones, which start it; `o` asks for lines of
 output again; `e` asks how it ended. It answers `lab-SESSION WORDS DIGEST`, and once, unasked and for
 speed, the output without digests (`raw`), which counts only if all of it has the digest `end` names.
+Without a terminal (on a virtio port, say) nobody else writes there, and it answers on its standard output.
 A command may itself `say waits $n` and then read a line of the terminal, `/proc/$$/fd/0`.
 """
 
 #: Takes `sid`, the session, and `K`: 1 to answer through the kernel's log.
 SCRIPT = r"""stty -echo -icanon -isig -ixon -brkint ignbrk min 1 2>/dev/null
-L=$(tty)||L=/dev/stdout
+L=$(tty)
+[ -t 0 ]||L=/proc/$$/fd/1 K=0
 t=
 [ "$K" = 1 ]&&[ -w /dev/kmsg ]&&echo on 2>/dev/null >/proc/sys/kernel/printk_devkmsg&&L=/dev/kmsg t='<3>'
 for O in /tmp /run /dev; do O=$O/.lab-$$; ( : >$O ) 2>/dev/null&&break; done

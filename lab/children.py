@@ -3,10 +3,12 @@
 import ctypes
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
+# Elsewhere there is no such word: who is killed so leaves its children behind.
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def dies_with_us() -> Callable[[], None]:
@@ -18,7 +20,8 @@ def dies_with_us() -> Callable[[], None]:
     parent = os.getpid()
 
     def before_exec() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if _libc is not None:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
 

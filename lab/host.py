@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from lab.clean import cache_directory
 from lab.doctor.accel import Ladder, Rung, climb
 from lab.errors import MisuseError
+from lab.qemu.command import PROGRAMS
 
 #: Architecture as Python says it -> as the lab does.
 ARCHES = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
@@ -40,6 +43,21 @@ def accelerator(arch: str) -> str:
     if ARCHES.get(platform.machine()) != arch:
         return "tcg"
     return named or _verdict().accel
+
+
+def refused(arch: str) -> str:
+    """Why machines of an architecture are emulated here; empty when they are not, or `LAB_ACCEL` says so.
+
+    Args:
+        arch: `x86_64` or `arm64`.
+    """
+    own = ARCHES.get(platform.machine(), platform.machine())
+    if own != arch:
+        return f"the host is {own}"
+    if os.environ.get("LAB_ACCEL"):
+        return ""
+    broken = next((rung for rung in _verdict().rungs if not rung.ok), None)
+    return f"{broken.name}: {broken.detail}" if broken else ""
 
 
 @functools.cache
@@ -71,8 +89,8 @@ def verdict(kept: Path, *, ask: Callable[[], Ladder] = climb) -> Ladder:
 
 
 def _key() -> list[str | float]:
-    booted = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else platform.node()
-    found = shutil.which(f"qemu-system-{platform.machine()}")
+    booted = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else f"{psutil.boot_time():.0f}"
+    found = shutil.which(PROGRAMS.get(ARCHES.get(platform.machine(), ""), ""))
     return [booted, found or "", Path(found).stat().st_mtime if found else 0.0]
 
 

@@ -19,6 +19,7 @@ from types import TracebackType
 
 import psutil
 
+from lab.doctor.examine import processors
 from lab.errors import InfrastructureError, MisuseError
 
 #: MiB that stay free for everything else, QEMU's own needs among it.
@@ -204,7 +205,7 @@ def holders(pool: Path) -> list[Held]:
 def this_host() -> Host:
     """This host as it is now."""
     memory = psutil.virtual_memory()
-    return Host(len(os.sched_getaffinity(0)), memory.available >> 20, memory.total >> 20)
+    return Host(processors(), memory.available >> 20, memory.total >> 20)
 
 
 def directory() -> Path:
@@ -229,7 +230,9 @@ def _used(pid: int) -> int:
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process(pid).children(recursive=True):
             with contextlib.suppress(psutil.Error, OSError):
-                total += child.memory_full_info().pss
+                told = child.memory_full_info()
+                # Only Linux shares out what is shared.
+                total += getattr(told, "pss", told.uss)
     return total >> 20
 
 

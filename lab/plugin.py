@@ -25,11 +25,11 @@ import pytest
 from _pytest._code import Traceback
 from _pytest.runner import runtestprotocol
 
+from lab import host
 from lab.board import option
 from lab.board.description import Description
 from lab.errors import InfrastructureError, LabError, MisuseError
 from lab.evidence import attach, attach_phases, tracks, write
-from lab.graph import Node
 from lab.hold import hold
 from lab.leases import Need, acquire
 from lab.live import Announcer, watching
@@ -399,11 +399,12 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
         "arch": machines[0].arch if machines else "",
         "topology": ", ".join(f"{vm.name} {vm.arch}" for vm in machines),
         "phases": {},
-        "accel": machines[0].facts.get("accel", "") if machines else "",
+        "accel": (accel := machines[0].facts.get("accel", "") if machines else ""),
+        "refused": host.refused(machines[0].arch) if accel == "tcg" else "",
         "kernel": "",
         "firmware": machines[0].facts.get("firmware", "") if machines else "",
         "ended": round(time.time(), 3),
-        "nodes": msgspec.to_builtins([Node(vm.name, vm.arch, tuple(vm.segments)) for vm in machines]),
+        "nodes": msgspec.to_builtins(made.nodes() if made else []),
         "tracks": msgspec.to_builtins(tracks(machines)),
         "stage": ", ".join(f"{vm.name} {vm.facts['stage']}" for vm in on if "stage" in vm.facts),
         "booted": not on or any("stage" not in vm.facts for vm in on),

@@ -9,12 +9,14 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
+from typing import Literal
 
 from lab import host, stages
 from lab.board.board import Board
 from lab.board.description import Description
 from lab.console import Console
 from lab.errors import InfrastructureError, MisuseError
+from lab.graph import Node
 from lab.machine import Machine
 from lab.net.firewall import Rule
 from lab.net.hostport import HostPort
@@ -146,6 +148,7 @@ class Lab:
         display: bool = False,
         seed: int | None = None,
         option_rom: bool = False,
+        port: bool = False,
     ) -> VM:
         """A new virtual machine, switched off.
 
@@ -166,6 +169,7 @@ class Lab:
                 boots print the same lines at the same hundredths of a second, as long as nothing from
                 outside reaches it, neither frames nor keys.
             option_rom: its network cards carry iPXE, and it boots from the first of them.
+            port: give it a virtio port too, for `VM.shell(over="port")`.
 
         Raises:
             MisuseError: there can be no such machine.
@@ -183,7 +187,7 @@ class Lab:
         line = f"console={CONSOLES[arch]},115200 {append}".strip() if kernel else append
         spec = Spec(
             name, arch, memory, cpus, kernel, initrd, line, (), disks, firmware, accel, display, seed,
-            option_rom=option_rom,
+            option_rom=option_rom, port=port,
         )  # fmt: skip
         return self._add(spec, segments)
 
@@ -346,6 +350,17 @@ class Lab:
         """Raise `InfrastructureError` if a segment has ended."""
         for segment in list(self.segments.values()):
             segment.switch.check()
+
+    def nodes(self) -> list[Node]:
+        """Everything with a cable, for a picture of the topology."""
+        found = [Node(vm.name, vm.arch, tuple(vm.segments)) for vm in self.machines.values()]
+        for router in self.routers.values():
+            kind: Literal["NAT", "router"] = "NAT" if router.translator else "router"
+            found.append(Node(router.name, segments=tuple(router.interfaces), kind=kind))
+        for name in self.host_ports:
+            plugged = tuple(each.name for each in self.segments.values() if name in each.switch.nodes)
+            found.append(Node(name, segments=plugged, kind="host port"))
+        return found
 
     def close(self) -> None:
         """Switch everything off and remove every trace; what fails does not keep the rest from it.

@@ -8,7 +8,7 @@ from boot import tree
 from lab.qemu.command import Firmware
 from phase.boot import cpio
 
-_MODULES = ("virtio_pci", "virtio_net", "af_packet", "virtio_blk", "ext4", "pvpanic-pci")
+_MODULES = ("virtio_pci", "virtio_net", "af_packet", "virtio_blk", "virtio_console", "ext4", "pvpanic-pci")
 #: UEFI, of the distribution.
 FIRMWARE = {
     "x86_64": Firmware(Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")),
@@ -33,6 +33,15 @@ mark kernel
 while read -r module; do insmod "$module"; done </etc/modules
 ip link set lo up
 [ -d /sys/class/net/eth0 ] && udhcpc -q -f -n -t 20 -T 1 -i eth0 -s /etc/udhcpc && mark network
+# A shell on a virtio port. The port comes some time after its driver, and only one process may open it: the
+# shell reads and writes through two others.
+for card in /sys/bus/virtio/drivers/virtio_console/virtio*; do
+    [ -e "$card" ] || continue
+    (
+        while set -- /dev/vport*; [ ! -c "$1" ]; do sleep 0.1; done
+        while :; do cat <&3 | sh 2>&1 | cat >&3; sleep 1; done 3<>"$1"
+    ) &
+done
 mark init
 while :; do setsid cttyhack sh; done
 """
@@ -51,7 +60,7 @@ def build(arch: str, directory: Path) -> tuple[Path, Path]:
     """A kernel and an initial RAM disk.
 
     The machine prints the marks `kernel`, `network` (when it has a card, and was given an address) and
-    `init`; then its console has a shell.
+    `init`; then its console has a shell, and so has each virtio port.
 
     Args:
         arch: `x86_64` or `arm64`.

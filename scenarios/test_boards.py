@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import infra
 from lab.board import description, glass
 from lab.board.board import Board
 from lab.errors import MachineError
@@ -89,6 +90,9 @@ def test_a_mark_without_a_checksum_is_no_pass(lab: Lab, arch: str, tmp_path: Pat
         assert shell.succeed("echo $((6 * 7))") == "42"
         assert "guest-mark" in board.console.text
         assert board.marks == []
+        on_it = infra.host(shell)
+        assert on_it.file("/init").contains("guest-mark")
+        assert not on_it.file("/no/such/file").exists
         born = shell.succeed("cat /proc/sys/kernel/random/boot_id")
         board.cycle()
         assert board.shell().succeed("cat /proc/sys/kernel/random/boot_id") != born

@@ -1,5 +1,6 @@
 """Stages and clones: what a machine started from a kept memory shares with others, and what not."""
 
+import time
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -20,6 +21,12 @@ def ready(*machines: VM) -> None:
 def noted(vm: VM) -> None:
     vm.wait_mark("init")
     vm.shell().succeed("echo before >/tmp/note")
+
+
+def long_ago(vm: VM) -> None:
+    """Wherever the stage comes from: by the clock of its machine, it is from 2004."""
+    vm.wait_mark("init")
+    vm.shell().succeed("date -s @1100000000")
 
 
 def serving(server: VM, client: VM) -> None:
@@ -80,6 +87,13 @@ def test_clones_are_machines_of_their_own(plans: Plans, lab: Lab) -> None:
             vm.timeline({})
     shells[0].succeed(f"ping -c 1 -W 5 {lab.address(two, lan)}")
     shells[1].succeed(f"ping -c 1 -W 5 {lab.address(one, lan)}")
+
+
+def test_a_clone_wakes_in_the_present(plans: Plans) -> None:
+    """Its stage was frozen in another time: a clone whose clock went on from there would say so."""
+    stage = plans.lab.stage("long-ago", plans("node"), until=long_ago)
+    shell = stage.clone("one").shell()
+    assert int(shell.succeed("date +%s")) == pytest.approx(time.time(), abs=60)
 
 
 def test_what_a_clone_writes_is_its_own(plans: Plans, lab: Lab) -> None:

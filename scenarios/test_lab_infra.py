@@ -45,4 +45,9 @@ def test_testinfra_on_a_console(lab: Lab, arch: str, tmp_path: Path) -> None:
     assert not own.port(4001).is_reachable
     assert own.port(4000).is_reachable
     assert host.interface("eth0").exists
+    # What the machine has no tool for is an error, not a "no".
+    with pytest.raises(RuntimeError, match="Could not check"):
+        _ = host.package("busybox").is_installed
+    with pytest.raises(ValueError, match="service"):
+        _ = host.service("httpd").is_running
     assert host.system_info.arch == {"x86_64": "x86_64", "arm64": "aarch64"}[arch]

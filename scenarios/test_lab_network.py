@@ -5,6 +5,7 @@ import subprocess
 from ipaddress import IPv4Address
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import pytest
@@ -74,6 +75,8 @@ def test_a_cable_loses_delays_doubles_and_reorders(pair: Pair) -> None:
     link = pair.lan.link(pair.answering)
     whole = pair.ping(40)
     assert numbers(whole) == list(range(40)), "nothing is wrong, so nothing may be lost, doubled or late"
+    # What this host takes for it by itself, however busy it is.
+    own = max(times(whole))
 
     link.to_machine = Faults(loss=0.3)
     # 3.3 standard deviations of 200 throws: one seed in a thousand would fail, and always the same one.
@@ -84,13 +87,14 @@ def test_a_cable_loses_delays_doubles_and_reorders(pair: Pair) -> None:
     link.to_machine = Faults(delay=0.2)
     link.from_machine = Faults(delay=0.1)
     slow = times(pair.ping(10, gap=0.5))
-    assert min(slow) >= 300
+    assert 300 <= min(slow) <= 450 + own
 
     link.from_machine = Faults()
     link.to_machine = Faults(delay=0.3, jitter=0.25)
     varied = times(pair.ping(40, gap=0.6))
     assert min(varied) >= 50
     assert max(varied) - min(varied) > 250
+    assert median(varied) <= 550 + own
 
     link.to_machine = Faults(duplicate=0.5)
     doubled = numbers(pair.ping(60))
@@ -145,12 +149,18 @@ def errors(snmp: str) -> int:
 def test_a_cable_has_a_rate(pair: Pair) -> None:
     """A download takes as long as its bytes need at the rate, and comes whole."""
     pair.other.succeed("head -c 400000 /dev/urandom >/tmp/file; httpd -h /tmp")
-    pair.lan.link(pair.answering).from_machine = Faults(rate=100_000)
     read = "read -r now rest </proc/uptime; echo $now"
-    fetch = f"wget -q -O - http://{pair.there}/file | sha256sum"
-    start, digest, end = pair.shell.succeed(f"{read}; {fetch}; {read}", timeout=120).splitlines()
-    assert digest == pair.other.succeed("sha256sum </tmp/file").strip()
-    assert float(end) - float(start) >= 3.9
+    fetch = f"{read}; wget -q -O - http://{pair.there}/file | sha256sum; {read}"
+    sound = pair.other.succeed("sha256sum </tmp/file").strip()
+    took = []
+    for faults in (Faults(), Faults(rate=100_000)):
+        pair.lan.link(pair.answering).from_machine = faults
+        start, digest, end = pair.shell.succeed(fetch, timeout=120).splitlines()
+        assert digest == sound
+        took.append(float(end) - float(start))
+    own, narrow = took
+    # Four seconds of bytes; headers, and frames that TCP has to send again, may double that.
+    assert 3.9 <= narrow <= 8 + 3 * own
 
 
 @pytest.mark.lab(vcpus=0.3)

@@ -1,5 +1,6 @@
 """The lab itself: what it promises of any virtual machine, whatever the machine is for."""
 
+import hashlib
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -28,7 +30,9 @@ class Guests:
         self.arch = arch
         self.kernel, self.initrd = lab_guest.build(arch, directory)
 
-    def __call__(self, name: str, *segments: Segment, disks: tuple[Disk, ...] = ()) -> VM:
+    def __call__(
+        self, name: str, *segments: Segment, disks: tuple[Disk, ...] = (), port: bool = False
+    ) -> VM:
         """One, switched off."""
         return self.lab.vm(
             name,
@@ -39,11 +43,12 @@ class Guests:
             append="quiet panic=-1",
             segments=segments,
             disks=disks,
+            port=port,
         )
 
-    def running(self, name: str, *segments: Segment, disks: tuple[Disk, ...] = ()) -> VM:
+    def running(self, name: str, *segments: Segment, disks: tuple[Disk, ...] = (), port: bool = False) -> VM:
         """One, switched on."""
-        made = self(name, *segments, disks=disks)
+        made = self(name, *segments, disks=disks, port=port)
         made.start()
         return made
 
@@ -53,11 +58,12 @@ def guests(lab: Lab, arch: str, tmp_path: Path) -> Guests:
     return Guests(lab, arch, tmp_path)
 
 
-def test_a_shell_gives_output_and_exit_codes(guests: Guests) -> None:
-    """Commands run on the console, while the kernel writes to it too."""
-    vm = guests.running("one")
+@pytest.mark.parametrize("over", ["serial", "port"])
+def test_a_shell_gives_output_and_exit_codes(guests: Guests, over: Literal["serial", "port"]) -> None:
+    """Commands run on the console, while the kernel writes to it too, and on a port where it never does."""
+    vm = guests.running("one", port=over == "port")
     vm.wait_mark("init")
-    shell = vm.shell()
+    shell = vm.shell(over=over)
     assert "quiet panic=-1" in shell.succeed("cat /proc/cmdline")
     assert shell.run("echo out; echo err >&2; exit 7") == (7, "out\nerr\n")
     shell.fail("ls /nowhere")
@@ -66,8 +72,12 @@ def test_a_shell_gives_output_and_exit_codes(guests: Guests) -> None:
     noise = "( for i in $(seq 200); do echo '<3>noise noise noise' >/dev/kmsg; done ) &"
     long = shell.succeed(f"{noise} seq 1 3000")
     assert long.splitlines() == [str(number) for number in range(1, 3001)]
-    shell.put("/tmp/it's here", os.urandom(5000))
-    assert shell.succeed('wc -c <"/tmp/it\'s here"').strip() == "5000"
+    if over == "port":
+        assert not [line.text for line in vm.console.lines if "lab-" in line.text]
+    sent = os.urandom(5000)
+    shell.put("/tmp/it's here", sent)
+    assert hashlib.sha256(sent).hexdigest() in shell.succeed('sha256sum <"/tmp/it\'s here"')
+    assert shell.get("/tmp/it's here") == sent
     with pytest.raises(MisuseError, match="put"):
         shell.run("x" * 4000)
     with pytest.raises(WaitTimeout) as slow:
@@ -89,6 +99,8 @@ def test_a_panic_ends_every_wait_at_once(guests: Guests) -> None:
     """The error names the cause and carries the trace; QEMU's events tell the same."""
     vm = guests.running("one")
     vm.wait_mark("init")
+    with pytest.raises(MisuseError, match="no virtio port"):
+        vm.shell(over="port")
     shell = vm.shell()
     # The wait is longer than a test may take: only an error that comes at once passes.
     with pytest.raises(MachineDied, match="Kernel panic - not syncing: sysrq") as died:

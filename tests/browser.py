@@ -49,7 +49,16 @@ class Browser:
         self._from, here = _pipe()
         words = [program, *_QUIET, f"--user-data-dir={self._home.name}", f"--log-net-log={self._log}"]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(there), str(here), *words, "--remote-debugging-pipe"],
+            [
+                sys.executable,
+                "-c",
+                _START,
+                str(there),
+                str(here),
+                *words,
+                "--remote-debugging-pipe",
+                "about:blank",
+            ],
             pass_fds=(there, here),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -186,6 +186,8 @@ class Board:
             switch = power.Commands(described.power, described.directory, self._environment, self._factor)
         wire = described.serial
         line = Line(self.name, port, character_delay=wire.character_delay, line_delay=wire.line_delay)
+        # Where no console comes to own it: the medium may fail first.
+        stack.callback(line.socket.close)
         stack.callback(line.close)
         if self._port is not None and described.network and described.network.uplink != "sockets":
             stack.enter_context(Uplink(described.network.uplink, self._port))

@@ -7,7 +7,6 @@ ended. The line runs at its speed, and drops and garbles bytes as told.
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import random
@@ -26,6 +25,8 @@ from typing import IO, Any, cast
 import serial
 from serial.rfc2217 import PortManager
 
+from lab.children import dies_with_us
+
 CONSOLES = {"x86_64": "ttyS0,115200", "arm64": "ttyAMA0,115200"}
 #: Where distributions put U-Boot for QEMU's ARM64 machine.
 _UBOOT = ("/usr/lib/u-boot/qemu_arm64/u-boot.bin", "/usr/share/u-boot/qemu_arm64/u-boot.bin")
@@ -36,7 +37,6 @@ _MACHINES = {
     "x86_64": ["qemu-system-x86_64", "-machine", "q35", "-cpu", "max"],
     "arm64": ["qemu-system-aarch64", "-machine", "virt,gic-version=2", "-cpu", "cortex-a57"],
 }
-_PR_SET_PDEATHSIG = 1
 _COMMANDS = (
     "load virtio 0 ${kernel_addr_r} kernel",
     "load virtio 0 ${ramdisk_addr_r} initrd",
@@ -117,14 +117,6 @@ class Glass:
         """Give it power."""
         if self._process is not None:
             return
-        parent = os.getpid()
-        libc = ctypes.CDLL(None)
-
-        def before_exec() -> None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(1)
-
         with (self._directory / "qemu.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self.argv(cable),
@@ -132,7 +124,7 @@ class Glass:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=before_exec,
+                preexec_fn=dies_with_us(),
             )
         self._listener.settimeout(30)
         self._uart = self._listener.accept()[0]

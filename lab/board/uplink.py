@@ -72,6 +72,10 @@ class Uplink:
 
 
 def _opened(interface: str) -> socket.socket:
+    if not hasattr(socket, "AF_PACKET"):
+        raise InfrastructureError(
+            f"the uplink {interface} cannot be used: only Linux lets a program have one"
+        )
     with contextlib.ExitStack() as stack:
         try:
             made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))

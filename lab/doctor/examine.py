@@ -84,12 +84,25 @@ def _measures() -> tuple[Measure, ...]:
             "disk", shutil.disk_usage(there).free, DISK_BYTES, "bytes", f"Free some space below {there}."
         ),
         Measure("memory", _memory(), MEMORY_BYTES, "bytes", "Close something, or add swap."),
-        Measure("cores", len(os.sched_getaffinity(0)), CORES, "", "It works on one, about twice as slowly."),
+        Measure("cores", processors(), CORES, "", "It works on one, about twice as slowly."),
     )
 
 
-def _memory() -> int:
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+def processors() -> int:
+    """Processors that this process may run on; all of the host's where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory(told: Path = Path("/proc/meminfo")) -> int:
+    """Bytes that can be had."""
+    try:
+        lines = told.read_text(encoding="ascii").splitlines()
+    except OSError:
+        # Not Linux: what is there in all. psutil knows better, but may not be installed yet.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in lines:
         name, _, value = line.partition(":")
         if name == "MemAvailable":
             return int(value.split()[0]) * 1024

@@ -26,6 +26,8 @@ _DISPLAYS: Mapping[str, str] = {"x86_64": "VGA", "arm64": "virtio-gpu-pci"}
 _SHIFT = 3
 #: When a deterministic machine is switched on.
 _BIRTH = "2030-01-01T00:00:00"
+#: The file name of a virtio port's socket, and its device.
+PORT, _PORT = "port", "virtserialport"
 _BUSES: Mapping[str, str] = {"virtio": "virtio-blk-pci", "usb": "usb-storage"}
 
 
@@ -70,6 +72,7 @@ class Spec(NamedTuple):
         display: whether there is a screen.
         seed: of a machine whose time and chance are its own; None for one that lives in the host's.
         option_rom: whether its network cards carry iPXE, and it boots from the first of them.
+        port: whether it has a virtio port, `/dev/vport*` there: a line that its kernel never writes to.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Spec(NamedTuple):
     seed: int | None = None
     extra: tuple[str, ...] = ()
     option_rom: bool = False
+    port: bool = False
 
 
 class Memory(NamedTuple):
@@ -107,7 +111,7 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
 
     Args:
         spec: the machine.
-        console: a listening UNIX socket for its serial console.
+        console: a listening UNIX socket for its serial console; `port`, beside it, is its virtio port's.
         qmp: a listening UNIX socket for its monitor.
         memory: where its memory is; nowhere in particular when None.
 
@@ -164,6 +168,9 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
         # Without an option ROM nothing boots from a card, and firmware would wait for it.
         boot = f",bootindex={number}" if spec.option_rom else ",romfile="
         words += ["-device", f"virtio-net-pci,netdev=net{number},mac={card.mac}{boot}"]
+    if spec.port:
+        words += ["-chardev", f"socket,id=port,path={_value(console.with_name(PORT))}"]
+        words += ["-device", "virtio-serial-pci", "-device", f"{_PORT},chardev=port,name=lab"]
     return [*words, *spec.extra]
 
 
@@ -206,6 +213,9 @@ def reproduce(words: Sequence[str]) -> str:
             if words[position] == "-netdev":
                 kept += ["-netdev", f"user,restrict=on,id=net{card}"]
                 card += 1
+            position += 2
+            continue
+        if words[position] == "-device" and words[position + 1].startswith(_PORT):
             position += 2
             continue
         kept.append(words[position])

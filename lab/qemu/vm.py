@@ -5,8 +5,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 from lab import machine
 from lab.children import dies_with_us
@@ -25,6 +26,33 @@ from lab.timeline import phases
 _START = 20
 #: Seconds in which events of a QEMU that has just ended may still be on their way.
 _LATE = 1.0
+
+
+class Port(Console):
+    """A virtio port. A kernel that dies says so on the serial console, and this line just falls silent."""
+
+    def __init__(
+        self,
+        serial: Console,
+        stream: socket.socket,
+        log: Path,
+        *,
+        lost: Callable[[], str],
+        factor: float = 1.0,
+        elsewhere: Callable[[Console], None] = lambda console: None,
+    ) -> None:
+        self._serial = serial
+        super().__init__(f"{serial.name} (port)", stream, log, lost=lost, factor=factor, elsewhere=elsewhere)
+
+    def send(self, text: str) -> None:
+        """Type, to a machine that lives.
+
+        Raises:
+            MachineDied: its serial console says that it has died.
+            InfrastructureError: the port is gone, or takes nothing any more.
+        """
+        self._serial.check()
+        super().send(text)
 
 
 class VM:
@@ -64,6 +92,7 @@ class VM:
         self._elsewhere = elsewhere
         self._admit = admit
         self._console: Console | None = None
+        self._port: Port | None = None
         self._monitor: Monitor | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
@@ -201,7 +230,7 @@ class VM:
         self._admit(self)
         self.stop()
         self._starts += 1
-        self._console = None
+        self._console = self._port = None
         self.power_on = 0.0
         self.stage = ""
         self._monitor = Monitor(self.name, self.directory / "qmp")
@@ -217,32 +246,45 @@ class VM:
             raise
 
     def _start(self, argv: list[str], monitor: Monitor) -> None:
-        path = self.directory / "console"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-            listener.bind(str(path))
-            try:
-                listener.listen(1)
-                listener.settimeout(0.1)
-                monitor.listen()
-                with (self.directory / "qemu.log").open("ab") as log:
-                    switched_on = time.monotonic()
-                    self._process = call(lambda: _spawn(argv, log.fileno()))
+        names = ["console", *([command.PORT] if self.spec.port else [])]
+        with contextlib.ExitStack() as stack:
+            listeners = [stack.enter_context(_listening(self.directory / name)) for name in names]
+            monitor.listen()
+            with (self.directory / "qemu.log").open("ab") as log:
+                switched_on = time.monotonic()
+                self._process = call(lambda: _spawn(argv, log.fileno()))
+            # Read from birth, each of them: a line that nobody reads stalls the machine.
+            self._console = Console(
+                self.name,
+                self._accept(listeners[0]),
+                self._kept("console"),
+                lost=self._killed,
+                factor=self._factor,
+                elsewhere=self._elsewhere,
+            )
+            for listener in listeners[1:]:
                 stream = self._accept(listener)
-            finally:
-                path.unlink()
-        stream.settimeout(None)
-        kept = self.directory / f"console-{self._starts}.log"
-        self._console = Console(
-            self.name, stream, kept, lost=self._killed, factor=self._factor, elsewhere=self._elsewhere
-        )
+                self._port = Port(
+                    self._console,
+                    stream,
+                    self._kept(command.PORT),
+                    lost=self._killed,
+                    factor=self._factor,
+                    elsewhere=self._elsewhere,
+                )
         self.power_on = switched_on
         monitor.accept(timeout=_START * self._factor)
+
+    def _kept(self, line: str) -> Path:
+        return self.directory / f"{line}-{self._starts}.log"
 
     def _accept(self, listener: socket.socket) -> socket.socket:
         deadline = time.monotonic() + _START * self._factor
         while True:
             try:
-                return listener.accept()[0]
+                stream = listener.accept()[0]
+                stream.settimeout(None)
+                return stream
             except TimeoutError:
                 if not self.running:
                     raise InfrastructureError(f"{self.name}: QEMU ended at once") from None
@@ -273,12 +315,27 @@ class VM:
                 if self._monitor is not None:
                     self._monitor.close()
             finally:
-                if self._console is not None:
-                    self._console.close()
+                for line in (self._port, self._console):
+                    if line is not None:
+                        line.close()
 
-    def shell(self, *, timeout: float = 60) -> Shell:
-        """A shell on the serial console."""
-        return Shell(self.console, timeout=timeout)
+    def shell(self, *, timeout: float = 60, over: Literal["serial", "port"] = "serial") -> Shell:
+        """A shell on the serial console, or on the virtio port if it has one and listens there.
+
+        Args:
+            timeout: seconds until it must have answered.
+            over: which line; the serial one is what a board has, too.
+
+        Raises:
+            MisuseError: it has no such port.
+            WaitTimeout: no shell answers.
+        """
+        line = self.console
+        if over == "port":
+            if self._port is None:
+                raise MisuseError(f"{self.name} has no virtio port; make it with port=True")
+            line = self._port
+        return Shell(line, timeout=timeout)
 
     def wake(self, suspended: Suspended, line: str) -> None:
         """Give what waits on its console its line.
@@ -404,12 +461,26 @@ class VM:
             f"QEMU said: {self._qemu_log() or 'nothing'}",
             f"reproduce: {command.reproduce(self.argv)}",
             "last lines on the console:\n" + (self._console.tail() if self._console else "(never started)"),
+            *(["last lines on the port:\n" + self._port.tail()] if self._port else []),
         ]
         return "\n".join(parts)
 
     def _qemu_log(self) -> str:
         path = self.directory / "qemu.log"
         return path.read_text(errors="replace")[-2000:].strip() if path.exists() else ""
+
+
+@contextlib.contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """A socket that QEMU comes to; its file goes when it has, or when it does not."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        try:
+            listener.listen(1)
+            listener.settimeout(0.1)
+            yield listener
+        finally:
+            path.unlink()
 
 
 def _spawn(argv: list[str], log: int) -> subprocess.Popen[bytes]:

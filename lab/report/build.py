@@ -63,9 +63,14 @@ def facts(records: Sequence[Record]) -> dict[str, str]:
     told = {"commit": _commit()}
     for arch in sorted({record.arch for record in records}):
         mine = [record for record in records if record.arch == arch]
-        told[f"accelerator {arch}"] = ", ".join(sorted({record.accel for record in mine if record.accel}))
+        accels = {_accelerator(record) for record in mine if record.accel}
+        told[f"accelerator {arch}"] = ", ".join(sorted(accels))
         told[f"kernel {arch}"] = ", ".join(sorted({record.kernel for record in mine if record.kernel}))
     return {name: value for name, value in told.items() if value}
+
+
+def _accelerator(record: Record) -> str:
+    return f"{record.accel} ({record.refused})" if record.refused else record.accel
 
 
 def _commit() -> str:

@@ -22,6 +22,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         outcome: pytest's word: passed, failed, error, skipped; or flaky: passed when tried again.
         phases: seconds that each phase of the timeline took, in the order they ended.
         accel: the accelerator, such as `tcg` or `kvm`.
+        refused: why it was not a faster one: the rung that broke on the host, and what was seen there.
         kernel: release of the kernel that ran in the end; empty when none was reached.
         nodeid: pytest's name of the test.
         duration: seconds of the whole test.
@@ -42,6 +43,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     phases: dict[str, float] = {}
     accel: str = ""
+    refused: str = ""
     kernel: str = ""
     nodeid: str = ""
     duration: float = 0.0

@@ -1,6 +1,7 @@
 """Which accelerator machines get, and how long they are waited for."""
 
 import json
+import os
 import platform
 from pathlib import Path
 
@@ -32,6 +33,24 @@ def test_an_answer_of_another_time_is_none(tmp_path: Path, damage: str) -> None:
     kept.write_text(damage)
     assert host.verdict(kept, ask=lambda: SOUND) == SOUND
     assert json.loads(kept.read_text())["accel"] == "kvm"
+
+
+@pytest.mark.parametrize(
+    ("machine", "qemu"),
+    [("arm64", "qemu-system-aarch64"), ("aarch64", "qemu-system-aarch64"), ("x86_64", "qemu-system-x86_64")],
+)
+def test_another_qemu_is_asked_again_whatever_the_system_calls_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, qemu: str
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(host, "_BOOT_ID", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / qemu).touch(mode=0o755)
+    os.utime(tmp_path / qemu, (1, 1))
+    assert host.verdict(tmp_path / "kept", ask=lambda: SOUND).accel == "kvm"
+    assert host.verdict(tmp_path / "kept", ask=lambda: UNPROVEN).accel == "kvm"
+    os.utime(tmp_path / qemu, (2, 2))
+    assert host.verdict(tmp_path / "kept", ask=lambda: UNPROVEN).accel == "tcg"
 
 
 def test_what_could_not_be_tried_is_asked_again(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """The plugin inside a pytest of its own."""
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from lab import host
+from lab.doctor.accel import Ladder, Rung
 from lab.report.drawing import Track
 from lab.report.history import Run
 from lab.report.records import Record
@@ -62,8 +65,29 @@ def test_a_scenario_is_recorded(pytester: pytest.Pytester) -> None:
     assert records[0]["phases"] == {"init": 1.5}
     assert (records[0]["firmware"], records[0]["mode"]) == ("uefi", "local")
     keys = {"scenario", "arch", "topology", "outcome", "phases", "accel", "kernel", "nodeid", "duration"}
-    keys |= {"ended", "firmware", "mode", "nodes", "tracks", "stage", "booted"}
+    keys |= {"ended", "firmware", "mode", "nodes", "tracks", "stage", "booted", "refused"}
     assert set(records[0]) == keys
+
+
+def test_the_rung_that_broke_is_recorded(
+    pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = host.ARCHES[platform.machine()]
+    monkeypatch.delenv("LAB_ACCEL", raising=False)
+    monkeypatch.setenv("PHASE_CACHE", str(tmp_path))
+    slow = Rung("runs a CPU", ok=False, detail="100000 loops in 110.00 ms")
+    host.verdict(tmp_path / "accelerator.json", ask=lambda: Ladder("tcg", (slow,), "Ask for more."))
+    source = """
+    import pytest
+
+    @pytest.mark.parametrize("arch", ["x86_64", "arm64"])
+    def test_boots(lab, arch, kernel):
+        lab.vm("one", arch=arch, kernel=kernel)
+    """
+    _, records = run(pytester, source)
+    told = {record["arch"]: record["refused"] for record in records}
+    assert told.pop(own) == "runs a CPU: 100000 loops in 110.00 ms"
+    assert list(told.values()) == [f"the host is {own}"]
 
 
 def test_one_that_says_nothing_is_recorded_too(pytester: pytest.Pytester) -> None:

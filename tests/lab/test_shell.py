@@ -5,6 +5,7 @@ import os
 import pty
 import random
 import select
+import signal
 import socket
 import subprocess
 import threading
@@ -110,6 +111,28 @@ def test_verbs_judge(console: Console) -> None:
     assert shell.fail("echo why; exit 3") == "why"
     with pytest.raises(ProductError, match="succeeded and should not"):
         shell.fail("true")
+
+
+def test_without_a_terminal(tmp_path: Path) -> None:
+    """As on a virtio port: a shell between pipes. Nothing it is asked or answers goes elsewhere."""
+    far, near = socket.socketpair()
+    command = ["sh", "-c", "cat | sh 2>&1 | cat"]
+    child = subprocess.Popen(command, stdin=far.fileno(), stdout=far.fileno(), start_new_session=True)
+    console = Console("one (port)", near, tmp_path / "log")
+    try:
+        shell = Shell(console, timeout=20)
+        assert shell.run("echo out; echo err >&2; exit 7") == (7, "out\nerr\n")
+        assert shell.succeed("seq 1 3000").count("\n") == 2999
+        sent = os.urandom(100_000)
+        shell.put(str(tmp_path / "file"), sent)
+        assert (tmp_path / "file").read_bytes() == sent == shell.get(str(tmp_path / "file"))
+        waits = shell.suspend("say waits $n; read -r line </proc/$$/fd/0; echo got $line")
+        assert Shell(console, suspended=waits).resume("it").output.startswith("got it ")
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        console.close()
+        far.close()
 
 
 @pytest.mark.parametrize("key", ["\x13", "'", "\x1a", "\x16", "if "])

@@ -3,8 +3,8 @@
     python -m tests.mutants [-k WORD] [--jobs N] [--out FILE]
 
 The tests of a mutant first pass without it, in the same way and place: otherwise their failing proves
-nothing. Then at least one of them fails, as a test does; one that cannot be collected or does not end is
-no answer. Ends with 1 when a mutant survives.
+nothing. Then at least one of them fails, as a test does; one that cannot be collected or set up, does not
+end, or was failed by the host is no answer. Ends with 1 when a mutant survives.
 """
 
 import argparse
@@ -20,11 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from lab.doctor.examine import processors
 from tests.mutants.catalogue import MUTANTS, Mutant
 
 PROJECT = Path(__file__).resolve().parents[2]
-#: Seconds for the tests of one mutant; without it they take a few.
-_PATIENCE = 300
+#: Seconds for one path of tests: of a scenario, whose images may have to be built first, and of others,
+#: which take a few.
+_SCENARIO, _PATIENCE = 1800, 300
 #: pytest's exit codes.
 _PASSED, _FAILED = 0, 1
 _PROVE = "import phase, sys; sys.exit(not phase.__file__.startswith(sys.argv[1]))"
@@ -50,8 +52,19 @@ def copy(into: Path) -> Path:
     return into
 
 
-def test(tree: Path, killers: Sequence[str]) -> tuple[int, str]:
-    """Run tests in a tree, with its own `phase`; pytest's exit code and the first test that failed."""
+def patience(killers: Sequence[str]) -> int:
+    """Seconds that tests may take in all."""
+    paths = [killer for killer in killers if not killer.startswith("--")]
+    return sum(_SCENARIO if path.startswith("scenarios/") else _PATIENCE for path in paths)
+
+
+def test(tree: Path, killers: Sequence[str]) -> tuple[str, str]:
+    """Run tests in a tree, with its own `phase`.
+
+    Returns:
+        `survived` when all passed, `killed` when one failed as a test does, `broken` when there is no
+        answer; and the first test that did not pass.
+    """
     environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     proof = subprocess.run([sys.executable, "-c", _PROVE, str(tree)], cwd=tree, env=environment, check=False)
     if proof.returncode:
@@ -64,13 +77,24 @@ def test(tree: Path, killers: Sequence[str]) -> tuple[int, str]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=_PATIENCE,
+            timeout=patience(killers),
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return -1, "did not end"
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return done.returncode, failed[0].split(" - ")[0].partition(" ")[2][:160] if failed else ""
+        return "broken", "did not end"
+    summary = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    named = [(kind, name) for kind, _, name in (line.split(" - ")[0].partition(" ") for line in summary)]
+    failed = [name for kind, name in named if kind == "FAILED" and name not in _hosts_fault(tree)]
+    outcome = "survived" if done.returncode == _PASSED else "broken"
+    if done.returncode == _FAILED and failed:
+        outcome = "killed"
+    return outcome, next((name[:160] for name in [*failed, *(name for _, name in named)]), "")
+
+
+def _hosts_fault(tree: Path) -> set[str]:
+    """Scenarios that the host failed, by the lab's own records: they say nothing of the product."""
+    records = [json.loads(path.read_bytes()) for path in tree.glob("reports/out/**/records/*.json")]
+    return {record["nodeid"] for record in records if record.get("owner") == "infrastructure"}
 
 
 def judge(mutant: Mutant) -> Verdict:
@@ -79,8 +103,7 @@ def judge(mutant: Mutant) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         tree = copy(Path(directory))
         apply(mutant, tree)
-        code, by = test(tree, mutant.killers)
-    outcome = {_PASSED: "survived", _FAILED: "killed"}.get(code, "broken")
+        outcome, by = test(tree, mutant.killers)
     return Verdict(mutant.name, mutant.file, outcome, by, round(time.monotonic() - begun, 1))
 
 
@@ -100,14 +123,14 @@ def apply(mutant: Mutant, tree: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
     parser.add_argument("-k", default="", help="only those with this word in their name or file")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--jobs", type=int, default=processors())
     parser.add_argument("--out", type=Path, default=PROJECT / "reports/out/mutants.json")
     arguments = parser.parse_args()
     chosen = [mutant for mutant in MUTANTS if arguments.k in mutant.name or arguments.k in mutant.file]
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         every = sorted({killer for mutant in chosen for killer in mutant.killers})
-        code, by = test(copy(Path(directory)), every)
-    if code != _PASSED:
+        outcome, by = test(copy(Path(directory)), every)
+    if outcome != "survived":
         print(f"without any mutant, {by or 'pytest'} fails already", file=sys.stderr)
         return 2
     verdicts: list[Verdict] = []

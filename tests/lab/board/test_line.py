@@ -7,6 +7,7 @@ import time
 import tty
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,9 +103,16 @@ def test_a_line_that_is_not_there(tmp_path: Path) -> None:
 
 
 class Uboot:
-    """Something that prompts, echoes and takes lines as U-Boot does; its ears are bad now and then."""
+    """Something that prompts, echoes and takes lines as U-Boot does; its ears are bad now and then.
 
-    def __init__(self, stream: socket.socket, deaf: int) -> None:
+    Others end a line otherwise, take it back with another key, or show nothing of what is typed.
+    """
+
+    def __init__(
+        self, stream: socket.socket, deaf: int, *, enter: str = "\r", erase: str = "\x03", echo: bool = True
+    ) -> None:
+        self._keys = (enter.encode(), erase.encode())
+        self._echo = echo
         self.lines: list[str] = []
         self._stream = stream
         self._deaf = deaf
@@ -113,6 +121,7 @@ class Uboot:
 
     def _run(self) -> None:
         stream = self._stream
+        enter, erase = self._keys
         stream.sendall(b"U-Boot 2023.01\r\nHit any key to stop autoboot:  2 ")
         stream.recv(1)
         stream.sendall(b"\r\n=> ")
@@ -121,17 +130,18 @@ class Uboot:
             self._heard += 1
             if self._heard % self._deaf == 0:
                 continue
-            if data == b"\x03":
+            if data == erase:
                 line = ""
                 stream.sendall(b"<INTERRUPT>\r\n=> ")
-            elif data == b"\r":
+            elif data == enter:
                 if line.strip():
                     self.lines.append(line)
                 line = ""
                 stream.sendall(b"\r\n=> ")
             else:
                 line += data.decode()
-                stream.sendall(data)
+                if self._echo:
+                    stream.sendall(data)
 
 
 @pytest.mark.parametrize("deaf", [10_000, 67, 41])
@@ -150,6 +160,28 @@ def test_talks_to_a_boot_loader_that_hears_badly(tmp_path: Path, deaf: int) -> N
         "setenv bootargs console=ttyS0 quiet",
         "boot",
     ]
+    there.close()
+    console.close()
+
+
+@pytest.mark.parametrize(
+    ("keys", "deaf"),
+    [
+        ({"enter": "\n", "erase": "\x15"}, 41),
+        ({"enter": "\n", "erase": "\x15", "echo": False}, 10_000),
+        ({"enter": "\r", "erase": "", "echo": False}, 10_000),
+    ],
+)
+def test_talks_to_a_boot_loader_with_other_keys(tmp_path: Path, keys: dict[str, Any], deaf: int) -> None:
+    here, there = socket.socketpair()
+    console = Console("one", here, tmp_path / "log", checked=True)
+    uboot = Uboot(there, deaf, **keys)
+    command(console, Loader(prompt="=> ", commands=("load kernel", "boot"), seconds=30, **keys), "")
+    deadline = time.monotonic() + 10
+    while len(uboot.lines) < 2:
+        assert time.monotonic() < deadline, uboot.lines
+        time.sleep(0.01)
+    assert [line.strip() for line in uboot.lines] == ["load kernel", "boot"]
     there.close()
     console.close()
 

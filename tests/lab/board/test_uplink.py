@@ -64,3 +64,13 @@ def test_an_interface_that_is_not_there(tmp_path: Path) -> None:
             Uplink("nothing0", switch.attach("board"))
     finally:
         switch.close()
+
+
+def test_a_host_that_is_no_linux_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "AF_PACKET")
+    switch = Switch("lan", tmp_path)
+    try:
+        with pytest.raises(InfrastructureError, match="only Linux"):
+            Uplink("en0", switch.attach("board"))
+    finally:
+        switch.close()

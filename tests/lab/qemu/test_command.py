@@ -85,6 +85,15 @@ def test_cards_and_disks_in_order() -> None:
     assert devices.index("qemu-xhci") < devices.index("usb-storage,drive=disk1")
 
 
+def test_a_port_is_a_line_of_its_own_and_nobody_has_one_unasked() -> None:
+    assert "port" not in " ".join(argv(spec(), console=CONSOLE, qmp=QMP)).replace("transport", "")
+    words = argv(spec(port=True), console=CONSOLE, qmp=QMP)
+    assert "socket,id=port,path=/run/port" in options(words, "-chardev")
+    devices = options(words, "-device")
+    assert devices.index("virtio-serial-pci") < devices.index("virtserialport,chardev=port,name=lab")
+    assert "chardev=port" not in reproduce(words)
+
+
 def test_a_recorded_machine_writes_its_file_and_a_clone_does_not() -> None:
     recorded = argv(spec(), console=CONSOLE, qmp=QMP, memory=Memory(Path("/a,b"), frozen=False))
     clone = argv(spec(), console=CONSOLE, qmp=QMP, memory=Memory(Path("/a,b"), frozen=True))
@@ -122,6 +131,7 @@ def test_qemu_takes_every_machine(tmp_path: Path) -> None:
             initrd=None,
             cards=(card,),
             disks=(Disk(disk), Disk(disk, bus="usb", access="read-only")),
+            port=True,
         )
         words = shlex.split(reproduce(argv(made, console=CONSOLE, qmp=QMP)))
         words = [*words[:-2], "-S", "-monitor", "stdio"]

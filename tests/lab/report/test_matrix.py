@@ -178,6 +178,16 @@ def test_markdown_for_a_ci_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert text[len("before\n") :] == (tmp_path / "out" / "matrix.md").read_text()
 
 
+def test_the_page_says_why_machines_were_emulated(tmp_path: Path) -> None:
+    slow = msgspec.structs.replace(record(ended=1.0), refused="runs a CPU: 100000 loops in 110.00 ms")
+    other = msgspec.structs.replace(slow, arch="arm64", refused="the host is x86_64", nodeid="two")
+    _write(tmp_path, slow, other, msgspec.structs.replace(record(accel="kvm"), nodeid="three"))
+    build(tmp_path, html=False, console=Console(file=io.StringIO()))
+    text = (tmp_path / "matrix.html").read_text()
+    assert "accelerator x86_64 kvm, tcg (runs a CPU: 100000 loops in 110.00 ms)" in text
+    assert "accelerator arm64 tcg (the host is x86_64)" in text
+
+
 @pytest.fixture
 def browser() -> Iterator[Browser]:
     with Browser() as made:
