@@ -4,6 +4,7 @@ A provider holds no key and believes nothing: it reads the metadata only to know
 to which blobs. Whoever fetches verifies. Metadata is served as it is on disk, byte for byte.
 """
 
+import os
 import re
 from hashlib import sha256
 from pathlib import Path
@@ -88,20 +89,32 @@ class Catalog(NamedTuple):
     blobs: dict[str, Blob]
 
 
-def stamp(directory: Path) -> tuple[int, int, int]:
-    """What changes whenever a new timestamp is published.
+def stamp(directory: Path) -> tuple[object, ...]:
+    """What changes whenever a new timestamp or a new root is published.
+
+    A new root comes after the timestamp: a look between the two must not be the last one.
 
     Raises:
         RepositoryError: there is none.
     """
     path = directory / "metadata" / "timestamp.json"
     try:
-        found = path.stat()
+        timestamp = _state(path)
+        roots = frozenset(name for name in os.listdir(path.parent) if name.endswith(".root.json"))
     except OSError as error:
         raise RepositoryError(
             f"{directory} is no repository: {path.name} cannot be read: {error.strerror}",
             hint="Publish a release into it, or give --artifacts.",
         ) from error
+    try:
+        newest: object = _state(path.with_name("root.json"))
+    except OSError:
+        newest = None  # only a copy, which not everybody makes
+    return timestamp, roots, newest
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
