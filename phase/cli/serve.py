@@ -100,6 +100,7 @@ def command(
                 bind=bind,
                 port=port,
                 channel=channel,
+                arch=wanted,
                 # Seeds do not speak TLS: they must not be sent here.
                 mdns=first and not no_mdns and context is None,
                 ready=ready if first else None,

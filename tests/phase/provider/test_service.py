@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from phase.arch import canonical
 from phase.provider import ProviderError, systemd, workers
 from tests.phase.provider.conftest import FILES, Publish
 
@@ -74,6 +75,14 @@ def test_a_log_that_cannot_be_written(publish: Publish, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "cannot be written: No such file" in done.stderr
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_the_architecture_decides_what_the_manifest_is(publish: Publish, arch: str) -> None:
+    publish()
+    with serving(publish(arch="arm64"), "--arch", arch) as (url, _):
+        found = json.loads(get(f"{url}/manifest.json"))
+    assert found["signed"]["x-phase"]["arch"] == canonical(arch)
 
 
 def test_several_processes_share_one_port(publish: Publish) -> None:
