@@ -272,6 +272,26 @@ async def test_ipxe_starts_a_seed(publish: Publish, aiohttp_client: MakeClient) 
     )
 
 
+@pytest.mark.parametrize("word", ["||", "&&", ";", "#", "#x", "${net0/mac}", "a=${b}"])
+async def test_ipxe_is_not_given_what_it_would_run(
+    publish: Publish, aiohttp_client: MakeClient, word: str
+) -> None:
+    client = await aiohttp_client(
+        make_app(publish(channel="seed", cmdline=f"a {word} shell", kernel=b"k", initramfs=b"i"))
+    )
+    answer = await client.get("/seed/x86_64/boot.ipxe")
+    assert (answer.status, answer.content_type) == (404, "application/problem+json")
+    assert repr(word) in (await answer.json(content_type=None))["detail"]
+
+
+async def test_ipxe_takes_what_only_looks_special(publish: Publish, aiohttp_client: MakeClient) -> None:
+    line = "a=x||y b;c d# $e {f} &&g"
+    client = await aiohttp_client(
+        make_app(publish(channel="seed", cmdline=line, kernel=b"k", initramfs=b"i"))
+    )
+    assert f"initrd=initramfs {line}\n" in await (await client.get("/seed/x86_64/boot.ipxe")).text()
+
+
 async def test_uefi_starts_a_seed(publish: Publish, aiohttp_client: MakeClient) -> None:
     repository = publish(channel="seed", kernel=b"kernel", initramfs=b"initramfs", uki=b"MZ and so on")
     client = await aiohttp_client(make_app(repository))
