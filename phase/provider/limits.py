@@ -7,6 +7,10 @@ from http import HTTPStatus
 
 MAX_CONNECTIONS = 4096
 MAX_PER_CLIENT = 256
+#: Connections over the limit that are kept for the moment it takes to tell them; more are just closed.
+MAX_REFUSED = 256
+#: Connections that are agreeing on TLS, of all clients together; more are just closed.
+MAX_HANDSHAKES = 1024
 #: Seconds a refused client is asked to wait.
 RETRY_SECONDS = 5
 
@@ -24,6 +28,7 @@ class Limits:
         self._per_client = per_client
         self._open: Counter[str] = Counter()
         self._total = 0
+        self._held = 0
         #: Connections refused, by status.
         self.refused: Counter[int] = Counter()
 
@@ -45,6 +50,17 @@ class Limits:
         self._open[client] -= 1
         if not self._open[client]:
             del self._open[client]
+
+    def hold(self) -> bool:
+        """Keep a refused connection until it has heard so, if there is room even for that."""
+        if self._held >= MAX_REFUSED:
+            return False
+        self._held += 1
+        return True
+
+    def let_go(self) -> None:
+        """A refused connection that was kept has ended."""
+        self._held -= 1
 
 
 def client_of(address: object) -> str:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from phase.errors import PhaseError
-from phase.provider import guard, systemd, workers
+from phase.provider import systemd, workers
 from phase.provider.app import ADVERTISEMENT, LIMITS, METRICS, STORE, make_app
 from phase.provider.errors import ProviderError
 from phase.provider.guard import Guard
+from phase.provider.limits import MAX_HANDSHAKES, Limits
+from phase.provider.protocol import Protocol
 
 if TYPE_CHECKING:
     # A booted system has no OpenSSL, and serves without it.
@@ -28,16 +29,6 @@ DRAIN_SECONDS = 30.0
 #: Local signatures hold for a day.
 UPKEEP_SECONDS = 3600.0
 _log = logging.getLogger(__name__)
-
-
-def _ours(record: logging.LogRecord) -> bool:
-    """Whether it is our fault: a log that any stranger fills with malformed requests hides what is."""
-    kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or not issubclass(kind, HttpProcessingError)
-
-
-_http_log = logging.getLogger("phase.provider.http")
-_http_log.addFilter(_ours)
 
 
 async def serve(
@@ -83,14 +74,7 @@ async def serve(
         ProviderError: the address cannot be listened on.
     """
     app = make_app(repository, channel=channel, arch=arch)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        logger=_http_log,
-        keepalive_timeout=guard.IDLE_SECONDS,
-        shutdown_timeout=drain,
-        handle_signals=False,
-    )
+    runner = web.AppRunner(app, shutdown_timeout=drain, handle_signals=False)
     await runner.setup()
     loop = asyncio.get_running_loop()
     inner = runner.server
@@ -101,15 +85,17 @@ async def serve(
     except ProviderError:
         await runner.cleanup()
         raise
-    limits = app[LIMITS]
-    server = await loop.create_server(
-        lambda: Guard(inner(), app[METRICS], limits),
-        sock=accepting,
-        backlog=1024,
-        ssl=tls,
-        # The guard sees a connection only when it is secured.
-        ssl_handshake_timeout=guard.HEAD_SECONDS if tls else None,
-    )
+    metrics, handshakes = app[METRICS], Limits(MAX_HANDSHAKES)
+
+    def connection() -> asyncio.Protocol:
+        guarded = Guard(Protocol(inner, metrics), metrics, app[LIMITS])
+        if tls is None:
+            return guarded
+        from phase.provider.handshake import Handshake
+
+        return Handshake(guarded, tls, handshakes)
+
+    server = await loop.create_server(connection, sock=accepting, backlog=1024)
     port = accepting.getsockname()[1]
     stop = stop or asyncio.Event()
     tasks: list[asyncio.Task[None]] = []

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import signal
 import socket
 import ssl
@@ -146,7 +147,15 @@ async def test_what_is_no_request_is_answered_and_not_logged(
     async with running(publish(kernel=b"k")) as (port, _, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(sent)
-        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.")
+        head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.0 400 ")
+        assert b"application/problem+json" in head
+        assert json.loads(body)["detail"].startswith("this is no request: ")
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await ask(writer, "/metrics")
+        text = await asyncio.wait_for(reader.readuntil(b"repository_ok "), 10)
+        assert b'requests_total{route="none",status="400"} 1' in text
         writer.close()
     assert not caplog.records
 

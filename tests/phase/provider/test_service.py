@@ -18,6 +18,7 @@ import pytest
 
 from phase.arch import canonical
 from phase.provider import ProviderError, systemd, workers
+from phase.provider.limits import MAX_PER_CLIENT
 from tests.phase.provider.conftest import FILES, Publish
 
 _COMMAND = [sys.executable, "-m", "phase", "serve", "--bind", "127.0.0.1", "--port", "0", "--no-mdns"]
@@ -68,6 +69,32 @@ def test_each_request_is_logged_as_json(publish: Publish, tmp_path: Path) -> Non
     }
     assert (second["path"], second["status"]) == ("/none", 404)
     assert json.loads(log.read_text())["path"] == "/health"
+
+
+def test_what_is_turned_away_is_logged_but_cannot_flood_the_log(publish: Publish, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    with serving(publish(), "--access-log", str(log)) as (url, _):
+        host, port = url.removeprefix("http://").split(":")
+
+        def send(what: bytes) -> bytes:
+            with socket.create_connection((host, int(port)), timeout=20) as stranger:
+                stranger.sendall(what)
+                return stranger.recv(100)
+
+        for _ in range(40):
+            assert send(b"nonsense\r\n\r\n").startswith(b"HTTP/1.0 400 ")
+        time.sleep(1.1)
+        crowd = [socket.create_connection((host, int(port)), timeout=20) for _ in range(MAX_PER_CLIENT)]
+        assert send(b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 429 ")
+        for each in crowd:
+            each.close()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (lines[0]["client"], lines[0]["status"], lines[0]["path"]) == ("127.0.0.1", 400, "")
+    assert lines[0]["bytes"] > 0
+    assert lines[-1]["status"] == 429
+    assert sum(1 + line.get("left_out", 0) for line in lines) == 41
+    # Ten for each second that the forty took.
+    assert len(lines) < 40
 
 
 def test_a_log_that_cannot_be_written(publish: Publish, tmp_path: Path) -> None:
