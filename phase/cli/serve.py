@@ -93,7 +93,8 @@ def command(
         scheme = "https" if context else "http"
         click.echo(f"serving {repository} on {scheme}://{f'[{bind}]' if ':' in bind else bind}:{actual}")
 
-    def work(first: bool, stopping: Callable[[], None]) -> None:
+    def work(number: int, stopping: Callable[[], None]) -> None:
+        first = number == 0
         asyncio.run(
             serve(
                 repository,

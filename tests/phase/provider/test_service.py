@@ -129,6 +129,51 @@ def test_without_one_of_its_processes_it_stops(publish: Publish) -> None:
         process.wait(30)
 
 
+def test_without_the_first_of_its_processes_the_others_end(publish: Publish) -> None:
+    with serving(publish(), "--processes", "3") as (url, process):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+        process.wait(30)
+        until = time.monotonic() + 20
+        while any(Path("/proc", child).exists() for child in children):
+            assert time.monotonic() < until, "orphans go on serving"
+            time.sleep(0.05)
+        host, port = url.removeprefix("http://").split(":")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)), timeout=5)
+
+
+@pytest.mark.parametrize("which", ["before its work has begun", "while it begins"])
+def test_told_to_end_at_its_very_start_it_leaves_nobody(which: str) -> None:
+    """The loop listens for SIGTERM only once it runs."""
+    begin = "os.kill(os.getpid(), signal.SIGTERM) if number == 0 else time.sleep(60)"
+    if which == "while it begins":
+        begin = f"asyncio.run(later(lambda: {begin}))"
+    program = f"""
+import asyncio, os, signal, time
+from phase.provider import workers
+
+async def later(what):
+    what()
+
+def work(number, stopping):
+    if number:
+        print(os.getpid(), flush=True)
+    else:
+        time.sleep(0.5)
+    {begin}
+
+workers.run(3, work)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert process.returncode == 0
+    children = process.stdout.split()
+    assert len(children) == 2
+    assert not any(Path("/proc", child).exists() for child in children)
+
+
 def test_tls(publish: Publish, certificate: tuple[str, str]) -> None:
     with serving(publish(), "--tls", *certificate) as (url, _):
         assert url.startswith("https://")
