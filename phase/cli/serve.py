@@ -62,6 +62,7 @@ def command(
     from phase import arch as arches
     from phase.provider import access, systemd, workers
     from phase.provider.server import serve
+    from phase.provider.together import Board
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     wanted = arches.canonical(arch)
@@ -93,6 +94,8 @@ def command(
         scheme = "https" if context else "http"
         click.echo(f"serving {repository} on {scheme}://{f'[{bind}]' if ':' in bind else bind}:{actual}")
 
+    board = Board(processes) if processes > 1 else None
+
     def work(number: int, stopping: Callable[[], None]) -> None:
         first = number == 0
         asyncio.run(
@@ -109,6 +112,7 @@ def command(
                 stopping=stopping,
                 listener=listener,
                 tls=context,
+                row=board.row(number) if board else None,
             )
         )
 

@@ -4,6 +4,10 @@ import ipaddress
 import json
 from collections import Counter
 from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from phase.provider.together import Row
 
 MAX_CONNECTIONS = 4096
 MAX_PER_CLIENT = 256
@@ -21,9 +25,17 @@ class Limits:
     Args:
         connections: of all clients together; more are refused with 503.
         per_client: of one client; more are refused with 429.
+        row: where those of other processes are counted too.
     """
 
-    def __init__(self, connections: int = MAX_CONNECTIONS, per_client: int = MAX_PER_CLIENT) -> None:
+    def __init__(
+        self,
+        connections: int = MAX_CONNECTIONS,
+        per_client: int = MAX_PER_CLIENT,
+        *,
+        row: "Row | None" = None,
+    ) -> None:
+        self._row = row
         self._connections = connections
         self._per_client = per_client
         self._open: Counter[str] = Counter()
@@ -34,14 +46,17 @@ class Limits:
 
     def enter(self, client: str) -> int:
         """Count a new connection; returns 0, or the status to refuse it with."""
-        if self._total >= self._connections:
+        total, own = self._row.open(client) if self._row else (self._total, self._open[client])
+        if total >= self._connections:
             self.refused[503] += 1
             return 503
-        if self._open[client] >= self._per_client:
+        if own >= self._per_client:
             self.refused[429] += 1
             return 429
         self._total += 1
         self._open[client] += 1
+        if self._row:
+            self._row.count(client, 1)
         return 0
 
     def leave(self, client: str) -> None:
@@ -50,6 +65,8 @@ class Limits:
         self._open[client] -= 1
         if not self._open[client]:
             del self._open[client]
+        if self._row:
+            self._row.count(client, -1)
 
     def hold(self) -> bool:
         """Keep a refused connection until it has heard so, if there is room even for that."""

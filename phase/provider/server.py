@@ -14,11 +14,12 @@ from aiohttp import web
 
 from phase.errors import PhaseError
 from phase.provider import systemd, workers
-from phase.provider.app import ADVERTISEMENT, LIMITS, METRICS, STORE, make_app
+from phase.provider.app import ADVERTISEMENT, LIMITS, METRICS, STORE, TOGETHER, make_app
 from phase.provider.errors import ProviderError
 from phase.provider.guard import Guard
 from phase.provider.limits import MAX_HANDSHAKES, Limits
 from phase.provider.protocol import Protocol
+from phase.provider.together import Row
 
 if TYPE_CHECKING:
     # A booted system has no OpenSSL, and serves without it.
@@ -48,6 +49,7 @@ async def serve(
     every: float = UPKEEP_SECONDS,
     listener: socket.socket | None = None,
     tls: "ssl.SSLContext | None" = None,
+    row: Row | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`.
 
@@ -68,12 +70,13 @@ async def serve(
         every: seconds between two calls of it.
         listener: socket to accept from, in place of `bind` and `port`.
         tls: certificate and key to speak TLS with; plain HTTP when left out.
+        row: the place of this process among others that serve the same; none where it is alone.
 
     Raises:
         RepositoryError: the directory is no repository.
         ProviderError: the address cannot be listened on.
     """
-    app = make_app(repository, channel=channel, arch=arch)
+    app = make_app(repository, channel=channel, arch=arch, row=row)
     runner = web.AppRunner(app, shutdown_timeout=drain, handle_signals=False)
     await runner.setup()
     loop = asyncio.get_running_loop()
@@ -99,6 +102,8 @@ async def serve(
     port = accepting.getsockname()[1]
     stop = stop or asyncio.Event()
     tasks: list[asyncio.Task[None]] = []
+    if row is not None:
+        tasks.append(asyncio.create_task(app[TOGETHER].keep_telling()))
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             # Not in a thread other than the main one; there `stop` is the way.
