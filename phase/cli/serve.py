@@ -74,8 +74,8 @@ def command(
 
         keep = state or default_state() / "repository"
         local = LocalRepository(artifacts, keep, channel, wanted)
-        upkeep = local.refresh
-        for line in upkeep().lines:
+        upkeep = local.keep_up
+        for line in local.refresh().lines:
             click.echo(line, err=True)
         repository = local.directory
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 #: Seconds answers under way may take after a signal to stop.
 DRAIN_SECONDS = 30.0
-#: Local signatures hold for a day.
-UPKEEP_SECONDS = 3600.0
+#: Seconds between two looks at files that are signed here: whether there are new ones.
+UPKEEP_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -140,9 +140,13 @@ async def serve(
 
 
 async def _keep_up(upkeep: Callable[[], object], every: float) -> None:
+    said = ""
     while True:
         await asyncio.sleep(every)
         try:
             await asyncio.to_thread(upkeep)
+            said = ""
         except PhaseError as error:
-            _log.error("upkeep of what is served failed, and is tried again: %s", error)
+            if str(error) != said:
+                _log.error("upkeep of what is served failed, and is tried again: %s", error)
+            said = str(error)

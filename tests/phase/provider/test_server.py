@@ -202,7 +202,7 @@ async def test_a_local_repository_is_kept_up_while_it_is_served(
         mdns=False,
         ready=port.set_result,
         stop=stop,
-        upkeep=local.refresh,
+        upkeep=local.keep_up,
         every=0.05,
     )
     task = asyncio.create_task(serving)
@@ -225,6 +225,8 @@ async def test_a_local_repository_is_kept_up_while_it_is_served(
             while "no kernel in" not in caplog.text:
                 await asyncio.sleep(0.05)
         await served(b"second")
+        await asyncio.sleep(0.5)
+        assert caplog.text.count("no kernel in") == 1, "said once, not at every look"
     finally:
         stop.set()
         await task

@@ -158,7 +158,7 @@ async def later(what):
 
 def work(number, stopping):
     if number:
-        print(os.getpid(), flush=True)
+        os.write(1, b"%d\\n" % os.getpid())
     else:
         time.sleep(0.5)
     {begin}
@@ -172,6 +172,20 @@ workers.run(3, work)
     children = process.stdout.split()
     assert len(children) == 2
     assert not any(Path("/proc", child).exists() for child in children)
+
+
+def test_new_files_that_nobody_signed_are_picked_up(tmp_path: Path) -> None:
+    source = tmp_path / "artifacts/stable/x86_64"
+    source.mkdir(parents=True)
+    (source / "kernel").write_bytes(b"first")
+    more = ("--arch", "x86_64", "--state", str(tmp_path / "state"))
+    with serving(tmp_path / "artifacts", *more) as (url, _):
+        assert get(f"{url}/stable/x86_64/kernel") == b"first"
+        (source / "kernel").write_bytes(b"second")
+        until = time.monotonic() + 30
+        while get(f"{url}/stable/x86_64/kernel") != b"second":
+            assert time.monotonic() < until
+            time.sleep(0.2)
 
 
 def test_tls(publish: Publish, certificate: tuple[str, str]) -> None:
