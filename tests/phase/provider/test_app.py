@@ -225,11 +225,21 @@ async def test_a_release_is_not_given_for_ever(
     assert (await client.get(BLOB)).status == 404
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b'{"signed":{"expires":"\xff"}}',
+        b'{"signed":{"x":' + b"[" * 9999,
+        b'{"signed":{"meta":{"snapshot.json":{"version":%s}}}}' % (b"9" * 5000),
+    ],
+    ids=["cut off", "no text", "deep", "a number without end"],
+)
 async def test_a_broken_release_leaves_the_one_before(
-    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     monkeypatch.setattr(store, "LOOK_SECONDS", 0.0)
-    (tmp_path / "repository/metadata/timestamp.json").write_bytes(b"{")
+    (tmp_path / "repository/metadata/timestamp.json").write_bytes(content)
     assert (await client.get(BLOB)).status == 200
     health = await (await client.get("/health")).json()
     assert health["status"] == "degraded"
