@@ -29,7 +29,7 @@ def status(addr: str, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)))
         return
-    click.echo(f"{addr}: {_describe(found)}")
+    click.echo(f"{addr}: {describe(found)}")
     if found.dht.running and found.dht.problem:
         click.echo(f"  DHT: {printable(found.dht.problem)}")
     for release in found.releases:
@@ -56,7 +56,7 @@ def list_(
     found = discover(channel, arches.canonical(arch), urls=urls, mdns=not urls, dht=dht, timeout=timeout)
     for provider in found:
         try:
-            answers, text = True, _describe(_status(provider.url))
+            answers, text = True, describe(_status(provider.url))
         except FetchError as error:
             answers, text = False, str(error)
         if as_json:
@@ -67,7 +67,15 @@ def list_(
 
 def _status(url: str) -> Status:
     with Client([url], timeout=10.0) as client:
-        body = client.get("/status", _MAX_STATUS)
+        return read_status(url, client.get("/status", _MAX_STATUS))
+
+
+def read_status(url: str, body: bytes) -> Status:
+    """What a provider says of itself; anybody may have said it.
+
+    Raises:
+        ProtocolError: it is nothing that a provider says.
+    """
     try:
         return msgspec.json.decode(body, type=Status)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -76,7 +84,8 @@ def _status(url: str) -> Status:
         ) from error
 
 
-def _describe(found: Status) -> str:
+def describe(found: Status) -> str:
+    """One line about a provider, whoever it is."""
     return printable(
         f"{found.repository_problem or 'ok'}; up {found.uptime_seconds:.0f} s, {found.requests} requests, "
         f"{found.bytes_sent / 1e6:.1f} MB sent, {len(found.releases)} releases, "

@@ -149,7 +149,10 @@ def add(
         cmdline = local.read_cmdline(artifacts)
     given = {"kernel": kernel, "initramfs": initramfs, "rootfs": rootfs}
     found |= {name: path for name, path in given.items() if path is not None}
-    found |= {f"dtb-{path.stem.lower()}": path for path in dtbs}
+    trees = {f"dtb-{path.stem.lower()}": path for path in dtbs}
+    if len(trees) < len(dtbs):
+        raise click.UsageError("two device trees have the same name; rename one of them")
+    found |= trees
     expires = None if days is None else (_release.now() + timedelta(days=days)).replace(microsecond=0)
     with _signing.locked(directory):
         known = (channel, arches.canonical(arch)) in Repository.open(directory).releases()

@@ -69,6 +69,7 @@ def command(
     from phase import arch as arches
     from phase.provider import access, announce, systemd, workers
     from phase.provider.server import serve
+    from phase.provider.together import Board
 
     if no_dht and (dht or dht_address):
         raise click.UsageError("--no-dht leaves nothing for --dht and --dht-address to do")
@@ -82,8 +83,8 @@ def command(
 
         keep = state or default_state() / "repository"
         local = LocalRepository(artifacts, keep, channel, wanted)
-        upkeep = local.refresh
-        for line in upkeep().lines:
+        upkeep = local.keep_up
+        for line in local.refresh().lines:
             click.echo(line, err=True)
         repository = local.directory
 
@@ -102,13 +103,17 @@ def command(
         scheme = "https" if context else "http"
         click.echo(f"serving {repository} on {scheme}://{f'[{bind}]' if ':' in bind else bind}:{actual}")
 
-    def work(first: bool, stopping: Callable[[], None]) -> None:
+    board = Board(processes) if processes > 1 else None
+
+    def work(number: int, stopping: Callable[[], None]) -> None:
+        first = number == 0
         asyncio.run(
             serve(
                 repository,
                 bind=bind,
                 port=port,
                 channel=channel,
+                arch=wanted,
                 # Seeds do not speak TLS: they must not be sent here.
                 mdns=first and not no_mdns and context is None,
                 dht=announce.Options(dht, dht_address or "")
@@ -119,6 +124,7 @@ def command(
                 stopping=stopping,
                 listener=listener,
                 tls=context,
+                row=board.row(number) if board else None,
             )
         )
 

@@ -6,12 +6,27 @@ import sys
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
+from time import monotonic
 
 from aiohttp import web
 
 _log = logging.getLogger("phase.access")
 _log.propagate = False
 _MAX_TEXT = 200
+#: Lines a second about what was turned away before it was read as a request: a flood of that, which costs
+#: its sender next to nothing, must not fill the disk.
+REFUSED_PER_SECOND = 10
+
+
+class _Pace:
+    """How many such lines this second has had, and how many were left out since the last one."""
+
+    since = 0.0
+    lines = 0
+    left_out = 0
+
+
+_pace = _Pace()
 
 
 def note(request: web.Request, status: int, length: int, seconds: float) -> None:
@@ -23,24 +38,50 @@ def note(request: web.Request, status: int, length: int, seconds: float) -> None
         length: bytes of body.
         seconds: from the request's head to the end of the answer.
     """
-    if not _log.isEnabledFor(logging.INFO) or not _log.handlers:
+    if not _wanted():
         return
     asked = request.headers.get("Range")
-    _log.info(
-        json.dumps(
-            {
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "client": request.remote or "",
-                "method": request.method[:16],
-                "path": request.raw_path[:_MAX_TEXT],
-                "status": status,
-                "bytes": length,
-                "seconds": round(seconds, 4),
-                **({"range": asked[:_MAX_TEXT]} if asked else {}),
-                "agent": request.headers.get("User-Agent", "")[:_MAX_TEXT],
-            }
-        )
+    _write(
+        client=request.remote or "",
+        method=request.method[:16],
+        path=request.raw_path[:_MAX_TEXT],
+        status=status,
+        bytes=length,
+        seconds=round(seconds, 4),
+        **({"range": asked[:_MAX_TEXT]} if asked else {}),
+        agent=request.headers.get("User-Agent", "")[:_MAX_TEXT],
     )
+
+
+def refused(client: str, status: int, length: int) -> None:
+    """Log what was turned away before it was read as a request; only so many lines a second.
+
+    Args:
+        client: its address, or the network it counts for.
+        status: 400 for what is no request, 429 or 503 for a connection too many.
+        length: bytes of body it was told; 0 where it was just closed.
+    """
+    if not _wanted():
+        return
+    now = monotonic()
+    if now - _pace.since >= 1.0:
+        _pace.since, _pace.lines = now, 0
+    if _pace.lines >= REFUSED_PER_SECOND:
+        _pace.left_out += 1
+        return
+    _pace.lines += 1
+    more = {"left_out": _pace.left_out} if _pace.left_out else {}
+    _pace.left_out = 0
+    _write(client=client, method="", path="", status=status, bytes=length, seconds=0, agent="", **more)
+
+
+def _wanted() -> bool:
+    return _log.isEnabledFor(logging.INFO) and bool(_log.handlers)
+
+
+def _write(**facts: object) -> None:
+    time = datetime.now(UTC).isoformat(timespec="milliseconds")
+    _log.info(json.dumps({"time": time, **facts}))
 
 
 def log_to(place: str) -> None:

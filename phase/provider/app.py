@@ -19,6 +19,7 @@ from phase.provider.metrics import Metrics
 from phase.provider.problems import problem
 from phase.provider.status import Advertisement, status
 from phase.provider.store import Store
+from phase.provider.together import Row, Together
 
 _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -27,26 +28,30 @@ METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
 STORE: web.AppKey[Store] = web.AppKey("store", Store)
 ADVERTISEMENT: web.AppKey[Advertisement] = web.AppKey("advertisement", Advertisement)
 LIMITS: web.AppKey[Limits] = web.AppKey("limits", Limits)
+TOGETHER: web.AppKey[Together] = web.AppKey("together", Together)
 #: The artifact of a seed's release that UEFI firmware starts: a unified kernel image.
 UKI = "uki"
 
 
-def make_app(repository: Path, *, channel: str = "stable", arch: str | None = None) -> web.Application:
+def make_app(
+    repository: Path, *, channel: str = "stable", arch: str | None = None, row: Row | None = None
+) -> web.Application:
     """Build the application.
 
     Args:
         repository: directory with `metadata/` and `blobs/sha256/`; only ever read.
         channel: what `/manifest.json` means.
         arch: what `/manifest.json` means; the only architecture of the channel when left out.
+        row: the place of this process among others that serve the same; none where it is alone.
 
     Raises:
         RepositoryError: the directory is no repository.
     """
     store, metrics = Store(repository), Metrics()
-    routes = _Routes(store, metrics, channel, arch)
+    routes = _Routes(store, metrics, channel, arch, row)
     app = web.Application(middlewares=[_answer], client_max_size=1 << 10)
     app[METRICS], app[STORE], app[ADVERTISEMENT] = metrics, store, routes.advertisement
-    app[LIMITS] = routes.limits
+    app[LIMITS], app[TOGETHER] = routes.limits, routes.together
     app.router.add_get("/", routes.root)
     app.router.add_get("/health", routes.health)
     app.router.add_get("/status", routes.status)
@@ -63,16 +68,19 @@ def make_app(repository: Path, *, channel: str = "stable", arch: str | None = No
 
 
 class _Routes:
-    def __init__(self, store: Store, metrics: Metrics, channel: str, arch: str | None) -> None:
+    def __init__(
+        self, store: Store, metrics: Metrics, channel: str, arch: str | None, row: Row | None
+    ) -> None:
         self._store = store
-        self._metrics = metrics
         self._channel = channel
         self._arch = arch
         self.advertisement = Advertisement()
-        self.limits = Limits()
+        self.limits = Limits(row=row)
+        metrics.refused = self.limits.refused
+        self.together = Together(row, metrics, self.advertisement, store)
 
     async def root(self, request: web.Request) -> web.StreamResponse:
-        found = status(self._store, self._metrics, self.advertisement, now=time.time())
+        found = status(self._store, *self.together.all(), now=time.time())
         if "text/html" in request.headers.get("Accept", ""):
             return web.Response(
                 text=page.render(found),
@@ -93,22 +101,23 @@ class _Routes:
         return _json({"status": "degraded" if problem_ else "ok", "problem": problem_})
 
     async def status(self, request: web.Request) -> web.StreamResponse:
-        return _json(status(self._store, self._metrics, self.advertisement, now=time.time()))
+        return _json(status(self._store, *self.together.all(), now=time.time()))
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         releases = self._store.current().releases
-        text = self._metrics.render(
+        counted, _ = self.together.all()
+        text = counted.render(
             {
                 "phase_provider_releases": ("Channels and architectures offered.", len(releases)),
                 "phase_provider_refused_too_many_of_one": (
                     "Connections refused since one client had too many.",
-                    self.limits.refused[429],
+                    counted.refused[429],
                 ),
                 "phase_provider_refused_too_many": (
                     "Connections refused since there were too many.",
-                    self.limits.refused[503],
+                    counted.refused[503],
                 ),
-                "phase_provider_repository_loads": ("Times the repository was read.", self._store.loads),
+                "phase_provider_repository_loads": ("Times the repository was read.", counted.loads),
                 "phase_provider_repository_ok": (
                     "1 unless the newest release cannot be read.",
                     int(not self._store.problem),
@@ -174,8 +183,11 @@ class _Routes:
                 404, "iPXE starts a seed: kernel and initramfs alone; this release is for seeds to start"
             )
         base = f"{request.scheme}://{request.host}/{release.channel}/{release.arch}"
-        # The command line is the publisher's, yet a provider must not let it add iPXE commands.
+        # The command line is the publisher's, yet it must not become commands of iPXE's, nor lose its end.
         line = " ".join(release.cmdline.split())
+        special = next((word for word in line.split() if _means_something_to_ipxe(word)), "")
+        if special:
+            return problem(404, f"iPXE has no way to quote {special!r}, which is in the kernel command line")
         return web.Response(
             text=f"#!ipxe\nkernel {base}/kernel initrd=initramfs {line}\n"
             f"initrd --name initramfs {base}/initramfs\nboot\n"
@@ -206,6 +218,11 @@ class _Routes:
 
     def _offered(self) -> str:
         return ", ".join("/".join(key) for key in self._store.current().releases) or "none"
+
+
+def _means_something_to_ipxe(word: str) -> bool:
+    """Whether iPXE's shell takes it for more than text: a separator, a comment, a setting to expand."""
+    return word in ("||", "&&", ";") or word.startswith("#") or "${" in word
 
 
 class _Left(web.Response):

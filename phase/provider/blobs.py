@@ -7,6 +7,7 @@ download of a changed file is corrupt; and it serves a `.gz` neighbour in place 
 
 import asyncio
 import base64
+import errno
 import io
 import os
 import stat
@@ -18,11 +19,15 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from phase.provider import ranges
 from phase.provider.catalog import MAX_FILES, Blob, Document
+from phase.provider.limits import RETRY_SECONDS
 from phase.provider.problems import problem
 
 #: A reader that does not take this many bytes in that time, seconds, is let go.
 SLICE = 8 << 20
 SLICE_SECONDS = 120.0
+#: A whole answer may take this many seconds, and as long as its bytes take at this rate, bytes per second.
+ANSWER_SECONDS = 60.0
+MIN_RATE = 100_000
 CACHE_FOREVER = "public, max-age=31536000, immutable"
 CACHE_ASK = "no-cache"
 
@@ -41,7 +46,7 @@ class SentFile(web.StreamResponse):
         """Send head and body.
 
         Raises:
-            TimeoutError: the reader does not take it.
+            TimeoutError: the reader does not take it, or too slowly.
             ConnectionError: the reader has left.
         """
         with self._file:
@@ -54,8 +59,9 @@ class SentFile(web.StreamResponse):
                 raise ConnectionResetError("the reader has left")
             loop = asyncio.get_running_loop()
             offset, left = self._first, self._count
+            end = loop.time() + ANSWER_SECONDS + left / MIN_RATE
             while left:
-                async with asyncio.timeout(SLICE_SECONDS):
+                async with asyncio.timeout_at(min(loop.time() + SLICE_SECONDS, end)):
                     sent = await loop.sendfile(transport, self._file, offset, min(SLICE, left))
                 if not sent:
                     # The file shrank under us; the length is promised, so only closing is honest.
@@ -85,7 +91,12 @@ async def send_blob(
         return problem(412, "the file is another one than If-Match asks for")
     if ranges.not_modified(request.headers.get("If-None-Match"), etag):
         return web.Response(status=304, headers=headers)
-    file = _open(directory / "blobs" / "sha256" / blob.sha256)
+    try:
+        file = _open(directory / "blobs" / "sha256" / blob.sha256)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return problem(503, "this provider has too many files open", retry=RETRY_SECONDS)
+        file = None
     if file is None:
         return problem(404, "the release names this file, but this provider does not hold it")
     length = os.fstat(file.fileno()).st_size
@@ -136,11 +147,8 @@ def repr_digest(digest: bytes) -> str:
 
 
 def _open(path: Path) -> io.BufferedReader | None:
-    """Open a blob; never waits on a pipe or device somebody put there."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
+    """Open a blob, if it is a file; never waits on a pipe or device somebody put there."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         return None

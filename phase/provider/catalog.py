@@ -4,10 +4,11 @@ A provider holds no key and believes nothing: it reads the metadata only to know
 to which blobs. Whoever fetches verifies. Metadata is served as it is on disk, byte for byte.
 """
 
+import os
 import re
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -19,6 +20,11 @@ _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
 
+#: What a version or a length may be: what a client of ours takes, and no text of a thousand digits.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_MAX_SHOWN = 100
+
+
 class _Phase(msgspec.Struct, frozen=True):
     channel: str
     arch: str
@@ -27,16 +33,16 @@ class _Phase(msgspec.Struct, frozen=True):
 
 
 class _File(msgspec.Struct, frozen=True):
-    length: int
+    length: _Count
     hashes: dict[str, str]
 
 
 class _Pinned(msgspec.Struct, frozen=True):
-    version: int
+    version: _Count
 
 
 class _Signed(msgspec.Struct, frozen=True):
-    version: int = 0
+    version: _Count = 0
     expires: str = ""
     meta: dict[str, _Pinned] = {}
     targets: dict[str, _File] = {}
@@ -88,20 +94,32 @@ class Catalog(NamedTuple):
     blobs: dict[str, Blob]
 
 
-def stamp(directory: Path) -> tuple[int, int, int]:
-    """What changes whenever a new timestamp is published.
+def stamp(directory: Path) -> tuple[object, ...]:
+    """What changes whenever a new timestamp or a new root is published.
+
+    A new root comes after the timestamp: a look between the two must not be the last one.
 
     Raises:
         RepositoryError: there is none.
     """
     path = directory / "metadata" / "timestamp.json"
     try:
-        found = path.stat()
+        timestamp = _state(path)
+        roots = frozenset(name for name in os.listdir(path.parent) if name.endswith(".root.json"))
     except OSError as error:
         raise RepositoryError(
             f"{directory} is no repository: {path.name} cannot be read: {error.strerror}",
             hint="Publish a release into it, or give --artifacts.",
         ) from error
+    try:
+        newest: object = _state(path.with_name("root.json"))
+    except OSError:
+        newest = None  # only a copy, which not everybody makes
+    return timestamp, roots, newest
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
@@ -127,7 +145,9 @@ def load(directory: Path) -> Catalog:
         for path, target in role.targets.items():
             blob = Blob(target.hashes.get("sha256", ""), target.length)
             if not _HEX.match(blob.sha256):
-                raise RepositoryError(f"{name}: target {path!r} has no SHA-256 in hex")
+                raise RepositoryError(
+                    f"{name[:_MAX_SHOWN]}: target {path[:_MAX_SHOWN]!r} has no SHA-256 in hex"
+                )
             folder, _, last = path.rpartition("/")
             targets[path] = targets[f"{folder}/{blob.sha256}.{last}" if folder else path] = blob
         if role.phase is not None:
@@ -139,7 +159,7 @@ def load(directory: Path) -> Catalog:
 
 def _release(phase: _Phase, role: _Signed, manifest: Document, name: str) -> Release:
     if not (_NAME.match(phase.channel) and _NAME.match(phase.arch)):
-        raise RepositoryError(f"{name}: its channel or architecture is no plain name")
+        raise RepositoryError(f"{name[:_MAX_SHOWN]}: its channel or architecture is no plain name")
     prefix = f"{phase.channel}/{phase.arch}/"
     artifacts = {
         path.removeprefix(prefix): Blob(target.hashes["sha256"], target.length)
@@ -176,15 +196,15 @@ def _read_metadata(directory: Path) -> dict[str, Document]:
 def _versioned(metadata: dict[str, Document], signed: _Signed, file: str) -> str:
     pinned = signed.meta.get(file)
     if pinned is None:
-        raise RepositoryError(f"the metadata does not name {file}")
+        raise RepositoryError(f"the metadata does not name {file[:_MAX_SHOWN]}")
     return f"{pinned.version}.{file}"
 
 
 def _signed(metadata: dict[str, Document], name: str) -> _Signed:
     document = metadata.get(name)
     if document is None:
-        raise RepositoryError(f"metadata/{name} is missing", hint="Publish the release again.")
+        raise RepositoryError(f"metadata/{name[:_MAX_SHOWN]} is missing", hint="Publish the release again.")
     try:
         return msgspec.json.decode(document.body, type=_Envelope).signed
-    except msgspec.DecodeError as error:
-        raise RepositoryError(f"metadata/{name} cannot be read: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RepositoryError(f"metadata/{name} cannot be read: {str(error)[:_MAX_SHOWN]}") from error

@@ -9,6 +9,7 @@ from typing import cast
 
 from aiohttp import web
 
+from phase.provider import access
 from phase.provider.limits import Limits, client_of, refusal
 from phase.provider.metrics import Metrics
 
@@ -36,6 +37,7 @@ class Guard(asyncio.Protocol):
         self._client = ""
         #: The status that a connection over the limit is refused with, once it has asked something.
         self._refused = 0
+        self._held = False
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         #: Of the loop's clock; counts while nothing is being answered.
@@ -50,7 +52,12 @@ class Guard(asyncio.Protocol):
         self._client = client_of(transport.get_extra_info("peername"))
         self._refused = self._limits.enter(self._client)
         if self._refused:
-            self._wait(REFUSED_SECONDS)
+            self._held = self._limits.hold()
+            if self._held:
+                self._wait(REFUSED_SECONDS)
+            else:
+                access.refused(self._client, self._refused, 0)
+                self._transport.abort()
             return
         self._inner.connection_made(transport)
         self._wait(HEAD_SECONDS)
@@ -60,6 +67,8 @@ class Guard(asyncio.Protocol):
         self._metrics.connections -= 1
         self._cancel()
         self._transport = None
+        if self._held:
+            self._limits.let_go()
         if not self._refused:
             self._limits.leave(self._client)
             self._inner.connection_lost(exc)
@@ -69,8 +78,11 @@ class Guard(asyncio.Protocol):
         if self._refused:
             # Not before it has asked: an answer to nothing would be lost with the unread question.
             if self._transport is not None and not self._transport.is_closing():
-                self._transport.write(refusal(self._refused))
+                answer = refusal(self._refused)
+                self._transport.write(answer)
                 self._transport.close()
+                self._metrics.requests["none", self._refused] += 1
+                access.refused(self._client, self._refused, len(answer.partition(b"\r\n\r\n")[2]))
             return
         if not self._head and not self._answering:
             self._head = True

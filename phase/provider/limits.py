@@ -4,9 +4,17 @@ import ipaddress
 import json
 from collections import Counter
 from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from phase.provider.together import Row
 
 MAX_CONNECTIONS = 4096
 MAX_PER_CLIENT = 256
+#: Connections over the limit that are kept for the moment it takes to tell them; more are just closed.
+MAX_REFUSED = 256
+#: Connections that are agreeing on TLS, of all clients together; more are just closed.
+MAX_HANDSHAKES = 1024
 #: Seconds a refused client is asked to wait.
 RETRY_SECONDS = 5
 
@@ -17,26 +25,38 @@ class Limits:
     Args:
         connections: of all clients together; more are refused with 503.
         per_client: of one client; more are refused with 429.
+        row: where those of other processes are counted too.
     """
 
-    def __init__(self, connections: int = MAX_CONNECTIONS, per_client: int = MAX_PER_CLIENT) -> None:
+    def __init__(
+        self,
+        connections: int = MAX_CONNECTIONS,
+        per_client: int = MAX_PER_CLIENT,
+        *,
+        row: "Row | None" = None,
+    ) -> None:
+        self._row = row
         self._connections = connections
         self._per_client = per_client
         self._open: Counter[str] = Counter()
         self._total = 0
+        self._held = 0
         #: Connections refused, by status.
         self.refused: Counter[int] = Counter()
 
     def enter(self, client: str) -> int:
         """Count a new connection; returns 0, or the status to refuse it with."""
-        if self._total >= self._connections:
+        total, own = self._row.open(client) if self._row else (self._total, self._open[client])
+        if total >= self._connections:
             self.refused[503] += 1
             return 503
-        if self._open[client] >= self._per_client:
+        if own >= self._per_client:
             self.refused[429] += 1
             return 429
         self._total += 1
         self._open[client] += 1
+        if self._row:
+            self._row.count(client, 1)
         return 0
 
     def leave(self, client: str) -> None:
@@ -45,6 +65,19 @@ class Limits:
         self._open[client] -= 1
         if not self._open[client]:
             del self._open[client]
+        if self._row:
+            self._row.count(client, -1)
+
+    def hold(self) -> bool:
+        """Keep a refused connection until it has heard so, if there is room even for that."""
+        if self._held >= MAX_REFUSED:
+            return False
+        self._held += 1
+        return True
+
+    def let_go(self) -> None:
+        """A refused connection that was kept has ended."""
+        self._held -= 1
 
 
 def client_of(address: object) -> str:

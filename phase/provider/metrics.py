@@ -1,4 +1,4 @@
-"""Counters of one provider, in the Prometheus text format (version 0.0.4)."""
+"""Counters of a provider, in the Prometheus text format (version 0.0.4)."""
 
 from collections import Counter
 from time import monotonic
@@ -16,6 +16,10 @@ class Metrics:
         self.connections = 0
         #: Connections closed because no request, or no further one, came in time.
         self.idle_closed = 0
+        #: Connections over a limit, by the status they were refused with.
+        self.refused: Counter[int] = Counter()
+        #: Times the repository was read.
+        self.loads = 0
 
     @property
     def uptime(self) -> float:

@@ -6,14 +6,18 @@ import msgspec
 from aiohttp import web
 
 
-def problem(status: int, detail: str) -> web.Response:
+def problem(status: int, detail: str, *, retry: int | None = None) -> web.Response:
     """Say what is wrong.
 
     Args:
         status: HTTP status.
         detail: what is wrong with this request, for a person.
+        retry: seconds after which it may be tried again, where that helps.
     """
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return web.Response(
-        status=status, body=msgspec.json.encode(body), content_type="application/problem+json"
+        status=status,
+        body=msgspec.json.encode(body),
+        content_type="application/problem+json",
+        headers={"Retry-After": str(retry)} if retry is not None else None,
     )

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from phase.errors import PhaseError
-from phase.provider import guard, systemd, workers
-from phase.provider.app import ADVERTISEMENT, LIMITS, METRICS, STORE, make_app
+from phase.provider import systemd, workers
+from phase.provider.app import ADVERTISEMENT, LIMITS, METRICS, STORE, TOGETHER, make_app
 from phase.provider.errors import ProviderError
 from phase.provider.guard import Guard
+from phase.provider.limits import MAX_HANDSHAKES, Limits
+from phase.provider.protocol import Protocol
+from phase.provider.together import Row
 
 if TYPE_CHECKING:
     # A booted system has no OpenSSL, and serves without it.
@@ -27,19 +29,9 @@ if TYPE_CHECKING:
 
 #: Seconds answers under way may take after a signal to stop.
 DRAIN_SECONDS = 30.0
-#: Local signatures hold for a day.
-UPKEEP_SECONDS = 3600.0
+#: Seconds between two looks at files that are signed here: whether there are new ones.
+UPKEEP_SECONDS = 2.0
 _log = logging.getLogger(__name__)
-
-
-def _ours(record: logging.LogRecord) -> bool:
-    """Whether it is our fault: a log that any stranger fills with malformed requests hides what is."""
-    kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or not issubclass(kind, HttpProcessingError)
-
-
-_http_log = logging.getLogger("phase.provider.http")
-_http_log.addFilter(_ours)
 
 
 async def serve(
@@ -60,6 +52,7 @@ async def serve(
     every: float = UPKEEP_SECONDS,
     listener: socket.socket | None = None,
     tls: "ssl.SSLContext | None" = None,
+    row: Row | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`.
 
@@ -81,20 +74,14 @@ async def serve(
         every: seconds between two calls of it.
         listener: socket to accept from, in place of `bind` and `port`.
         tls: certificate and key to speak TLS with; plain HTTP when left out.
+        row: the place of this process among others that serve the same; none where it is alone.
 
     Raises:
         RepositoryError: the directory is no repository.
         ProviderError: the address cannot be listened on.
     """
-    app = make_app(repository, channel=channel, arch=arch)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        logger=_http_log,
-        keepalive_timeout=guard.IDLE_SECONDS,
-        shutdown_timeout=drain,
-        handle_signals=False,
-    )
+    app = make_app(repository, channel=channel, arch=arch, row=row)
+    runner = web.AppRunner(app, shutdown_timeout=drain, handle_signals=False)
     await runner.setup()
     loop = asyncio.get_running_loop()
     inner = runner.server
@@ -105,18 +92,22 @@ async def serve(
     except ProviderError:
         await runner.cleanup()
         raise
-    limits = app[LIMITS]
-    server = await loop.create_server(
-        lambda: Guard(inner(), app[METRICS], limits),
-        sock=accepting,
-        backlog=1024,
-        ssl=tls,
-        # The guard sees a connection only when it is secured.
-        ssl_handshake_timeout=guard.HEAD_SECONDS if tls else None,
-    )
+    metrics, handshakes = app[METRICS], Limits(MAX_HANDSHAKES)
+
+    def connection() -> asyncio.Protocol:
+        guarded = Guard(Protocol(inner, metrics), metrics, app[LIMITS])
+        if tls is None:
+            return guarded
+        from phase.provider.handshake import Handshake
+
+        return Handshake(guarded, tls, handshakes)
+
+    server = await loop.create_server(connection, sock=accepting, backlog=1024)
     port = accepting.getsockname()[1]
     stop = stop or asyncio.Event()
     tasks: list[asyncio.Task[None]] = []
+    if row is not None:
+        tasks.append(asyncio.create_task(app[TOGETHER].keep_telling()))
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             # Not in a thread other than the main one; there `stop` is the way.
@@ -158,9 +149,13 @@ async def serve(
 
 
 async def _keep_up(upkeep: Callable[[], object], every: float) -> None:
+    said = ""
     while True:
         await asyncio.sleep(every)
         try:
             await asyncio.to_thread(upkeep)
+            said = ""
         except PhaseError as error:
-            _log.error("upkeep of what is served failed, and is tried again: %s", error)
+            if str(error) != said:
+                _log.error("upkeep of what is served failed, and is tried again: %s", error)
+            said = str(error)

@@ -117,7 +117,7 @@ def status(store: Store, metrics: Metrics, advertisement: Advertisement, *, now:
         uptime_seconds=round(metrics.uptime, 3),
         time=now,
         repository_problem=store.problem,
-        repository_loads=store.loads,
+        repository_loads=max(store.loads, metrics.loads),
         releases=[
             ReleaseStatus(
                 release.channel,

@@ -18,7 +18,7 @@ KEEP_RELEASES = 4
 
 
 class Store:
-    """A repository directory, read again when its timestamp changes.
+    """A repository directory, read again when its timestamp or newest root changes.
 
     Args:
         directory: holds `metadata/` and `blobs/sha256/`.
@@ -72,8 +72,10 @@ class Store:
                 _log.warning("keeping the release before: %s", error)
             self.problem = str(error)
             return
-        self._before.insert(0, (monotonic() + KEEP_SECONDS, self._catalog))
-        del self._before[KEEP_RELEASES:]
+        # A new timestamp or root alone makes no release: it must not push one out.
+        if newest.blobs != self._catalog.blobs:
+            self._before.insert(0, (monotonic() + KEEP_SECONDS, self._catalog))
+            del self._before[KEEP_RELEASES:]
         self._catalog = newest
         self._stamp = found
         self.problem = ""

@@ -1,18 +1,21 @@
 """More than one process behind one listening socket.
 
-The kernel gives each connection to one of them. They share nothing else: each counts for itself.
+The kernel gives each connection to one of them. What they count, `together` adds up.
 """
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 
 from phase.provider.errors import ProviderError
 
 _log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
 
 
 def listen(bind: str, port: int, *, backlog: int = 1024) -> socket.socket:
@@ -41,31 +44,20 @@ def listen(bind: str, port: int, *, backlog: int = 1024) -> socket.socket:
     return listener
 
 
-def run(count: int, work: Callable[[bool, Callable[[], None]], None]) -> None:
+def run(count: int, work: Callable[[int, Callable[[], None]], None]) -> None:
     """Do the work in so many processes; the first of them is this one.
 
     Call it before any thread or event loop has started. When this process ends its work, or says that it
     is about to, the others are told to (SIGTERM); then they are waited for. When another ends before, this
-    one is told to: half a service is worse than one that is started anew.
+    one is told to: half a service is worse than one that is started anew. None outlives this one, however
+    it ends.
 
     Args:
         count: processes.
-        work: ends on SIGTERM. Gets whether this is the first process, and what it calls when it begins
-            to end, so that all of them finish together what they have begun.
+        work: ends on SIGTERM. Gets which process this is, 0 for the first, and what it calls when it
+            begins to end, so that all of them finish together what they have begun.
     """
     children: set[int] = set()
-    for _ in range(count - 1):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                work(False, lambda: None)
-                code = 0
-            except BaseException:
-                _log.exception("a worker process failed")
-            finally:
-                os._exit(code)
-        children.add(child)
     ending = False
 
     def ended(number: int, frame: object) -> None:
@@ -84,10 +76,14 @@ def run(count: int, work: Callable[[bool, Callable[[], None]], None]) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGTERM)
 
-    if children:
-        signal.signal(signal.SIGCHLD, ended)
+    # The work has its own way to end, but not from its first moment on.
+    signal.signal(signal.SIGTERM, _terminated)
     try:
-        work(True, end_others)
+        for number in range(1, count):
+            children.add(_fork(number, work))
+        if children:
+            signal.signal(signal.SIGCHLD, ended)
+        work(0, end_others)
     finally:
         if children:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -95,3 +91,33 @@ def run(count: int, work: Callable[[bool, Callable[[], None]], None]) -> None:
         for child in children:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(child, 0)
+
+
+def _fork(number: int, work: Callable[[int, Callable[[], None]], None]) -> int:
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        _end_with(parent)
+        work(number, lambda: None)
+        code = 0
+    except SystemExit:
+        code = 0  # told to end before the work had begun
+    except BaseException:
+        _log.exception("a worker process failed")
+    finally:
+        os._exit(code)
+
+
+def _end_with(parent: int) -> None:
+    """Be told to end (SIGTERM) also when the parent is killed; only Linux can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise SystemExit(0)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 
 import msgspec
@@ -31,6 +32,8 @@ NAMES = {
 }
 _MAX_CMDLINE = 4096
 _SCANNED = "scanned.json"
+#: Seconds after which signatures are looked at again; they hold for a day.
+RENEW_SECONDS = 3600.0
 
 
 class Refreshed(NamedTuple):
@@ -66,6 +69,9 @@ class LocalRepository:
         #: What a provider serves.
         self.directory = state / "tree"
         self.keys = state / "keys"
+        #: What the artifacts looked like at the last look, and when they were signed last; for `keep_up`.
+        self._seen = ""
+        self._signed: tuple[float, str] | None = None
 
     def refresh(self, *, now: datetime | None = None) -> Refreshed:
         """Make the repository, or sign anew what has changed or expires soon.
@@ -84,14 +90,36 @@ class LocalRepository:
         found = find_artifacts(self._source)
         try:
             with self._locked():
-                return self._refresh(found, now or datetime.now(UTC))
+                scan = _scan(found, read_cmdline(self._source))
+                done = self._refresh(found, scan, now or datetime.now(UTC))
         except OSError as error:
             raise RepositoryError(
                 f"local repository {self._state} cannot be written: {error.strerror}",
                 hint="Choose a writable state directory.",
             ) from error
+        self._seen, self._signed = scan, (monotonic(), scan)
+        return done
 
-    def _refresh(self, found: dict[str, Path], now: datetime) -> Refreshed:
+    def keep_up(self) -> Refreshed | None:
+        """Look whether something has changed or expires soon, and sign it then. Call every few seconds.
+
+        A file that is being copied is left alone: what changes counts once it has stayed the same
+        from one look to the next.
+
+        Returns:
+            What was done, if anything had to be.
+
+        Raises:
+            ReleaseError: as `refresh`.
+        """
+        scan = _scan(find_artifacts(self._source), read_cmdline(self._source))
+        settled, self._seen = scan == self._seen, scan
+        when, signed = self._signed or (-RENEW_SECONDS, "")
+        if not settled or (scan == signed and monotonic() - when < RENEW_SECONDS):
+            return None
+        return self.refresh()
+
+    def _refresh(self, found: dict[str, Path], scan: str, now: datetime) -> Refreshed:
         created = not (self.directory / "metadata" / "timestamp.json").exists()
         if created and not self.keys.exists():
             release_keys.ReleaseKeys.generate(release_keys.LOCAL_COUNTS).save(self.keys)
@@ -101,13 +129,16 @@ class LocalRepository:
         else:
             repository = Repository.open(self.directory, keys=keys, now=now)
         cmdline = read_cmdline(self._source)
-        scan = _scan(found, cmdline)
         reasons = [f"{role} expires soon" for role in repository.renew()]
         scans = self._scans()
         known = (self.channel, self.arch) in repository.releases()
         if scans.get(self._role) != scan or not known:
             reasons.insert(0, f"{self._role} has changed" if known else f"{self._role} is new")
             repository.add(self.channel, self.arch, found, cmdline=cmdline, release=f"local-{scan[:12]}")
+            if _scan(found, cmdline) != scan:
+                raise RepositoryError(
+                    f"{self._source} was written to while it was read", hint="Try again when it is complete."
+                )
         if reasons:
             repository.publish()
             # Last: interrupted before, the next refresh signs once more; never once too few.
@@ -194,6 +225,9 @@ def _scan(found: dict[str, Path], cmdline: str) -> str:
     """A digest that changes when a file is replaced or written to, without reading it."""
     facts: list[object] = [cmdline]
     for name, path in sorted(found.items()):
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise RepositoryError(f"{path} cannot be read: {error.strerror}") from error
         facts.append((name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns))
     return sha256(msgspec.json.encode(facts)).hexdigest()

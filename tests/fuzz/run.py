@@ -1,6 +1,6 @@
-"""A coverage-guided run of one target, by hand: `python -m tests.fuzz.run TARGET [libFuzzer options]`.
+"""A coverage-guided run of one target, by hand: `tox -e fuzz -- TARGET [libFuzzer options]`.
 
-Needs atheris, which is in no extra: `pip install atheris`.
+Needs atheris, which is in no extra; `tox -e fuzz` has it.
 """
 
 import importlib

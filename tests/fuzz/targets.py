@@ -4,19 +4,23 @@ A target raises nothing for any input: what it calls may refuse with its own err
 Where something is accepted, the target checks what acceptance promises.
 """
 
+import atexit
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from time import monotonic
 from typing import Any, NamedTuple
 
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from phase import cmdline, dsse, trust
+from phase.boot import cache as boot_cache
+from phase.cli.provider import describe, read_status
 from phase.discovery.records import from_txt
 from phase.errors import PhaseError
 from phase.fetch import http
@@ -24,7 +28,8 @@ from phase.fetch.errors import FetchError
 from phase.identity import Identity
 from phase.jobs import receipt
 from phase.jobs.errors import JobError
-from phase.provider import ranges
+from phase.provider import catalog, page, ranges
+from phase.provider.errors import RepositoryError
 from phase.release.errors import ManifestError
 from phase.release.keys import ReleaseKeys
 from phase.release.manifest import Manifest
@@ -93,6 +98,84 @@ def refresh(name: str) -> Target:
             assert found.manifest.release == "1"
 
     return run
+
+
+def cached(name: str) -> Target:
+    """A whole refresh from an honest provider, with one file of its own cache replaced: it costs a fetch."""
+
+    def run(data: bytes) -> None:
+        files = published()
+        file = FILES.get(name, f"1.{name}.json")
+
+        def get(asked: str, limit: int) -> bytes:
+            if asked not in files:
+                raise trust.NotFoundError(asked)
+            return files[asked][: limit + 1]
+
+        found = trust.refresh(
+            files["1.root.json"],
+            get,
+            channel="stable",
+            arch="x86_64",
+            now=NOW,
+            cached=files | {file: data},
+        )
+        assert found.manifest.release == "1"
+        for kept, content in found.metadata.items():
+            assert signed_part(content) == signed_part(files[kept])
+
+    return run
+
+
+def served(name: str) -> Target:
+    """A repository with one file replaced, as a provider reads it: it may only refuse."""
+
+    def run(data: bytes) -> None:
+        file = FILES.get(name, f"1.{name}.json")
+        directory = on_disk(name)
+        (directory / "metadata" / file).write_bytes(data)
+        try:
+            found = catalog.load(directory)
+        except RepositoryError as error:
+            short(error)
+            return
+        for blob in found.blobs.values():
+            assert len(blob.sha256) == 64
+            assert blob.length >= 0
+        for release in found.releases.values():
+            for text in (release.channel, release.arch):
+                assert text.isascii()
+                assert not set(text) & set("/\0\r\n ")
+
+    return run
+
+
+@cache
+def on_disk(name: str) -> Path:
+    """A repository of a target's own, for as long as this process lives."""
+    directory = Path(mkdtemp(prefix="phase-fuzz-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    (directory / "metadata").mkdir()
+    for file, data in published().items():
+        (directory / "metadata" / file).write_bytes(data)
+    return directory
+
+
+def said_status(data: bytes) -> None:
+    """What a provider says of itself, as whoever asks for it reads and prints it."""
+    try:
+        found = read_status("http://192.0.2.1", data)
+    except FetchError as error:
+        short(error)
+    else:
+        assert describe(found).isprintable()
+        assert page.render(found)
+
+
+def disk_label(data: bytes) -> None:
+    """The first bytes of any disk that a machine happens to have."""
+    if boot_cache.is_ours(data):
+        assert data[1024 + 0x78 :].startswith(b"phase-cache")
 
 
 def signed_part(data: bytes) -> object:
@@ -231,6 +314,33 @@ class Case(NamedTuple):
     seeds: tuple[bytes, ...]
 
 
+STATUS = json.dumps(
+    {
+        "service": "phase-provider",
+        "version": "1",
+        "uptime_seconds": 1.5,
+        "time": 1.5,
+        "repository_problem": "",
+        "repository_loads": 1,
+        "releases": [
+            {
+                "channel": "stable",
+                "arch": "x86_64",
+                "version": 1,
+                "release": "1",
+                "expires": "2030-01-01T00:00:00Z",
+                "manifest": "/stable/x86_64/manifest.json",
+                "artifacts": {"kernel": 100},
+            }
+        ],
+        "mdns": {"running": True, "instances": ["a"], "problem": "", "seen": ["b"]},
+        "active_requests": 0,
+        "requests": 1,
+        "bytes_sent": 1,
+    }
+).encode()
+
+
 @cache
 def cases() -> dict[str, Case]:
     """Every target by name."""
@@ -241,7 +351,12 @@ def cases() -> dict[str, Case]:
         found[f"role-{name}"] = Case(role(name), (data,))
         if name != "root":
             found[f"refresh-{name}"] = Case(refresh(name), (data,))
+            found[f"cached-{name}"] = Case(cached(name), (data,))
+            found[f"served-{name}"] = Case(served(name), (data,))
     found["refresh-root"] = Case(refresh("root"), (files["1.root.json"],))
+    found["status"] = Case(said_status, (STATUS,))
+    label = bytes(1024 + 0x38) + b"\x53\xef" + bytes(0x78 - 0x3A) + b"phase-cache".ljust(16, b"\0")
+    found["disk-label"] = Case(disk_label, (label.ljust(2048, b"\0"),))
     kept = b'{"root": 1, "timestamp": 2, "snapshot": 2, "meta": {"a.json": 1}, "keys": {"a": ["b"]}}'
     found["floor"] = Case(floor, (kept,))
     found["dsse"] = Case(envelope, (dsse.sign("text/plain", b"body", [NODE]),))

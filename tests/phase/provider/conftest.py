@@ -19,7 +19,12 @@ def publish(tmp_path: Path) -> Publish:
     directory = tmp_path / "repository"
 
     def publish(
-        release: str = "1.0.0", *, channel: str = "stable", arch: str = "x86_64", **files: bytes
+        release: str = "1.0.0",
+        *,
+        channel: str = "stable",
+        arch: str = "x86_64",
+        cmdline: str = "console=ttyS0",
+        **files: bytes,
     ) -> Path:
         sources = {}
         for name, data in (files or FILES).items():
@@ -29,7 +34,7 @@ def publish(tmp_path: Path) -> Publish:
             repository = Repository.open(directory, keys=KEYS)
         else:
             repository = Repository.create(directory, keys=KEYS)
-        repository.add(channel, arch, sources, cmdline="console=ttyS0", release=release)
+        repository.add(channel, arch, sources, cmdline=cmdline, release=release)
         repository.publish()
         return directory
 

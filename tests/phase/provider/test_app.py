@@ -9,10 +9,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
+from phase import files
 from phase.provider import RepositoryError, make_app, store
 from phase.provider.app import ADVERTISEMENT
 from phase.provider.blobs import CACHE_FOREVER
-from tests.phase.provider.conftest import FILES, Publish
+from phase.release.keys import ReleaseKeys
+from phase.release.repository import Repository
+from tests.phase.provider.conftest import FILES, KEYS, Publish
 
 Client = TestClient[web.Request, web.Application]
 MakeClient = Callable[[web.Application], Awaitable[Client]]
@@ -167,6 +170,37 @@ async def test_a_new_release_is_picked_up(
     assert [(r["release"], r["version"]) for r in found["releases"]] == [("2.0.0", 2)]
 
 
+async def test_a_rotation_is_picked_up_also_when_it_is_met_half_way(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new root comes after the timestamp: whoever asks between the two must not hide it."""
+    monkeypatch.setattr(store, "LOOK_SECONDS", 0.0)
+    directory = tmp_path / "repository/metadata"
+    repository = Repository.open(directory.parent, keys=KEYS)
+    repository.rotate(ReleaseKeys.from_seed("rotated"))
+    repository.publish()
+    new = {name: (directory / name).read_bytes() for name in ("2.root.json", "root.json")}
+    (directory / "2.root.json").unlink()
+    (directory / "root.json").write_bytes((directory / "1.root.json").read_bytes())
+    assert (await client.get("/metadata/2.root.json")).status == 404
+    for name, data in new.items():
+        files.write(directory / name, data)
+        for written in list(new)[: list(new).index(name) + 1]:
+            answer = await client.get(f"/metadata/{written}")
+            assert (answer.status, await answer.read()) == (200, new[written])
+
+
+async def test_a_rotation_takes_no_release_before_it_off_the_offer(
+    client: Client, tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LOOK_SECONDS", 0.0)
+    publish("2.0.0", kernel=b"new", initramfs=b"new too")
+    for _ in range(store.KEEP_RELEASES + 1):
+        assert (await client.get(BLOB)).status == 200
+        Repository.open(tmp_path / "repository", keys=KEYS).publish()
+    assert (await client.get(BLOB)).status == 200
+
+
 async def test_a_release_is_given_for_a_while_after_the_next(
     client: Client, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,11 +225,21 @@ async def test_a_release_is_not_given_for_ever(
     assert (await client.get(BLOB)).status == 404
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b'{"signed":{"expires":"\xff"}}',
+        b'{"signed":{"x":' + b"[" * 9999,
+        b'{"signed":{"meta":{"snapshot.json":{"version":%s}}}}' % (b"9" * 5000),
+    ],
+    ids=["cut off", "no text", "deep", "a number without end"],
+)
 async def test_a_broken_release_leaves_the_one_before(
-    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     monkeypatch.setattr(store, "LOOK_SECONDS", 0.0)
-    (tmp_path / "repository/metadata/timestamp.json").write_bytes(b"{")
+    (tmp_path / "repository/metadata/timestamp.json").write_bytes(content)
     assert (await client.get(BLOB)).status == 200
     health = await (await client.get("/health")).json()
     assert health["status"] == "degraded"
@@ -236,6 +280,26 @@ async def test_ipxe_starts_a_seed(publish: Publish, aiohttp_client: MakeClient) 
         f"#!ipxe\nkernel {base}/kernel initrd=initramfs console=ttyS0\n"
         f"initrd --name initramfs {base}/initramfs\nboot\n"
     )
+
+
+@pytest.mark.parametrize("word", ["||", "&&", ";", "#", "#x", "${net0/mac}", "a=${b}"])
+async def test_ipxe_is_not_given_what_it_would_run(
+    publish: Publish, aiohttp_client: MakeClient, word: str
+) -> None:
+    client = await aiohttp_client(
+        make_app(publish(channel="seed", cmdline=f"a {word} shell", kernel=b"k", initramfs=b"i"))
+    )
+    answer = await client.get("/seed/x86_64/boot.ipxe")
+    assert (answer.status, answer.content_type) == (404, "application/problem+json")
+    assert repr(word) in (await answer.json(content_type=None))["detail"]
+
+
+async def test_ipxe_takes_what_only_looks_special(publish: Publish, aiohttp_client: MakeClient) -> None:
+    line = "a=x||y b;c d# $e {f} &&g"
+    client = await aiohttp_client(
+        make_app(publish(channel="seed", cmdline=line, kernel=b"k", initramfs=b"i"))
+    )
+    assert f"initrd=initramfs {line}\n" in await (await client.get("/seed/x86_64/boot.ipxe")).text()
 
 
 async def test_uefi_starts_a_seed(publish: Publish, aiohttp_client: MakeClient) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import signal
 import socket
 import ssl
@@ -146,7 +147,15 @@ async def test_what_is_no_request_is_answered_and_not_logged(
     async with running(publish(kernel=b"k")) as (port, _, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(sent)
-        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.")
+        head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.0 400 ")
+        assert b"application/problem+json" in head
+        assert json.loads(body)["detail"].startswith("this is no request: ")
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await ask(writer, "/metrics")
+        text = await asyncio.wait_for(reader.readuntil(b"repository_ok "), 10)
+        assert b'requests_total{route="none",status="400"} 1' in text
         writer.close()
     assert not caplog.records
 
@@ -193,7 +202,7 @@ async def test_a_local_repository_is_kept_up_while_it_is_served(
         mdns=False,
         ready=port.set_result,
         stop=stop,
-        upkeep=local.refresh,
+        upkeep=local.keep_up,
         every=0.05,
     )
     task = asyncio.create_task(serving)
@@ -216,6 +225,8 @@ async def test_a_local_repository_is_kept_up_while_it_is_served(
             while "no kernel in" not in caplog.text:
                 await asyncio.sleep(0.05)
         await served(b"second")
+        await asyncio.sleep(0.5)
+        assert caplog.text.count("no kernel in") == 1, "said once, not at every look"
     finally:
         stop.set()
         await task

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from phase.arch import canonical
 from phase.provider import ProviderError, systemd, workers
+from phase.provider.limits import MAX_PER_CLIENT
 from tests.phase.provider.conftest import FILES, Publish
 
 _COMMAND = [sys.executable, "-m", "phase", "serve", "--bind", "127.0.0.1", "--port", "0", "--no-mdns"]
@@ -69,11 +71,45 @@ def test_each_request_is_logged_as_json(publish: Publish, tmp_path: Path) -> Non
     assert json.loads(log.read_text())["path"] == "/health"
 
 
+def test_what_is_turned_away_is_logged_but_cannot_flood_the_log(publish: Publish, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    with serving(publish(), "--access-log", str(log)) as (url, _):
+        host, port = url.removeprefix("http://").split(":")
+
+        def send(what: bytes) -> bytes:
+            with socket.create_connection((host, int(port)), timeout=20) as stranger:
+                stranger.sendall(what)
+                return stranger.recv(100)
+
+        for _ in range(40):
+            assert send(b"nonsense\r\n\r\n").startswith(b"HTTP/1.0 400 ")
+        time.sleep(1.1)
+        crowd = [socket.create_connection((host, int(port)), timeout=20) for _ in range(MAX_PER_CLIENT)]
+        assert send(b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 429 ")
+        for each in crowd:
+            each.close()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (lines[0]["client"], lines[0]["status"], lines[0]["path"]) == ("127.0.0.1", 400, "")
+    assert lines[0]["bytes"] > 0
+    assert lines[-1]["status"] == 429
+    assert sum(1 + line.get("left_out", 0) for line in lines) == 41
+    # Ten for each second that the forty took.
+    assert len(lines) < 40
+
+
 def test_a_log_that_cannot_be_written(publish: Publish, tmp_path: Path) -> None:
     command = [*_COMMAND, "--artifacts", str(publish()), "--access-log", str(tmp_path / "no" / "log")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "cannot be written: No such file" in done.stderr
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_the_architecture_decides_what_the_manifest_is(publish: Publish, arch: str) -> None:
+    publish()
+    with serving(publish(arch="arm64"), "--arch", arch) as (url, _):
+        found = json.loads(get(f"{url}/manifest.json"))
+    assert found["signed"]["x-phase"]["arch"] == canonical(arch)
 
 
 def test_several_processes_share_one_port(publish: Publish) -> None:
@@ -91,6 +127,68 @@ def test_without_one_of_its_processes_it_stops(publish: Publish) -> None:
         child = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
         os.kill(int(child), signal.SIGKILL)
         process.wait(30)
+
+
+def test_without_the_first_of_its_processes_the_others_end(publish: Publish) -> None:
+    with serving(publish(), "--processes", "3") as (url, process):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+        process.wait(30)
+        until = time.monotonic() + 20
+        while left := [child for child in children if Path("/proc", child).exists()]:
+            if time.monotonic() > until:
+                for child in left:
+                    os.kill(int(child), signal.SIGKILL)
+                pytest.fail("orphans go on serving")
+            time.sleep(0.05)
+        host, port = url.removeprefix("http://").split(":")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)), timeout=5)
+
+
+@pytest.mark.parametrize("which", ["before its work has begun", "while it begins"])
+def test_told_to_end_at_its_very_start_it_leaves_nobody(which: str) -> None:
+    """The loop listens for SIGTERM only once it runs."""
+    begin = "os.kill(os.getpid(), signal.SIGTERM) if number == 0 else time.sleep(60)"
+    if which == "while it begins":
+        begin = f"asyncio.run(later(lambda: {begin}))"
+    program = f"""
+import asyncio, os, signal, time
+from phase.provider import workers
+
+async def later(what):
+    what()
+
+def work(number, stopping):
+    if number:
+        os.write(1, b"%d\\n" % os.getpid())
+    else:
+        time.sleep(0.5)
+    {begin}
+
+workers.run(3, work)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert process.returncode == 0
+    children = process.stdout.split()
+    assert len(children) == 2
+    assert not any(Path("/proc", child).exists() for child in children)
+
+
+def test_new_files_that_nobody_signed_are_picked_up(tmp_path: Path) -> None:
+    source = tmp_path / "artifacts/stable/x86_64"
+    source.mkdir(parents=True)
+    (source / "kernel").write_bytes(b"first")
+    more = ("--arch", "x86_64", "--state", str(tmp_path / "state"))
+    with serving(tmp_path / "artifacts", *more) as (url, _):
+        assert get(f"{url}/stable/x86_64/kernel") == b"first"
+        (source / "kernel").write_bytes(b"second")
+        until = time.monotonic() + 30
+        while get(f"{url}/stable/x86_64/kernel") != b"second":
+            assert time.monotonic() < until
+            time.sleep(0.2)
 
 
 def test_tls(publish: Publish, certificate: tuple[str, str]) -> None:

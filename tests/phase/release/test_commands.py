@@ -4,14 +4,17 @@ import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from click.testing import CliRunner
 
 from phase import trust
 from phase.cli import cli
+from phase.provider import make_app
 from phase.release import check
 
 PASSPHRASE = "correct horse"
@@ -45,6 +48,30 @@ def believed(
 
 ALONE = "init repo --new-keys keys --cost interactive"
 ADD = "add repo testing x86_64 --kernel vmlinuz --initramfs initrd.img --release 1.0 --keys keys --cmdline"
+
+
+async def test_device_trees_go_from_the_command_to_whoever_asks(release: Release) -> None:
+    trees = {"bcm2711-rpi-4-b": b"\xd0\x0d\xfe\xedPi", "virt": b"\xd0\x0d\xfe\xedQEMU"}
+    Path("given").mkdir()
+    Path("given/BCM2711-rpi-4-b.dtb").write_bytes(trees["bcm2711-rpi-4-b"])
+    Path("given/virt.dtb").write_bytes(trees["virt"])
+    Path("given/board").mkdir()
+    Path("given/board/virt.dtb").write_bytes(b"another")
+    release(ALONE)
+    add = "add repo stable arm64 --kernel vmlinuz --initramfs initrd.img --release 1.0 --keys keys"
+    both = "--dtb given/BCM2711-rpi-4-b.dtb --dtb given/virt.dtb"
+    done = CliRunner().invoke(cli, ["release", *f"{add} {both} --dtb given/board/virt.dtb".split()])
+    assert (done.exit_code, "same name" in done.output) == (2, True)
+    release(f"{add} {both}")
+    release("verify repo")
+    async with TestClient(TestServer(make_app(Path("repo")))) as client:
+        manifest = json.loads(await (await client.get("/stable/arm64/manifest.json")).read())["signed"]
+        for name, data in trees.items():
+            signed = manifest["targets"][f"stable/arm64/dtb-{name}"]
+            assert (signed["length"], signed["hashes"]["sha256"]) == (len(data), sha256(data).hexdigest())
+            for path in (f"/stable/arm64/dtb-{name}", f"/blobs/sha256/{sha256(data).hexdigest()}"):
+                answer = await client.get(path)
+                assert (answer.status, await answer.read()) == (200, data)
 
 
 def test_one_person_publishes_promotes_and_exports(release: Release) -> None:

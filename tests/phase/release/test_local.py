@@ -2,8 +2,9 @@
 
 import os
 import stat
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,47 @@ def test_what_changes_is_signed_anew(local: LocalRepository, source: Path, now: 
     local.refresh(now=now)
     (source / name).write_text("changed")
     assert local.refresh(now=now).signed == ("stable-x86_64 has changed",)
+    assert refresh(local, now).manifest.version == 2
+
+
+def test_a_file_is_signed_when_it_is_complete(
+    local: LocalRepository, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.refresh()
+    assert local.keep_up() is None
+    with (source / "vmlinuz").open("wb") as copy:
+        for _ in range(5):
+            copy.write(b"part of a kernel")
+            copy.flush()
+            assert local.keep_up() is None
+    done = local.keep_up()
+    assert done is not None
+    assert done.signed == ("stable-x86_64 has changed",)
+    kernel = refresh(local, datetime.now(UTC)).manifest.artifacts["kernel"]
+    assert kernel.length == 5 * len(b"part of a kernel")
+    assert local.keep_up() is None
+    # What expires is renewed all the same.
+    monkeypatch.setattr("phase.release.local.RENEW_SECONDS", 0.0)
+    assert local.keep_up() is not None
+
+
+def test_what_changes_while_it_is_read_is_not_signed(
+    local: LocalRepository, source: Path, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.refresh(now=now)
+    add = Repository.add
+
+    def disturbed(self: Repository, *args: Any, **named: Any) -> None:
+        add(self, *args, **named)
+        (source / "rootfs.squashfs").write_bytes(b"rootfs, half of")
+
+    (source / "vmlinuz").write_bytes(b"another")
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "add", disturbed)
+        with pytest.raises(RepositoryError, match="was written to while it was read"):
+            local.refresh(now=now)
+    assert refresh(local, now).manifest.version == 1
+    local.refresh(now=now)
     assert refresh(local, now).manifest.version == 2
 
 

@@ -1,0 +1,66 @@
+"""Connections that are agreeing on TLS count too, and only so many may be at it.
+
+asyncio's own TLS server makes a connection known once it is secured: until then it is out of reach.
+"""
+
+import asyncio
+import ssl
+from typing import cast
+
+from phase.provider import guard
+from phase.provider.guard import Guard
+from phase.provider.limits import Limits, client_of
+
+
+class Handshake(asyncio.Protocol):
+    """A connection until it is secured; then its guard takes over.
+
+    Args:
+        guarded: what gets the secured connection.
+        context: certificate and key.
+        limits: counts those that are agreeing; one over it is closed at once, for there is no telling it.
+    """
+
+    def __init__(self, guarded: Guard, context: ssl.SSLContext, limits: Limits) -> None:
+        self._guarded = guarded
+        self._context = context
+        self._limits = limits
+        #: What came with the end of the agreement, before the guard has the connection.
+        self._early: list[bytes] = []
+        self._lost = False
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, if there is room."""
+        plain = cast(asyncio.Transport, transport)
+        client = client_of(transport.get_extra_info("peername"))
+        if self._limits.enter(client):
+            plain.abort()
+            return
+        self._task = asyncio.get_running_loop().create_task(self._secure(plain, client))
+
+    def data_received(self, data: bytes) -> None:
+        """Keep it for the guard."""
+        self._early.append(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Remember it."""
+        self._lost = True
+
+    async def _secure(self, plain: asyncio.Transport, client: str) -> None:
+        try:
+            secured = await asyncio.get_running_loop().start_tls(
+                plain, self, self._context, server_side=True, ssl_handshake_timeout=guard.HEAD_SECONDS
+            )
+        except OSError:  # also what ssl raises, and a handshake that takes too long
+            plain.abort()
+            return
+        finally:
+            self._limits.leave(client)
+        if secured is None or self._lost:
+            plain.abort()
+            return
+        secured.set_protocol(self._guarded)
+        self._guarded.connection_made(secured)
+        for data in self._early:
+            self._guarded.data_received(data)

@@ -1,0 +1,55 @@
+"""aiohttp's own protocol for a connection, but for what it says to what is no request."""
+
+import asyncio
+import logging
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from phase.provider import access, guard
+from phase.provider.limits import client_of
+from phase.provider.metrics import Metrics
+from phase.provider.problems import problem
+
+_log = logging.getLogger("phase.provider.http")
+_MAX_DETAIL = 200
+
+
+class Protocol(web.RequestHandler):
+    """One connection.
+
+    Args:
+        server: what answers.
+        metrics: where to count.
+    """
+
+    __slots__ = ("_metrics",)
+
+    def __init__(self, server: web.Server, metrics: Metrics) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            logger=_log,
+            access_log=None,  # type: ignore[arg-type]  # none is wanted, as its own runner says it
+            keepalive_timeout=guard.IDLE_SECONDS,
+        )
+        self._metrics = metrics
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP with a problem; a log that strangers fill hides what is wrong here."""
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        detail = " ".join((message or "").split())
+        answer = problem(status, f"this is no request: {detail}"[:_MAX_DETAIL])
+        answer.force_close()
+        self._metrics.requests["none", status] += 1
+        transport = request.transport
+        client = client_of(transport.get_extra_info("peername") if transport else None)
+        access.refused(client, status, answer.content_length or 0)
+        return answer

@@ -1,0 +1,178 @@
+"""What several processes of one provider tell each other, through memory made before they part.
+
+Each writes its own row and reads those of the others, so there is nothing to lock: how many connections it
+has, at once, and what it has counted, a few times a second. Who is asked answers for all of them.
+"""
+
+import asyncio
+import mmap
+import secrets
+import struct
+import zlib
+from collections import Counter
+from hashlib import blake2b
+
+import msgspec
+
+from phase.provider.metrics import Metrics
+from phase.provider.status import Advertisement
+from phase.provider.store import Store
+
+#: Seconds between two times that a process tells what it has counted.
+TELL_SECONDS = 0.1
+_BUCKETS = 4096
+#: Bytes for what one process has to tell; memory is taken only as it is used.
+_SPACE = 1 << 18
+_COUNTS = 4 * (1 + _BUCKETS)
+_HEAD = struct.Struct("<II")
+_ROW = _COUNTS + _HEAD.size + _SPACE
+
+
+class Told(msgspec.Struct):
+    """What one process tells the others."""
+
+    started: float
+    requests: dict[tuple[str, int], int]
+    bytes_sent: dict[str, int]
+    active: int
+    connections: int
+    idle_closed: int
+    refused: dict[int, int]
+    loads: int
+    advertisement: Advertisement
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Told)
+
+
+class Row:
+    """The place of one process.
+
+    Args:
+        memory: of all of them.
+        number: which one this is; the first, 0, is the one that advertises.
+        salt: that nobody can choose whom to be counted with.
+    """
+
+    def __init__(self, memory: memoryview, number: int, salt: bytes) -> None:
+        self.number = number
+        self._salt = salt
+        rows = [memory[start : start + _ROW] for start in range(0, len(memory), _ROW)]
+        self._counts = [row[:_COUNTS].cast("I") for row in rows]
+        self._said = [row[_COUNTS:] for row in rows]
+        #: What each was last understood to have said: one that is writing just now has not gone.
+        self._heard: dict[int, Told] = {}
+
+    def count(self, client: str, change: int) -> None:
+        """Count a connection that came (1) or went (-1)."""
+        own, bucket = self._counts[self.number], self._bucket(client)
+        own[0] += change
+        own[bucket] += change
+
+    def open(self, client: str) -> tuple[int, int]:
+        """Connections of all, and of this client, in all processes.
+
+        Some clients share a counter: one in four thousand is counted with a given other.
+        """
+        bucket = self._bucket(client)
+        return sum(each[0] for each in self._counts), sum(each[bucket] for each in self._counts)
+
+    def tell(self, told: Told) -> None:
+        """Say it to the others; what is too long for its place is not said."""
+        data = _encoder.encode(told)
+        if len(data) <= _SPACE:
+            said = self._said[self.number]
+            said[_HEAD.size : _HEAD.size + len(data)] = data
+            _HEAD.pack_into(said, 0, len(data), zlib.crc32(data))
+
+    def heard(self) -> dict[int, Told]:
+        """What the others have said last."""
+        for number, said in enumerate(self._said):
+            length, checksum = _HEAD.unpack_from(said)
+            data = bytes(said[_HEAD.size : _HEAD.size + min(length, _SPACE)])
+            # Read while it is written, it is not whole.
+            if number != self.number and data and zlib.crc32(data) == checksum:
+                self._heard[number] = _decoder.decode(data)
+        return self._heard
+
+    def _bucket(self, client: str) -> int:
+        digest = blake2b(client.encode(), digest_size=4, key=self._salt).digest()
+        return 1 + int.from_bytes(digest, "little") % _BUCKETS
+
+
+class Board:
+    """The memory. Make it before the processes part.
+
+    Args:
+        processes: how many there will be.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self._memory = memoryview(mmap.mmap(-1, processes * _ROW))
+        self._salt = secrets.token_bytes(16)
+
+    def row(self, number: int) -> Row:
+        """The place of one of them, counted from 0."""
+        return Row(self._memory, number, self._salt)
+
+
+class Together:
+    """One process' own counters, and those of all.
+
+    Args:
+        row: its place; none where it is alone.
+        metrics: what it counts.
+        advertisement: what it advertises.
+        store: what it serves.
+    """
+
+    def __init__(
+        self, row: Row | None, metrics: Metrics, advertisement: Advertisement, store: Store
+    ) -> None:
+        self._row = row
+        self._metrics = metrics
+        self._advertisement = advertisement
+        self._store = store
+
+    def all(self) -> tuple[Metrics, Advertisement]:
+        """The sum of what all have counted, and what the first of them advertises."""
+        own = self._told()
+        heard = self._row.heard() if self._row else {}
+        whole = Metrics()
+        for told in (own, *heard.values()):
+            whole.started = min(whole.started, told.started)
+            whole.requests += Counter(told.requests)
+            whole.bytes_sent += Counter(told.bytes_sent)
+            whole.refused += Counter(told.refused)
+            whole.active += told.active
+            whole.connections += told.connections
+            whole.idle_closed += told.idle_closed
+            whole.loads = max(whole.loads, told.loads)
+        first = heard.get(0, own)
+        return whole, first.advertisement
+
+    def tell(self) -> None:
+        """Let the others know."""
+        if self._row is not None:
+            self._row.tell(self._told())
+
+    async def keep_telling(self) -> None:
+        """Do so until cancelled."""
+        while True:
+            self.tell()
+            await asyncio.sleep(TELL_SECONDS)
+
+    def _told(self) -> Told:
+        own = self._metrics
+        return Told(
+            own.started,
+            own.requests,
+            own.bytes_sent,
+            own.active,
+            own.connections,
+            own.idle_closed,
+            own.refused,
+            self._store.loads,
+            self._advertisement,
+        )
