@@ -17,6 +17,7 @@ from phase.errors import PhaseError
 from phase.fetch import FetchReport
 from phase.release.manifest import Artifact, Manifest
 from phase.trust import clock
+from phase.trust import floor as floors
 
 _RUN = "/run/phase"
 _ETC = "/etc/phase"
@@ -132,14 +133,14 @@ class _Boot:
             self.stage = "trust"
             # Its own versions, not those of a newer release that was seen and never came here whole. Of
             # that one only the root counts: what revokes a key does so however little else arrives.
-            known = self.floor()
+            known = floors.merged(self.floors())
             floor = trust.Floor(root=known.root, time=known.time)
             result = trust.refresh(
                 self.root,
                 kept.get,
                 channel=self.parameters.channel,
                 arch=self.arch,
-                now=self.now(floor),
+                now=self.now(),
                 floor=floor,
                 policy=self.policy,
             )
@@ -186,8 +187,7 @@ class _Boot:
     def refresh(self, urls: list[str]) -> tuple[Manifest, dict[str, bytes]]:
         """Believe, or not, what the providers say the release is; one that lies does not stop the rest."""
         self.stage = "trust"
-        floor = self.floor()
-        now = self.now(floor)
+        now = self.now()
         cached = self.cache.metadata() if self.cache else {}
         failures: list[PhaseError] = []
         for position, url in enumerate(urls):
@@ -202,7 +202,7 @@ class _Boot:
                         channel=self.parameters.channel,
                         arch=self.arch,
                         now=now,
-                        floor=floor,
+                        others=self.floors(),
                         policy=self.policy,
                         cached=cached,
                     )
@@ -221,12 +221,12 @@ class _Boot:
         # Somebody lying says more than somebody not answering.
         raise next((error for error in failures if isinstance(error, trust.TrustError)), failures[0])
 
-    def floor(self) -> trust.Floor:
-        """The highest floor that anybody here remembers."""
+    def floors(self) -> list[trust.Floor]:
+        """What each place here remembers. A disk's is not to be preferred: it may come from elsewhere."""
         known = [self.cache.floor()] if self.cache else []
         if self.kept_floor is not None:
             known.append(self.kept_floor)
-        return max(known, key=lambda one: (one.root, one.timestamp, one.snapshot), default=trust.Floor())
+        return known
 
     def raise_floor(self, floor: trust.Floor) -> None:
         """Remember what has been seen, wherever that can be."""
@@ -235,9 +235,10 @@ class _Boot:
         if self.kept_floor is not None and not self.parameters.nowrite:
             _if_it_can(efi.save, floor, self.kept_floor)
 
-    def now(self, floor: trust.Floor) -> datetime:
+    def now(self) -> datetime:
         """The time, on a machine that may have no clock."""
-        return clock.trusted_now(build_time=int(_read(f"{_ETC}/build-time")), last_seen=floor.time)
+        seen = max((floor.time for floor in self.floors()), default=0)
+        return clock.trusted_now(build_time=int(_read(f"{_ETC}/build-time")), last_seen=seen)
 
     def fetch(self, urls: list[str], manifest: Manifest, metadata: dict[str, bytes]) -> str:
         """Get every artifact straight to its place in the second kernel's initrd, and load that.

@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -34,6 +34,27 @@ class Floor(NamedTuple):
     meta: Mapping[str, int] = _NONE
     keys: Mapping[str, list[str]] = _NONE
     time: int = 0
+
+
+def merged(floors: Iterable[Floor]) -> Floor:
+    """What several places remember of one repository, the highest of each field: none lowers another's.
+
+    Args:
+        floors: with versions that the same keys have vouched for.
+    """
+    known = tuple(floors)
+    meta: dict[str, int] = {}
+    for floor in known:
+        for file, version in floor.meta.items():
+            meta[file] = max(version, meta.get(file, 0))
+    return Floor(
+        root=max((floor.root for floor in known), default=0),
+        timestamp=max((floor.timestamp for floor in known), default=0),
+        snapshot=max((floor.snapshot for floor in known), default=0),
+        meta=meta,
+        keys=next((floor.keys for floor in known if floor.keys), _NONE),
+        time=max((floor.time for floor in known), default=0),
+    )
 
 
 def load(path: Path) -> Floor:

@@ -3,7 +3,7 @@
 Source: The Update Framework specification 1.0.34, section 5 (the numbers below are its own).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from phase.trust.errors import (
     TrustError,
     WrongTargetError,
 )
-from phase.trust.floor import Floor
+from phase.trust.floor import Floor, merged
 from phase.trust.keys import VerifyingKey
 
 
@@ -53,16 +53,24 @@ class TrustedState:
         now: the time of the whole refresh, UTC; fixed once (5.1).
         floor: what earlier refreshes have seen.
         policy: limits.
+        others: what other places remember; no place can lower what another says.
 
     Raises:
         TrustError: the root itself cannot be used.
     """
 
     def __init__(
-        self, root: bytes, *, now: datetime, floor: Floor | None = None, policy: Policy | None = None
+        self,
+        root: bytes,
+        *,
+        now: datetime,
+        floor: Floor | None = None,
+        policy: Policy | None = None,
+        others: Sequence[Floor] = (),
     ) -> None:
         self.now = now
         self.floor = floor or Floor()
+        self._others = tuple(others)
         self.policy = policy or Policy()
         #: Names of what was taken after its expiry, by the policy's grace.
         self.overdue: list[str] = []
@@ -94,14 +102,17 @@ class TrustedState:
         """Close the chain of roots, then take the timestamp (5.3.10, 5.3.11, 5.4)."""
         if self._snapshot is not None:
             raise RuntimeError("the timestamp comes before the snapshot")
-        if self.root.version < self.floor.root:
+        floors = (self.floor, *self._others)
+        least = max(floor.root for floor in floors)
+        if self.root.version < least:
             raise RollbackError(
                 f"the newest root offered is version {self.root.version}; "
-                f"version {self.floor.root} was trusted before",
+                f"version {least} was trusted before",
                 hint="Ask another provider.",
             )
         self._check_expiry(self.root, f"root version {self.root.version}")
-        self.floor = recovered(self.floor, self.root)
+        # Each by its own keys first: versions that other keys vouched for must not stand for all.
+        self.floor, self._others = merged(recovered(floor, self.root) for floor in floors), ()
         timestamp, opened = wire.read(
             data, Timestamp, name="timestamp.json", max_bytes=self.policy.max_timestamp
         )

@@ -67,7 +67,7 @@ MUTANTS = (
         TRUST,
     ),
     Mutant("older metadata is taken", _STATE, "    if found < floor:", "    if False:", TRUST),
-    Mutant("an older root is taken", _STATE, "self.root.version < self.floor.root", "False", TRUST),
+    Mutant("an older root is taken", _STATE, "self.root.version < least", "False", TRUST),
     Mutant("roots may leave versions out", _STATE, "if root.version != expected:", "if False:", TRUST),
     Mutant(
         "a new root needs no old root's word",
@@ -96,8 +96,15 @@ MUTANTS = (
     Mutant(
         "stolen keys decide for ever",
         _STATE,
-        "        self.floor = recovered(self.floor, self.root)\n",
-        "",
+        "merged(recovered(floor, self.root) for floor in floors)",
+        "merged(floors)",
+        TRUST,
+    ),
+    Mutant(
+        "one place's floor stands for all",
+        _STATE,
+        "floors = (self.floor, *self._others)",
+        "floors = (max((self.floor, *self._others), key=lambda one: one[:3]),)",
         TRUST,
     ),
     Mutant(

@@ -23,6 +23,7 @@ from phase.boot.cache import Cache
 from phase.provider.app import make_app
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
+from phase.trust import floor
 
 ARCH = arch.canonical(platform.machine())
 OTHER = {"x86_64": "arm64", "arm64": "x86_64"}[ARCH]
@@ -338,3 +339,26 @@ def test_firmware_remembers_where_no_disk_does(
     assert not kept
     assert boot(serve())[0] == 0
     assert boot(serve("old")) == (1, Asked([], []))
+
+
+def test_a_disk_cannot_lower_what_the_firmware_remembers(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the root, the highest timestamp there can be, and keys that are nobody's."""
+    remembered: list[trust.Floor] = []
+    monkeypatch.setattr(efi, "available", lambda: True)
+    monkeypatch.setattr(efi, "load", lambda: remembered[-1] if remembered else trust.Floor())
+    monkeypatch.setattr(efi, "save", lambda floor, had: remembered.append(floor))
+    repository = publish()
+    shutil.copytree(tmp_path / "r", tmp_path / "old", symlinks=True)
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
+    repository.publish()
+    assert boot(serve())[0] == 0
+    newest = remembered[-1]
+    liar = trust.Floor(root=1, timestamp=10**9, snapshot=10**9, keys={"timestamp": ["00"], "snapshot": []})
+    floor.save(kept / "floor.json", liar)
+    assert boot(serve("old")) == (1, Asked([], []))
+    assert remembered[-1] == newest
+    assert boot(serve())[0] == 0
+    assert remembered[-1].timestamp == newest.timestamp == 2
