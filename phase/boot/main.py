@@ -15,6 +15,7 @@ from phase.boot import cache, efi, image_check, initrd, kexec
 from phase.boot.errors import BootError, CacheError, HandoffError, NetworkError
 from phase.errors import PhaseError
 from phase.fetch import FetchReport
+from phase.fetch.release import refresh_from
 from phase.release.manifest import Artifact, Manifest
 from phase.trust import clock
 from phase.trust import floor as floors
@@ -49,6 +50,8 @@ class _Boot:
         self.cache: cache.Cache | None = None
         #: What the firmware keeps; nothing where it keeps nothing, or is not to be asked.
         self.kept_floor: trust.Floor | None = None
+        #: What this boot itself has seen, in an attempt that came no further.
+        self.seen: trust.Floor | None = None
         #: Whether this image lets a kept release boot when no provider gives one.
         self.offline = os.path.exists(f"{_ETC}/allow-offline")
         #: What this image takes after its expiry, in the mode that whoever is at this machine chose.
@@ -187,49 +190,39 @@ class _Boot:
     def refresh(self, urls: list[str]) -> tuple[Manifest, dict[str, bytes]]:
         """Believe, or not, what the providers say the release is; one that lies does not stop the rest."""
         self.stage = "trust"
-        now = self.now()
-        cached = self.cache.metadata() if self.cache else {}
-        failures: list[PhaseError] = []
-        for position, url in enumerate(urls):
-            # Its share of the time that is left, and one remains: who answers slowly, or not at all,
-            # leaves time for those after it, and for a search that finds others.
-            share = (self.deadline - time.monotonic()) / (len(urls) - position + 1)
-            try:
-                with fetch.Client([url], timeout=max(share, 1.0)) as client:
-                    result = trust.refresh(
-                        self.root,
-                        client.get_metadata,
-                        channel=self.parameters.channel,
-                        arch=self.arch,
-                        now=now,
-                        others=self.floors(),
-                        policy=self.policy,
-                        cached=cached,
-                    )
-            except PhaseError as error:
-                marks.say(f"trust: not from {url}: {error}")
-                failures.append(error)
-                if len(self.useless) < _MOST_USELESS:
-                    self.useless.add(url)
-                continue
-            if self.cache:
-                # Before the floor that asks for them: a kept release is believed by the same root.
-                _if_it_can(self.cache.keep_roots, result.metadata)
-            self.raise_floor(result.floor)
-            _believed(result, url)
-            return result.manifest, dict(result.metadata)
-        # Somebody lying says more than somebody not answering.
-        raise next((error for error in failures if isinstance(error, trust.TrustError)), failures[0])
+        url, result = refresh_from(
+            urls,
+            self.root,
+            channel=self.parameters.channel,
+            arch=self.arch,
+            now=self.now(),
+            deadline=self.deadline,
+            others=self.floors(),
+            policy=self.policy,
+            cached=self.cache.metadata() if self.cache else None,
+            refused=self.refuse,
+        )
+        if self.cache:
+            # Before the floor that asks for them: a kept release is believed by the same root.
+            _if_it_can(self.cache.keep_roots, result.metadata)
+        self.raise_floor(result.floor)
+        _believed(result, url)
+        return result.manifest, dict(result.metadata)
+
+    def refuse(self, url: str, error: PhaseError) -> None:
+        """Say why a provider is not believed; later searches put it behind all others."""
+        marks.say(f"trust: not from {url}: {error}")
+        if len(self.useless) < _MOST_USELESS:
+            self.useless.add(url)
 
     def floors(self) -> list[trust.Floor]:
         """What each place here remembers. A disk's is not to be preferred: it may come from elsewhere."""
         known = [self.cache.floor()] if self.cache else []
-        if self.kept_floor is not None:
-            known.append(self.kept_floor)
-        return known
+        return known + [floor for floor in (self.kept_floor, self.seen) if floor is not None]
 
     def raise_floor(self, floor: trust.Floor) -> None:
         """Remember what has been seen, wherever that can be."""
+        self.seen = floor
         if self.cache:
             _if_it_can(self.cache.raise_floor, floor)
         if self.kept_floor is not None and not self.parameters.nowrite:

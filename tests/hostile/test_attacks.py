@@ -36,6 +36,9 @@ def test_alone_it_is_refused(world: World, attack: Attack, tmp_path: Path) -> No
     assert attack.says in outcome.errors
     assert outcome.errors.replace("\n", "").isprintable()
     assert outcome.code == (1 if attack.says else 0), outcome.errors
+    if not attack.says:
+        arrived = world.before if attack.arrives else world.now
+        assert outcome.files["metadata/timestamp.json"] == arrived["/metadata/timestamp.json"]
     # Whatever lies under a blob's name is that blob; what is half there holds only verified chunks.
     truth = {path.rpartition("/")[2]: body for path, body in world.now.items() if "/blobs/" in path}
     for path, data in outcome.files.items():

@@ -199,10 +199,17 @@ MUTANTS = (
     ),
     Mutant(
         "one provider decides",
-        "phase/boot/main.py",
+        "phase/fetch/release.py",
         "                failures.append(error)\n",
         "                raise\n",
         BOOT,
+    ),
+    Mutant(
+        "the first release proven is the newest",
+        "phase/fetch/release.py",
+        "    return prove(newer, known.floor, known.metadata) or proven\n",
+        "    return proven\n",
+        FETCH,
     ),
     Mutant(
         "a withheld release undoes a revocation",
@@ -214,8 +221,8 @@ MUTANTS = (
     Mutant(
         "roots are kept only with their release",
         "phase/boot/main.py",
-        "                _if_it_can(self.cache.keep_roots, result.metadata)\n",
-        "                pass\n",
+        "            _if_it_can(self.cache.keep_roots, result.metadata)\n",
+        "            pass\n",
         BOOT,
     ),
     Mutant(
@@ -264,7 +271,7 @@ MUTANTS = (
     Mutant(
         "the floor is forgotten",
         "phase/boot/main.py",
-        "            self.raise_floor(result.floor)\n",
+        "        self.raise_floor(result.floor)\n",
         "",
         BOOT,
     ),
