@@ -73,7 +73,11 @@ class _Boot:
                 raise
             except PhaseError as error:
                 failed_at = self.stage
-                if self.cache is not None and self.offline and self.cache.metadata():
+                pause = min(2.0**attempt, 30.0)
+                over = time.monotonic() + pause >= self.deadline
+                # Not for a provider that lies: of those that do not, the first search may have missed some.
+                alone = over or not self.connected or self.searches >= len(_GATHER)
+                if alone and self.cache is not None and self.offline and self.cache.metadata():
                     marks.emit(failed_at, "retry", reason=str(error), next="cache")
                     self.boot_kept(self.cache)
                     self.stage = failed_at
@@ -81,8 +85,7 @@ class _Boot:
                 marks.emit(
                     self.stage, "refused" if refused else "failed", reason=str(error), attempt=attempt
                 )
-                pause = min(2.0**attempt, 30.0)
-                if time.monotonic() + pause >= self.deadline:
+                if over:
                     raise
                 marks.say(f"{self.stage}: {error}; trying again in {pause:.0f} s")
                 time.sleep(pause)
@@ -180,6 +183,8 @@ class _Boot:
             found.append(provider)
         self.searches += 1
         if not found:
+            # One that ends without anybody has had all the time there is for it.
+            self.searches = len(_GATHER)
             raise discovery.DiscoveryError(
                 f"no provider of {self.parameters.channel}/{self.arch} was found",
                 hint="Start `phase serve` on this network, or boot with phase.provider=URL.",

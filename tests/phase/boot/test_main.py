@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -17,9 +18,10 @@ from typing import NamedTuple
 import pytest
 from aiohttp import web
 
-from phase import arch, trust
+from phase import arch, discovery, trust
 from phase.boot import cache, efi, kexec, main
 from phase.boot.cache import Cache
+from phase.discovery import Provider
 from phase.provider.app import make_app
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
@@ -362,3 +364,54 @@ def test_a_disk_cannot_lower_what_the_firmware_remembers(
     assert remembered[-1] == newest
     assert boot(serve())[0] == 0
     assert remembered[-1].timestamp == newest.timestamp == 2
+
+
+def test_one_liar_does_not_stand_for_all(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept boots when nobody helps, not when the first to answer does not."""
+    repository = publish()
+    publish("strange", keys="a stranger's")
+    assert boot(serve())[0] == 0
+    (tmp_path / "r-kernel").write_bytes(kernel(ARCH))
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
+    repository.publish()
+    (tmp_path / "etc/allow-offline").touch()
+    found = [serve("strange"), serve()]
+    searches: list[float] = []
+
+    def discover(channel: str, of: str, *, gather: float, **_: object) -> Iterator[Provider]:
+        # The honest one is slower to answer than the first search lasts.
+        for url in found[: 1 + (gather > 0.1)]:
+            yield Provider(url, channel, of, None, "mdns", "")
+        searches.append(gather)
+
+    monkeypatch.setattr(discovery, "discover", discover)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    code, asked = boot(words="phase.timeout=60")
+    assert code == 0
+    newest = repository.manifest("stable", ARCH).artifacts["kernel"].sha256
+    assert sha256(asked.loaded[0][1]).hexdigest() == newest
+    # With no honest one at all, the kept release boots once every search has failed.
+    del found[1], searches[:]
+    code, asked = boot(words="phase.timeout=60")
+    assert (code, searches) == (0, list(main._GATHER))
+    assert sha256(asked.loaded[0][1]).hexdigest() == newest
+
+
+def test_nobody_at_all_is_enough_to_boot_what_is_kept(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    assert boot(serve())[0] == 0
+    (tmp_path / "etc/allow-offline").touch()
+    searches: list[float] = []
+
+    def discover(*_: object, gather: float, **__: object) -> Iterator[Provider]:
+        searches.append(gather)
+        return iter(())
+
+    monkeypatch.setattr(discovery, "discover", discover)
+    assert boot(words="phase.timeout=60")[0] == 0
+    assert len(searches) == 1
