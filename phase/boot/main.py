@@ -47,6 +47,8 @@ class _Boot:
         #: How often providers were looked for, and which of them proved nothing.
         self.searches = 0
         self.useless: set[str] = set()
+        #: Providers that have sent wrong bytes: not asked for any more of them.
+        self.liars: set[str] = set()
         self.cache: cache.Cache | None = None
         #: What the firmware keeps; nothing where it keeps nothing, or is not to be asked.
         self.kept_floor: trust.Floor | None = None
@@ -178,7 +180,7 @@ class _Boot:
             mdns=self.parameters.mdns and not self.parameters.providers,
             timeout=min(remaining, 10.0),
             gather=_GATHER[min(self.searches, len(_GATHER) - 1)],
-            last=self.useless,
+            last=self.useless | self.liars,
         ):
             found.append(provider)
         self.searches += 1
@@ -304,7 +306,13 @@ class _Boot:
         kept = self.cache.open(artifact.sha256, artifact.length, keep) if self.cache else None
         if self.cache is None or kept is None:
             return fetch.fetch_artifact(
-                artifact, urls, out, offset=offset, deadline=self.deadline, progress=progress
+                artifact,
+                urls,
+                out,
+                offset=offset,
+                deadline=self.deadline,
+                progress=progress,
+                liars=self.liars,
             )
         there = 0
         try:
@@ -320,6 +328,7 @@ class _Boot:
                 progress=progress,
                 resume=there > 0,
                 keep_fd=kept if self.cache.writable else None,
+                liars=self.liars,
             )
         finally:
             os.close(kept)

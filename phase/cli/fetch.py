@@ -63,7 +63,8 @@ def command(
     floor.save(output / _release.FLOOR, found.floor)
     artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
     with _told(sum(artifact.length for artifact in artifacts)) as progress:
-        reports = [_fetch(artifact, urls, output, deadline, progress) for artifact in artifacts]
+        liars: set[str] = set()
+        reports = [_fetch(artifact, urls, liars, output, deadline, progress) for artifact in artifacts]
     (output / "metadata").mkdir(exist_ok=True)
     # The timestamp last: whoever serves this directory meanwhile sees the old release or the new one.
     for name in sorted(found.metadata, key=lambda name: name == "timestamp.json"):
@@ -107,7 +108,12 @@ def _told(total: int) -> Iterator[Progress]:
 
 
 def _fetch(
-    artifact: Artifact, urls: tuple[str, ...], output: Path, deadline: float, progress: Progress
+    artifact: Artifact,
+    urls: tuple[str, ...],
+    liars: set[str],
+    output: Path,
+    deadline: float,
+    progress: Progress,
 ) -> FetchReport:
     final = _release.blob_path(output, artifact.sha256)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +122,13 @@ def _fetch(
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         report = fetch_artifact(
-            artifact, urls, descriptor, deadline=deadline, progress=progress.artifact(), resume=True
+            artifact,
+            urls,
+            descriptor,
+            deadline=deadline,
+            progress=progress.artifact(),
+            resume=True,
+            liars=liars,
         )
         os.ftruncate(descriptor, artifact.length)
     finally:

@@ -7,6 +7,7 @@ import asyncio
 import os
 import platform
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ from typing import NamedTuple
 import pytest
 from aiohttp import web
 
+from fixtures.hostile.provider import send
+from fixtures.hostile.server import Asked as Request
+from fixtures.hostile.server import Server
 from phase import arch, discovery, trust
 from phase.boot import cache, efi, kexec, main
 from phase.boot.cache import Cache
@@ -415,3 +419,23 @@ def test_nobody_at_all_is_enough_to_boot_what_is_kept(
     monkeypatch.setattr(discovery, "discover", discover)
     assert boot(words="phase.timeout=60")[0] == 0
     assert len(searches) == 1
+
+
+def test_a_liar_is_not_asked_again_in_a_later_attempt(
+    boot: Boot, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    asked: list[str] = []
+
+    def answer(request: Request, connection: socket.socket, stop: threading.Event) -> bool:
+        path = tmp_path / "r" / request.path.lstrip("/")
+        body = path.read_bytes() if path.is_file() else None
+        if body is not None and "/blobs/" in request.path:
+            asked.append(request.path)
+            body = bytes(len(body))
+        return send(body, request, connection)
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with Server(answer) as liar:
+        assert boot(liar.url, words="phase.timeout=20") == (1, Asked([], []))
+    assert len(asked) == 1

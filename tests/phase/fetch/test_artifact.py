@@ -32,6 +32,7 @@ def fetch(
     resume: bool = False,
     keep_fd: int | None = None,
     seconds: float = 30,
+    liars: set[str] | None = None,
 ) -> FetchReport:
     return fetch_artifact(
         artifact,
@@ -41,6 +42,7 @@ def fetch(
         deadline=monotonic() + seconds,
         resume=resume,
         keep_fd=keep_fd,
+        liars=liars,
     )
 
 
@@ -97,6 +99,29 @@ def test_a_liar_is_dropped_at_the_first_bad_chunk_and_the_others_finish(out: int
     assert report.sources == {honest.url: len(DATA)}
     if liar.asked:
         assert "not the signed one" in report.dropped[liar.url]
+
+
+def test_a_liar_is_not_asked_again(out: int) -> None:
+    liars: set[str] = set()
+    with Server(good(flipped(DATA, 0))) as liar, Server(good(DATA)) as honest:
+        with pytest.raises(VerificationError, match="chunk 0 of rootfs is not the signed one"):
+            fetch([liar.url], out, liars=liars)
+        assert liars == {liar.url}
+        asked = len(liar.asked)
+        with pytest.raises(VerificationError, match=f"{liar.url}: it has sent wrong bytes before"):
+            fetch([liar.url], out, liars=liars)
+        report = fetch([liar.url, honest.url], out, liars=liars)
+        assert len(liar.asked) == asked
+    assert report.sources == {honest.url: len(DATA)}
+    assert report.dropped == {}
+
+
+def test_one_that_breaks_down_is_no_liar(out: int) -> None:
+    liars: set[str] = set()
+    broken = raw(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+    with Server(broken) as server, pytest.raises(ExhaustedError):
+        fetch([server.url], out, liars=liars)
+    assert not liars
 
 
 def test_a_dead_provider_is_replaced(out: int) -> None:
