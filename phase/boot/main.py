@@ -49,6 +49,9 @@ class _Boot:
         self.useless: set[str] = set()
         #: Providers that have sent wrong bytes: not asked for any more of them.
         self.liars: set[str] = set()
+        #: The layout of the initrd's file, and hashes of what an attempt has begun to put into it.
+        self.slots: tuple[initrd.Slot, ...] = ()
+        self.begun: set[str] = set()
         self.cache: cache.Cache | None = None
         #: What the firmware keeps; nothing where it keeps nothing, or is not to be asked.
         self.kept_floor: trust.Floor | None = None
@@ -254,6 +257,8 @@ class _Boot:
         plan = initrd.plan(manifest, metadata)
         places = {slot.sha256: slot.offset for slot in plan.slots}
         out = os.open(_INITRD, os.O_RDWR | os.O_CREAT, 0o600)
+        if plan.slots != self.slots:
+            self.slots, self.begun = plan.slots, set()
         reports: list[FetchReport] = []
         length = sum(artifact.length for artifact in manifest.artifacts.values())
         progress = fetch.Progress(length, lambda line: marks.say(f"fetch: {line}"))
@@ -293,7 +298,7 @@ class _Boot:
         keep: Collection[str],
         progress: Callable[[int, int], None],
     ) -> FetchReport:
-        """Get one artifact to its place: what the cache has of it, the rest from providers.
+        """Get one artifact to its place: what an attempt before has, or the cache, the rest from providers.
 
         Args:
             artifact: which.
@@ -303,8 +308,11 @@ class _Boot:
             keep: hashes of what the cache must not lose to make room for it.
             progress: is told of it, as `fetch_artifact` tells.
         """
+        # Nothing is resumed that was never begun: to verify an empty file takes as long as a full one.
+        begun = artifact.sha256 in self.begun
         kept = self.cache.open(artifact.sha256, artifact.length, keep) if self.cache else None
         if self.cache is None or kept is None:
+            self.begun.add(artifact.sha256)
             return fetch.fetch_artifact(
                 artifact,
                 urls,
@@ -312,12 +320,15 @@ class _Boot:
                 offset=offset,
                 deadline=self.deadline,
                 progress=progress,
+                resume=begun,
                 liars=self.liars,
             )
         there = 0
         try:
-            for start, data in cache.blocks(kept, artifact.length):
+            # Once: what has been fetched since may be more than the disk could take.
+            for start, data in () if begun else cache.blocks(kept, artifact.length):
                 there += os.pwrite(out, data, offset + start)
+            self.begun.add(artifact.sha256)
             # The resume verifies what was copied, there where it will be booted from.
             report = fetch.fetch_artifact(
                 artifact,
@@ -326,7 +337,7 @@ class _Boot:
                 offset=offset,
                 deadline=self.deadline,
                 progress=progress,
-                resume=there > 0,
+                resume=begun or there > 0,
                 keep_fd=kept if self.cache.writable else None,
                 liars=self.liars,
             )

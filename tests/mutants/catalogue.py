@@ -191,6 +191,13 @@ MUTANTS = (
         BOOT,
     ),
     Mutant(
+        "every attempt starts anew",
+        "phase/boot/main.py",
+        "                resume=begun,\n",
+        "",
+        BOOT,
+    ),
+    Mutant(
         "any kernel is ours",
         "phase/boot/main.py",
         "            image_check.check_kernel(head, self.arch)\n",

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import json
 import os
 import platform
 import shutil
@@ -439,3 +440,48 @@ def test_a_liar_is_not_asked_again_in_a_later_attempt(
     with Server(answer) as liar:
         assert boot(liar.url, words="phase.timeout=20") == (1, Asked([], []))
     assert len(asked) == 1
+
+
+def test_what_arrived_counts_in_the_next_attempt_and_a_new_provider_goes_on(
+    boot: Boot,
+    publish: Publish,
+    serve: Serve,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """On a machine without a disk: a provider dies in the middle, and the next search finds another."""
+    manifest = publish().manifest("stable", ARCH)
+    sizes = {artifact.sha256: artifact.length for artifact in manifest.artifacts.values()}
+    kernels = manifest.artifacts["kernel"].sha256
+
+    def answer(request: Request, connection: socket.socket, stop: threading.Event) -> bool:
+        path = tmp_path / "r" / request.path.lstrip("/")
+        if path.name != kernels:
+            return send(path.read_bytes() if path.is_file() else None, request, connection)
+        # Two of its three megabytes, once, and never anything again.
+        if request.span is None:
+            head = f"HTTP/1.1 200 OK\r\nContent-Length: {sizes[kernels]}\r\n\r\n"
+            connection.sendall(head.encode() + path.read_bytes()[: 2 << 20])
+        return False
+
+    found: list[str] = []
+
+    def discover(channel: str, of: str, **_: object) -> Iterator[Provider]:
+        yield Provider(found.pop(0), channel, of, None, "mdns", "")
+
+    monkeypatch.setattr(discovery, "discover", discover)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with Server(answer) as dying:
+        found += [dying.url, serve()]
+        code, asked = boot(words="phase.timeout=60")
+    assert code == 0
+    assert sha256(asked.loaded[0][1]).hexdigest() == kernels
+    lines = capfd.readouterr().err.splitlines()
+    marks = [
+        json.loads(line.removeprefix("phase-mark ")) for line in lines if line.startswith("phase-mark ")
+    ]
+    (fetched,) = [mark for mark in marks if (mark["step"], mark["outcome"]) == ("fetch", "ok")]
+    # All that came before the kernel, and the two megabytes of it.
+    assert fetched["kept"] == manifest.artifacts["initramfs"].length + (2 << 20)
+    assert fetched["bytes"] == sum(sizes.values())
