@@ -1,5 +1,6 @@
 """`phase fetch`: a verified release, on disk."""
 
+import errno
 import json
 import os
 import sys
@@ -59,16 +60,18 @@ def command(
     )
     found = proven.release
     urls = (proven.url, *(url for url in urls if url != proven.url))
-    # Before anything else: a release once seen is the least there may ever be again.
-    floor.save(output / _release.FLOOR, found.floor)
-    artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
-    with _told(sum(artifact.length for artifact in artifacts)) as progress:
-        liars: set[str] = set()
-        reports = [_fetch(artifact, urls, liars, output, deadline, progress) for artifact in artifacts]
-    (output / "metadata").mkdir(exist_ok=True)
-    # The timestamp last: whoever serves this directory meanwhile sees the old release or the new one.
-    for name in sorted(found.metadata, key=lambda name: name == "timestamp.json"):
-        files.write(output / "metadata" / name, found.metadata[name])
+    with _written(output):
+        # Before anything else: a release once seen is the least there may ever be again.
+        floor.save(output / _release.FLOOR, found.floor)
+        artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
+        with _told(sum(artifact.length for artifact in artifacts)) as progress:
+            liars: set[str] = set()
+            reports = [_fetch(artifact, urls, liars, output, deadline, progress) for artifact in artifacts]
+        (output / "metadata").mkdir(exist_ok=True)
+        # The timestamp last: whoever serves this directory meanwhile sees the old release or the new one.
+        for name in sorted(found.metadata, key=lambda name: name == "timestamp.json"):
+            files.write(output / "metadata" / name, found.metadata[name])
+        files.sync_directory(output)
     if as_json:
         click.echo(
             json.dumps(
@@ -93,6 +96,19 @@ def command(
 def _report(url: str, error: PhaseError) -> None:
     """Say of one provider, at once, why it is not used."""
     click.echo(f"not from {printable(url)}: {printable(str(error))}", err=True)
+
+
+@contextmanager
+def _written(output: Path) -> Iterator[None]:
+    """Say where it was that something could not be written, and what helps."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise PhaseError(
+            f"{error.filename or output} cannot be written: {error.strerror or error}",
+            hint="Make room there, or give another --output; what has arrived is kept." if full else "",
+        ) from error
 
 
 @contextmanager
@@ -131,7 +147,11 @@ def _fetch(
             liars=liars,
         )
         os.ftruncate(descriptor, artifact.length)
+        # On the disk before anything there says that it is: after a power cut it may be served on.
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
     part.replace(final)
+    for directory in (final.parent, final.parent.parent, output):
+        files.sync_directory(directory)
     return report

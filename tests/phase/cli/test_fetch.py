@@ -1,5 +1,7 @@
 """`phase fetch` beyond single attacks, which tests/hostile has: several artifacts, clocks, disks."""
 
+import errno
+import os
 import socket
 import threading
 import time
@@ -12,7 +14,8 @@ from click.testing import CliRunner, Result
 from fixtures.hostile.provider import Provider, send
 from fixtures.hostile.server import Answer, Asked, Server
 from fixtures.hostile.world import ARCH, CHANNEL, World
-from phase.cli import cli
+from phase.cli import cli, main
+from phase.errors import PhaseError
 
 Fetch = Callable[..., Result]
 
@@ -65,3 +68,65 @@ def test_a_liar_is_asked_for_one_artifact_only(world: World, fetch: Fetch) -> No
     assert result.exit_code == 0, result.output
     assert set(asked) == {liar.blob("initramfs")}
     assert result.output.count("given up") == 1
+
+
+def test_bytes_are_on_the_disk_before_anything_says_so(
+    world: World, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order a power cut must find them: content, name, and last the timestamp that names it."""
+    done: list[tuple[str, str]] = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        done.append(("name", str(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    assert fetch(Provider(world).answer).exit_code == 0
+    out = tmp_path / "out"
+    timestamp = done.index(("name", str(out / "metadata/timestamp.json")))
+    for name in ("kernel", "initramfs"):
+        blob = out / Provider(world).blob(name).lstrip("/")
+        content = done.index(("sync", str(blob.with_name(f".{blob.name}.part"))))
+        named = done.index(("name", str(blob)))
+        assert content < named < done.index(("sync", str(blob.parent)), named) < timestamp
+    assert ("sync", str(out)) in done[timestamp:]
+
+
+def test_a_full_disk_is_said(
+    world: World, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        result = fetch(Provider(world).answer)
+    assert isinstance(result.exception, PhaseError)
+    assert str(result.exception).startswith(
+        f"{tmp_path / 'out'} cannot be written: No space left on device."
+    )
+    assert "Make room there" in str(result.exception)
+    # And where it is another file than those it is there for.
+    (tmp_path / "out/metadata").write_bytes(b"")
+    result = fetch(Provider(world).answer)
+    assert f"{tmp_path / 'out/metadata'} cannot be written: File exists" in str(result.exception)
+
+
+def test_no_command_ends_in_a_traceback_for_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a\x1b/b")
+
+    monkeypatch.setattr("phase.cli.cli", full)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "phase: /a /b: No space left on device. Make room there.\n"
