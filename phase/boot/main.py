@@ -53,6 +53,8 @@ class _Boot:
         self.slots: tuple[initrd.Slot, ...] = ()
         self.begun: set[str] = set()
         self.cache: cache.Cache | None = None
+        #: What was known when this image was built; nothing where it does not say.
+        self.baked = _baked_floor()
         #: What the firmware keeps; nothing where it keeps nothing, or is not to be asked.
         self.kept_floor: trust.Floor | None = None
         #: What this boot itself has seen, in an attempt that came no further.
@@ -153,6 +155,7 @@ class _Boot:
                 arch=self.arch,
                 now=self.now(),
                 floor=floor,
+                others=[self.baked] if self.baked else [],
                 policy=self.policy,
             )
             manifest = result.manifest
@@ -228,7 +231,7 @@ class _Boot:
     def floors(self) -> list[trust.Floor]:
         """What each place here remembers. A disk's is not to be preferred: it may come from elsewhere."""
         known = [self.cache.floor()] if self.cache else []
-        return known + [floor for floor in (self.kept_floor, self.seen) if floor is not None]
+        return known + [floor for floor in (self.baked, self.kept_floor, self.seen) if floor is not None]
 
     def raise_floor(self, floor: trust.Floor) -> None:
         """Remember what has been seen, wherever that can be."""
@@ -419,6 +422,12 @@ def _grace(mode: str) -> int:
     """Seconds for which this image takes expired timestamps and snapshots in a mode."""
     path = f"{_ETC}/grace-{mode}"
     return int(_read(path)) if os.path.exists(path) else 0
+
+
+def _baked_floor() -> trust.Floor | None:
+    """The floor that is part of this image: all there is where neither disk nor firmware keeps one."""
+    path = f"{_ETC}/floor.json"
+    return floors.parse(_read(path), path) if os.path.exists(path) else None
 
 
 def _if_it_can(keep: Callable[..., None], *what: object) -> None:

@@ -28,6 +28,7 @@ from phase.boot import cache, efi, kexec, main
 from phase.boot.cache import Cache
 from phase.discovery import Provider
 from phase.provider.app import make_app
+from phase.release import check
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
 from phase.trust import floor
@@ -98,6 +99,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     yield serve
     for runner in runners:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+    # Connections that were closed just now are gone only after a turn of the loop.
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
@@ -485,3 +488,37 @@ def test_what_arrived_counts_in_the_next_attempt_and_a_new_provider_goes_on(
     # All that came before the kernel, and the two megabytes of it.
     assert fetched["kept"] == manifest.artifacts["initramfs"].length + (2 << 20)
     assert fetched["bytes"] == sum(sizes.values())
+
+
+def test_the_image_remembers_for_a_machine_that_cannot(
+    boot: Boot, publish: Publish, serve: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    repository = publish()
+    shutil.copytree(tmp_path / "r", tmp_path / "old", symlinks=True)
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
+    repository.publish()
+    assert boot(serve("old"))[0] == 0
+    root = (tmp_path / "r/metadata/1.root.json").read_bytes()
+    floor.save(tmp_path / "etc/floor.json", check.newest(tmp_path / "r", root, now=datetime.now(UTC)))
+    assert boot(serve("old")) == (1, Asked([], []))
+    assert "version 2 was trusted before" in capfd.readouterr().err
+    assert boot(serve())[0] == 0
+    (tmp_path / "etc/floor.json").write_text("{")
+    assert boot(serve()) == (1, Asked([], []))
+
+
+def test_what_is_kept_is_no_older_than_the_image(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    repository = publish()
+    assert boot(serve())[0] == 0
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
+    repository.publish()
+    (tmp_path / "etc/allow-offline").touch()
+    nobody = "http://127.0.0.1:9"
+    assert boot(nobody)[0] == 0
+    root = (tmp_path / "r/metadata/1.root.json").read_bytes()
+    floor.save(tmp_path / "etc/floor.json", check.newest(tmp_path / "r", root, now=datetime.now(UTC)))
+    assert boot(nobody) == (1, Asked([], []))
