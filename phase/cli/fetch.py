@@ -47,14 +47,15 @@ def command(
         raise DiscoveryError(
             f"no provider of {channel}/{wanted} was found", hint="Name one with --provider."
         )
+    known = floor.load(output / _release.FLOOR)
     proven = refresh_from(
         urls,
         _release.read_root(root),
         channel=channel,
         arch=wanted,
-        now=_release.now(),
+        now=_release.now(known.time),
         deadline=deadline,
-        floor=floor.load(output / _release.FLOOR),
+        floor=known,
         # With one there is nothing to add to the error below.
         refused=_report if len(urls) > 1 else None,
     )

@@ -16,6 +16,7 @@ from fixtures.hostile.server import Answer, Asked, Server
 from fixtures.hostile.world import ARCH, CHANNEL, World
 from phase.cli import cli, main
 from phase.errors import PhaseError
+from phase.trust import ExpiredError, floor
 
 Fetch = Callable[..., Result]
 
@@ -130,3 +131,17 @@ def test_no_command_ends_in_a_traceback_for_a_full_disk(
         main()
     assert ended.value.code == 1
     assert capsys.readouterr().err == "phase: /a /b: No space left on device. Make room there.\n"
+
+
+def test_the_clock_does_not_go_back_behind_what_was_seen(world: World, fetch: Fetch, tmp_path: Path) -> None:
+    """A machine whose battery is dead must not call fresh what had expired when it looked last."""
+    assert fetch(Provider(world).answer).exit_code == 0
+    verify = ["verify", str(tmp_path / "out"), "--root", str(tmp_path / "root.json")]
+    verify += ["--channel", CHANNEL, "--arch", ARCH]
+    assert CliRunner().invoke(cli, verify).exit_code == 0
+    path = tmp_path / "out/floor.json"
+    seen = floor.load(path)
+    floor.save(path, seen._replace(time=seen.time + 8 * 86_400))
+    for result in (CliRunner().invoke(cli, verify), fetch(Provider(world).answer)):
+        assert isinstance(result.exception, ExpiredError)
+        assert "timestamp.json expired at" in str(result.exception)
