@@ -64,6 +64,7 @@ def save(floor: Floor, had: Floor, directory: str = DIRECTORY) -> None:
     Raises:
         CacheError: the firmware does not take it.
     """
+    floor = floors.replacing(floor, had)
     if floor._replace(time=0) == had._replace(time=0) and floor.time - had.time < _DAY:
         return
     data = _ATTRIBUTES + floors.encode(floor)

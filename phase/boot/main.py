@@ -146,16 +146,16 @@ class _Boot:
             self.stage = "trust"
             # Its own versions, not those of a newer release that was seen and never came here whole. Of
             # that one only the root counts: what revokes a key does so however little else arrives.
-            known = floors.merged(self.floors())
-            floor = trust.Floor(root=known.root, time=known.time)
+            known = [
+                trust.Floor(root=known.root, roots=known.roots, time=known.time) for known in self.floors()
+            ]
             result = trust.refresh(
                 self.root,
                 kept.get,
                 channel=self.parameters.channel,
                 arch=self.arch,
                 now=self.now(),
-                floor=floor,
-                others=[self.baked] if self.baked else [],
+                others=[*known, self.baked] if self.baked else known,
                 policy=self.policy,
             )
             manifest = result.manifest
@@ -237,7 +237,7 @@ class _Boot:
         """Remember what has been seen, wherever that can be."""
         self.seen = floor
         if self.cache:
-            _if_it_can(self.cache.raise_floor, floor)
+            _if_it_can(self.cache.raise_floor, floors.replacing(floor, self.cache.floor()))
         if self.kept_floor is not None and not self.parameters.nowrite:
             _if_it_can(efi.save, floor, self.kept_floor)
 

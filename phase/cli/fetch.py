@@ -63,7 +63,7 @@ def command(
     urls = (proven.url, *(url for url in urls if url != proven.url))
     with _written(output):
         # Before anything else: a release once seen is the least there may ever be again.
-        floor.save(output / _release.FLOOR, found.floor)
+        floor.save(output / _release.FLOOR, floor.replacing(found.floor, known))
         artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
         with _told(sum(artifact.length for artifact in artifacts)) as progress:
             liars: set[str] = set()

@@ -221,7 +221,7 @@ MUTANTS = (
     Mutant(
         "a withheld release undoes a revocation",
         "phase/boot/main.py",
-        "trust.Floor(root=known.root, time=known.time)",
+        "trust.Floor(root=known.root, roots=known.roots, time=known.time)",
         "trust.Floor(time=known.time)",
         BOOT,
     ),
