@@ -153,6 +153,5 @@ def _fetch(
     finally:
         os.close(descriptor)
     part.replace(final)
-    for directory in (final.parent, final.parent.parent, output):
-        files.sync_directory(directory)
+    files.sync_up(final.parent, output)
     return report
