@@ -93,14 +93,21 @@ def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
         await site.start()
         return f"http://127.0.0.1:{runners[-1].addresses[0][1]}"
 
+    async def settle() -> None:
+        """End what still sends to a client that has gone; its connection closes a turn of the loop later."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.sleep(0.05)
+
     def serve(name: str = "r") -> str:
         return asyncio.run_coroutine_threadsafe(start(tmp_path / name), loop).result(10)
 
     yield serve
     for runner in runners:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-    # Connections that were closed just now are gone only after a turn of the loop.
-    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), loop).result(10)
+    asyncio.run_coroutine_threadsafe(settle(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
