@@ -6,10 +6,15 @@ import os
 import shutil
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from boot import images, uki
 from boot.errors import BuildError
+from phase.errors import PhaseError
+from phase.release import check
+from phase.trust import Floor
+from phase.trust import floor as floors
 
 ARCHES = ("x86_64", "arm64")
 
@@ -43,6 +48,12 @@ def main() -> int:
         metavar="MODE=DAYS",
         help="for how long a mode still takes expired timestamps and snapshots; default: not at all",
     )
+    seed.add_argument(
+        "--floor",
+        type=Path,
+        metavar="PATH",
+        help="take nothing older than this: the repository as it is now, or the floor.json of `phase fetch`",
+    )
     seed.add_argument("out", type=Path, help="directory to write into")
     arguments = parser.parse_args()
     if arguments.command == "seed":
@@ -74,18 +85,27 @@ def _grace(text: str) -> tuple[str, int]:
     return mode, int(days) * 86_400
 
 
+def _floor(path: Path, root: bytes) -> Floor:
+    """A floor as somebody has kept it, or as a repository's newest metadata make it."""
+    if path.is_dir():
+        return check.newest(path, root, now=datetime.now(UTC))
+    return floors.parse(path.read_bytes(), str(path))
+
+
 def _seed(arguments: argparse.Namespace) -> int:
     arch: str = arguments.arch
     out: Path = arguments.out
     cmdline: str = arguments.cmdline
     try:
+        root: bytes = arguments.root.read_bytes()
         config = images.config(
-            arguments.root.read_bytes(),
+            root,
             allow_shell=arguments.allow_shell,
             allow_offline=arguments.allow_offline,
             grace=dict(arguments.grace),
             # As reproducible builds are told the time.
             build_time=int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()),
+            floor=_floor(arguments.floor, root) if arguments.floor else None,
         )
         image = images.seed(arch)
         out.mkdir(parents=True, exist_ok=True)
@@ -93,7 +113,7 @@ def _seed(arguments: argparse.Namespace) -> int:
         (out / "initramfs").write_bytes(image.initramfs.read_bytes() + config)
         (out / "cmdline").write_text(f"{cmdline}\n")
         uki.build(uki.stub(arch), out / "kernel", out / "initramfs", cmdline, out / "uki")
-    except (BuildError, OSError) as error:
+    except (BuildError, PhaseError, OSError) as error:
         print(f"boot: {error}", file=sys.stderr)
         return 1
     for name in ("kernel", "initramfs", "cmdline", "uki"):

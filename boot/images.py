@@ -16,6 +16,8 @@ from boot.errors import BuildError
 from boot.run import run
 from phase import cmdline
 from phase.boot import cpio
+from phase.trust import Floor
+from phase.trust import floor as floors
 
 PROJECT = tree.HERE.parent
 #: Seconds; whoever wants longer should sign for longer.
@@ -68,6 +70,7 @@ def config(
     allow_offline: bool = False,
     grace: Mapping[str, int] | None = None,
     build_time: int = 0,
+    floor: Floor | None = None,
 ) -> bytes:
     """The part of a seed that says whom to trust: an archive to append to its initramfs.
 
@@ -78,6 +81,7 @@ def config(
         grace: mode (`phase.mode=`) to seconds for which expired timestamps and snapshots are still taken;
             a mode that is not named takes none.
         build_time: Unix seconds; the seed's clock cannot be before it.
+        floor: versions below which it trusts nothing, however little it can remember.
 
     Raises:
         BuildError: no mode has that name, or the time is not from 0 to ten years.
@@ -98,6 +102,8 @@ def config(
         nodes.append(cpio.regular("etc/phase/allow-offline", b""))
     for mode, seconds in sorted((grace or {}).items()):
         nodes.append(cpio.regular(f"etc/phase/grace-{mode}", f"{seconds}\n".encode()))
+    if floor is not None:
+        nodes.append(cpio.regular("etc/phase/floor.json", floors.encode(floor) + b"\n"))
     out = io.BytesIO()
     cpio.write(out, nodes)
     return out.getvalue()

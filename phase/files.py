@@ -61,6 +61,19 @@ def put_beside(path: Path, data: bytes, *, mode: int) -> Path:
     return temporary
 
 
+def sync_up(path: Path, top: Path) -> None:
+    """Make the names durable on the way to a directory and in it.
+
+    Args:
+        path: the directory.
+        top: the first on the way that was there before; `path` is in it.
+    """
+    for directory in (path, *path.parents):
+        sync_directory(directory)
+        if directory == top:
+            return
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable, where the file system can."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -10,6 +10,7 @@ from phase import cmdline
 from phase.boot import initrd
 from phase.release import keys as release_keys
 from phase.release.repository import Repository
+from phase.trust import Floor
 
 ARCHES = ("x86_64", "arm64")
 CHANNEL = "stable"
@@ -38,7 +39,13 @@ class Release:
         return cls(directory, repository)
 
     def seed(
-        self, arch: str, directory: Path, *, offline: bool = False, grace: Mapping[str, int] | None = None
+        self,
+        arch: str,
+        directory: Path,
+        *,
+        offline: bool = False,
+        grace: Mapping[str, int] | None = None,
+        floor: Floor | None = None,
     ) -> tuple[Path, Path]:
         """Kernel and initrd of a seed that trusts this repository's root.
 
@@ -47,11 +54,12 @@ class Release:
             directory: where to write the initrd.
             offline: whether it may boot what it has kept.
             grace: mode to seconds for which it takes expired timestamps and snapshots.
+            floor: versions below which it trusts nothing.
         """
         built = images.seed(arch)
         whole = directory / f"seed-{arch}.initrd"
         root = (self.directory / "metadata" / "1.root.json").read_bytes()
-        config = images.config(root, allow_shell=True, allow_offline=offline, grace=grace)
+        config = images.config(root, allow_shell=True, allow_offline=offline, grace=grace, floor=floor)
         whole.write_bytes(built.initramfs.read_bytes() + config)
         return built.kernel, whole
 

@@ -16,6 +16,7 @@ from phase import cmdline
 from phase.identity import Identity
 from phase.jobs import receipt as receipts
 from phase.jobs.errors import ReceiptError
+from phase.trust import Floor
 from scenarios.images import CHANNEL, SIGNED_CMDLINE, Release
 
 #: Which phase starts which kernel (docs/design.md, "Formats").
@@ -115,6 +116,7 @@ class Loop:
         disks: tuple[Disk, ...] = (),
         offline: bool = False,
         grace: Mapping[str, int] | None = None,
+        floor: Floor | None = None,
         firmware: Firmware | None = None,
         on: bool = True,
     ) -> VM:
@@ -127,10 +129,11 @@ class Loop:
             disks: it has.
             offline: whether its image lets it boot what it has kept.
             grace: mode to seconds for which its image takes expired timestamps and snapshots.
+            floor: versions below which its image trusts nothing.
             firmware: UEFI; QEMU's own when left out.
             on: whether to switch it on.
         """
-        kernel, initrd = self.release.seed(self.arch, self.work, offline=offline, grace=grace)
+        kernel, initrd = self.release.seed(self.arch, self.work, offline=offline, grace=grace, floor=floor)
         client = self.lab.vm(
             name,
             arch=self.arch,

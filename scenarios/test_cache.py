@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from lab.plugin import Record
 from lab.qemu.command import Disk
 from lab.qemu.vm import VM
 from lab.topology import Lab
+from phase.release import check
 from phase.release import keys as release_keys
 from phase.release.repository import Repository
 from scenarios.images import CHANNEL, KEYS, SIGNED_CMDLINE, Release
@@ -120,22 +122,26 @@ def test_nothing_is_written_where_nothing_may_be(loop: Loop, disk: Disk) -> None
     loop.report("nothing written", client)
 
 
-@pytest.mark.lab(vcpus=0.7)
-def test_an_older_release_is_refused_after_a_reboot(loop: Loop, disk: Disk, tmp_path: Path) -> None:
-    """The floor survives: what was current once, signed and not expired, is not taken any more."""
-    repository = Repository.create(tmp_path / "new", keys=release_keys.load(KEYS / "lab"))
+def _older_and_newer(loop: Loop, directory: Path) -> tuple[Release, Release]:
+    """Two releases of one repository; neither has expired."""
+    repository = Repository.create(directory / "new", keys=release_keys.load(KEYS / "lab"))
     artifacts = {
         name: loop.release.blob(artifact.sha256)
         for name, artifact in loop.release.repository.manifest(CHANNEL, loop.arch).artifacts.items()
     }
     repository.add(CHANNEL, loop.arch, artifacts, cmdline=SIGNED_CMDLINE, release="1.0.0")
     repository.publish()
-    shutil.copytree(tmp_path / "new", tmp_path / "old", symlinks=True)
-    old = Release(tmp_path / "old", Repository.open(tmp_path / "old"))
+    shutil.copytree(directory / "new", directory / "old", symlinks=True)
+    old = Release(directory / "old", Repository.open(directory / "old"))
     repository.add(CHANNEL, loop.arch, artifacts, cmdline=SIGNED_CMDLINE, release="1.0.1")
     repository.publish()
-    new = Release(tmp_path / "new", repository)
+    return old, Release(directory / "new", repository)
 
+
+@pytest.mark.lab(vcpus=0.7)
+def test_an_older_release_is_refused_after_a_reboot(loop: Loop, disk: Disk, tmp_path: Path) -> None:
+    """The floor survives: what was current once, signed and not expired, is not taken any more."""
+    old, new = _older_and_newer(loop, tmp_path)
     loop.release = old  # whose first root is that of both
     server = loop.serve(release=new)
     client = loop.boot_vm("phase.timeout=20", disks=(disk,))
@@ -154,3 +160,25 @@ def test_an_older_release_is_refused_after_a_reboot(loop: Loop, disk: Disk, tmp_
     # One that has no memory takes it: it is the floor that refused.
     other = loop.boot_vm(name="forgetful")
     other.wait_mark("trust", timeout=90)
+
+
+@pytest.mark.lab(vcpus=0.7)
+def test_an_image_with_a_floor_needs_no_memory(loop: Loop, tmp_path: Path) -> None:
+    """Neither disk nor firmware keeps anything, and the older release is refused at the first boot."""
+    old, new = _older_and_newer(loop, tmp_path)
+    root = (new.directory / "metadata/1.root.json").read_bytes()
+    floor = check.newest(new.directory, root, now=datetime.now(UTC))
+    loop.release = old
+    server = loop.serve(release=old, name="older")
+    client = loop.boot_vm("phase.timeout=20", floor=floor)
+    refused = loop.refuses(client, step="trust")
+    assert "was trusted before" in str(refused.facts["reason"])
+    loop.report("floor in the image", client)
+    loop.never_handed_over(client)
+    client.stop()
+    server.stop()
+
+    loop.serve(release=new)
+    client.start()
+    loop.reaches_job(client)
+    assert _facts(client, "trust")["release"] == "1.0.1"

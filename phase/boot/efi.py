@@ -5,13 +5,14 @@ the variable: four bytes of attributes, then its content. It is immutable until 
 that a careless `rm` does not break the machine.
 """
 
+import errno
 import fcntl
 import os
 import struct
 
 from phase.boot import mounts
 from phase.boot.errors import CacheError
-from phase.trust import Floor
+from phase.trust import Floor, FormatError
 from phase.trust import floor as floors
 
 DIRECTORY = "/sys/firmware/efi/efivars"
@@ -26,15 +27,23 @@ _DAY = 86_400
 _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _IMMUTABLE = 0x80086601, 0x40086602, 0x10
 
 
-def available() -> bool:
-    """Whether this machine's firmware keeps variables, and lets us at them."""
-    if not os.path.isdir(os.path.dirname(DIRECTORY)):
+def available(directory: str = DIRECTORY) -> bool:
+    """Whether this machine's firmware keeps variables, and lets us at them.
+
+    Raises:
+        TrustError: it does, and they cannot be reached: what they remember must not be passed over.
+    """
+    if not os.path.isdir(directory):  # the kernel makes it where there is UEFI
         return False
     try:
         mounts.load_modules(_MODULES)
-        mounts.mount("efivarfs", DIRECTORY, "efivarfs")
-    except OSError:
-        return False
+        mounts.mount("efivarfs", directory, "efivarfs")
+    except OSError as error:
+        # No such file system in this kernel, or no services of the firmware at run time.
+        if error.errno in (errno.ENODEV, errno.EOPNOTSUPP):
+            return False
+        if error.errno != errno.EBUSY:  # it is mounted
+            raise _unreadable(directory, error) from error
     return True
 
 
@@ -42,14 +51,16 @@ def load(directory: str = DIRECTORY) -> Floor:
     """The floor the firmware keeps; an empty one where it keeps none.
 
     Raises:
-        TrustError: there is one, and it is damaged: a person has to decide.
+        TrustError: there is one, and it is damaged or cannot be read: a person has to decide.
     """
     path = f"{directory}/{NAME}"
     try:
         with open(path, "rb") as handle:
             data = handle.read(MAX_BYTES)
-    except OSError:
+    except FileNotFoundError:
         return Floor()
+    except OSError as error:
+        raise _unreadable(path, error) from error
     return floors.parse(data[len(_ATTRIBUTES) :], path)
 
 
@@ -64,6 +75,7 @@ def save(floor: Floor, had: Floor, directory: str = DIRECTORY) -> None:
     Raises:
         CacheError: the firmware does not take it.
     """
+    floor = floors.replacing(floor, had)
     if floor._replace(time=0) == had._replace(time=0) and floor.time - had.time < _DAY:
         return
     data = _ATTRIBUTES + floors.encode(floor)
@@ -80,6 +92,13 @@ def save(floor: Floor, had: Floor, directory: str = DIRECTORY) -> None:
             os.close(file)
     except OSError as error:
         raise CacheError(f"the firmware does not keep the floor: {error.strerror}") from error
+
+
+def _unreadable(path: str, error: OSError) -> FormatError:
+    return FormatError(
+        f"trust state {path} cannot be read: {error.strerror}",
+        hint="It keeps old releases out; phase.mode=private boots without it.",
+    )
 
 
 def _unlock(path: str) -> None:

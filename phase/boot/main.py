@@ -15,8 +15,10 @@ from phase.boot import cache, efi, image_check, initrd, kexec
 from phase.boot.errors import BootError, CacheError, HandoffError, NetworkError
 from phase.errors import PhaseError
 from phase.fetch import FetchReport
+from phase.fetch.release import refresh_from
 from phase.release.manifest import Artifact, Manifest
 from phase.trust import clock
+from phase.trust import floor as floors
 
 _RUN = "/run/phase"
 _ETC = "/etc/phase"
@@ -45,9 +47,18 @@ class _Boot:
         #: How often providers were looked for, and which of them proved nothing.
         self.searches = 0
         self.useless: set[str] = set()
+        #: Providers that have sent wrong bytes: not asked for any more of them.
+        self.liars: set[str] = set()
+        #: The layout of the initrd's file, and hashes of what an attempt has begun to put into it.
+        self.slots: tuple[initrd.Slot, ...] = ()
+        self.begun: set[str] = set()
         self.cache: cache.Cache | None = None
+        #: What was known when this image was built; nothing where it does not say.
+        self.baked = _baked_floor()
         #: What the firmware keeps; nothing where it keeps nothing, or is not to be asked.
         self.kept_floor: trust.Floor | None = None
+        #: What this boot itself has seen, in an attempt that came no further.
+        self.seen: trust.Floor | None = None
         #: Whether this image lets a kept release boot when no provider gives one.
         self.offline = os.path.exists(f"{_ETC}/allow-offline")
         #: What this image takes after its expiry, in the mode that whoever is at this machine chose.
@@ -69,7 +80,11 @@ class _Boot:
                 raise
             except PhaseError as error:
                 failed_at = self.stage
-                if self.cache is not None and self.offline and self.cache.metadata():
+                pause = min(2.0**attempt, 30.0)
+                over = time.monotonic() + pause >= self.deadline
+                # Not for a provider that lies: of those that do not, the first search may have missed some.
+                alone = over or not self.connected or self.searches >= len(_GATHER)
+                if alone and self.cache is not None and self.offline and self.cache.metadata():
                     marks.emit(failed_at, "retry", reason=str(error), next="cache")
                     self.boot_kept(self.cache)
                     self.stage = failed_at
@@ -77,8 +92,7 @@ class _Boot:
                 marks.emit(
                     self.stage, "refused" if refused else "failed", reason=str(error), attempt=attempt
                 )
-                pause = min(2.0**attempt, 30.0)
-                if time.monotonic() + pause >= self.deadline:
+                if over:
                     raise
                 marks.say(f"{self.stage}: {error}; trying again in {pause:.0f} s")
                 time.sleep(pause)
@@ -132,15 +146,16 @@ class _Boot:
             self.stage = "trust"
             # Its own versions, not those of a newer release that was seen and never came here whole. Of
             # that one only the root counts: what revokes a key does so however little else arrives.
-            known = self.floor()
-            floor = trust.Floor(root=known.root, time=known.time)
+            known = [
+                trust.Floor(root=known.root, roots=known.roots, time=known.time) for known in self.floors()
+            ]
             result = trust.refresh(
                 self.root,
                 kept.get,
                 channel=self.parameters.channel,
                 arch=self.arch,
-                now=self.now(floor),
-                floor=floor,
+                now=self.now(),
+                others=[*known, self.baked] if self.baked else known,
                 policy=self.policy,
             )
             manifest = result.manifest
@@ -172,14 +187,16 @@ class _Boot:
             mdns=look and self.parameters.mdns,
             # What it finds may be anywhere, and who is asked learns of this machine.
             dht=(self.parameters.dht or ()) if look and self.parameters.mode == "internet" else (),
-            clock=lambda: self.now(self.floor()).timestamp(),
+            clock=lambda: self.now().timestamp(),
             timeout=min(remaining, 10.0),
             gather=_GATHER[min(self.searches, len(_GATHER) - 1)],
-            last=self.useless,
+            last=self.useless | self.liars,
         ):
             found.append(provider)
         self.searches += 1
         if not found:
+            # One that ends without anybody has had all the time there is for it.
+            self.searches = len(_GATHER)
             raise discovery.DiscoveryError(
                 f"no provider of {self.parameters.channel}/{self.arch} was found",
                 hint="Start `phase serve` on this network, or boot with phase.provider= or phase.dht=.",
@@ -190,58 +207,48 @@ class _Boot:
     def refresh(self, urls: list[str]) -> tuple[Manifest, dict[str, bytes]]:
         """Believe, or not, what the providers say the release is; one that lies does not stop the rest."""
         self.stage = "trust"
-        floor = self.floor()
-        now = self.now(floor)
-        cached = self.cache.metadata() if self.cache else {}
-        failures: list[PhaseError] = []
-        for position, url in enumerate(urls):
-            # Its share of the time that is left, and one remains: who answers slowly, or not at all,
-            # leaves time for those after it, and for a search that finds others.
-            share = (self.deadline - time.monotonic()) / (len(urls) - position + 1)
-            try:
-                with fetch.Client([url], timeout=max(share, 1.0)) as client:
-                    result = trust.refresh(
-                        self.root,
-                        client.get_metadata,
-                        channel=self.parameters.channel,
-                        arch=self.arch,
-                        now=now,
-                        floor=floor,
-                        policy=self.policy,
-                        cached=cached,
-                    )
-            except PhaseError as error:
-                marks.say(f"trust: not from {url}: {error}")
-                failures.append(error)
-                if len(self.useless) < _MOST_USELESS:
-                    self.useless.add(url)
-                continue
-            if self.cache:
-                # Before the floor that asks for them: a kept release is believed by the same root.
-                _if_it_can(self.cache.keep_roots, result.metadata)
-            self.raise_floor(result.floor)
-            _believed(result, url)
-            return result.manifest, dict(result.metadata)
-        # Somebody lying says more than somebody not answering.
-        raise next((error for error in failures if isinstance(error, trust.TrustError)), failures[0])
+        url, result = refresh_from(
+            urls,
+            self.root,
+            channel=self.parameters.channel,
+            arch=self.arch,
+            now=self.now(),
+            deadline=self.deadline,
+            others=self.floors(),
+            policy=self.policy,
+            cached=self.cache.metadata() if self.cache else None,
+            refused=self.refuse,
+        )
+        if self.cache:
+            # Before the floor that asks for them: a kept release is believed by the same root.
+            _if_it_can(self.cache.keep_roots, result.metadata)
+        self.raise_floor(result.floor)
+        _believed(result, url)
+        return result.manifest, dict(result.metadata)
 
-    def floor(self) -> trust.Floor:
-        """The highest floor that anybody here remembers."""
+    def refuse(self, url: str, error: PhaseError) -> None:
+        """Say why a provider is not believed; later searches put it behind all others."""
+        marks.say(f"trust: not from {url}: {error}")
+        if len(self.useless) < _MOST_USELESS:
+            self.useless.add(url)
+
+    def floors(self) -> list[trust.Floor]:
+        """What each place here remembers. A disk's is not to be preferred: it may come from elsewhere."""
         known = [self.cache.floor()] if self.cache else []
-        if self.kept_floor is not None:
-            known.append(self.kept_floor)
-        return max(known, key=lambda one: (one.root, one.timestamp, one.snapshot), default=trust.Floor())
+        return known + [floor for floor in (self.baked, self.kept_floor, self.seen) if floor is not None]
 
     def raise_floor(self, floor: trust.Floor) -> None:
         """Remember what has been seen, wherever that can be."""
+        self.seen = floor
         if self.cache:
-            _if_it_can(self.cache.raise_floor, floor)
+            _if_it_can(self.cache.raise_floor, floors.replacing(floor, self.cache.floor()))
         if self.kept_floor is not None and not self.parameters.nowrite:
             _if_it_can(efi.save, floor, self.kept_floor)
 
-    def now(self, floor: trust.Floor) -> datetime:
+    def now(self) -> datetime:
         """The time, on a machine that may have no clock."""
-        return clock.trusted_now(build_time=int(_read(f"{_ETC}/build-time")), last_seen=floor.time)
+        seen = max((floor.time for floor in self.floors()), default=0)
+        return clock.trusted_now(build_time=int(_read(f"{_ETC}/build-time")), last_seen=seen)
 
     def fetch(self, urls: list[str], manifest: Manifest, metadata: dict[str, bytes]) -> str:
         """Get every artifact straight to its place in the second kernel's initrd, and load that.
@@ -257,6 +264,8 @@ class _Boot:
         plan = initrd.plan(manifest, metadata)
         places = {slot.sha256: slot.offset for slot in plan.slots}
         out = os.open(_INITRD, os.O_RDWR | os.O_CREAT, 0o600)
+        if plan.slots != self.slots:
+            self.slots, self.begun = plan.slots, set()
         reports: list[FetchReport] = []
         length = sum(artifact.length for artifact in manifest.artifacts.values())
         progress = fetch.Progress(length, lambda line: marks.say(f"fetch: {line}"))
@@ -296,7 +305,7 @@ class _Boot:
         keep: Collection[str],
         progress: Callable[[int, int], None],
     ) -> FetchReport:
-        """Get one artifact to its place: what the cache has of it, the rest from providers.
+        """Get one artifact to its place: what an attempt before has, or the cache, the rest from providers.
 
         Args:
             artifact: which.
@@ -306,15 +315,27 @@ class _Boot:
             keep: hashes of what the cache must not lose to make room for it.
             progress: is told of it, as `fetch_artifact` tells.
         """
+        # Nothing is resumed that was never begun: to verify an empty file takes as long as a full one.
+        begun = artifact.sha256 in self.begun
         kept = self.cache.open(artifact.sha256, artifact.length, keep) if self.cache else None
         if self.cache is None or kept is None:
+            self.begun.add(artifact.sha256)
             return fetch.fetch_artifact(
-                artifact, urls, out, offset=offset, deadline=self.deadline, progress=progress
+                artifact,
+                urls,
+                out,
+                offset=offset,
+                deadline=self.deadline,
+                progress=progress,
+                resume=begun,
+                liars=self.liars,
             )
         there = 0
         try:
-            for start, data in cache.blocks(kept, artifact.length):
+            # Once: what has been fetched since may be more than the disk could take.
+            for start, data in () if begun else cache.blocks(kept, artifact.length):
                 there += os.pwrite(out, data, offset + start)
+            self.begun.add(artifact.sha256)
             # The resume verifies what was copied, there where it will be booted from.
             report = fetch.fetch_artifact(
                 artifact,
@@ -323,8 +344,9 @@ class _Boot:
                 offset=offset,
                 deadline=self.deadline,
                 progress=progress,
-                resume=there > 0,
+                resume=begun or there > 0,
                 keep_fd=kept if self.cache.writable else None,
+                liars=self.liars,
             )
         finally:
             os.close(kept)
@@ -404,6 +426,12 @@ def _grace(mode: str) -> int:
     """Seconds for which this image takes expired timestamps and snapshots in a mode."""
     path = f"{_ETC}/grace-{mode}"
     return int(_read(path)) if os.path.exists(path) else 0
+
+
+def _baked_floor() -> trust.Floor | None:
+    """The floor that is part of this image: all there is where neither disk nor firmware keeps one."""
+    path = f"{_ETC}/floor.json"
+    return floors.parse(_read(path), path) if os.path.exists(path) else None
 
 
 def _if_it_can(keep: Callable[..., None], *what: object) -> None:

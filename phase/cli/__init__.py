@@ -3,6 +3,7 @@
 Each module named below holds a click command called `command`.
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -63,6 +64,13 @@ def main() -> NoReturn:
     except BrokenPipeError:
         # Whoever read us has left; without this the interpreter complains again on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except OSError as error:
+        # A disk that is full or not ours, for example: nothing a traceback would explain better.
+        where = f"{error.filename}: " if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = PhaseError(f"{where}{error.strerror or error}", hint="Make room there." if full else "")
+        click.echo(f"phase: {printable(str(what))}", err=True)
         sys.exit(1)
     sys.exit(0)
 

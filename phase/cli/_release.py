@@ -1,6 +1,6 @@
 """What `fetch` and `verify` share: a fetched release on disk, in a repository's layout."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from phase.errors import PhaseError
@@ -28,6 +28,8 @@ def blob_path(directory: Path, sha256: str) -> Path:
     return directory / "blobs" / "sha256" / sha256
 
 
-def now() -> datetime:
-    """The time expiry is judged by."""
-    return datetime.now(UTC)
+def now(seen: float = 0.0) -> datetime:
+    """The time expiry is judged by: this machine's, unless it is behind what was `seen` (Unix seconds)."""
+    from phase.trust import clock
+
+    return clock.trusted_now(last_seen=seen)

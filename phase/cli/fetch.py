@@ -1,5 +1,6 @@
 """`phase fetch`: a verified release, on disk."""
 
+import errno
 import json
 import os
 import sys
@@ -57,28 +58,32 @@ def command(
         raise DiscoveryError(
             f"no provider of {channel}/{wanted} was found", hint="Name one with --provider."
         )
+    known = floor.load(output / _release.FLOOR)
     proven = refresh_from(
         urls,
         _release.read_root(root),
         channel=channel,
         arch=wanted,
-        now=_release.now(),
+        now=_release.now(known.time),
         deadline=deadline,
-        floor=floor.load(output / _release.FLOOR),
+        floor=known,
         # With one there is nothing to add to the error below.
         refused=_report if len(urls) > 1 else None,
     )
     found = proven.release
     urls = (proven.url, *(url for url in urls if url != proven.url))
-    # Before anything else: a release once seen is the least there may ever be again.
-    floor.save(output / _release.FLOOR, found.floor)
-    artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
-    with _told(sum(artifact.length for artifact in artifacts)) as progress:
-        reports = [_fetch(artifact, urls, output, deadline, progress) for artifact in artifacts]
-    (output / "metadata").mkdir(exist_ok=True)
-    # The timestamp last: whoever serves this directory meanwhile sees the old release or the new one.
-    for name in sorted(found.metadata, key=lambda name: name == "timestamp.json"):
-        files.write(output / "metadata" / name, found.metadata[name])
+    with _written(output):
+        # Before anything else: a release once seen is the least there may ever be again.
+        floor.save(output / _release.FLOOR, floor.replacing(found.floor, known))
+        artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
+        with _told(sum(artifact.length for artifact in artifacts)) as progress:
+            liars: set[str] = set()
+            reports = [_fetch(artifact, urls, liars, output, deadline, progress) for artifact in artifacts]
+        (output / "metadata").mkdir(exist_ok=True)
+        # The timestamp last: whoever serves this directory meanwhile sees the old release or the new one.
+        for name in sorted(found.metadata, key=lambda name: name == "timestamp.json"):
+            files.write(output / "metadata" / name, found.metadata[name])
+        files.sync_directory(output)
     if as_json:
         click.echo(
             json.dumps(
@@ -106,6 +111,19 @@ def _report(url: str, error: PhaseError) -> None:
 
 
 @contextmanager
+def _written(output: Path) -> Iterator[None]:
+    """Say where it was that something could not be written, and what helps."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise PhaseError(
+            f"{error.filename or output} cannot be written: {error.strerror or error}",
+            hint="Make room there, or give another --output; what has arrived is kept." if full else "",
+        ) from error
+
+
+@contextmanager
 def _told(total: int) -> Iterator[Progress]:
     """Say how far it is: on a terminal all the time in one line, elsewhere now and then."""
     if not sys.stderr.isatty():
@@ -118,7 +136,12 @@ def _told(total: int) -> Iterator[Progress]:
 
 
 def _fetch(
-    artifact: Artifact, urls: tuple[str, ...], output: Path, deadline: float, progress: Progress
+    artifact: Artifact,
+    urls: tuple[str, ...],
+    liars: set[str],
+    output: Path,
+    deadline: float,
+    progress: Progress,
 ) -> FetchReport:
     final = _release.blob_path(output, artifact.sha256)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -127,10 +150,19 @@ def _fetch(
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         report = fetch_artifact(
-            artifact, urls, descriptor, deadline=deadline, progress=progress.artifact(), resume=True
+            artifact,
+            urls,
+            descriptor,
+            deadline=deadline,
+            progress=progress.artifact(),
+            resume=True,
+            liars=liars,
         )
         os.ftruncate(descriptor, artifact.length)
+        # On the disk before anything there says that it is: after a power cut it may be served on.
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
     part.replace(final)
+    files.sync_up(final.parent, output)
     return report

@@ -20,13 +20,14 @@ def command(directory: Path, root: Path, channel: str, arch: str, as_json: bool)
     from phase.release import check
     from phase.trust import floor
 
+    known = floor.load(directory / _release.FLOOR)
     found = check.verify(
         directory,
         _release.read_root(root),
         channel=channel,
         arch=arches.canonical(arch),
-        now=_release.now(),
-        floor=floor.load(directory / _release.FLOOR),
+        now=_release.now(known.time),
+        floor=known,
     )
     manifest = found.manifest
     if as_json:

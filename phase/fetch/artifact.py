@@ -81,6 +81,7 @@ def fetch_artifact(
     progress: Callable[[int, int], None] | None = None,
     resume: bool = False,
     keep_fd: int | None = None,
+    liars: set[str] | None = None,
 ) -> FetchReport:
     """Fetch an artifact into a file.
 
@@ -95,6 +96,8 @@ def fetch_artifact(
         resume: keep chunks that the file holds already, where they verify.
         keep_fd: a file that gets every fetched chunk too, at its start, for a later `resume`; one that
             cannot take them stops nothing.
+        liars: providers that have sent wrong bytes before; they are not asked, and new ones are added. Keep
+            it for all artifacts and attempts.
 
     Raises:
         VerificationError: a provider's bytes are not the signed ones, and no other could help.
@@ -109,7 +112,9 @@ def fetch_artifact(
         progress(kept, artifact.length)
     sources: list[_Source] = []
     unusable: dict[str, str] = {}
-    for url in dict.fromkeys(providers[:MAX_PROVIDERS]):
+    known = liars if liars is not None else set()
+    banned = [url for url in dict.fromkeys(providers) if url in known]
+    for url in [url for url in dict.fromkeys(providers) if url not in known][:MAX_PROVIDERS]:
         try:
             sources.append(_Source(transfer, url))
         except UrlError as error:
@@ -121,14 +126,18 @@ def fetch_artifact(
         else:
             _run_all(transfer, sources)
     dropped = unusable | {source.url: source.reason for source in sources if source.reason}
+    for source in sources:
+        if source.lied:
+            known.add(source.url)
     if transfer.failure is not None:
         raise transfer.failure
     if transfer.missing:
-        reasons = "; ".join(dropped.values()) or "none given"
-        kind = VerificationError if any(source.lied for source in sources) else ExhaustedError
+        reasons = [*dropped.values(), *(f"{url}: it has sent wrong bytes before" for url in banned)]
+        lies = banned or any(source.lied for source in sources)
+        kind = VerificationError if lies else ExhaustedError
         raise kind(
             f"{artifact.name}: {transfer.missing} of {len(artifact.chunks)} chunks could not be "
-            f"fetched from any provider: {reasons}"
+            f"fetched from any provider: {'; '.join(reasons) or 'none given'}"
         )
     return FetchReport(
         artifact.name,

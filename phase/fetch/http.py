@@ -9,6 +9,8 @@ Source: RFC 9110 and RFC 9112.
 """
 
 import socket
+from collections.abc import Sequence
+from threading import Thread
 from time import monotonic
 from typing import NamedTuple
 
@@ -159,7 +161,7 @@ class Connection:
         end = monotonic() + limit
         problem: Exception | None = None
         try:
-            found = socket.getaddrinfo(self.url.host, self.url.port, type=socket.SOCK_STREAM)
+            found = _resolve(self.url.host, self.url.port, limit)
         except (OSError, UnicodeError) as error:
             found, problem = [], error
         for family, kind, protocol, _, address in found[:MAX_ADDRESSES]:
@@ -359,6 +361,38 @@ class Response:
         # Bytes after the end answer no question; such a connection is not to be asked again.
         if not self._keep or self._connection._buffer:
             self._connection.close()
+
+
+_Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+
+
+def _resolve(host: str, port: int, seconds: float) -> Sequence[_Address]:
+    """Addresses of a host; getaddrinfo(3) itself knows no limit, and a name server may be silent.
+
+    Raises:
+        TimeoutError: nobody has said within `seconds`.
+        OSError, UnicodeError: there is no such host, or this cannot be one.
+    """
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        pass  # a name; an address needs nobody else's answer, and no thread
+    answers: list[Sequence[_Address] | Exception] = []
+
+    def ask() -> None:
+        try:
+            answers.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answers.append(error)
+
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answers:
+        raise TimeoutError
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]
 
 
 class _GoneError(Exception):

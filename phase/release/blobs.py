@@ -57,6 +57,7 @@ def store(directory: Path, path: Path) -> Hashed:
     temporary = directory / f".{secrets.token_hex(8)}.tmp"
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        files.sync_directory(directory.parent)
         with path.open("rb") as source, temporary.open("xb") as copy:
             hashed = _pass(source, copy, path)
             copy.flush()

@@ -1,12 +1,13 @@
 """A repository on disk, verified as a client would: signatures, expiry, versions, every byte."""
 
+from collections.abc import Callable
 from datetime import datetime
 from hashlib import file_digest
 from pathlib import Path
 
 from phase.release import blobs
 from phase.release.errors import RepositoryError
-from phase.trust import Floor, NotFoundError, Refreshed, refresh
+from phase.trust import Floor, NotFoundError, Policy, Refreshed, TrustedState, refresh
 
 
 def verify(
@@ -29,18 +30,7 @@ def verify(
         TrustError: the metadata is refused.
         RepositoryError: a file is missing, or is not the one that was signed.
     """
-    metadata = directory / "metadata"
-
-    def get(name: str, max_bytes: int) -> bytes:
-        try:
-            with (metadata / name).open("rb") as handle:
-                return handle.read(max_bytes + 1)
-        except FileNotFoundError:
-            raise NotFoundError(f"{metadata} has no {name}") from None
-        except OSError as error:
-            raise RepositoryError(f"{metadata / name} cannot be read: {error.strerror}") from error
-
-    found = refresh(root, get, channel=channel, arch=arch, now=now, floor=floor)
+    found = refresh(root, _reader(directory), channel=channel, arch=arch, now=now, floor=floor)
     for name, artifact in sorted(found.manifest.artifacts.items()):
         path = directory / blobs.PLACE / artifact.sha256
         try:
@@ -54,3 +44,42 @@ def verify(
                 hint="Fetch or publish it again.",
             )
     return found
+
+
+def newest(directory: Path, root: bytes, *, now: datetime) -> Floor:
+    """What a client would remember of a repository, whichever of its releases it asked for.
+
+    Args:
+        directory: holds `metadata`.
+        root: the trusted root.
+        now: the time, UTC.
+
+    Raises:
+        TrustError: the metadata is refused.
+        RepositoryError: a file cannot be read.
+    """
+    get, limits = _reader(directory), Policy()
+    state = TrustedState(root, now=now)
+    try:
+        while True:
+            state.update_root(get(f"{state.root.version + 1}.root.json", limits.max_root))
+    except NotFoundError:
+        state.update_timestamp(get("timestamp.json", limits.max_timestamp))
+    pin = state.snapshot_pin
+    state.update_snapshot(get(f"{pin.version}.snapshot.json", limits.max_snapshot))
+    return state.new_floor()
+
+
+def _reader(directory: Path) -> Callable[[str, int], bytes]:
+    metadata = directory / "metadata"
+
+    def get(name: str, max_bytes: int) -> bytes:
+        try:
+            with (metadata / name).open("rb") as handle:
+                return handle.read(max_bytes + 1)
+        except FileNotFoundError:
+            raise NotFoundError(f"{metadata} has no {name}") from None
+        except OSError as error:
+            raise RepositoryError(f"{metadata / name} cannot be read: {error.strerror}") from error
+
+    return get

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterable
+from hashlib import file_digest
 from pathlib import Path
 
 from phase import files
@@ -13,6 +14,8 @@ from phase.release.tree import Tree
 
 def export(repository: Tree, target: Path, only: Iterable[tuple[str, str]] | None = None) -> int:
     """Copy what clients ask for; what a reader sees meanwhile is the old releases or the new.
+
+    What is there already is read and compared: a damaged file is written anew.
 
     Args:
         repository: published.
@@ -32,11 +35,12 @@ def export(repository: Tree, target: Path, only: Iterable[tuple[str, str]] | Non
         # for a newer root: the order of a publication.
         for entry in repository.subset(wanted):
             if entry.path.startswith(blobs.PLACE):
-                written += _copy_blob(entry.file, target / entry.path)
+                path = target / entry.path
+                written += _copy_blob(entry.file, path, path.name)
         for channel, arch in wanted:
             for artifact in repository.manifest(channel, arch).artifacts.values():
                 link = target / "targets" / channel / arch / f"{artifact.sha256}.{artifact.name}"
-                written += _link(target / blobs.PLACE / artifact.sha256, link)
+                written += _link(target / blobs.PLACE / artifact.sha256, link, artifact.sha256)
         names = sorted(repository.metadata(wanted).items(), key=lambda item: _turn(item[0]))
         for name, data in names:
             path = target / "metadata" / name
@@ -55,8 +59,8 @@ def _turn(name: str) -> tuple[int, str]:
     return (0 if first else 3 if last else 2 if name == "timestamp.json" else 1, name)
 
 
-def _copy_blob(source: Path, path: Path) -> int:
-    if path.exists() and path.stat().st_size == source.stat().st_size:
+def _copy_blob(source: Path, path: Path, sha256: str) -> int:
+    if _holds(path, sha256):
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -66,17 +70,29 @@ def _copy_blob(source: Path, path: Path) -> int:
             copy.flush()
             os.fsync(copy.fileno())
         temporary.replace(path)
+        files.sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return 1
 
 
-def _link(blob: Path, link: Path) -> int:
-    if link.exists():
+def _holds(path: Path, sha256: str) -> bool:
+    """Whether a file is there with this content: a power cut, or a hand, may have left its size alone."""
+    try:
+        with path.open("rb") as handle:
+            return file_digest(handle, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return False
+
+
+def _link(blob: Path, link: Path, sha256: str) -> int:
+    if link.exists() and (link.samefile(blob) or _holds(link, sha256)):
         return 0
     link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
     try:
         os.link(blob, link)
     except OSError:  # a file system without links
-        return _copy_blob(blob, link)
+        return _copy_blob(blob, link, sha256)
+    files.sync_directory(link.parent)
     return 1

@@ -393,8 +393,9 @@ class Repository(Tree):
             pending = root | pending if self._root.version == 1 else pending | root
         try:
             self._link_targets()
+            (self.directory / "metadata").mkdir(parents=True, exist_ok=True)
+            files.sync_directory(self.directory)
             for name, data in pending.items():
-                (self.directory / "metadata").mkdir(parents=True, exist_ok=True)
                 files.write(self.directory / "metadata" / name, data)
         except OSError as error:
             raise RepositoryError(f"{self.directory} cannot be written: {error.strerror}") from error
@@ -481,14 +482,23 @@ class Repository(Tree):
         return MetaFile(self._signed[role].version, len(data), {"sha256": sha256(data).hexdigest()})
 
     def _link_targets(self) -> None:
+        """Give artifacts the paths that other TUF clients ask for: new ones, and what a power cut took."""
+        linked = set()
         for channel, arch in self.releases():
-            if role_name(channel, arch) not in self._changed:
+            role = role_name(channel, arch)
+            if role not in self._signed:
                 continue
             for artifact in self.manifest(channel, arch).artifacts.values():
                 link = self.directory / "targets" / channel / arch / f"{artifact.sha256}.{artifact.name}"
+                blob = self.directory / blobs.PLACE / artifact.sha256
+                # Whoever only renews signatures needs no artifacts.
+                if link.exists() or not (role in self._changed or blob.exists()):
+                    continue
                 link.parent.mkdir(parents=True, exist_ok=True)
-                if not link.exists():
-                    os.link(self.directory / blobs.PLACE / artifact.sha256, link)
+                os.link(blob, link)
+                linked.add(link.parent)
+        for directory in linked:
+            files.sync_up(directory, self.directory)
 
     def _set(self, role: str, signed: AnyRole) -> None:
         signed.expires = self._until(self._expiry.days(role))

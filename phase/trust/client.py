@@ -1,6 +1,6 @@
 """One refresh: from a trusted root and a way to get files to a verified manifest."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ def refresh(
     arch: str,
     now: datetime,
     floor: Floor | None = None,
+    others: Sequence[Floor] = (),
     policy: Policy | None = None,
     cached: Mapping[str, bytes] | None = None,
     missing: type[Exception] | tuple[type[Exception], ...] = NotFoundError,
@@ -50,6 +51,7 @@ def refresh(
         arch: `x86_64` or `arm64`.
         now: the time, UTC; see `phase.trust.clock`.
         floor: what the last refresh returned.
+        others: the same as other places remember it; no place can lower what another says.
         policy: limits, and how long what has expired is still taken.
         cached: metadata of an earlier refresh. Used instead of asking where the version signed for
             is there; verified again as if it came from a provider, against the delegator of now.
@@ -62,7 +64,7 @@ def refresh(
         TrustError: something was refused; which, and what was expected and found.
         Exception: whatever else `get` raises.
     """
-    state = TrustedState(root, now=now, floor=floor, policy=policy)
+    state = TrustedState(root, now=now, floor=floor, policy=policy, others=others)
     limits = state.policy
     kept = cached or {}
     try:

@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ class Floor(NamedTuple):
     """What a client remembers of its last refresh.
 
     Attributes:
-        root: version of the root trusted last.
+        root: version of the root trusted last. It counts for any publisher only where `roots` is empty.
         timestamp: its version; 0 when nothing is remembered.
         snapshot: its version.
         meta: version of every file the snapshot named, by file name.
@@ -26,6 +26,9 @@ class Floor(NamedTuple):
             the versions they vouched for are forgotten (TUF 1.0.34, 5.3.11): a thief of the old
             keys may have pushed them to the highest number there is.
         time: Unix seconds of the refresh; the clock does not go back behind it.
+        roots: the same by publisher: the highest version trusted of any whose chain of roots named this key
+            (its `short` form), for whichever role. One key that is known is enough to know a publisher
+            again: it may have replaced all others.
     """
 
     root: int = 0
@@ -34,6 +37,53 @@ class Floor(NamedTuple):
     meta: Mapping[str, int] = _NONE
     keys: Mapping[str, list[str]] = _NONE
     time: int = 0
+    roots: Mapping[str, int] = _NONE
+
+
+def short(key: str) -> str:
+    """A key's name in `Floor.roots`; firmware has little room."""
+    return key[:16]
+
+
+def least_root(floor: Floor, keys: Iterable[str]) -> int:
+    """The version below which a publisher's root is not trusted any more.
+
+    Args:
+        floor: of one place.
+        keys: the publisher's, all that its chain of roots has had; short.
+    """
+    return max((floor.roots.get(key, 0) for key in keys), default=0) if floor.roots else floor.root
+
+
+def replacing(new: Floor, had: Floor) -> Floor:
+    """The floor to keep in a place that has one: of other publishers, what it says of their roots."""
+    return new._replace(roots=_highest(had.roots, new.roots))
+
+
+def merged(floors: Iterable[Floor]) -> Floor:
+    """What several places remember of one repository, the highest of each field: none lowers another's.
+
+    Args:
+        floors: with versions that the same keys have vouched for.
+    """
+    known = tuple(floors)
+    return Floor(
+        root=max((floor.root for floor in known), default=0),
+        timestamp=max((floor.timestamp for floor in known), default=0),
+        snapshot=max((floor.snapshot for floor in known), default=0),
+        meta=_highest(*(floor.meta for floor in known)),
+        keys=next((floor.keys for floor in known if floor.keys), _NONE),
+        time=max((floor.time for floor in known), default=0),
+        roots=_highest(*(floor.roots for floor in known)),
+    )
+
+
+def _highest(*versions: Mapping[str, int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for each in versions:
+        for name, version in each.items():
+            found[name] = max(version, found.get(name, 0))
+    return found
 
 
 def load(path: Path) -> Floor:
@@ -100,13 +150,14 @@ def parse(data: bytes, where: str) -> Floor:
 
 def encode(floor: Floor) -> bytes:
     """A floor as bytes: JSON."""
-    facts = floor._asdict() | {"meta": dict(floor.meta), "keys": dict(floor.keys)}
+    facts = floor._asdict() | {name: dict(getattr(floor, name)) for name in ("meta", "keys", "roots")}
     return json.dumps(facts, separators=(",", ":")).encode()
 
 
 def _checked(floor: Floor) -> Floor:
     """The floor, if everything in it is of its type: read by hand, as the seed starts faster so."""
-    numbers = (floor.root, floor.timestamp, floor.snapshot, floor.time, *floor.meta.values())
+    versions = (*floor.meta.values(), *floor.roots.values())
+    numbers = (floor.root, floor.timestamp, floor.snapshot, floor.time, *versions)
     if any(type(number) is not int or number < 0 for number in numbers):
         raise ValueError("a version is no positive integer")
     for found in floor.keys.values():

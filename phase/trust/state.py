@@ -3,7 +3,7 @@
 Source: The Update Framework specification 1.0.34, section 5 (the numbers below are its own).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from phase.trust.errors import (
     TrustError,
     WrongTargetError,
 )
-from phase.trust.floor import Floor
+from phase.trust.floor import Floor, least_root, merged, short
 from phase.trust.keys import VerifyingKey
 
 
@@ -53,22 +53,32 @@ class TrustedState:
         now: the time of the whole refresh, UTC; fixed once (5.1).
         floor: what earlier refreshes have seen.
         policy: limits.
+        others: what other places remember; no place can lower what another says.
 
     Raises:
         TrustError: the root itself cannot be used.
     """
 
     def __init__(
-        self, root: bytes, *, now: datetime, floor: Floor | None = None, policy: Policy | None = None
+        self,
+        root: bytes,
+        *,
+        now: datetime,
+        floor: Floor | None = None,
+        policy: Policy | None = None,
+        others: Sequence[Floor] = (),
     ) -> None:
         self.now = now
         self.floor = floor or Floor()
+        self._others = tuple(others)
         self.policy = policy or Policy()
         #: Names of what was taken after its expiry, by the policy's grace.
         self.overdue: list[str] = []
         self.root, opened = wire.read(root, Root, name="trusted root", max_bytes=self.policy.max_root)
         _check_signatures(opened, self.root.roles["root"], self.root.keys, "trusted root")
         _check_root(self.root)
+        #: Keys by which this publisher is known again.
+        self._known_by = _names(self.root)
         self._timestamp: Timestamp | None = None
         self._snapshot: Snapshot | None = None
         self._targets: Targets | None = None
@@ -88,20 +98,24 @@ class TrustedState:
         _check_root(root)
         # Not its expiry: an old root only leads to the next one (5.3.10 looks at the last).
         self.root = root
+        self._known_by |= _names(root)
         return root
 
     def update_timestamp(self, data: bytes) -> Timestamp:
         """Close the chain of roots, then take the timestamp (5.3.10, 5.3.11, 5.4)."""
         if self._snapshot is not None:
             raise RuntimeError("the timestamp comes before the snapshot")
-        if self.root.version < self.floor.root:
+        floors = (self.floor, *self._others)
+        least = max(least_root(floor, self._known_by) for floor in floors)
+        if self.root.version < least:
             raise RollbackError(
                 f"the newest root offered is version {self.root.version}; "
-                f"version {self.floor.root} was trusted before",
+                f"version {least} was trusted before",
                 hint="Ask another provider.",
             )
         self._check_expiry(self.root, f"root version {self.root.version}")
-        self.floor = recovered(self.floor, self.root)
+        # Each by its own keys first: versions that other keys vouched for must not stand for all.
+        self.floor, self._others = merged(recovered(floor, self.root) for floor in floors), ()
         timestamp, opened = wire.read(
             data, Timestamp, name="timestamp.json", max_bytes=self.policy.max_timestamp
         )
@@ -214,8 +228,10 @@ class TrustedState:
 
     def new_floor(self) -> Floor:
         """The floor to remember, of what is trusted so far: at the end, or where it broke off."""
+        version = max(self.root.version, least_root(self.floor, self._known_by))
         floor = self.floor._replace(
-            root=max(self.root.version, self.floor.root),
+            root=version,
+            roots=dict.fromkeys(sorted(self._known_by), version),
             time=max(int(self.now.timestamp()), self.floor.time),
         )
         if self._timestamp is None:
@@ -256,7 +272,7 @@ def recovered(floor: Floor, root: Root) -> Floor:
         return floor
     for name in ("timestamp", "snapshot"):
         if set(floor.keys.get(name, ())) != role_keys(root, name):
-            return Floor(root=floor.root, time=floor.time)
+            return Floor(root=floor.root, roots=floor.roots, time=floor.time)
     return floor
 
 
@@ -264,6 +280,10 @@ def role_keys(root: Root, name: str) -> set[str]:
     """The public keys of a top-level role, hex; each once, whatever it is called."""
     keys = (root.keys.get(keyid) for keyid in root.roles[name].keyids)
     return {key.raw.hex() for key in keys if isinstance(key, VerifyingKey)}
+
+
+def _names(root: Root) -> set[str]:
+    return {short(key) for role in root.roles for key in role_keys(root, role)}
 
 
 def _check_root(root: Root) -> None:

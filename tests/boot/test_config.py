@@ -1,13 +1,18 @@
 """What a seed's image says of whom and what it trusts."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from boot import __main__ as command
 from boot import images
 from boot.errors import BuildError
+from phase.errors import PhaseError
+from phase.release.keys import ReleaseKeys
+from phase.release.repository import Repository
 
 
 def names(archive: bytes) -> dict[str, bytes]:
@@ -53,3 +58,37 @@ def test_a_grace_that_cannot_be_read(word: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "boot", *words], capture_output=True, text=True)
     assert done.returncode == 2
     assert f"{word!r} is not MODE=DAYS" in done.stderr
+
+
+def test_a_floor_is_the_repositorys_or_a_clients(tmp_path: Path) -> None:
+    (tmp_path / "kernel").write_bytes(b"k")
+    repository = Repository.create(tmp_path / "r", keys=ReleaseKeys.from_seed("floor"))
+    for release in ("1", "2"):
+        repository.add("stable", "x86_64", {"kernel": tmp_path / "kernel"}, release=release)
+        repository.publish()
+    root = (tmp_path / "r/metadata/1.root.json").read_bytes()
+    found = command._floor(tmp_path / "r", root)
+    assert (found.root, found.timestamp, found.meta["stable-x86_64.json"]) == (1, 2, 2)
+    # As a machine that keeps nothing finds it in its image.
+    image = names(images.config(root, floor=found))["etc/phase/floor.json"]
+    (tmp_path / "floor.json").write_bytes(image)
+    assert command._floor(tmp_path / "floor.json", root) == found
+    Repository.create(tmp_path / "s", keys=ReleaseKeys.from_seed("stranger")).publish()
+    with pytest.raises(PhaseError, match=r"timestamp.json is signed by 0"):
+        command._floor(tmp_path / "s", root)
+
+
+def test_a_floor_that_is_none_makes_no_seed(tmp_path: Path) -> None:
+    (tmp_path / "root.json").write_bytes(b"{}")
+    (tmp_path / "floor.json").write_bytes(b"{")
+    words = ["seed", "--root", "root.json", "--arch", "x86_64", "--cmdline", "", "--floor", "floor.json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "boot", *words, "out"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 1
+    assert "trust state floor.json is damaged" in done.stderr
+    assert not (tmp_path / "out").exists()

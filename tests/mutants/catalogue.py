@@ -68,7 +68,7 @@ MUTANTS = (
         TRUST,
     ),
     Mutant("older metadata is taken", _STATE, "    if found < floor:", "    if False:", TRUST),
-    Mutant("an older root is taken", _STATE, "self.root.version < self.floor.root", "False", TRUST),
+    Mutant("an older root is taken", _STATE, "self.root.version < least", "False", TRUST),
     Mutant("roots may leave versions out", _STATE, "if root.version != expected:", "if False:", TRUST),
     Mutant(
         "a new root needs no old root's word",
@@ -97,8 +97,15 @@ MUTANTS = (
     Mutant(
         "stolen keys decide for ever",
         _STATE,
-        "        self.floor = recovered(self.floor, self.root)\n",
-        "",
+        "merged(recovered(floor, self.root) for floor in floors)",
+        "merged(floors)",
+        TRUST,
+    ),
+    Mutant(
+        "one place's floor stands for all",
+        _STATE,
+        "floors = (self.floor, *self._others)",
+        "floors = (max((self.floor, *self._others), key=lambda one: one[:3]),)",
         TRUST,
     ),
     Mutant(
@@ -185,6 +192,13 @@ MUTANTS = (
         BOOT,
     ),
     Mutant(
+        "every attempt starts anew",
+        "phase/boot/main.py",
+        "                resume=begun,\n",
+        "",
+        BOOT,
+    ),
+    Mutant(
         "any kernel is ours",
         "phase/boot/main.py",
         "            image_check.check_kernel(head, self.arch)\n",
@@ -193,23 +207,30 @@ MUTANTS = (
     ),
     Mutant(
         "one provider decides",
-        "phase/boot/main.py",
+        "phase/fetch/release.py",
         "                failures.append(error)\n",
         "                raise\n",
         BOOT,
     ),
     Mutant(
+        "the first release proven is the newest",
+        "phase/fetch/release.py",
+        "    return prove(newer, known.floor, known.metadata) or proven\n",
+        "    return proven\n",
+        FETCH,
+    ),
+    Mutant(
         "a withheld release undoes a revocation",
         "phase/boot/main.py",
-        "trust.Floor(root=known.root, time=known.time)",
+        "trust.Floor(root=known.root, roots=known.roots, time=known.time)",
         "trust.Floor(time=known.time)",
         BOOT,
     ),
     Mutant(
         "roots are kept only with their release",
         "phase/boot/main.py",
-        "                _if_it_can(self.cache.keep_roots, result.metadata)\n",
-        "                pass\n",
+        "            _if_it_can(self.cache.keep_roots, result.metadata)\n",
+        "            pass\n",
         BOOT,
     ),
     Mutant(
@@ -258,7 +279,7 @@ MUTANTS = (
     Mutant(
         "the floor is forgotten",
         "phase/boot/main.py",
-        "            self.raise_floor(result.floor)\n",
+        "        self.raise_floor(result.floor)\n",
         "",
         BOOT,
     ),

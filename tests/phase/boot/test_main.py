@@ -4,10 +4,13 @@
 """
 
 import asyncio
+import json
 import os
 import platform
 import shutil
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -17,13 +20,18 @@ from typing import Any, NamedTuple
 import pytest
 from aiohttp import web
 
+from fixtures.hostile.provider import send
+from fixtures.hostile.server import Asked as Request
+from fixtures.hostile.server import Server
 from phase import arch, discovery, trust
 from phase.boot import cache, efi, kexec, main
 from phase.boot.cache import Cache
 from phase.discovery import Provider
 from phase.provider.app import make_app
+from phase.release import check
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
+from phase.trust import floor
 
 ARCH = arch.canonical(platform.machine())
 OTHER = {"x86_64": "arm64", "arm64": "x86_64"}[ARCH]
@@ -85,12 +93,21 @@ def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
         await site.start()
         return f"http://127.0.0.1:{runners[-1].addresses[0][1]}"
 
+    async def settle() -> None:
+        """End what still sends to a client that has gone; its connection closes a turn of the loop later."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.sleep(0.05)
+
     def serve(name: str = "r") -> str:
         return asyncio.run_coroutine_threadsafe(start(tmp_path / name), loop).result(10)
 
     yield serve
     for runner in runners:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(settle(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
@@ -357,3 +374,176 @@ def test_firmware_remembers_where_no_disk_does(
     assert not kept
     assert boot(serve())[0] == 0
     assert boot(serve("old")) == (1, Asked([], []))
+
+
+def test_a_disk_cannot_lower_what_the_firmware_remembers(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the root, the highest timestamp there can be, and keys that are nobody's."""
+    remembered: list[trust.Floor] = []
+    monkeypatch.setattr(efi, "available", lambda: True)
+    monkeypatch.setattr(efi, "load", lambda: remembered[-1] if remembered else trust.Floor())
+    monkeypatch.setattr(efi, "save", lambda floor, had: remembered.append(floor))
+    repository = publish()
+    shutil.copytree(tmp_path / "r", tmp_path / "old", symlinks=True)
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
+    repository.publish()
+    assert boot(serve())[0] == 0
+    newest = remembered[-1]
+    liar = trust.Floor(root=1, timestamp=10**9, snapshot=10**9, keys={"timestamp": ["00"], "snapshot": []})
+    floor.save(kept / "floor.json", liar)
+    assert boot(serve("old")) == (1, Asked([], []))
+    assert remembered[-1] == newest
+    assert boot(serve())[0] == 0
+    assert remembered[-1].timestamp == newest.timestamp == 2
+
+
+def test_one_liar_does_not_stand_for_all(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept boots when nobody helps, not when the first to answer does not."""
+    repository = publish()
+    publish("strange", keys="a stranger's")
+    assert boot(serve())[0] == 0
+    (tmp_path / "r-kernel").write_bytes(kernel(ARCH))
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
+    repository.publish()
+    (tmp_path / "etc/allow-offline").touch()
+    found = [serve("strange"), serve()]
+    searches: list[float] = []
+
+    def discover(channel: str, of: str, *, gather: float, **_: object) -> Iterator[Provider]:
+        # The honest one is slower to answer than the first search lasts.
+        for url in found[: 1 + (gather > 0.1)]:
+            yield Provider(url, channel, of, None, "mdns", "")
+        searches.append(gather)
+
+    monkeypatch.setattr(discovery, "discover", discover)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    code, asked = boot(words="phase.timeout=60")
+    assert code == 0
+    newest = repository.manifest("stable", ARCH).artifacts["kernel"].sha256
+    assert sha256(asked.loaded[0][1]).hexdigest() == newest
+    # With no honest one at all, the kept release boots once every search has failed.
+    del found[1], searches[:]
+    code, asked = boot(words="phase.timeout=60")
+    assert (code, searches) == (0, list(main._GATHER))
+    assert sha256(asked.loaded[0][1]).hexdigest() == newest
+
+
+def test_nobody_at_all_is_enough_to_boot_what_is_kept(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    assert boot(serve())[0] == 0
+    (tmp_path / "etc/allow-offline").touch()
+    searches: list[float] = []
+
+    def discover(*_: object, gather: float, **__: object) -> Iterator[Provider]:
+        searches.append(gather)
+        return iter(())
+
+    monkeypatch.setattr(discovery, "discover", discover)
+    assert boot(words="phase.timeout=60")[0] == 0
+    assert len(searches) == 1
+
+
+def test_a_liar_is_not_asked_again_in_a_later_attempt(
+    boot: Boot, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    asked: list[str] = []
+
+    def answer(request: Request, connection: socket.socket, stop: threading.Event) -> bool:
+        path = tmp_path / "r" / request.path.lstrip("/")
+        body = path.read_bytes() if path.is_file() else None
+        if body is not None and "/blobs/" in request.path:
+            asked.append(request.path)
+            body = bytes(len(body))
+        return send(body, request, connection)
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with Server(answer) as liar:
+        assert boot(liar.url, words="phase.timeout=20") == (1, Asked([], []))
+    assert len(asked) == 1
+
+
+def test_what_arrived_counts_in_the_next_attempt_and_a_new_provider_goes_on(
+    boot: Boot,
+    publish: Publish,
+    serve: Serve,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """On a machine without a disk: a provider dies in the middle, and the next search finds another."""
+    manifest = publish().manifest("stable", ARCH)
+    sizes = {artifact.sha256: artifact.length for artifact in manifest.artifacts.values()}
+    kernels = manifest.artifacts["kernel"].sha256
+
+    def answer(request: Request, connection: socket.socket, stop: threading.Event) -> bool:
+        path = tmp_path / "r" / request.path.lstrip("/")
+        if path.name != kernels:
+            return send(path.read_bytes() if path.is_file() else None, request, connection)
+        # Two of its three megabytes, once, and never anything again.
+        if request.span is None:
+            head = f"HTTP/1.1 200 OK\r\nContent-Length: {sizes[kernels]}\r\n\r\n"
+            connection.sendall(head.encode() + path.read_bytes()[: 2 << 20])
+        return False
+
+    found: list[str] = []
+
+    def discover(channel: str, of: str, **_: object) -> Iterator[Provider]:
+        yield Provider(found.pop(0), channel, of, None, "mdns", "")
+
+    monkeypatch.setattr(discovery, "discover", discover)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with Server(answer) as dying:
+        found += [dying.url, serve()]
+        code, asked = boot(words="phase.timeout=60")
+    assert code == 0
+    assert sha256(asked.loaded[0][1]).hexdigest() == kernels
+    lines = capfd.readouterr().err.splitlines()
+    marks = [
+        json.loads(line.removeprefix("phase-mark ")) for line in lines if line.startswith("phase-mark ")
+    ]
+    (fetched,) = [mark for mark in marks if (mark["step"], mark["outcome"]) == ("fetch", "ok")]
+    # All that came before the kernel, and the two megabytes of it.
+    assert fetched["kept"] == manifest.artifacts["initramfs"].length + (2 << 20)
+    assert fetched["bytes"] == sum(sizes.values())
+
+
+def test_the_image_remembers_for_a_machine_that_cannot(
+    boot: Boot, publish: Publish, serve: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    repository = publish()
+    shutil.copytree(tmp_path / "r", tmp_path / "old", symlinks=True)
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
+    repository.publish()
+    assert boot(serve("old"))[0] == 0
+    root = (tmp_path / "r/metadata/1.root.json").read_bytes()
+    floor.save(tmp_path / "etc/floor.json", check.newest(tmp_path / "r", root, now=datetime.now(UTC)))
+    assert boot(serve("old")) == (1, Asked([], []))
+    assert "version 2 was trusted before" in capfd.readouterr().err
+    assert boot(serve())[0] == 0
+    (tmp_path / "etc/floor.json").write_text("{")
+    assert boot(serve()) == (1, Asked([], []))
+
+
+def test_what_is_kept_is_no_older_than_the_image(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    repository = publish()
+    assert boot(serve())[0] == 0
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
+    repository.publish()
+    (tmp_path / "etc/allow-offline").touch()
+    nobody = "http://127.0.0.1:9"
+    assert boot(nobody)[0] == 0
+    root = (tmp_path / "r/metadata/1.root.json").read_bytes()
+    floor.save(tmp_path / "etc/floor.json", check.newest(tmp_path / "r", root, now=datetime.now(UTC)))
+    assert boot(nobody) == (1, Asked([], []))

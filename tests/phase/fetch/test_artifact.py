@@ -4,11 +4,13 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 
 import pytest
 
+from fixtures.hostile.trial import peak
 from phase.fetch import ExhaustedError, FetchError, FetchReport, VerificationError, fetch_artifact, http
 from tests.phase.fetch.hostile import CHUNK, Artifact, Asked, Server, describe, good, raw
 
@@ -32,6 +34,7 @@ def fetch(
     resume: bool = False,
     keep_fd: int | None = None,
     seconds: float = 30,
+    liars: set[str] | None = None,
 ) -> FetchReport:
     return fetch_artifact(
         artifact,
@@ -41,6 +44,7 @@ def fetch(
         deadline=monotonic() + seconds,
         resume=resume,
         keep_fd=keep_fd,
+        liars=liars,
     )
 
 
@@ -97,6 +101,29 @@ def test_a_liar_is_dropped_at_the_first_bad_chunk_and_the_others_finish(out: int
     assert report.sources == {honest.url: len(DATA)}
     if liar.asked:
         assert "not the signed one" in report.dropped[liar.url]
+
+
+def test_a_liar_is_not_asked_again(out: int) -> None:
+    liars: set[str] = set()
+    with Server(good(flipped(DATA, 0))) as liar, Server(good(DATA)) as honest:
+        with pytest.raises(VerificationError, match="chunk 0 of rootfs is not the signed one"):
+            fetch([liar.url], out, liars=liars)
+        assert liars == {liar.url}
+        asked = len(liar.asked)
+        with pytest.raises(VerificationError, match=f"{liar.url}: it has sent wrong bytes before"):
+            fetch([liar.url], out, liars=liars)
+        report = fetch([liar.url, honest.url], out, liars=liars)
+        assert len(liar.asked) == asked
+    assert report.sources == {honest.url: len(DATA)}
+    assert report.dropped == {}
+
+
+def test_one_that_breaks_down_is_no_liar(out: int) -> None:
+    liars: set[str] = set()
+    broken = raw(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+    with Server(broken) as server, pytest.raises(ExhaustedError):
+        fetch([server.url], out, liars=liars)
+    assert not liars
 
 
 def test_a_dead_provider_is_replaced(out: int) -> None:
@@ -285,3 +312,35 @@ def test_what_cannot_be_kept_is_fetched_all_the_same(out: int, tmp_path: Path) -
         os.close(file)
     assert report.unkept
     assert os.pread(out, len(DATA), 0) == DATA
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_memory_stays_flat_however_long_the_artifact(out: int, count: int) -> None:
+    """192 MiB, of which neither side ever holds more than a chunk for each provider."""
+    size, chunks = 4 << 20, 48
+    block = random.Random(8).randbytes(size)  # noqa: S311
+    whole = sha256()
+    for _ in range(chunks):
+        whole.update(block)
+    artifact = Artifact(
+        "rootfs", size * chunks, whole.hexdigest(), size, (sha256(block).hexdigest(),) * chunks
+    )
+
+    def answer(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
+        first, last = asked.span or (0, artifact.length - 1)
+        status = "206 Partial Content" if asked.span else "200 OK"
+        head = f"HTTP/1.1 {status}\r\nContent-Range: bytes {first}-{last}/{artifact.length}\r\n"
+        connection.sendall(f"{head}Content-Length: {last - first + 1}\r\n\r\n".encode())
+        for _ in range(first, last + 1, size):
+            connection.sendall(block)
+        return True
+
+    with contextlib.ExitStack() as stack:
+        urls = [stack.enter_context(Server(answer)).url for _ in range(count)]
+        before = peak(reset=True)
+        report = fetch(urls, out, artifact=artifact, seconds=100)
+        grown = peak() - before
+    assert sum(report.sources.values()) >= artifact.length
+    assert os.fstat(out).st_size == artifact.length
+    assert os.pread(out, size, artifact.length - size) == block
+    assert grown < 64 << 20

@@ -1,6 +1,7 @@
 import socket
 import threading
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -207,3 +208,28 @@ def test_nobody_listens() -> None:
         port = taken.getsockname()[1]
     with pytest.raises(ProviderFailedError, match="no connection"):
         read(f"http://127.0.0.1:{port}")
+
+
+def test_a_silent_name_server_costs_no_more_than_a_silent_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    ask = socket.getaddrinfo
+
+    def silent(*of: Any, **more: Any) -> Any:
+        if more.get("flags", 0) & socket.AI_NUMERICHOST:
+            return ask(*of, **more)
+        over.wait(20)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    started = monotonic()
+    with pytest.raises(StalledError, match=r"http://boot\.example: no connection within"):
+        read("http://boot.example", seconds=0.5)
+    assert monotonic() - started < 3
+    over.set()
+
+
+def test_a_name_is_looked_up() -> None:
+    with Server(good(b"hello")) as server:
+        assert read(server.url.replace("127.0.0.1", "localhost")) == b"hello"
+    with pytest.raises(ProviderFailedError, match="no connection"):
+        read(f"http://{'x' * 64}.example")

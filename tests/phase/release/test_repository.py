@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from phase import trust
+from phase import files, trust
 from phase.release import blobs
 from phase.release.errors import KeysError, ManifestError, RepositoryError
 from phase.release.keys import ReleaseKeys
@@ -285,3 +286,27 @@ def test_a_damaged_repository_is_named(repository: Repository, name: str) -> Non
     (repository.directory / "metadata" / name).unlink()
     with pytest.raises(RepositoryError, match="cannot be read"):
         Repository.open(repository.directory)
+
+
+def test_what_a_power_cut_took_from_the_targets_comes_back(
+    repository: Repository, artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.publish()
+    links = sorted((repository.directory / "targets").rglob("*.*"))
+    assert links
+    shutil.rmtree(repository.directory / "targets")
+    synced: list[Path] = []
+    sync = files.sync_directory
+
+    def note(path: Path) -> None:
+        synced.append(path)
+        sync(path)
+
+    monkeypatch.setattr(files, "sync_directory", note)
+    repository.publish()
+    assert sorted((repository.directory / "targets").rglob("*.*")) == links
+    assert {link.parent for link in links} | {repository.directory} <= set(synced)
+    # Who renews signatures where no artifacts are is not stopped.
+    for directory in ("targets", "blobs"):
+        shutil.rmtree(repository.directory / directory)
+    repository.publish()

@@ -364,3 +364,24 @@ def test_no_changed_byte_is_believed(publisher: Publisher, data: st.DataObject) 
         assert name == "timestamp.json"
     finally:
         publisher.files[name] = original
+
+
+def test_no_place_lowers_what_another_remembers(publisher: Publisher, later: Later) -> None:
+    """A disk that claims more, by keys that are not the role's, must not stand for the firmware."""
+    old = dict(publisher.files)
+    publisher.add("x86_64", "1.0.1")
+    publisher.publish()
+    honest = publisher.refresh(now=later(2)).floor
+    publisher.files = old
+    liar = trust.Floor(root=1, timestamp=10**9, snapshot=10**9, keys={"timestamp": ["00"], "snapshot": []})
+    for floors in ([honest, liar], [liar, honest]):
+        with pytest.raises(trust.RollbackError, match="version 2 was trusted before"):
+            publisher.refresh(others=floors)
+    # What a disk says by the right keys only adds to it, and the latest time of all is kept.
+    ours = honest._replace(timestamp=1, snapshot=1, meta={"stable-x86_64.json": 1}, time=7)
+    theirs = honest._replace(timestamp=1, meta={"targets.json": 1})
+    found = publisher.refresh(others=[ours, theirs._replace(snapshot=1)])
+    assert found.floor.timestamp == 1
+    assert found.floor.time == honest.time
+    with pytest.raises(trust.RollbackError, match="the snapshot in timestamp"):
+        publisher.refresh(others=[ours, theirs])

@@ -9,7 +9,13 @@ import pytest
 from phase.trust import FormatError, clock, floor
 
 FLOOR = floor.Floor(
-    root=2, timestamp=9, snapshot=3, meta={"targets.json": 1}, keys={"timestamp": ["a"]}, time=7
+    root=2,
+    timestamp=9,
+    snapshot=3,
+    meta={"targets.json": 1},
+    keys={"timestamp": ["a"]},
+    time=7,
+    roots={"b": 2},
 )
 
 
@@ -46,6 +52,8 @@ def test_a_floor_is_remembered(tmp_path: Path) -> None:
         b'{"meta":[]}',
         b'{"keys":{"a":"b"}}',
         b'{"other":1}',
+        b'{"roots":{"a":"1"}}',
+        b'{"roots":[]}',
         b"[" * 100_000,
         b'{"root":"\xff"}',
     ],

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from phase import trust
-from phase.release.keys import ReleaseKeys
+from phase.release.keys import ROLES, ReleaseKeys
+from phase.trust import floor
 
 Publisher = Any
 Sign = Any
@@ -128,3 +129,55 @@ def test_updates_out_of_order_are_a_mistake_of_the_caller(publisher: Publisher, 
     state.update_targets(publisher.files["1.targets.json"])
     with pytest.raises(RuntimeError):
         state.update_snapshot(b"")
+
+
+def test_another_publishers_root_is_not_measured_by_ours(
+    publisher: Publisher, tmp_path_factory: Any
+) -> None:
+    """A machine that moves to a younger publisher takes its first root, and forgets nobody's newest."""
+    first = dict(publisher.files)
+    for _ in range(3):
+        publisher.repository.rotate(publisher.keys)
+        publisher.publish()
+    ours = publisher.refresh().floor
+    assert ours.root == 4
+    stranger = type(publisher)(tmp_path_factory.mktemp("stranger"), ReleaseKeys.from_seed("stranger"))
+    moved = stranger.refresh(floor=ours).floor
+    assert moved.root == 1
+    kept = floor.replacing(moved, ours)
+    assert floor.parse(floor.encode(kept), "") == kept
+    # Back again, the provider that withholds what the machine had seen gets nowhere.
+    publisher.files = first
+    for remembered in (ours, kept):
+        with pytest.raises(trust.RollbackError, match=r"offered is version 1; version 4 was trusted before"):
+            publisher.refresh(floor=remembered)
+        with pytest.raises(trust.RollbackError, match="version 4 was trusted before"):
+            publisher.refresh(others=[remembered, moved])
+    # What an older Phase wrote names nobody, and counts for all.
+    with pytest.raises(trust.RollbackError, match="version 4 was trusted before"):
+        stranger.refresh(floor=trust.Floor(root=4))
+
+
+def test_a_publisher_is_known_by_any_key_it_has_had(publisher: Publisher) -> None:
+    """Neither new root keys nor an image that is newer, or older, make the floor another publisher's."""
+    files = [dict(publisher.files)]
+    fresh = ReleaseKeys.from_seed("fresh")
+    # First all root keys are new ones, then all the others.
+    for names in (("root",), ("timestamp", "snapshot", "targets", "release")):
+        publisher.keys = ReleaseKeys(
+            {name: (fresh if name in names else publisher.keys)[name] for name in ROLES}
+        )
+        publisher.repository.rotate(publisher.keys)
+        publisher.publish()
+        files.append(dict(publisher.files))
+    for image in (1, 2, 3):
+        publisher.files = files[-1]
+        remembered = publisher.refresh(root=files[-1][f"{image}.root.json"]).floor
+        assert remembered.root == 3
+        for booted in (1, 2):
+            for withheld in range(booted, 3):
+                if (image, booted, withheld) == (3, 1, 1):
+                    continue  # of all that the machine has seen, nothing is in this image: no key, no root
+                publisher.files = files[withheld - 1]
+                with pytest.raises(trust.RollbackError, match="version 3 was trusted before"):
+                    publisher.refresh(root=files[-1][f"{booted}.root.json"], floor=remembered)

@@ -1,0 +1,136 @@
+"""Among many providers the newest release counts, and nobody's silence costs much."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.hostile.provider import Provider, silent
+from fixtures.hostile.server import Server
+from fixtures.hostile.world import ARCH, CHANNEL, KEYS, World
+from phase.errors import PhaseError
+from phase.fetch import ExhaustedError
+from phase.fetch.release import OFFER_SECONDS, Proven, refresh_from
+from phase.release.keys import ReleaseKeys
+from phase.release.repository import Repository
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def servers() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def honest(world: World) -> Provider:
+    return Provider(world)
+
+
+def old(world: World) -> Provider:
+    """What every machine serves that was booted before the newest release came out."""
+    provider = Provider(world)
+    provider.files.clear()
+    provider.files.update(world.before)
+    return provider
+
+
+def refresh(world: World, servers: ExitStack, *providers: Provider, **more: Any) -> tuple[int, Proven]:
+    """Refresh from these; returns the position of who proved it too."""
+    urls = [servers.enter_context(Server(provider.answer)).url for provider in providers]
+    found = refresh_from(
+        urls,
+        world.root,
+        channel=CHANNEL,
+        arch=ARCH,
+        now=datetime.now(UTC),
+        deadline=time.monotonic() + 30,
+        **more,
+    )
+    return urls.index(found.url), found
+
+
+def test_the_newest_of_many_counts(world: World, servers: ExitStack) -> None:
+    said: list[tuple[str, PhaseError]] = []
+    position, found = refresh(
+        world, servers, old(world), old(world), honest(world), refused=lambda *why: said.append(why)
+    )
+    assert (position, found.release.manifest.release) == (2, "1.1.0")
+    assert found.release.floor.timestamp == 2
+    assert not said
+
+
+def test_an_old_one_alone_is_within_its_promise(world: World, servers: ExitStack) -> None:
+    assert refresh(world, servers, old(world), old(world))[1].release.manifest.release == "1.0.0"
+
+
+def test_one_provider_is_asked_for_nothing_twice(world: World, servers: ExitStack) -> None:
+    first, second = (servers.enter_context(Server(honest(world).answer)) for _ in range(2))
+    arguments: dict[str, Any] = {"channel": CHANNEL, "arch": ARCH, "now": datetime.now(UTC)}
+    refresh_from([first.url], world.root, deadline=time.monotonic() + 30, **arguments)
+    assert len(first.asked) == len(set(first.asked)) == 5
+    # One that has the same release is asked for no more than the two files that say so.
+    refresh_from([first.url, second.url], world.root, deadline=time.monotonic() + 30, **arguments)
+    assert [asked.path for asked in second.asked] == ["/metadata/2.root.json", "/metadata/timestamp.json"]
+
+
+def test_who_offers_something_newer_and_has_it_not_changes_nothing(world: World, servers: ExitStack) -> None:
+    liar = honest(world)
+    del liar.files[liar.metadata.path("snapshot")]
+    forger = old(world)
+    forger.metadata.forge("timestamp", lambda signed: signed.update(version=99), [])
+    said: list[str] = []
+    found = refresh(world, servers, old(world), liar, forger, refused=lambda url, why: said.append(str(why)))
+    assert found[1].release.manifest.release == "1.0.0"
+    assert len(said) == 1
+    assert "2.snapshot.json" in said[0]
+    position, found_ = refresh(world, servers, old(world), liar, forger, honest(world))
+    assert (position, found_.release.manifest.release) == (3, "1.1.0")
+
+
+def test_a_silent_one_costs_a_moment(world: World, servers: ExitStack) -> None:
+    mute = honest(world)
+    mute.on("/", silent)
+    started = time.monotonic()
+    position, found = refresh(world, servers, old(world), mute, mute, mute, honest(world))
+    assert time.monotonic() - started < OFFER_SECONDS + 3
+    assert (position, found.release.manifest.release) == (4, "1.1.0")
+
+
+def test_new_keys_are_heard_of_from_anybody(world: World, servers: ExitStack, tmp_path: Path) -> None:
+    """A stolen timestamp key proves nothing beside one who knows the roots that revoke it, two of them."""
+    repository = Repository.create(tmp_path / "r", keys=KEYS)
+    for name in ("kernel", "initramfs"):
+        (tmp_path / name).write_bytes(name.encode())
+    files = {name: tmp_path / name for name in ("kernel", "initramfs")}
+    repository.add(CHANNEL, ARCH, files, release="1")
+    repository.publish()
+    before = honest(world)
+    before.files = {f"/metadata/{name}": data for name, data in repository.metadata().items()}
+    before.metadata.files = before.files
+    before.metadata.forge("timestamp", lambda signed: signed.update(version=50))
+    now = honest(world)
+    for seed in ("fresh", "fresher"):
+        repository.rotate(ReleaseKeys.from_seed(seed))
+        repository.publish()
+    now.files = {f"/metadata/{path.name}": path.read_bytes() for path in (tmp_path / "r/metadata").iterdir()}
+    root = now.files["/metadata/1.root.json"]
+    with ExitStack() as stack:
+        urls = [stack.enter_context(Server(each.answer)).url for each in (before, now)]
+        found = refresh_from(
+            urls, root, channel=CHANNEL, arch=ARCH, now=datetime.now(UTC), deadline=time.monotonic() + 30
+        )
+    assert found.url == urls[1]
+    assert found.release.floor.root == 3
+
+
+def test_nobody_is_an_error() -> None:
+    with pytest.raises(ExhaustedError, match="there is no provider to ask"):
+        refresh_from([], b"", channel=CHANNEL, arch=ARCH, now=datetime.now(UTC), deadline=time.monotonic())
