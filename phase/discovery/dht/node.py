@@ -86,7 +86,20 @@ class Dht:
         return [Contact(*node) for bucket in self._table.buckets for node in bucket.get_nodes()]
 
     async def join(self, peers: Iterable[tuple[str, int]]) -> int:
-        """Get to know others.
+        """Get to know others, and those near to this node.
+
+        Args:
+            peers: as for `reach`.
+
+        Returns:
+            How many nodes are known.
+        """
+        if await self.reach(peers):
+            await self._search(self.id, "find_node", lambda values: None)
+        return len(self.known)
+
+    async def reach(self, peers: Iterable[tuple[str, int]]) -> int:
+        """Get to know others; all that is needed to search.
 
         Args:
             peers: hosts and ports to begin with; names are looked up.
@@ -103,8 +116,6 @@ class Dht:
                 continue  # not known now; whoever calls again asks again
             addresses |= dict.fromkeys((str(each[4][0]), port) for each in found[:2])
         await asyncio.gather(*(self._greet(address, patient=True) for address in addresses))
-        if self.known:
-            await self._search(self.id, "find_node", lambda values: None)
         return len(self.known)
 
     async def seen_as(self) -> str | None:

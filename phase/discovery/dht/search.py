@@ -62,7 +62,7 @@ class Search:
         await self._dht.start("0.0.0.0", 0)  # noqa: S104  # whichever way leads to them
         try:
             while True:
-                if await self._dht.join(self._peers):
+                if await self._dht.reach(self._peers):
                     await self._dht.look(key(self._channel, self._arch), self._tell)
                 await asyncio.sleep(_AGAIN_SECONDS)
         finally:

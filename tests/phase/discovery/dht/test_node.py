@@ -4,13 +4,15 @@ import asyncio
 import os
 import socket
 import time
+from queue import SimpleQueue
 
 import msgspec
 import pytest
 from kademlia.network import Server
 
 from fixtures.hostile.dht import LIES, VICTIM, Liar, Lie, Town, liar
-from phase.discovery.dht import announcement, node, wire
+from phase.discovery import Provider
+from phase.discovery.dht import Search, announcement, node, wire
 from phase.discovery.dht.announcement import Announcement
 from phase.discovery.dht.node import Dht
 from phase.identity import Identity
@@ -241,7 +243,7 @@ async def test_nodes_that_do_not_exist_keep_nobody_waiting(start: Start, net: st
         evil.id = PLACE[:19] + bytes((PLACE[19] ^ number,))
     try:
         looker, _ = await start(3, serves=False)
-        await looker.join([*(at for _, at in liars), address])
+        await looker.reach([*(at for _, at in liars), address])
         heard: list[float] = []
         begun = time.monotonic()
         await looker.look(PLACE, lambda said: heard.append(time.monotonic() - begun))
@@ -321,3 +323,19 @@ async def test_a_flood_of_questions_gets_a_trickle(start: Start, net: str) -> No
                 break
     assert 0 < got < 300 * 400, "two thousand questions"
     assert (await start(50, [address]))[0].known
+
+
+async def test_a_search_is_not_kept_waiting_by_those_who_lie_of_neighbours(start: Start, net: str) -> None:
+    """What the seed does: nothing that a liar says of others delays what it is told by an honest one."""
+    honest, address = await start(1)
+    honest.keep(PLACE, signed(f"{net}.1"), host=f"{net}.1")
+    evil, at = await lie(f"{net}.66", find_node=endless, find_value=endless)
+    queue: SimpleQueue[str | Provider] = SimpleQueue()
+    search = Search("stable", "x86_64", [at, address], queue, clock=time.time)
+    try:
+        found = await asyncio.to_thread(queue.get, timeout=4)
+        assert isinstance(found, Provider)
+        assert found.url == f"http://{net}.1:8080"
+    finally:
+        await asyncio.to_thread(search.close)
+        evil.transport.close()
