@@ -29,8 +29,9 @@ MAX_BYTES = 64 << 20
 MAX_LINE = 16 << 10
 #: Seconds a dying machine gets to finish its last words: quiet for so long, and so long in all.
 _QUIET, _LAST_WORDS = 0.5, 5.0
-#: Seconds of silence after which a prompt is one, and after which a machine waits without one.
-_PROMPT, _PAUSE = 0.1, 1.0
+#: Seconds of silence after which a prompt is one, and after which a machine waits without one; and how
+#: many times of that where no shell has answered yet: a boot on a busy host pauses, too.
+_PROMPT, _PAUSE, _BOOTING = 0.1, 1.0, 3
 #: Lines before and after the one that names a death which tell about it.
 _BEFORE, _AFTER = 10, 120
 _SEND_SECONDS = 30
@@ -95,6 +96,8 @@ class Console:
         self._told = False
         self._watch = Watch()
         self._heard = self._looked = time.monotonic()
+        #: Whether a shell has answered here.
+        self.answered = False
         self._limit = limit
         self._checked = checked
         self._stream = stream
@@ -380,11 +383,12 @@ class Console:
             Whether it seems to; it may be dead, or busy, otherwise.
         """
         deadline = time.monotonic() + timeout * self.factor
+        slow = 1 if self.answered else _BOOTING * self.factor
         while True:
             with self._changed:
                 unfinished = not self._bytes.endswith(b"\n") and bool(self._bytes)
                 now = time.monotonic()
-                settled = self._heard + (_PROMPT if unfinished else _PAUSE) - now
+                settled = self._heard + (_PROMPT if unfinished else _PAUSE) * slow - now
                 if self.closed or self.death:
                     return False
                 if settled <= 0:

@@ -89,12 +89,13 @@ class Shell:
         while True:
             # A driver that starts its UART while much is being typed may never hear of a byte again (the
             # PL011's, whose interrupt comes with the first one only): type when somebody wants a line.
-            self._console.wait_prompt(timeout=min(10.0, max(deadline - self._now(), 0)))
+            self._console.wait_prompt(timeout=min(20.0, max(deadline - self._now(), 0)))
             self._greet(attempt)
             left = deadline - self._now()
             # Asked again now and then: what was typed before the shell was there may be lost.
             answer = self._hear(since, lambda words: words == ["ready"], min(5.0, left))
             if answer is not None:
+                self._console.answered = True
                 return
             if deadline - self._now() <= 0:
                 raise WaitTimeout(

@@ -247,6 +247,15 @@ def test_who_says_nothing_may_want_a_line(machine: Machine) -> None:
     assert machine.console.wait_prompt(timeout=5)
 
 
+def test_a_boot_that_pauses_wants_nothing_yet(machine: Machine) -> None:
+    """Typed too early, a serial driver may be deaf for good: a busy host makes pauses of a second."""
+    machine.say("booting\n")
+    assert not machine.console.wait_prompt(timeout=2)
+    machine.console.answered = True
+    machine.say("a shell that has answered before\n")
+    assert machine.console.wait_prompt(timeout=2)
+
+
 def test_the_dead_want_nothing(machine: Machine) -> None:
     machine.say("[    2.0] Kernel panic - not syncing: why\n")
     assert not machine.console.wait_prompt(timeout=5)
