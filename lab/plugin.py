@@ -49,6 +49,10 @@ _TRIES = pytest.StashKey[list[str]]()
 _REFUSED = pytest.StashKey[LabError]()
 #: Who has to act on its failure, and what it said.
 _FAILURE = pytest.StashKey[dict[str, Any]]()
+#: Whether this worker has had its first scenario.
+_BEGUN = pytest.StashKey[bool]()
+#: Seconds by which what needs several processors is before all others: workers do not start together.
+HEAD_START = 3.0
 _HERE = Path(__file__).parent
 _HISTORY = Path("reports", "history", "boots.jsonl")
 _log = logging.getLogger("lab")
@@ -154,6 +158,14 @@ def _wide(item: pytest.Item) -> bool:
         return False  # told when its turn comes
 
 
+def _let_pass(item: pytest.Item) -> None:
+    """Let what needs the host for itself have it while it is empty; later, it would have to be emptied."""
+    begun = item.config.stash.get(_BEGUN, False)
+    item.config.stash[_BEGUN] = True
+    if not begun and not _wide(item) and any(map(_wide, item.session.items)):
+        time.sleep(HEAD_START)
+
+
 def need_of(item: pytest.Item) -> Need:
     """What a scenario needs of the host; its nearest marker counts, and every marker's boards.
 
@@ -178,6 +190,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """
     if "lab" not in getattr(item, "fixturenames", ()):
         return (yield)
+    _let_pass(item)
     try:
         lease = acquire(
             need_of(item), who=item.nodeid, on_wait=functools.partial(_log.info, "%s waits: %s", item.nodeid)

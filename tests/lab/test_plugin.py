@@ -447,6 +447,26 @@ def test_workers_take_first_what_needs_several_processors(pytester: pytest.Pytes
     result.assert_outcomes(passed=4)
 
 
+def test_what_needs_several_processors_has_a_head_start(pytester: pytest.Pytester) -> None:
+    """Other workers' first scenarios leave the host empty for it, also where those begin a moment earlier."""
+    source = """
+    import time
+    from pathlib import Path
+    import pytest
+
+    @pytest.mark.lab(vcpus=2)
+    def test_wide(lab):
+        Path("wide").touch()
+
+    @pytest.mark.lab(vcpus=0.1)
+    @pytest.mark.parametrize("number", range(2))
+    def test_small(lab, number):
+        assert Path("wide").exists()
+    """
+    result, _ = run(pytester, source, "-n", "3")
+    result.assert_outcomes(passed=3)
+
+
 def test_what_a_scenario_finds_on_a_segment_that_ended_is_the_hosts(pytester: pytest.Pytester) -> None:
     source = """
     import time
