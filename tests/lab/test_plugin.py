@@ -448,7 +448,7 @@ def test_workers_take_first_what_needs_several_processors(pytester: pytest.Pytes
 
 
 def test_what_needs_several_processors_has_a_head_start(pytester: pytest.Pytester) -> None:
-    """Other workers' first scenarios leave the host empty for it, also where those begin a moment earlier."""
+    """Other workers' first scenarios leave the host empty for it, also where they begin first."""
     source = """
     import time
     from pathlib import Path
