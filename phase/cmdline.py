@@ -66,6 +66,10 @@ def parse(text: str) -> Parameters:
         key = name.removeprefix("phase.")
         if key == "mode" and value in MODES:
             found["mode"] = value
+        elif key == "mode":
+            # Whoever typed it wanted less than everything.
+            found["mode"] = "private"
+            problems.append(word)
         elif key == "channel" and _is_name(value):
             found["channel"] = value
         elif key == "provider" and value:
@@ -109,7 +113,10 @@ def compose(signed: str, running: str, *, rootfs: str) -> str:
     """
     words = [word for word in split(signed) if _name(word) not in SET_AT_HANDOFF]
     decided = {_name(word) for word in words}
-    carried = [word for word in split(running) if _is_carried(word) and _name(word) not in decided]
+    meant = [
+        f"phase.mode={parse(word).mode}" if _name(word) == "phase.mode" else word for word in split(running)
+    ]
+    carried = [word for word in meant if _is_carried(word) and _name(word) not in decided]
     return " ".join([*words, *carried, f"phase.rootfs=sha256:{rootfs}"])
 
 
@@ -140,7 +147,8 @@ def split(text: str) -> list[str]:
 
 def _peers(value: str) -> tuple[tuple[str, int], ...] | None:
     try:
-        return tuple(peer(text) for text in value.split(",")[:MAX_PEERS])
+        peers = tuple(peer(text) for text in value.split(","))
+        return peers if len(peers) <= MAX_PEERS else None
     except DiscoveryError:
         return None
 

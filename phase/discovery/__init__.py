@@ -59,13 +59,20 @@ def discover(
         end = min(end, monotonic() + gather)
     held_back: list[Provider] = []
     hosts: Counter[str] = Counter()
+    nearby, far = False, 0
     with ExitStack() as stack:
         told = _ask(stack, channel, arch, mdns=mdns, dht=dht, clock=clock)
         while len(seen) < MAX_PROVIDERS and (found := told(end)) is not None:
             host = found.url.rpartition(":")[0]
             if found.url in seen or hosts[host] >= MAX_PER_HOST:
                 continue
-            if not hosts and gather is not None:
+            if found.source == "dht" and mdns:
+                # One node there can tell of any number of hosts; those nearby are not lost among them.
+                if far >= MAX_PROVIDERS // 2:
+                    continue
+                far += 1
+            elif not nearby and gather is not None:
+                nearby = True
                 end = min(end, monotonic() + gather)
             hosts[host] += 1
             if found.url in last:
@@ -87,7 +94,7 @@ def _ask(
 ) -> Callable[[float], Provider | None]:
     """Begin to ask; what comes back gives the next provider, or none once `time.monotonic()` is past."""
     queue: SimpleQueue[str | Provider] = SimpleQueue()
-    # Imported only here: zeroconf, asyncio and kademlia are nothing that a boot with phase.provider= need
+    # Imported only here: zeroconf and asyncio are nothing that a boot with phase.provider= need
     # wait for.
     if dht:
         from phase.discovery.dht import Search

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phase.discovery.dht import Dht
-from phase.discovery.dht.announcement import LIFETIME, AnnouncementError, key, sign
+from phase.discovery.dht.announcement import LIFETIME, key, sign
 from phase.discovery.interfaces import addresses
 from phase.discovery.records import DiscoveryError
 from phase.identity import Identity
@@ -48,15 +48,25 @@ async def announce(store: Store, told: DhtTold, options: Options, *, bind: str, 
     """
     own = Dht(serves=True)
     told.problem = "starting"
+    if ":" in bind and bind != "::":
+        told.problem = f"{bind} is no IPv4 address"
+        return
     try:
-        await own.start("0.0.0.0" if ":" in bind or not bind else bind, port)  # noqa: S104
+        await own.start("0.0.0.0" if bind in ("", "::") else bind, port)  # noqa: S104
     except DiscoveryError as error:
         told.problem = str(error)
         _log.warning("%s", told.problem)
         return
     told.running = True
     try:
-        await _keep_telling(own, store, told, options, bind, port)
+        while True:
+            try:
+                await _keep_telling(own, store, told, options, bind, port)
+            except Exception:
+                # Serving goes on, and so does this: what others send is not foreseen to the last.
+                _log.exception("the DHT node failed, and goes on")
+                told.problem = "it failed; the log says why"
+                await asyncio.sleep(RETRY_SECONDS[1])
     finally:
         told.running, told.nodes, told.problem = False, 0, "stopped"
         own.close()
@@ -84,7 +94,7 @@ async def _keep_telling(
             retry = min(max(2 * retry, RETRY_SECONDS[0]), RETRY_SECONDS[1]) if told.problem else 0.0
             again = time.monotonic() + (retry or REFRESH_SECONDS)
             said, told.address = offered, f"{host}:{port}" if host else ""
-        told.nodes, told.held = len(own.known), len(own.held)
+        told.nodes, told.held = len(own.known), len(own.held) + len(own.own)
         await asyncio.sleep(WATCH_SECONDS)
 
 
@@ -97,11 +107,6 @@ async def _tell(
     envelope = sign(
         identity, channel=channel, arch=arch, host=host, port=port, version=version, now=time.time()
     )
-    try:
-        own.keep(place, envelope, host=host)
-    except AnnouncementError as error:
-        # Others have filled the place; those further away may have room.
-        _log.info("not kept here: %s", error)
     return await own.announce(place, envelope)
 
 

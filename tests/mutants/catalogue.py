@@ -372,7 +372,7 @@ MUTANTS = (
     Mutant(
         "anybody announces any host",
         "phase/discovery/dht/holdings.py",
-        "if said.host != sender:",
+        "if said.host != host:",
         "if False:",
         DHT,
     ),
@@ -391,9 +391,9 @@ MUTANTS = (
         DHT,
     ),
     Mutant(
-        "one announces from where nobody is",
+        "anybody stores in another's name",
         "phase/discovery/dht/node.py",
-        "if not self._is_here(sender) and await self._greet(sender) is None:",
+        "if not isinstance(said, wire.Values) or envelope not in said.envelopes:",
         "if False:",
         DHT,
     ),

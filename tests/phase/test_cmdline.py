@@ -32,7 +32,7 @@ def test_parse_reads_every_documented_parameter() -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        "phase.mode=cloud", "phase.channel=../x", "phase.channel=", "phase.timeout=0", "phase.timeout=-1",
+        "phase.channel=../x", "phase.channel=", "phase.timeout=0", "phase.timeout=-1",
         "phase.timeout=1e3", "phase.rescue=never", "phase.cache=enabled", "phase.colour=red",
         "phase.provider=",
         "phase.rootfs=sha256:12",
@@ -84,7 +84,6 @@ def test_a_quoted_value_cannot_smuggle_in_a_word() -> None:
     "word",
     [
         "phase.job=xphase.console=shell",
-        "phase.mode=phase.console=shell",
         'phase.provider="http://a phase.console=shell phase.rootfs=sha256:e"',
         'console="ttyS0 phase.console=shell"',
     ],
@@ -101,4 +100,11 @@ def test_the_dht_is_switched_off_or_named_rightly() -> None:
     for word in ("phase.dht=", "phase.dht=host", "phase.dht=host:0", "phase.dht=a:1,", "phase.dht=$(x):1"):
         assert cmdline.parse(word).problems == (word,)
         assert cmdline.parse(word).dht == ()
-    assert len(cmdline.parse(f"phase.dht={','.join(['a:1'] * 50)}").dht or ()) == 8
+    many = f"phase.dht={','.join(['a:1'] * 9)}"
+    assert cmdline.parse(many).problems == (many,)
+
+
+def test_a_mode_that_is_none_is_the_most_careful_one() -> None:
+    found = cmdline.parse("phase.mode=Private")
+    assert (found.mode, found.problems) == ("private", ("phase.mode=Private",))
+    assert "phase.mode=private" in cmdline.compose("quiet", "phase.mode=Private", rootfs=ROOTFS).split()

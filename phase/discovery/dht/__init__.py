@@ -1,6 +1,6 @@
 """A distributed hash table of signed hints: who has a release of a channel and architecture.
 
-Kademlia's routing table and wire format (so that ordinary nodes of that library can take part), with what
+Kademlia in the wire format of the library of that name, so that its ordinary nodes can take part, with what
 the library leaves to others: nothing is kept, passed on or believed that is not signed, current, in its
 place and told by the host it names, and every answer, table and search has an end.
 

@@ -15,7 +15,7 @@ from phase.discovery.records import DiscoveryError
 
 PAYLOAD_TYPE = "application/vnd.phase.provider+json"
 #: Bytes of one envelope.
-MAX_BYTES = 1024
+MAX_BYTES = 512
 #: Seconds one counts from when it was signed.
 LIFETIME = 900
 #: Seconds by which the clocks of two honest nodes may differ.
@@ -114,14 +114,20 @@ def read(envelope: bytes, *, place: bytes, now: float) -> Announcement:
         raise AnnouncementError(f"not an announcement: {error}") from error
     if key(said.channel, said.arch) != place:
         raise AnnouncementError(f"an announcement of {said.channel}/{said.arch} in another's place")
-    if not _is_unicast(said.host):
+    if not is_unicast(said.host):
         raise AnnouncementError(f"{said.host[:60]!r} is no IPv4 address of a host")
     if said.expires <= now:
         raise AnnouncementError(f"an announcement that expired {now - said.expires:.0f} s ago")
     return msgspec.structs.replace(said, key=claimed[0].lower())
 
 
-def _is_unicast(text: str) -> bool:
+def is_near(text: str) -> bool:
+    """Whether an address means a machine to itself, or to its neighbours on the cable, only."""
+    return text.startswith(("127.", "169.254."))
+
+
+def is_unicast(text: str) -> bool:
+    """Whether it is an IPv4 address that one host may have."""
     try:
         ip = ipaddress.IPv4Address(text)
     except ValueError:

@@ -18,7 +18,7 @@ Answerer = Callable[[tuple[str, int], str, list[bytes]], Awaitable[object]]
 ANSWER_SECONDS = 1.0
 #: Questions of one host: a second, and at once. Bytes sent to one host in answer to them: the same.
 _QUESTIONS = (50.0, 200.0)
-_BYTES = (8 << 10, 128 << 10)
+_BYTES = (8 << 10, 64 << 10)
 #: Questions that are being answered at the same time.
 _MAX_AT_ONCE = 64
 
@@ -36,7 +36,7 @@ class Endpoint(asyncio.DatagramProtocol):
         self._asked: dict[bytes, tuple[tuple[str, int], asyncio.Future[bytes]]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._questions = Budget(*_QUESTIONS)
-        self._bytes = Budget(*_BYTES)
+        self._bytes = Budget(*_BYTES, together=128)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the socket."""

@@ -27,13 +27,13 @@ class Holdings:
     def __len__(self) -> int:
         return sum(len(held) for held in self._places.values())
 
-    def put(self, place: bytes, envelope: bytes, *, sender: str, now: float) -> None:
-        """Keep an announcement, in place of an older one of the same key or address.
+    def put(self, place: bytes, envelope: bytes, *, sender: tuple[str, int], now: float) -> None:
+        """Keep an announcement, in place of an older one of the same key, or of this very sender.
 
         Args:
             place: 20 bytes.
             envelope: from anybody.
-            sender: address of the host that sends it, which was seen to answer there.
+            sender: address and UDP port of the node that sends it, and was seen to have it.
             now: seconds since the epoch.
 
         Raises:
@@ -45,36 +45,33 @@ class Holdings:
             raise AnnouncementError(
                 f"an announcement for {said.expires - now:.0f} s; the limit is {LIFETIME}"
             )
-        if said.host != sender:
-            raise AnnouncementError(f"{sender} announces {said.host}; every host speaks for itself")
+        host = sender[0]
+        if said.host != host:
+            raise AnnouncementError(f"{host} announces {said.host}; every host speaks for itself")
         self._expire(now)
         held = self._places.get(place, [])
         same_key = [one for one in held if one.said.key == said.key]
         if any(one.said.seq >= said.seq for one in same_key):
             raise AnnouncementError("an announcement that is no newer than the one that is kept")
-        address = (said.host, said.port)
-        rest = [
-            one for one in held if one.said.key != said.key and (one.said.host, one.said.port) != address
-        ]
+        # A provider that was started anew has another key, and a node at the same port as before.
+        anew = sender if sender == (said.host, said.port) else None
+        rest = [one for one in held if one.said.key != said.key and (one.said.host, one.said.port) != anew]
         if len(rest) >= MAX_IN_PLACE:
             raise AnnouncementError(f"{MAX_IN_PLACE} announcements are kept in this place already")
-        if sum(one.said.host == sender for one in rest) >= MAX_OF_HOST_IN_PLACE:
-            raise AnnouncementError(
-                f"{sender} has {MAX_OF_HOST_IN_PLACE} announcements in this place already"
-            )
+        if sum(one.said.host == host for one in rest) >= MAX_OF_HOST_IN_PLACE:
+            raise AnnouncementError(f"{host} has {MAX_OF_HOST_IN_PLACE} announcements in this place already")
         if not held and len(self._places) >= MAX_PLACES:
             raise AnnouncementError(f"{MAX_PLACES} places are kept already")
         elsewhere = sum(
-            one.said.host == sender for other, each in self._places.items() if other != place for one in each
+            one.said.host == host for other, each in self._places.items() if other != place for one in each
         )
         if elsewhere >= MAX_OF_HOST:
-            raise AnnouncementError(f"{sender} has {MAX_OF_HOST} announcements here already")
+            raise AnnouncementError(f"{host} has {MAX_OF_HOST} announcements here already")
         self._places[place] = [*rest, _Held(said, envelope)]
 
     def get(self, place: bytes, *, now: float) -> list[bytes]:
         """The envelopes in a place."""
-        self._expire(now)
-        return [one.envelope for one in self._places.get(place, [])]
+        return [one.envelope for one in self._places.get(place, []) if one.said.expires > now]
 
     def _expire(self, now: float) -> None:
         for place, held in list(self._places.items()):

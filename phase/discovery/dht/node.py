@@ -1,35 +1,38 @@
 """A node of the DHT: knows others, keeps what they announce, and searches."""
 
 import asyncio
+import contextlib
 import os
+import random
 import socket
-from collections import Counter
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, time
 from typing import Any
-
-from kademlia.node import Node
-from kademlia.routing import RoutingTable
 
 from phase.discovery.dht import announcement, wire
 from phase.discovery.dht.announcement import Announcement, AnnouncementError
 from phase.discovery.dht.endpoint import Endpoint
 from phase.discovery.dht.holdings import Holdings
+from phase.discovery.dht.table import MAX_OF_HOST, K, Table
 from phase.discovery.dht.wire import Contact
 from phase.discovery.records import DiscoveryError
 
-#: Nodes that keep an announcement, and that are asked at the same time (the paper's k and alpha).
-K, ALPHA = 20, 3
-#: Nodes one search asks, and nodes of one host among them: who answers for many must not be all there is.
-MAX_ASKED, MAX_OF_HOST = 64, 2
+#: Nodes that are asked at the same time (the paper's alpha), and by one search altogether.
+ALPHA, MAX_ASKED = 3, 64
 #: Nodes that do not answer, after which a search ends, and nodes it hears of and has not asked.
 MAX_DEAD, _MAX_HEARD = 24, 256
-#: Envelopes one search checks.
-_MAX_CHECKED = 128
-#: Strangers that are greeted at the same time.
-_MAX_GREETED = 16
-#: Seconds for which a host that has answered counts as being there.
-_SEEN_SECONDS = 120.0
+#: Envelopes one search checks, altogether and of one host that tells them.
+_MAX_CHECKED, _MAX_CHECKED_OF_HOST = 128, 8
+#: Envelopes and nodes in one answer. Who searches asks many, and each answers with others.
+_ANSWER_VALUES, _ANSWER_NODES = 8, 8
+#: Strangers that are greeted at the same time, and of one host; announcements that wait to be vouched for.
+_MAX_GREETED, _MAX_GREETED_OF_HOST, _MAX_STORING = 16, 2, 32
+#: Seconds for which who has answered counts as being there, and how many are remembered.
+_SEEN_SECONDS, _MAX_SEEN = 120.0, 1024
+#: Seconds to wait for other nodes once one has answered.
+_OTHERS_SECONDS = 0.5
 
 
 class Dht:
@@ -43,13 +46,15 @@ class Dht:
     def __init__(self, *, serves: bool, clock: Callable[[], float] = time) -> None:
         self.id = os.urandom(wire.ID_BYTES)
         self.held = Holdings()
+        #: What this node itself announces, by place.
+        self.own: dict[bytes, bytes] = {}
         self._clock = clock
-        self._serves = serves
         self._endpoint = Endpoint(self._answer if serves else None)
-        self._table = RoutingTable(self, K, Node(self.id))
+        self._table = Table(self.id)
         self._greeted: dict[tuple[str, int], asyncio.Task[Contact | None]] = {}
+        self._storing: set[str] = set()
         #: Who has answered, where: it has not only said so.
-        self._seen: dict[tuple[str, int], float] = {}
+        self._seen: OrderedDict[tuple[str, int], float] = OrderedDict()
 
     async def start(self, bind: str, port: int) -> int:
         """Listen.
@@ -82,8 +87,8 @@ class Dht:
 
     @property
     def known(self) -> list[Contact]:
-        """The nodes in the routing table, each seen to answer."""
-        return [Contact(*node) for bucket in self._table.buckets for node in bucket.get_nodes()]
+        """The nodes in the table, each seen to answer."""
+        return list(self._table)
 
     async def join(self, peers: Iterable[tuple[str, int]]) -> int:
         """Get to know others, and those near to this node.
@@ -95,7 +100,7 @@ class Dht:
             How many nodes are known.
         """
         if await self.reach(peers):
-            await self._search(self.id, "find_node", lambda values: None)
+            await self._search(self.id, "find_node", lambda teller, values: None)
         return len(self.known)
 
     async def reach(self, peers: Iterable[tuple[str, int]]) -> int:
@@ -105,36 +110,51 @@ class Dht:
             peers: hosts and ports to begin with; names are looked up.
 
         Returns:
-            How many nodes are known.
+            How many nodes are known: some, as soon as the others had a moment to answer, too.
         """
-        loop = asyncio.get_running_loop()
-        addresses: dict[tuple[str, int], None] = {}
-        for host, port in peers:
-            try:
-                found = await loop.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_DGRAM)
-            except OSError:
-                continue  # not known now; whoever calls again asks again
-            addresses |= dict.fromkeys((str(each[4][0]), port) for each in found[:2])
-        await asyncio.gather(*(self._greet(address, patient=True) for address in addresses))
+
+        async def greet(host: str, port: int) -> bool:
+            addresses = await _resolve(host, port)
+            found = [await self._greet(address, tries=3) for address in addresses]
+            return any(found)
+
+        waiting = {asyncio.ensure_future(greet(*peer)) for peer in peers}
+        patience: float | None = None
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                if any(task.result() for task in done):
+                    patience = _OTHERS_SECONDS
+        finally:
+            for task in waiting:
+                task.cancel()
         return len(self.known)
 
     async def seen_as(self) -> str | None:
         """The address that most of five other nodes see this one at; None where none says."""
-        asked = [(one.host, one.port) for one in self.known[:5]]
-        said = await asyncio.gather(*(self._endpoint.ask(each, wire.Seen, "stun") for each in asked))
-        votes = Counter(each[0] for each in said if each is not None)
+        known = self.known
+        asked = random.sample(known, min(len(known), 5))
+        said = await asyncio.gather(
+            *(self._endpoint.ask((one.host, one.port), wire.Seen, "stun") for one in asked)
+        )
+        votes = Counter(each[0] for each in said if each is not None and announcement.is_unicast(each[0]))
         return votes.most_common(1)[0][0] if votes else None
 
     async def announce(self, place: bytes, envelope: bytes) -> int:
-        """Have an announcement kept by the nodes that are nearest to its place.
+        """Have an announcement of this node's own kept by the nodes that are nearest to its place.
 
         Returns:
-            How many keep it, this one not counted.
+            How many others keep it.
         """
-        nearest = await self._search(place, "find_node", lambda values: None)
+        self.own[place] = envelope
+        nearest = await self._search(place, "find_node", lambda teller, values: None)
         said = await asyncio.gather(
             *(
-                # Each looks first whether this node is where it says.
+                # Each asks back first.
                 self._endpoint.ask(
                     (one.host, one.port), bool, "store", self.id, place, envelope, seconds=3.0
                 )
@@ -152,32 +172,38 @@ class Dht:
                 because of that.
         """
         checked: set[bytes] = set()
+        told: Counter[str] = Counter()
 
-        def take(values: Sequence[bytes]) -> None:
+        def take(teller: str, values: Sequence[bytes]) -> None:
             for envelope in values:
-                if envelope in checked or len(checked) >= _MAX_CHECKED:
+                if envelope in checked:
                     continue
+                if len(checked) >= _MAX_CHECKED or told[teller] >= _MAX_CHECKED_OF_HOST:
+                    return
                 checked.add(envelope)
+                told[teller] += 1
                 try:
                     said = announcement.read(envelope, place=place, now=self._clock())
                 except AnnouncementError:
                     continue
+                if announcement.is_near(said.host) and not announcement.is_near(teller):
+                    continue  # nobody far away knows what is on this machine, or on its cable
                 found(said)
 
-        take(self.held.get(place, now=self._clock()))
         await self._search(place, "find_value", take)
 
     async def _search(
-        self, place: bytes, question: str, take: Callable[[Sequence[bytes]], None]
+        self, place: bytes, question: str, take: Callable[[str, Sequence[bytes]], None]
     ) -> list[Contact]:
-        """Ask the nodes that are known, then the nearest that those know, until none nearer is left.
+        """Ask the nodes that are known, then the nearest that those know, until none is left to ask.
 
         Returns:
             Of those that answered, the nearest.
         """
         target = int.from_bytes(place)
         # Who told of whom; nobody of those whom this node knows itself.
-        heard: dict[Contact, str] = {Contact(*node): "" for node in self._table.find_neighbors(Node(place))}
+        heard: dict[Contact, str] = dict.fromkeys(self._table.near(place), "")
+        tellers: dict[Contact, str] = {}
         answered: list[Contact] = []
         tried: Counter[str] = Counter()
         used: Counter[str] = Counter()
@@ -189,17 +215,17 @@ class Dht:
 
         def following() -> Contact | None:
             """Whom to ask next: whoever has told of nobody that is there is believed last."""
-            if sum(tried.values()) >= MAX_ASKED or sum(dead.values()) >= MAX_DEAD:
+            if len(tellers) >= MAX_ASKED or sum(dead.values()) >= MAX_DEAD:
                 return None
             answered.sort(key=near)
-            bound = near(answered[K - 1]) if len(answered) >= K else 1 << 160
+            # What is looked for may be kept by others than those who crowd around its place.
+            done = question == "find_node" and len(answered) >= K
+            bound = near(answered[K - 1]) if done else 1 << 8 * wire.ID_BYTES
             return min(
                 (
                     one
                     for one in heard
-                    if near(one) < bound
-                    and used[one.host] < MAX_OF_HOST
-                    and tried[one.host] < 2 * MAX_OF_HOST
+                    if near(one) < bound and used[one.host] < MAX_OF_HOST and tried[one.host] < 3
                 ),
                 key=lambda one: (dead[heard[one]], heard[one] != "", near(one)),
                 default=None,
@@ -208,7 +234,6 @@ class Dht:
         async def ask(one: Contact) -> tuple[Contact, Any]:
             return one, await self._endpoint.ask((one.host, one.port), wire.Found, question, self.id, place)
 
-        tellers: dict[Contact, str] = {}
         try:
             while True:
                 while len(running) < ALPHA and (chosen := following()) is not None:
@@ -223,15 +248,16 @@ class Dht:
                     one, said = task.result()
                     if said is None:
                         used[one.host] -= 1
-                        dead[tellers[one]] += 1
-                        self._table.remove_contact(Node(*one))
+                        if tellers[one]:
+                            dead[tellers[one]] += 1
+                        self._table.drop(one)
                         continue
                     answered.append(one)
                     self._meet((one.host, one.port))
                     nodes = said
                     if isinstance(said, wire.Values):
                         nodes = said.nodes
-                        take(said.value)
+                        take(one.host, said.envelopes)
                     for contact in wire.usable(nodes, teller=one.host):
                         if len(heard) < _MAX_HEARD and contact.id != self.id and contact not in tellers:
                             heard.setdefault(contact, one.host)
@@ -250,53 +276,50 @@ class Dht:
             case "ping", 1:
                 return self.id
             case "find_node", 2:
-                return self._neighbours(arguments[1], sender)
+                return self._neighbours(arguments[1], sender, K)
             case "find_value", 2:
-                values = self.held.get(arguments[1], now=self._clock())
-                nodes = self._neighbours(arguments[1], sender)
+                values = self._values(arguments[1])
+                nodes = self._neighbours(arguments[1], sender, _ANSWER_NODES if values else K)
                 return wire.Values(values, nodes) if values else nodes
             case "store", 3:
                 return await self._store(sender, arguments[1], arguments[2])
         return None
 
-    def _neighbours(self, place: bytes, sender: tuple[str, int]) -> list[tuple[bytes, str, int]]:
-        found = self._table.find_neighbors(Node(place))
-        return [tuple(node) for node in found if (node.ip, node.port) != sender]
+    def _values(self, place: bytes) -> list[bytes]:
+        own = [self.own[place]] if place in self.own else []
+        held = self.held.get(place, now=self._clock())
+        return own + random.sample(held, min(len(held), _ANSWER_VALUES - len(own)))
+
+    def _neighbours(self, place: bytes, sender: tuple[str, int], count: int) -> list[tuple[bytes, str, int]]:
+        return [one for one in self._table.near(place, count) if (one.host, one.port) != sender]
 
     async def _store(self, sender: tuple[str, int], place: bytes, envelope: bytes) -> bool:
-        # Nobody announces in the name of a host that is not there, or knows nothing of it.
-        if not self._is_here(sender) and await self._greet(sender) is None:
+        """Keep an announcement, if who seems to send it has it itself: a sender's address is soon forged."""
+        if sender[0] in self._storing or len(self._storing) >= _MAX_STORING:
             return False
+        self._storing.add(sender[0])
         try:
-            self.held.put(place, envelope, sender=sender[0], now=self._clock())
+            said = await self._endpoint.ask(sender, wire.Found, "find_value", self.id, place)
+            if not isinstance(said, wire.Values) or envelope not in said.envelopes:
+                return False
+            self.held.put(place, envelope, sender=sender, now=self._clock())
         except AnnouncementError:
             return False
+        finally:
+            self._storing.discard(sender[0])
         return True
-
-    def keep(self, place: bytes, envelope: bytes, *, host: str) -> None:
-        """Keep an announcement of this node's own.
-
-        Raises:
-            AnnouncementError: it cannot be kept.
-        """
-        self.held.put(place, envelope, sender=host, now=self._clock())
 
     def _meet(self, address: tuple[str, int]) -> None:
         """See whether somebody is there, who has asked or answered, without waiting for it."""
-        if not self._is_here(address) and len(self._greeted) < _MAX_GREETED:
-            self._begin_greeting(address)
+        of_host = sum(host == address[0] for host, _ in self._greeted)
+        if self._is_here(address) or len(self._greeted) >= _MAX_GREETED or of_host >= _MAX_GREETED_OF_HOST:
+            return
+        self._begin_greeting(address)
 
-    async def _greet(self, address: tuple[str, int], *, patient: bool = False) -> Contact | None:
-        """See whether somebody is there; then it is in the table, under the id it says itself.
-
-        Args:
-            address: host and port.
-            patient: ask three times, also where many others are being greeted.
-        """
-        for _ in range(3 if patient else 1):
-            if address not in self._greeted and len(self._greeted) >= _MAX_GREETED and not patient:
-                return None
-            found = await asyncio.shield(self._greeted.get(address) or self._begin_greeting(address))
+    async def _greet(self, address: tuple[str, int], *, tries: int = 1) -> Contact | None:
+        """See whether somebody is there; then it is in the table, under the id it says itself."""
+        for _ in range(tries):
+            found = await asyncio.shield(self._begin_greeting(address))
             if found is not None:
                 return found
         return None
@@ -312,28 +335,43 @@ class Dht:
     async def _ping(self, address: tuple[str, int]) -> Contact | None:
         number = await self._endpoint.ask(address, bytes, "ping", self.id)
         if number is None or len(number) != wire.ID_BYTES or number == self.id:
+            for one in self.known:
+                if (one.host, one.port) == address:
+                    self._table.drop(one)
             return None
-        now = monotonic()
-        self._seen = {each: when for each, when in self._seen.items() if now - when < _SEEN_SECONDS}
-        self._seen[address] = now
+        self._seen[address] = monotonic()
+        self._seen.move_to_end(address)
+        if len(self._seen) > _MAX_SEEN:
+            self._seen.popitem(last=False)
         contact = Contact(number, *address)
-        known = self.known
-        of_host = [one for one in known if one.host == contact.host]
-        for one in of_host:
-            # It has another id than before: it was started anew.
-            if one.port == contact.port and one.id != contact.id:
-                self._table.remove_contact(Node(*one))
-        others = [one for one in of_host if one.port != contact.port]
-        # An id is taken by who had it first: nobody takes a node's place by repeating its id.
-        taken = any(one.id == contact.id and one[1:] != contact[1:] for one in known)
-        if len(others) < MAX_OF_HOST and not taken:
-            self._table.add_contact(Node(*contact))
+        in_its_place = self._table.add(contact)
+        if in_its_place is not None:
+            # It may have gone; then there is room for the next who comes.
+            self._meet((in_its_place.host, in_its_place.port))
         return contact
-
-    async def call_ping(self, node: Any) -> None:
-        """See whether a node of a full bucket still answers; the routing table asks for it."""
-        if await self._greet((node.ip, node.port)) is None:
-            self._table.remove_contact(node)
 
     def _is_here(self, address: tuple[str, int]) -> bool:
         return monotonic() - self._seen.get(address, -_SEEN_SECONDS) < _SEEN_SECONDS
+
+
+async def _resolve(host: str, port: int) -> list[tuple[str, int]]:
+    """Addresses of a host; none where nobody knows it now. Who stops waiting waits for no resolver."""
+    if host.replace(".", "").isdecimal():
+        return [(host, port)] if announcement.is_unicast(host) else []
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[list[str]] = loop.create_future()
+
+    def tell(found: list[str]) -> None:
+        if not done.done():
+            done.set_result(found)
+
+    def look() -> None:
+        found: list[str] = []
+        with contextlib.suppress(OSError, UnicodeError):
+            answers = socket.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_DGRAM)
+            found = [str(each[4][0]) for each in answers[:2]]
+        with contextlib.suppress(RuntimeError):  # nobody waits any more
+            loop.call_soon_threadsafe(tell, found)
+
+    threading.Thread(target=look, name="resolver", daemon=True).start()
+    return [(address, port) for address in await done]

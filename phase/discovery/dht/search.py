@@ -56,7 +56,11 @@ class Search:
         except (asyncio.CancelledError, DiscoveryError):
             pass  # closed; or without a network there is nobody to find, as if nobody had answered
         finally:
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            if left:
+                self._loop.run_until_complete(asyncio.wait(left))
 
     async def _run(self) -> None:
         await self._dht.start("0.0.0.0", 0)  # noqa: S104  # whichever way leads to them

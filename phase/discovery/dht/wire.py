@@ -38,8 +38,13 @@ Contacts = Annotated[list[tuple[_Id, str, int]], msgspec.Meta(max_length=MAX_CON
 class Values(msgspec.Struct, frozen=True):
     """An answer to `find_value` that has something."""
 
-    value: Annotated[list[bytes], msgspec.Meta(max_length=MAX_VALUES)]
+    value: Annotated[list[bytes], msgspec.Meta(max_length=MAX_VALUES)] | bytes
     nodes: Contacts = []
+
+    @property
+    def envelopes(self) -> list[bytes]:
+        """What it has; a node of the library has one."""
+        return [self.value] if isinstance(self.value, bytes) else self.value
 
 
 Found = Values | Contacts

@@ -27,8 +27,10 @@ def made(
 PLACE = announcement.key("stable", "x86_64")
 
 
-def put(held: Holdings, envelope: bytes, sender: str, now: float = NOW, place: bytes = PLACE) -> None:
-    held.put(place, envelope, sender=sender, now=now)
+def put(
+    held: Holdings, envelope: bytes, host: str, now: float = NOW, place: bytes = PLACE, port: int = 8080
+) -> None:
+    held.put(place, envelope, sender=(host, port), now=now)
 
 
 def test_kept_replaced_and_expired() -> None:
@@ -39,7 +41,9 @@ def test_kept_replaced_and_expired() -> None:
     assert held.get(PLACE, now=NOW + 60) == [second]
     assert len(held) == 1
     assert held.get(PLACE, now=NOW + 61 + LIFETIME) == []
-    assert len(held) == 0
+    # Removed when the next comes.
+    put(held, made(2, now=NOW + 61 + LIFETIME), "192.0.2.2", NOW + 61 + LIFETIME)
+    assert len(held) == 1
 
 
 def test_a_replayed_one_is_refused() -> None:
@@ -68,7 +72,13 @@ def test_one_host_has_few_and_a_restarted_provider_takes_its_own_place() -> None
     for number in range(1, 10):
         put(held, made(number, host="192.0.2.1"), "192.0.2.1")
     assert len(held) == 1, "another key at the same address"
-    put(held, made(10, host="192.0.2.1", port=8081), "192.0.2.1")
+    # Somebody else behind the same address takes nobody's place.
+    put(held, made(20, host="192.0.2.1"), "192.0.2.1", port=9999)
+    with pytest.raises(AnnouncementError, match="in this place already"):
+        put(held, made(21, host="192.0.2.1"), "192.0.2.1", port=9999)
+    held = Holdings()
+    put(held, made(1, host="192.0.2.1"), "192.0.2.1")
+    put(held, made(10, host="192.0.2.1", port=8081), "192.0.2.1", port=8081)
     with pytest.raises(AnnouncementError, match="in this place already"):
         put(held, made(11, host="192.0.2.1", port=8082), "192.0.2.1")
 

@@ -1,6 +1,7 @@
 """Nodes on loopback: they find each other, keep what holds, and stand what others send."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -15,6 +16,7 @@ from phase.discovery import Provider
 from phase.discovery.dht import Search, announcement, node, wire
 from phase.discovery.dht.announcement import Announcement
 from phase.discovery.dht.node import Dht
+from phase.discovery.dht.table import MAX_OF_HOST
 from phase.identity import Identity
 from tests.phase.discovery.dht.conftest import Start
 
@@ -225,7 +227,7 @@ async def test_many_of_one_host_are_not_all_there_is(start: Start, net: str) -> 
         evil.answers = {"find_value": crowd[:20], "find_node": crowd[:20]}
     try:
         looker, _ = await start(3, [address, *(at for _, at in liars[:8])])
-        assert sum(one.host == f"{net}.66" for one in looker.known) == node.MAX_OF_HOST
+        assert sum(one.host == f"{net}.66" for one in looker.known) == MAX_OF_HOST
         assert [one.url for one in await found(looker)] == [f"http://{net}.2:8080"]
         assert sum(evil.asked for evil, _ in liars) < 60
     finally:
@@ -328,7 +330,7 @@ async def test_a_flood_of_questions_gets_a_trickle(start: Start, net: str) -> No
 async def test_a_search_is_not_kept_waiting_by_those_who_lie_of_neighbours(start: Start, net: str) -> None:
     """What the seed does: nothing that a liar says of others delays what it is told by an honest one."""
     honest, address = await start(1)
-    honest.keep(PLACE, signed(f"{net}.1"), host=f"{net}.1")
+    honest.own[PLACE] = signed(f"{net}.1")
     evil, at = await lie(f"{net}.66", find_node=endless, find_value=endless)
     queue: SimpleQueue[str | Provider] = SimpleQueue()
     search = Search("stable", "x86_64", [at, address], queue, clock=time.time)
@@ -339,3 +341,56 @@ async def test_a_search_is_not_kept_waiting_by_those_who_lie_of_neighbours(start
     finally:
         await asyncio.to_thread(search.close)
         evil.transport.close()
+
+
+async def test_who_does_not_have_it_itself_has_nothing_kept(start: Start, net: str) -> None:
+    """Whoever sends in another's name, or from behind the same address, cannot answer for that one."""
+    first, address = await start(1)
+    evil, _ = await lie(f"{net}.66", find_node=[], find_value=[])
+    try:
+        evil.store(address, PLACE, signed(f"{net}.66"))
+        await asyncio.sleep(0.1)
+        await settled([first])
+        assert len(first.held) == 0
+    finally:
+        evil.transport.close()
+
+
+async def test_a_stranger_who_never_answers_silences_nobody(start: Start, net: str) -> None:
+    """From many ports of one host; those who announce are still heard."""
+    first, address = await start(1)
+    with contextlib.ExitStack() as stack:
+        for port in range(40):
+            stranger = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            stranger.bind((f"{net}.99", 0))
+            stranger.sendto(wire.question(os.urandom(20), "ping", bytes([port]) * 20), address)
+        await asyncio.sleep(0.05)
+        assert len(first._greeted) <= 2
+        honest, _ = await start(2, [address])
+        assert await honest.announce(PLACE, signed(f"{net}.2")) == 1
+
+
+async def test_one_node_does_not_fill_a_search(start: Start, net: str) -> None:
+    many = [signed(f"192.0.2.{number}", seed=number) for number in range(1, 17)]
+    evil, at = await lie(f"{net}.66", find_node=[], find_value={"value": many})
+    try:
+        looker, _ = await start(3, serves=False)
+        await looker.reach([at])
+        assert len(await found(looker)) == 8
+    finally:
+        evil.transport.close()
+
+
+async def test_an_answer_is_small_and_a_full_place_is_found_all_the_same(start: Start, net: str) -> None:
+    keeper, address = await start(1)
+    for number in range(2, 18):
+        envelope = signed(f"{net}.{number}", seed=number)
+        keeper.held.put(PLACE, envelope, sender=(f"{net}.{number}", 8080), now=time.time())
+    looker, _ = await start(30, serves=False)
+    await looker.reach([address])
+    hosts: set[str] = set()
+    for _ in range(20):
+        said = await looker._endpoint.ask(address, wire.Values, "find_value", looker.id, PLACE)
+        assert len(msgspec.msgpack.encode(said)) < 6000
+        hosts |= {one.host for one in await found(looker)}
+    assert len(hosts) == 16
