@@ -22,7 +22,7 @@ _LEGEND = (
     ("again", "refused or tried again"),
     ("bad", "failed"),
 )
-_WIDTH, _LEFT, _RIGHT = 960, 130, 24
+_WIDTH, _LEFT, _RIGHT = 960, 190, 24
 _BAR, _ROW, _TOP = 28, 40, 6
 #: Pixels of a letter, about; a label that does not fit is left to the tooltip.
 _LETTER = 7.0
@@ -90,7 +90,9 @@ def printable(text: str, most: int = _LONGEST) -> str:
 
 def _bar(track: Track, top: int, scale: float) -> list[str]:
     middle = top + _BAR / 2 + 4
-    parts = [f'<text x="0" y="{middle}">{escape(track.label)}</text>']
+    fits = int(_LEFT / _LETTER) - 1
+    name = track.label if len(track.label) <= fits else f"{track.label[: fits - 1]}…"
+    parts = [f'<text x="0" y="{middle}">{escape(name)}</text>']
     for phase in track.phases[:MOST]:
         x, width = _LEFT + phase.start * scale, (phase.end - phase.start) * scale
         took = f"{phase.end - phase.start:.2f} s"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -159,6 +160,13 @@ def test_any_marks_make_a_picture(told: list[tuple[str, float, float]]) -> None:
     picture = draw([Track(machine="m", arch="a", phases=phases)])
     assert "nan" not in picture
     ElementTree.fromstring(picture)  # noqa: S314  our own
+
+
+def test_a_long_name_does_not_run_into_the_picture() -> None:
+    picture = draw([Track(machine="great-grandchild" * 3, arch="x86_64", phases=(Phase("kernel", 0, 1),))])
+    (name,) = re.findall(r'<text x="0"[^>]*>([^<]*)<', picture)
+    assert name.startswith("great-grandchild")
+    assert len(name) <= 26
 
 
 def test_markdown_for_a_ci_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
