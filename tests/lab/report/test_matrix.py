@@ -163,7 +163,7 @@ def test_any_marks_make_a_picture(told: list[tuple[str, float, float]]) -> None:
 
 
 def test_a_long_name_does_not_run_into_the_picture() -> None:
-    picture = draw([Track(machine="great-grandchild" * 3, arch="x86_64", phases=(Phase("kernel", 0, 1),))])
+    picture = draw([Track(machine="great-grandchild" * 3, arch="x86_64", phases=[Phase("kernel", 0, 1)])])
     (name,) = re.findall(r'<text x="0"[^>]*>([^<]*)<', picture)
     assert name.startswith("great-grandchild")
     assert len(name) <= 26
