@@ -236,11 +236,11 @@ async def test_many_of_one_host_are_not_all_there_is(start: Start, net: str) -> 
 
 
 async def test_nodes_that_do_not_exist_keep_nobody_waiting(start: Start, net: str) -> None:
-    """Two hosts of liars tell of twenty that are nearer, each time others; the honest one is heard soon."""
+    """Four hosts of liars tell of twenty each that are nearer, others each time; the honest one is heard soon."""
     _, address = await start(1)
     honest, _ = await start(2, [address])
     await honest.announce(PLACE, signed(f"{net}.2"))
-    liars = [await lie(f"{net}.{66 + n // 2}", find_node=endless, find_value=endless) for n in range(4)]
+    liars = [await lie(f"{net}.{66 + n}", find_node=endless, find_value=endless) for n in range(4)]
     for number, (evil, _) in enumerate(liars):
         evil.id = PLACE[:19] + bytes((PLACE[19] ^ number,))
     try:
