@@ -236,7 +236,7 @@ async def test_many_of_one_host_are_not_all_there_is(start: Start, net: str) -> 
 
 
 async def test_nodes_that_do_not_exist_keep_nobody_waiting(start: Start, net: str) -> None:
-    """Four hosts of liars tell of twenty each that are nearer, others each time; the honest one is heard soon."""
+    """Four hosts of liars tell of twenty nearer ones each, none of them there; the honest one is heard."""
     _, address = await start(1)
     honest, _ = await start(2, [address])
     await honest.announce(PLACE, signed(f"{net}.2"))
