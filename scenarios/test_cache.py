@@ -144,7 +144,7 @@ def test_an_older_release_is_refused_after_a_reboot(loop: Loop, disk: Disk, tmp_
     old, new = _older_and_newer(loop, tmp_path)
     loop.release = old  # whose first root is that of both
     server = loop.serve(release=new)
-    client = loop.boot_vm("phase.timeout=20", disks=(disk,))
+    client = loop.boot_vm("phase.timeout=45", disks=(disk,))
     loop.reaches_job(client)
     assert _facts(client, "trust")["release"] == "1.0.1"
     client.stop()
