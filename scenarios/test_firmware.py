@@ -35,7 +35,7 @@ def test_firmware_hands_over_and_remembers(loop: Loop, tmp_path: Path) -> None:
 
     loop.release = Release(tmp_path / "new", repository)
     server = loop.serve()
-    client = loop.boot_vm("phase.timeout=20", firmware=lab_guest.FIRMWARE[loop.arch], memory=768)
+    client = loop.boot_vm("phase.timeout=45", firmware=lab_guest.FIRMWARE[loop.arch], memory=768)
     loop.reaches_job(client)
     loop.report("UEFI", client)
     loop.handed_over(client)
