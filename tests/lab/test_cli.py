@@ -104,6 +104,8 @@ def test_up_keeps_the_first_scenario_until_it_is_interrupted(tmp_path: Path) -> 
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # Also where this run is a shell's background job, which ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None
@@ -112,7 +114,7 @@ def test_up_keeps_the_first_scenario_until_it_is_interrupted(tmp_path: Path) -> 
                 break
         else:
             pytest.fail("it held nothing")
-        time.sleep(0.5)  # the last line comes a moment before it waits
+        time.sleep(1.5)  # the last line comes a moment before it waits
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
     finally:
