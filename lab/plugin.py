@@ -341,7 +341,7 @@ def pytest_runtest_makereport(
         item.stash[_FAILURE] = {"owner": owner, "what": what[:300]}
     elif call.when == "call" and report.passed and tries:
         report.user_properties.append(("flaky", True))
-        allure.dynamic.label("flaky", tries[0])  # type: ignore[no-untyped-call]
+        allure.dynamic.label("flaky", tries[0])  # type: ignore[no-untyped-call]  # untyped there
     # A setup that went well says nothing yet; neither does a teardown, unless it fails.
     if call.when != "call" and report.passed:
         return report
@@ -351,7 +351,7 @@ def pytest_runtest_makereport(
         attach(made, report, out / "evidence" / _name(item))
     if report.failed:
         report.sections.append(("lab: again", reproduce(item)))
-        allure.dynamic.label("owner", owner)  # type: ignore[no-untyped-call]
+        allure.dynamic.label("owner", owner)  # type: ignore[no-untyped-call]  # untyped there
     write(
         out / "records" / f"{_name(item)}.json", json.dumps(record_of(item, report, made), indent=1) + "\n"
     )
