@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 30.0
 #: Seconds between two looks at files that are signed here: whether there are new ones.
 UPKEEP_SECONDS = 2.0
+#: Bytes the kernel holds of a connection beyond what its reader takes now. Of its own accord it holds
+#: megabytes, and a thousand slow readers use up its memory for TCP: then all others are slow too.
+UNSENT_BYTES = 128 << 10
 _log = logging.getLogger(__name__)
 
 
@@ -92,6 +95,8 @@ async def serve(
     except ProviderError:
         await runner.cleanup()
         raise
+    # What is accepted inherits it.
+    accepting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     metrics, handshakes = app[METRICS], Limits(MAX_HANDSHAKES)
 
     def connection() -> asyncio.Protocol:

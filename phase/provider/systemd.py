@@ -32,7 +32,7 @@ def inherited() -> socket.socket | None:
     """The listening socket that systemd has opened for this process, if it has.
 
     Raises:
-        ProviderError: what it hands over is not one listening stream socket.
+        ProviderError: what it hands over is not one listening TCP socket.
     """
     if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
         return None
@@ -47,7 +47,8 @@ def inherited() -> socket.socket | None:
         listening = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
         raise ProviderError(f"what systemd hands over is no socket: {error.strerror}") from error
-    if found.type != socket.SOCK_STREAM or not listening:
-        raise ProviderError("what systemd hands over is no listening stream socket")
+    if found.type != socket.SOCK_STREAM or found.family == socket.AF_UNIX or not listening:
+        found.close()
+        raise ProviderError("what systemd hands over is no listening TCP socket")
     os.set_inheritable(_FIRST_FD, False)
     return found

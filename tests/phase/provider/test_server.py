@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from phase.provider import ProviderError, guard, serve
+from phase.provider.server import UNSENT_BYTES
 from phase.release.local import LocalRepository
 from tests.phase.provider.conftest import FILES, Publish
 
@@ -136,6 +137,29 @@ async def test_a_reader_that_leaves_harms_nobody(publish: Publish, caplog: pytes
             await asyncio.sleep(0.05)
         assert 'route="/{channel}/{arch}/{artifact}",status="499"} 1' in text
     assert not caplog.records, "anybody could fill the log by leaving"
+
+
+def unsent(port: int) -> int:
+    """Bytes that the kernel holds for the one reader of a port of 127.0.0.1 (proc_net_tcp.txt: tx_queue)."""
+    local = f"0100007F:{port:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    (held,) = [fields[4] for fields in lines if fields[1] == local and fields[3] == "01"]
+    return int(held.partition(":")[0], 16)
+
+
+async def test_a_reader_that_does_not_read_holds_little_of_the_kernels_memory(publish: Publish) -> None:
+    repository = publish(kernel=bytes(16 << 20), initramfs=b"i")
+    async with running(repository) as (port, _, _):
+        with socket.socket() as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect(("127.0.0.1", port))
+            reader.sendall(b"GET /stable/x86_64/kernel HTTP/1.1\r\nHost: x\r\n\r\n")
+            held = -1
+            while held != (now := unsent(port)) or not now:
+                held = now
+                await asyncio.sleep(0.3)
+    # What fills the low-water mark may pass it by one write of the kernel's.
+    assert 0 < held < 2 * UNSENT_BYTES
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,17 @@ def test_too_many_sockets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         systemd.inherited()
 
 
+def test_a_socket_that_is_not_tcp_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "listener"))
+        listener.listen()
+        monkeypatch.setattr(systemd, "_FIRST_FD", listener.detach())
+        with pytest.raises(ProviderError, match="no listening TCP socket"):
+            systemd.inherited()
+
+
 def test_a_drain_ends_with_the_answers_under_way(publish: Publish) -> None:
     big = bytes(range(256)) * (40 << 12)
     path = f"/blobs/sha256/{sha256(big).hexdigest()}"
