@@ -1,5 +1,6 @@
 """Talks to a boot loader, on a line that may drop and garble what is said."""
 
+import itertools
 import re
 import time
 
@@ -9,8 +10,9 @@ from lab.errors import MachineError
 
 #: Seconds a loader gets to show what was typed, or to come back to its prompt; then it is done again.
 _PATIENCE = 2.0
-#: Seconds between two keys that interrupt it.
-_AGAIN = 0.3
+#: Seconds between two keys that interrupt it; and every how many of them takes back what the others have
+#: typed at a prompt that arrived garbled.
+_AGAIN, _FRESH = 0.3, 8
 _POLL = 0.02
 
 
@@ -28,10 +30,14 @@ def command(console: Console, loader: Loader, cmdline: str) -> None:
     """
     deadline = time.monotonic() + loader.seconds * console.factor
     prompt = re.compile(f"(?:{loader.prompt})\\Z")
-    since = 0
-    while not _comes(console, prompt, since, _AGAIN):
+    # A busy one shows its prompt and the keys that have waited for it in one go, and those may be garbled.
+    waited = "[^\r\n]*" if loader.erase else f"(?:{re.escape(loader.interrupt)})*"
+    shown = re.compile(f"(?:{loader.prompt}){waited}\\Z")
+    for number in itertools.count(1):
+        if _comes(console, shown, 0, _AGAIN):
+            break
         _check(console, deadline, f"no prompt {loader.prompt!r}")
-        console.send(loader.interrupt)
+        console.send(loader.interrupt if number % _FRESH else loader.erase or loader.interrupt)
     # The keys that came too late to interrupt anything.
     _take_back(console, loader, prompt, deadline)
     for number, text in enumerate(loader.commands, 1):

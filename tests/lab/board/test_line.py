@@ -1,4 +1,5 @@
 import binascii
+import contextlib
 import os
 import pty
 import socket
@@ -109,22 +110,39 @@ class Uboot:
     """
 
     def __init__(
-        self, stream: socket.socket, deaf: int, *, enter: str = "\r", erase: str = "\x03", echo: bool = True
+        self,
+        stream: socket.socket,
+        deaf: int,
+        *,
+        enter: str = "\r",
+        erase: str = "\x03",
+        echo: bool = True,
+        prompt: bytes = b"=> ",
+        busy: float = 0.0,
     ) -> None:
+        self._first = prompt
+        self._busy = busy
         self._keys = (enter.encode(), erase.encode())
         self._echo = echo
         self.lines: list[str] = []
         self._stream = stream
         self._deaf = deaf
         self._heard = 0
-        threading.Thread(target=self._run, daemon=True).start()
+        threading.Thread(target=self._until_closed, daemon=True).start()
+
+    def _until_closed(self) -> None:
+        with contextlib.suppress(OSError):  # it may be about to prompt
+            self._run()
 
     def _run(self) -> None:
         stream = self._stream
         enter, erase = self._keys
         stream.sendall(b"U-Boot 2023.01\r\nHit any key to stop autoboot:  2 ")
         stream.recv(1)
-        stream.sendall(b"\r\n=> ")
+        # Keys that come meanwhile wait, and are shown with the prompt.
+        time.sleep(self._busy)
+        waited = stream.recv(1000) if self._busy else b""
+        stream.sendall(b"\r\n" + self._first + waited)
         line = ""
         while data := stream.recv(1):
             self._heard += 1
@@ -182,6 +200,26 @@ def test_talks_to_a_boot_loader_with_other_keys(tmp_path: Path, keys: dict[str, 
         assert time.monotonic() < deadline, uboot.lines
         time.sleep(0.01)
     assert [line.strip() for line in uboot.lines] == ["load kernel", "boot"]
+    there.close()
+    console.close()
+
+
+@pytest.mark.parametrize(
+    ("start", "erase"),
+    [({"busy": 1.5}, "\x03"), ({"busy": 1.5}, ""), ({"prompt": b"=\xbe "}, "\x03")],
+)
+def test_a_prompt_that_is_garbled_or_not_the_last_thing_shown(
+    tmp_path: Path, start: dict[str, Any], erase: str
+) -> None:
+    here, there = socket.socketpair()
+    console = Console("one", here, tmp_path / "log", checked=True)
+    uboot = Uboot(there, 10_000, **start)
+    command(console, Loader(prompt="=> ", commands=("boot",), erase=erase, seconds=20), "")
+    deadline = time.monotonic() + 10
+    while not uboot.lines:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert [line.strip() for line in uboot.lines] == ["boot"]
     there.close()
     console.close()
 
