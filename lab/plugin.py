@@ -2,7 +2,8 @@
 
 Load it with `-p lab.plugin`, or `pytest_plugins = ["lab.plugin"]`. With `-n 2` scenarios run side by
 side, as far as the host carries them: `@pytest.mark.lab(vcpus=2, memory=1024)` says what one needs, when it
-is not `lab.leases.Need`'s defaults; `group="name"` keeps scenarios on one worker.
+is not `lab.leases.Need`'s defaults; `group="name"` keeps scenarios on one worker, and `seconds=100` says how
+long one takes where no earlier run has told.
 """
 
 import contextlib
@@ -10,7 +11,6 @@ import functools
 import hashlib
 import json
 import logging
-import math
 import os
 import shlex
 import time
@@ -53,6 +53,8 @@ _FAILURE = pytest.StashKey[dict[str, Any]]()
 _BEGUN = pytest.StashKey[bool]()
 #: Seconds by which what needs several processors is before all others: workers do not start together.
 HEAD_START = 3.0
+#: Seconds that a scenario is taken to last which nobody knows.
+USUAL = 30.0
 _HERE = Path(__file__).parent
 _HISTORY = Path("reports", "history", "boots.jsonl")
 _log = logging.getLogger("lab")
@@ -103,8 +105,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(announcer.close)
     config.addinivalue_line(
         "markers",
-        "lab(vcpus, memory, boards, group): processors working at once, MiB of all machines, boards' names; "
-        "the xdist group that keeps scenarios on one worker",
+        "lab(vcpus, memory, boards, group, seconds): processors working at once, MiB of all machines, "
+        "boards' names; the xdist group that keeps scenarios on one worker; how long it takes, about",
     )
 
 
@@ -133,21 +135,25 @@ def pytest_collection_modifyitems(
     """Tells xdist which scenarios belong together, which of them a board runs, and in which order.
 
     What needs more than one processor comes first: later, all others would have to end before it begins.
-    Then a worker runs the longest first, so that no other waits for it in the end; what is not known may be
-    long. pytest has an order of its own, by fixtures, and ours has to come after it.
+    Then a worker runs the longest first, so that no other waits for it in the end. pytest has an order of
+    its own, by fixtures, and ours has to come after it.
     """
     option.select(config, items)
     seconds = getattr(config, "workerinput", {}).get("lab_seconds", {})
     # By item: xdist gives those of a group another name.
-    order = {item: (not _wide(item), -seconds.get(item.nodeid, math.inf)) for item in items}
+    order = {}
     for item in items:
-        for marker in item.iter_markers("lab"):
-            if "group" in marker.kwargs:
-                item.add_marker(pytest.mark.xdist_group(marker.kwargs["group"]))
-                break
+        told = {
+            name: value
+            for marker in reversed([*item.iter_markers("lab")])
+            for name, value in marker.kwargs.items()
+        }
+        order[item] = not _wide(item), -seconds.get(item.nodeid, told.get("seconds", USUAL))
+        if "group" in told:
+            item.add_marker(pytest.mark.xdist_group(told["group"]))
     result = yield
     # Others may have left some out, and may have made some.
-    items.sort(key=lambda item: order.get(item, (True, -math.inf)))
+    items.sort(key=lambda item: order.get(item, (True, -USUAL)))
     return result
 
 
@@ -175,8 +181,8 @@ def need_of(item: pytest.Item) -> Need:
     fields: dict[str, Any] = {}
     boards: list[str] = []
     for marker in reversed(list(item.iter_markers("lab"))):
-        if marker.args or set(marker.kwargs) - {"vcpus", "memory", "boards", "group"}:
-            raise MisuseError(f"{item.nodeid}: lab() takes vcpus=, memory=, boards=, group=")
+        if marker.args or set(marker.kwargs) - {"vcpus", "memory", "boards", "group", "seconds"}:
+            raise MisuseError(f"{item.nodeid}: lab() takes vcpus=, memory=, boards=, group=, seconds=")
         fields |= {name: value for name, value in marker.kwargs.items() if name in ("vcpus", "memory")}
         boards += marker.kwargs.get("boards", ())
     return Need(**fields, boards=tuple(dict.fromkeys(boards)))

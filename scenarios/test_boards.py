@@ -30,7 +30,7 @@ LINES = {"x86_64": ("--line", "rfc2217"), "arm64": ("--line", "pty", "--loader")
 SCENARIOS = 5
 
 
-@pytest.mark.lab(vcpus=0.6, memory=3072)
+@pytest.mark.lab(vcpus=0.6, memory=3072, seconds=330)
 @pytest.mark.usefixtures("lab")  # for its lease
 @pytest.mark.timeout(1200)
 def test_the_loop_runs_unchanged(arch: str, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def _digest(disk: Disk) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@pytest.mark.lab(vcpus=0.6)
+@pytest.mark.lab(vcpus=0.6, seconds=130)
 def test_a_kept_release_boots_when_nobody_gives_one(loop: Loop, disk: Disk) -> None:
     """The image allows it, and the release is verified as if a provider had sent it."""
     server = loop.serve(staged=True)
@@ -105,6 +105,7 @@ def test_a_power_cut_costs_only_what_was_not_written(loop: Loop, disk: Disk) -> 
     loop.handed_over(client)
 
 
+@pytest.mark.lab(seconds=60)
 def test_nothing_is_written_where_nothing_may_be(loop: Loop, disk: Disk) -> None:
     """`phase.nowrite` reads what is kept and leaves the disk as it is; private mode does not look at it."""
     loop.serve(staged=True)
@@ -138,7 +139,7 @@ def _older_and_newer(loop: Loop, directory: Path) -> tuple[Release, Release]:
     return old, Release(directory / "new", repository)
 
 
-@pytest.mark.lab(vcpus=0.7)
+@pytest.mark.lab(vcpus=0.7, seconds=150)
 def test_an_older_release_is_refused_after_a_reboot(loop: Loop, disk: Disk, tmp_path: Path) -> None:
     """The floor survives: what was current once, signed and not expired, is not taken any more."""
     old, new = _older_and_newer(loop, tmp_path)
@@ -162,7 +163,7 @@ def test_an_older_release_is_refused_after_a_reboot(loop: Loop, disk: Disk, tmp_
     other.wait_mark("trust", timeout=90)
 
 
-@pytest.mark.lab(vcpus=0.7)
+@pytest.mark.lab(vcpus=0.7, seconds=85)
 def test_an_image_with_a_floor_needs_no_memory(loop: Loop, tmp_path: Path) -> None:
     """Neither disk nor firmware keeps anything, and the older release is refused at the first boot."""
     old, new = _older_and_newer(loop, tmp_path)

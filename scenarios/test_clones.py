@@ -30,6 +30,7 @@ def found_nobody(seed: VM) -> None:
     seed.shell()
 
 
+@pytest.mark.lab(seconds=75)
 def test_seeds_from_one_stage_boot_from_one_provider(loop: Loop) -> None:
     """Each under its own name and address, to a system with a key and a random generator of its own."""
     seed = loop.boot_vm("phase.mdns=off phase.timeout=8", name="seed", on=False)

@@ -29,7 +29,7 @@ def overdue(release: Release, arch: str, tmp_path: Path) -> Release:
     return Release(tmp_path / "overdue", repository)
 
 
-@pytest.mark.lab(vcpus=0.6)
+@pytest.mark.lab(vcpus=0.6, seconds=75)
 def test_the_image_decides_what_expires(
     lab: Lab, record: Record, overdue: Release, arch: str, tmp_path: Path
 ) -> None:

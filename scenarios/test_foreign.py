@@ -246,7 +246,7 @@ def netboot(lab: Lab, record: Record, release: Release, arch: str, tmp_path: Pat
     return Netboot(lab, record, release, arch, tmp_path)
 
 
-@pytest.mark.lab(vcpus=0.8)
+@pytest.mark.lab(vcpus=0.8, seconds=125)
 def test_uefi_boots_over_http(netboot: Netboot) -> None:
     """The firmware's own HTTP client starts the seed, one file."""
     netboot.loop.lan.dhcp.options |= {60: b"HTTPClient", 67: f"{netboot.url}/boot.efi".encode()}

@@ -17,6 +17,7 @@ def loop(lab: Lab, record: Record, release: Release, arch: str, tmp_path: Path) 
     return Loop(lab, record, release, arch, tmp_path)
 
 
+@pytest.mark.lab(seconds=100)
 def test_each_generation_boots_from_the_one_before(loop: Loop) -> None:
     """Only the newest machine is left each time, and it has what the first one had, by hash."""
     parent = loop.serve(staged=True)

@@ -109,7 +109,7 @@ def test_beside_an_honest_one_they_stop_nobody(town: Town) -> None:
     loop.report("hostile providers beside an honest one", client)
 
 
-@pytest.mark.lab(vcpus=0.5)
+@pytest.mark.lab(vcpus=0.5, seconds=60)
 def test_a_flood_of_answers_hides_nobody(town: Town) -> None:
     """Sixteen providers that are none, told of fifty times a second, beside one that is."""
     loop = town.loop

@@ -69,7 +69,7 @@ def answers(said: str) -> int:
     return len(set(numbers(said)))
 
 
-@pytest.mark.lab(vcpus=0.1)
+@pytest.mark.lab(vcpus=0.1, seconds=50)
 def test_a_cable_loses_delays_doubles_and_reorders(pair: Pair) -> None:
     """Each fault by itself is seen inside the machine, as strong as it was asked for; without it, not."""
     link = pair.lan.link(pair.answering)

@@ -43,6 +43,7 @@ def _sources(loop: Loop, client: VM) -> dict[str, int]:
     return found
 
 
+@pytest.mark.lab(seconds=50)
 def test_a_provider_dies_in_the_middle(loop: Loop) -> None:
     """Its machine is switched off without a word."""
     dies, stays = _serve(loop, "dies"), _serve(loop, "stays")
@@ -57,6 +58,7 @@ def test_a_provider_dies_in_the_middle(loop: Loop) -> None:
     loop.handed_over(client)
 
 
+@pytest.mark.lab(seconds=70)
 def test_a_provider_is_cut_off_in_the_middle(loop: Loop) -> None:
     """Nothing passes on its cable any more, and nobody is told."""
     cut, stays = _serve(loop, "cut"), _serve(loop, "stays")
@@ -71,7 +73,7 @@ def test_a_provider_is_cut_off_in_the_middle(loop: Loop) -> None:
     loop.handed_over(client)
 
 
-@pytest.mark.lab(vcpus=0.8)
+@pytest.mark.lab(vcpus=0.8, seconds=65)
 def test_a_slow_provider_holds_nobody_up(loop: Loop) -> None:
     """One brings next to nothing; nobody waits for the chunks that it has begun."""
     slow, fast = _serve(loop, "slow", CRAWL), _serve(loop, "fast")

@@ -310,8 +310,8 @@ def test_a_need_that_makes_no_sense_fails_that_scenario_alone(pytester: pytest.P
 
 
 def test_workers_take_the_longest_first(pytester: pytest.Pytester) -> None:
-    """What has not run yet may be longest; every worker has the same order, whatever pytest's own is."""
-    seconds = {"test_short[wide]": 1.0, "test_long[wide]": 60.0, "test_middle": 20.0}
+    """What has not run yet is as long as its marker says; all workers have the same order."""
+    seconds = {"test_short[wide]": 1.0, "test_long[wide]": 60.0, "test_middle": 20.0, "test_overtaken": 10.0}
     runs = [
         Run(
             commit="c",
@@ -354,10 +354,19 @@ def test_workers_take_the_longest_first(pytester: pytest.Pytester) -> None:
 
     def test_new():
         note("new")
+
+    @pytest.mark.lab(seconds=45)
+    def test_told():
+        note("told")
+
+    @pytest.mark.lab(seconds=90)
+    def test_overtaken():
+        note("overtaken")
     """
     result, _ = run(pytester, source, "-n", "1", "--dist=loadgroup")
-    result.assert_outcomes(passed=4)
-    assert Path("order").read_text().split() == ["new", "long", "middle", "short"]
+    result.assert_outcomes(passed=6)
+    order = Path("order").read_text().split()
+    assert order == ["long", "told", "new", "middle", "overtaken", "short"]
 
 
 def test_a_group_does_not_change_the_name(pytester: pytest.Pytester) -> None:
