@@ -148,7 +148,10 @@ def pytest_collection_modifyitems(
             for marker in reversed([*item.iter_markers("lab")])
             for name, value in marker.kwargs.items()
         }
-        order[item] = not _wide(item), -seconds.get(item.nodeid, told.get("seconds", USUAL))
+        lasts = told.get("seconds", USUAL)
+        if not isinstance(lasts, int | float):
+            lasts = USUAL  # told when its turn comes
+        order[item] = not _wide(item), -seconds.get(item.nodeid, lasts)
         if "group" in told:
             item.add_marker(pytest.mark.xdist_group(told["group"]))
     result = yield
@@ -183,6 +186,9 @@ def need_of(item: pytest.Item) -> Need:
     for marker in reversed(list(item.iter_markers("lab"))):
         if marker.args or set(marker.kwargs) - {"vcpus", "memory", "boards", "group", "seconds"}:
             raise MisuseError(f"{item.nodeid}: lab() takes vcpus=, memory=, boards=, group=, seconds=")
+        for name in ("vcpus", "memory", "seconds"):
+            if not isinstance(marker.kwargs.get(name, 0), int | float):
+                raise MisuseError(f"{item.nodeid}: lab() takes a number as {name}=")
         fields |= {name: value for name, value in marker.kwargs.items() if name in ("vcpus", "memory")}
         boards += marker.kwargs.get("boards", ())
     return Need(**fields, boards=tuple(dict.fromkeys(boards)))

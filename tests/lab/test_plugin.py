@@ -292,7 +292,7 @@ def test_a_group_stays_on_one_worker(pytester: pytest.Pytester) -> None:
     assert len(set(Path("workers").read_text().split())) == 1
 
 
-@pytest.mark.parametrize("words", ["vcpus=-1", "cpus=2", "3"])
+@pytest.mark.parametrize("words", ["vcpus=-1", "vcpus='two'", "seconds='long'", "cpus=2", "3"])
 def test_a_need_that_makes_no_sense_fails_that_scenario_alone(pytester: pytest.Pytester, words: str) -> None:
     source = f"""
     import pytest
