@@ -9,8 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
+
+from phase.release.keys import ReleaseKeys
+from phase.release.repository import Repository
 
 _NGINX = """
 daemon off; master_process off; worker_processes 1; error_log stderr crit; pid {state}/nginx.pid;
@@ -28,6 +32,26 @@ def memory() -> str | None:
     """A directory in memory, where there is one: disks are not what is measured."""
     place = "/dev/shm"  # noqa: S108  only a temporary directory inside it
     return place if os.path.isdir(place) else None
+
+
+def publish(root: Path, megabytes: int) -> tuple[Path, str, int]:
+    """Publish a release whose rootfs is large.
+
+    Args:
+        root: a directory to write into.
+        megabytes: of the rootfs.
+
+    Returns:
+        The repository, the path of the rootfs at a provider, its length in bytes.
+    """
+    data = os.urandom(1 << 20) * megabytes
+    files = {"kernel": root / "kernel", "rootfs": root / "rootfs"}
+    files["rootfs"].write_bytes(data)
+    files["kernel"].write_bytes(b"kernel")
+    repository = Repository.create(root / "repository", keys=ReleaseKeys.from_seed("bench"))
+    repository.add("stable", "x86_64", files, release="1")
+    repository.publish()
+    return root / "repository", f"/blobs/sha256/{sha256(data).hexdigest()}", len(data)
 
 
 class Server(NamedTuple):

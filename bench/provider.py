@@ -8,15 +8,11 @@ busy neighbour only ever slows.
 """
 
 import argparse
-import os
 import sys
 import tempfile
-from hashlib import sha256
 from pathlib import Path
 
 from bench import _serving
-from phase.release.keys import ReleaseKeys
-from phase.release.repository import Repository
 
 BYTES, MANIFESTS, CPU = 1.0, 0.5, 1.2
 #: MB by which memory may grow from one connection to sixty-four: what is served must not pass through it.
@@ -36,22 +32,15 @@ def main() -> int:
         root = Path(temporary)
         # nginx reads as another user when root starts it.
         root.chmod(0o755)
-        data = os.urandom(1 << 20) * megabytes
-        (root / "rootfs").write_bytes(data)
-        (root / "kernel").write_bytes(b"kernel")
-        repository = Repository.create(root / "repository", keys=ReleaseKeys.from_seed("bench"))
-        files = {"kernel": root / "kernel", "rootfs": root / "rootfs"}
-        repository.add("stable", "x86_64", files, release="1")
-        repository.publish()
-        blob = f"/blobs/sha256/{sha256(data).hexdigest()}"
+        repository, blob, length = _serving.publish(root, megabytes)
         manifest = "/metadata/1.stable-x86_64.json"
         with (
-            _serving.nginx(root / "repository", root / "nginx") as peer,
-            _serving.phase(root / "repository") as ours,
+            _serving.nginx(repository, root / "nginx") as peer,
+            _serving.phase(repository) as ours,
         ):
             for connections in (1, 8, 64):
                 runs = _both(peer, ours, blob, connections, FILES)
-                size = FILES * len(data) / 1e9
+                size = FILES * length / 1e9
                 rates = [size / min(run.wall for run in found) for found in runs]
                 costs = [min(run.cpu for run in found) / size for found in runs]
                 ratio, cost = rates[1] / rates[0], costs[1] / max(costs[0], 1e-9)

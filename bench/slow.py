@@ -11,19 +11,15 @@ addresses of loopback, because one address has a limit of its own.
 import argparse
 import http.client
 import json
-import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from hashlib import sha256
 from pathlib import Path
 
 from bench import _serving
-from phase.release.keys import ReleaseKeys
-from phase.release.repository import Repository
 
 BUDGET = 0.8
 ROUNDS = 5
@@ -75,21 +71,13 @@ def main() -> int:
     slow, half = arguments.slow, arguments.half
     _allow_many_files(slow + half + 64)
     with tempfile.TemporaryDirectory(dir=_serving.memory()) as temporary:
-        root = Path(temporary)
-        data = os.urandom(1 << 20) * _MEGABYTES
-        (root / "rootfs").write_bytes(data)
-        (root / "kernel").write_bytes(b"kernel")
-        repository = Repository.create(root / "repository", keys=ReleaseKeys.from_seed("bench"))
-        files = {"kernel": root / "kernel", "rootfs": root / "rootfs"}
-        repository.add("stable", "x86_64", files, release="1")
-        repository.publish()
-        blob = f"/blobs/sha256/{sha256(data).hexdigest()}"
+        repository, blob, length = _serving.publish(Path(temporary), _MEGABYTES)
         rates: tuple[list[float], list[float]] = ([], [])
         ratios = []
-        with _serving.phase(root / "repository") as server:
+        with _serving.phase(repository) as server:
             _serving.read(server, blob, CONNECTIONS, _COUNT)  # fills caches
             for _ in range(ROUNDS):
-                quiet = _rate(server, blob, len(data))
+                quiet = _rate(server, blob, length)
                 command = [sys.executable, "-c", _CROWD, server.url.rpartition(":")[2], blob]
                 crowd = subprocess.Popen(
                     [*command, str(slow), str(half)],
@@ -103,7 +91,7 @@ def main() -> int:
                 while _metric(server, "phase_provider_active_requests") < slow:
                     time.sleep(0.1)
                 time.sleep(SETTLE)
-                crowded = _rate(server, blob, len(data))
+                crowded = _rate(server, blob, length)
                 there = _metric(server, "phase_provider_connections")
                 crowd.stdin.close()
                 reopened = int(crowd.stdout.readline())
