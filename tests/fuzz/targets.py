@@ -4,6 +4,7 @@ A target raises nothing for any input: what it calls may refuse with its own err
 Where something is accepted, the target checks what acceptance promises.
 """
 
+import asyncio
 import atexit
 import json
 import shutil
@@ -21,6 +22,11 @@ from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 from phase import cmdline, dsse, trust
 from phase.boot import cache as boot_cache
 from phase.cli.provider import describe, read_status
+from phase.discovery.dht import announcement
+from phase.discovery.dht import wire as dht_wire
+from phase.discovery.dht.announcement import AnnouncementError
+from phase.discovery.dht.endpoint import Endpoint
+from phase.discovery.dht.node import Dht
 from phase.discovery.records import from_txt
 from phase.errors import PhaseError
 from phase.fetch import http
@@ -195,6 +201,8 @@ def floor(data: bytes) -> None:
 
 
 NODE = Identity.from_seed(b"\1" * 32)
+#: Where its announcements stand in the DHT.
+PLACE = announcement.key("stable", "x86_64")
 
 
 def envelope(data: bytes) -> None:
@@ -289,6 +297,92 @@ def txt(data: bytes) -> None:
         assert found.id.isprintable()
 
 
+class Cable(asyncio.DatagramTransport):
+    """Keeps what an endpoint sends; a question is answered at once, where there is an answer."""
+
+    def __init__(self, endpoint: Endpoint, answer: bytes | None = None) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+        self._endpoint = endpoint
+        self._answer = answer
+        endpoint.connection_made(self)
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        """As asyncio's."""
+        self.sent.append(data)
+        if self._answer is not None:
+            self._endpoint.datagram_received(
+                bytes((dht_wire.ANSWER,)) + data[1 : 1 + dht_wire.ID_BYTES] + self._answer, addr
+            )
+
+    def is_closing(self) -> bool:
+        """As asyncio's."""
+        return False
+
+    def close(self) -> None:
+        """As asyncio's."""
+
+
+def dht_datagram(data: bytes) -> None:
+    """A datagram from anybody, at a node that serves: it says little, and keeps nothing yet."""
+
+    async def take() -> None:
+        node = Dht(serves=True)
+        endpoint = node._endpoint
+        cable = Cable(endpoint)
+        endpoint.datagram_received(data, ("192.0.2.9", 4000))
+        answering = list(endpoint._answering)
+        for _ in range(4):
+            await asyncio.sleep(0)
+        for task in answering:
+            if task.done():
+                task.result()
+        node.close()
+        # An answer, a question back, a greeting.
+        assert len(cable.sent) <= 3
+        assert all(len(each) <= 600 for each in cable.sent)
+        assert not len(node.held)
+
+    asyncio.run(take())
+
+
+def dht_answer(data: bytes) -> None:
+    """What a node answers to each question there is."""
+
+    async def ask() -> None:
+        endpoint = Endpoint(None)
+        Cable(endpoint, data)
+        node = ("192.0.2.9", 4000)
+        found = await endpoint.ask(node, dht_wire.Found, "find_value", PLACE, PLACE, seconds=5)
+        nodes = found
+        if isinstance(found, dht_wire.Values):
+            nodes = found.nodes
+            for envelope in found.envelopes:
+                announced(envelope)
+        for contact in dht_wire.usable(nodes or [], teller=node[0]):
+            assert len(contact.id) == dht_wire.ID_BYTES
+            assert 0 < contact.port < 65_536
+            assert not contact.host.startswith("127.")
+        await endpoint.ask(node, dht_wire.Seen, "stun", seconds=5)
+        await endpoint.ask(node, bytes, "ping", PLACE, seconds=5)
+        await endpoint.ask(node, bool, "store", PLACE, PLACE, b"x", seconds=5)
+
+    if len(data) < dht_wire.MAX_DATAGRAM - dht_wire.ID_BYTES and data:
+        asyncio.run(ask())
+
+
+def announced(data: bytes) -> None:
+    """An announcement in the DHT."""
+    try:
+        said = announcement.read(data, place=PLACE, now=NOW.timestamp())
+    except AnnouncementError as error:
+        short(error)
+    else:
+        http.parse_url(said.url)
+        assert said.expires > NOW.timestamp()
+        assert announcement.key(said.channel, said.arch) == PLACE
+
+
 def kernel_line(data: bytes) -> None:
     """The kernel command line, and the one made for the next kernel."""
     text = data.decode("utf-8", "surrogateescape")
@@ -368,6 +462,23 @@ def cases() -> dict[str, Case]:
     asked = b"bytes=1-5", b"bytes=-5", b'bytes=0-\0"sha256-x"\0W/"sha256-x", "b"'
     found["range"] = Case(range_header, asked)
     found["mdns-txt"] = Case(txt, (b"192.0.2.1\0\x1f\x90\0version=3\0id=ab",))
+    word = announcement.sign(
+        NODE, channel="stable", arch="x86_64", host="192.0.2.1", port=8080, version=1, now=NOW.timestamp()
+    )
+    found["announcement"] = Case(announced, (word,))
+    questions = tuple(
+        dht_wire.question(PLACE, name, *arguments)
+        for name, arguments in {
+            "ping": [PLACE],
+            "stun": [],
+            "find_value": [PLACE, PLACE],
+            "store": [PLACE, PLACE, word],
+        }.items()
+    )
+    found["dht-datagram"] = Case(dht_datagram, (*questions, dht_wire.answer(PLACE, True)))
+    nodes = [(PLACE, "192.0.2.1", 4000)]
+    answers = dht_wire.Values([word], nodes), nodes, ("192.0.2.1", 4000), PLACE, True
+    found["dht-answer"] = Case(dht_answer, tuple(dht_wire.answer(PLACE, each)[21:] for each in answers))
     line = b'console=ttyS0 phase.mode=local phase.timeout=9 phase.provider=http://a,b phase.job="hello x"'
     found["cmdline"] = Case(kernel_line, (line,))
     return found
