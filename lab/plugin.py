@@ -54,7 +54,7 @@ _BEGUN = pytest.StashKey[bool]()
 #: Seconds by which what needs several processors is before all others: workers do not start together.
 HEAD_START = 3.0
 #: Seconds that a scenario is taken to last which nobody knows.
-USUAL = 30.0
+USUAL = 10.0
 _HERE = Path(__file__).parent
 _HISTORY = Path("reports", "history", "boots.jsonl")
 _log = logging.getLogger("lab")

@@ -58,7 +58,7 @@ def test_the_loop_runs_unchanged(arch: str, tmp_path: Path) -> None:
     assert {(record["arch"], record["accel"]) for record in records} == {(arch, "board")}
 
 
-@pytest.mark.lab(vcpus=0.2)
+@pytest.mark.lab(vcpus=0.2, seconds=35)
 def test_a_garbled_line_is_no_pass(lab: Lab, arch: str, tmp_path: Path) -> None:
     """On a line that garbles one byte in ten no command has an exit code."""
     with (
@@ -82,7 +82,7 @@ def test_a_garbled_mark_is_none(lab: Lab, arch: str, tmp_path: Path) -> None:
         assert {(mark.step, mark.t) for mark in board.marks} <= {(f"s{each}", each) for each in range(100)}
 
 
-@pytest.mark.lab(vcpus=0.5)
+@pytest.mark.lab(vcpus=0.5, seconds=45)
 def test_a_mark_without_a_checksum_is_no_pass(lab: Lab, arch: str, tmp_path: Path) -> None:
     """The little guest's marks carry none; from a board's line they are not taken, and its shell is."""
     with _guest(lab, arch, tmp_path, *LINES[arch], "--noise", "0.0003") as board:

@@ -86,6 +86,7 @@ def test_a_kept_release_boots_when_nobody_gives_one(loop: Loop, disk: Disk) -> N
     client.stop()
 
 
+@pytest.mark.lab(seconds=50)
 def test_a_power_cut_costs_only_what_was_not_written(loop: Loop, disk: Disk) -> None:
     """Killed in the middle of its fetch, it goes on where the disk says."""
     loop.serve(staged=True)

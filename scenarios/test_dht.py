@@ -27,6 +27,7 @@ def _keeps(server: Machine, number: int) -> None:
     server.shell().wait_until_succeeds(asked, timeout=120)
 
 
+@pytest.mark.lab(seconds=40)
 def test_boots_from_whom_the_dht_names(loop: Loop) -> None:
     """A booted system is a node of it; the next one that boots finds it there, and joins."""
     server = loop.serve("phase.mdns=off")
@@ -42,6 +43,7 @@ def test_boots_from_whom_the_dht_names(loop: Loop) -> None:
     loop.report("DHT", client)
 
 
+@pytest.mark.lab(seconds=40)
 def test_a_local_machine_asks_nobody_elsewhere(loop: Loop) -> None:
     """In local mode not one packet goes to the DHT, neither from the seed nor from the system."""
     server = loop.serve()
@@ -61,6 +63,7 @@ def test_a_local_machine_asks_nobody_elsewhere(loop: Loop) -> None:
     loop.report("local mode, DHT named", client)
 
 
+@pytest.mark.lab(seconds=40)
 def test_lies_in_the_dht_stop_nobody(
     lab: Lab, record: Record, release: Release, arch: str, tmp_path: Path
 ) -> None:

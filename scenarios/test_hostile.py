@@ -84,6 +84,7 @@ def _told(urls: list[str]) -> str:
     return f"phase.provider={','.join(urls)} phase.mdns=off"
 
 
+@pytest.mark.lab(seconds=45)
 def test_alone_they_boot_nothing(town: Town) -> None:
     """Each with another lie, and a reason against each."""
     loop = town.loop
@@ -97,6 +98,7 @@ def test_alone_they_boot_nothing(town: Town) -> None:
     loop.report("hostile providers alone", client)
 
 
+@pytest.mark.lab(seconds=35)
 def test_beside_an_honest_one_they_stop_nobody(town: Town) -> None:
     """The honest one is the last that the machine is told of; one has true metadata and false bytes."""
     loop = town.loop

@@ -24,6 +24,7 @@ def loop(
     return Loop(lab, record, release, arch, tmp_path, board)
 
 
+@pytest.mark.lab(seconds=40)
 def test_boots_by_mdns(loop: Loop) -> None:
     """(a) The seed knows its channel only, and finds the provider on its segment."""
     loop.serve()
@@ -35,6 +36,7 @@ def test_boots_by_mdns(loop: Loop) -> None:
     loop.receipt_holds(client)
 
 
+@pytest.mark.lab(seconds=45)
 def test_boots_from_a_named_provider(loop: Loop) -> None:
     """(b) `phase.provider=` names it; nobody advertises."""
     server = loop.serve("phase.mdns=off")
@@ -46,6 +48,7 @@ def test_boots_from_a_named_provider(loop: Loop) -> None:
     loop.receipt_holds(client)
 
 
+@pytest.mark.lab(seconds=45)
 def test_boots_from_the_other_architecture(loop: Loop) -> None:
     """(c) The machine that serves is of the other architecture."""
     server = loop.serve(arch=OTHER[loop.arch])
@@ -57,7 +60,7 @@ def test_boots_from_the_other_architecture(loop: Loop) -> None:
     loop.receipt_holds(client)
 
 
-@pytest.mark.lab(vcpus=0.6)
+@pytest.mark.lab(vcpus=0.6, seconds=40)
 def test_refuses_a_flipped_bit(loop: Loop) -> None:
     """(d) One bit of the kernel is wrong on the provider's disk."""
     kernel = loop.release.repository.manifest(CHANNEL, loop.arch).artifacts["kernel"]
@@ -70,7 +73,7 @@ def test_refuses_a_flipped_bit(loop: Loop) -> None:
     loop.never_handed_over(client)
 
 
-@pytest.mark.lab(vcpus=0.6)
+@pytest.mark.lab(vcpus=0.6, seconds=40)
 def test_refuses_a_stranger(loop: Loop, tmp_path: Path) -> None:
     """(e) The release is whole and signed, by keys this seed does not trust."""
     stranger = Release.publish(tmp_path / "stranger", keys="stranger", arches=(loop.arch,))
