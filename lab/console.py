@@ -127,12 +127,24 @@ class Console:
                 room = self._limit - len(self._bytes)
                 if room > 0:
                     self._bytes += data[:room]
-                    self._log.write(data[:room])
                     self._scan(now)
+                    if not self._keep(data[:room]):
+                        break
                 if len(data) > room and not self.death:
                     self.death = f"flood: more than {self._limit} bytes on the console"
                 self._changed.notify_all()
         self._log.close()
+
+    def _keep(self, data: bytes) -> bool:
+        """Write it down; a host that cannot has taken the line away."""
+        try:
+            self._log.write(data)
+        except OSError as error:
+            why = f"the host cannot write {self._log.name}: {error.strerror}"
+            self._lost = lambda: why
+            self.closed = True
+            self._changed.notify_all()
+        return not self.closed
 
     def _scan(self, now: float) -> None:
         while True:

@@ -278,6 +278,17 @@ def test_a_line_that_somebody_took_away_is_the_hosts_failure(tmp_path: Path) -> 
     console.close()
 
 
+def test_a_disk_that_is_full_is_the_hosts_failure() -> None:
+    end, ours = socket.socketpair()
+    console = Console("one", ours, Path("/dev/full"))
+    end.sendall(b"a line\n")
+    with pytest.raises(InfrastructureError, match="one: the host cannot write /dev/full: No space left"):
+        console.wait_line("never", timeout=10)
+    assert console.lines[0].text == "a line"
+    console.close()
+    end.close()
+
+
 def test_a_death_that_nobody_was_told_is_found(machine: Machine) -> None:
     machine.console.check()
     machine.say("[    2.0] Oops: divide error: 0000 [#1] SMP\nalive\n")
