@@ -19,7 +19,7 @@ from lab.errors import MachineError
 from lab.shell import Shell
 
 
-class ShellBackend(BaseBackend):  # type: ignore[misc]  # testinfra has no types
+class ShellBackend(BaseBackend):
     """Runs testinfra's commands on a console.
 
     Args:
@@ -60,7 +60,7 @@ class ShellBackend(BaseBackend):  # type: ignore[misc]  # testinfra has no types
         return self.result(answer.code, text.encode(), out.encode(), errors.encode())
 
 
-class _Busybox(Process):  # type: ignore[misc]  # testinfra has no types
+class _Busybox(Process):
     """Processes where `ps` is a busybox of any configuration: testinfra's own asks for columns few have."""
 
     @classmethod
@@ -100,7 +100,7 @@ class _Port:
         return bool(self._host.run("nc -w 2 %s %s </dev/null", self._name, self._port).rc == 0)
 
 
-class _Address(Addr):  # type: ignore[misc]  # testinfra has no types
+class _Address(Addr):
     """Addresses as testinfra's, where `nc` is a busybox's."""
 
     def port(self, port: int | str) -> _Port:
@@ -108,7 +108,7 @@ class _Address(Addr):  # type: ignore[misc]  # testinfra has no types
         return _Port(self._host, self.name, port)
 
 
-class MachineHost(Host):  # type: ignore[misc]  # testinfra has no types
+class MachineHost(Host):
     """As testinfra's, for guests of busybox too."""
 
     @property

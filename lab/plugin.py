@@ -143,15 +143,11 @@ def pytest_collection_modifyitems(
     # By item: xdist gives those of a group another name.
     order = {}
     for item in items:
-        told = {
-            name: value
-            for marker in reversed([*item.iter_markers("lab")])
-            for name, value in marker.kwargs.items()
-        }
-        lasts = told.get("seconds", USUAL)
-        if not isinstance(lasts, int | float):
-            lasts = USUAL  # told when its turn comes
-        order[item] = not _wide(item), -seconds.get(item.nodeid, lasts)
+        try:
+            told = marked(item)
+        except MisuseError:
+            told = {}  # said when its turn comes
+        order[item] = not _wide(item), -seconds.get(item.nodeid, told.get("seconds", USUAL))
         if "group" in told:
             item.add_marker(pytest.mark.xdist_group(told["group"]))
     result = yield
@@ -164,7 +160,7 @@ def _wide(item: pytest.Item) -> bool:
     try:
         return need_of(item).vcpus > 1
     except MisuseError:
-        return False  # told when its turn comes
+        return False  # said when its turn comes
 
 
 def _let_pass(item: pytest.Item) -> None:
@@ -175,11 +171,11 @@ def _let_pass(item: pytest.Item) -> None:
         time.sleep(HEAD_START)
 
 
-def need_of(item: pytest.Item) -> Need:
-    """What a scenario needs of the host; its nearest marker counts, and every marker's boards.
+def marked(item: pytest.Item) -> dict[str, Any]:
+    """What a scenario's markers say; the nearest counts, and every marker's boards.
 
     Raises:
-        MisuseError: a marker says what no scenario can need.
+        MisuseError: one says what none can.
     """
     fields: dict[str, Any] = {}
     boards: list[str] = []
@@ -189,9 +185,18 @@ def need_of(item: pytest.Item) -> Need:
         for name in ("vcpus", "memory", "seconds"):
             if not isinstance(marker.kwargs.get(name, 0), int | float):
                 raise MisuseError(f"{item.nodeid}: lab() takes a number as {name}=")
-        fields |= {name: value for name, value in marker.kwargs.items() if name in ("vcpus", "memory")}
+        fields |= marker.kwargs
         boards += marker.kwargs.get("boards", ())
-    return Need(**fields, boards=tuple(dict.fromkeys(boards)))
+    return fields | {"boards": tuple(dict.fromkeys(boards))}
+
+
+def need_of(item: pytest.Item) -> Need:
+    """What a scenario needs of the host.
+
+    Raises:
+        MisuseError: its markers say what no scenario can need.
+    """
+    return Need(**{name: value for name, value in marked(item).items() if name in Need.__annotations__})
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -353,7 +358,7 @@ def pytest_runtest_makereport(
         item.stash[_FAILURE] = {"owner": owner, "what": what[:300]}
     elif call.when == "call" and report.passed and tries:
         report.user_properties.append(("flaky", True))
-        allure.dynamic.label("flaky", tries[0])  # type: ignore[no-untyped-call]  # untyped there
+        allure.dynamic.label("flaky", tries[0])
     # A setup that went well says nothing yet; neither does a teardown, unless it fails.
     if call.when != "call" and report.passed:
         return report
@@ -363,7 +368,7 @@ def pytest_runtest_makereport(
         attach(made, report, out / "evidence" / _name(item))
     if report.failed:
         report.sections.append(("lab: again", reproduce(item)))
-        allure.dynamic.label("owner", owner)  # type: ignore[no-untyped-call]  # untyped there
+        allure.dynamic.label("owner", owner)
     write(
         out / "records" / f"{_name(item)}.json", json.dumps(record_of(item, report, made), indent=1) + "\n"
     )

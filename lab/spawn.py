@@ -1,5 +1,6 @@
 """pexpect on a console: dialogues with a boot loader, a menu, a program that asks."""
 
+import codecs
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pexpect import EOF, TIMEOUT
@@ -45,6 +46,8 @@ class ConsoleSpawn(_Base):
         super().__init__(timeout=timeout, encoding="utf-8", codec_errors="replace", searchwindowsize=_WINDOW)
         self._source = source
         self._position = position
+        # Its own decoder is private to pexpect.
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
 
     def read_nonblocking(self, size: int = 1, timeout: float | None = -1) -> str:
         """What pexpect calls to read on; nobody else needs it."""
@@ -55,7 +58,7 @@ class ConsoleSpawn(_Base):
                 raise EOF(self._source.death or "the console closed")
             raise TIMEOUT("nothing more on the console")
         self._position += len(data)
-        return str(self._decoder.decode(data, final=False))  # type: ignore[attr-defined]  # not in its stubs
+        return self._characters.decode(data)
 
     def expect_list(self, pattern_list: Any, timeout: float | None = -1, *args: Any, **options: Any) -> Any:
         """As pexpect's; every `expect` comes through here."""

@@ -1,6 +1,6 @@
 """The kernel command line: Phase's parameters in it, and what may be carried over a handoff."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from phase.discovery.records import MAX_PEERS, DiscoveryError, peer
 
@@ -57,7 +57,7 @@ def parse(text: str) -> Parameters:
         The parameters. A value that cannot be used is left at its default and listed in
         `problems`, as is an unknown `phase.*`: a typing error must not stop a boot.
     """
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     problems: list[str] = []
     for word in split(text):
         name, _, value = word.partition("=")
@@ -94,7 +94,7 @@ def parse(text: str) -> Parameters:
             pass  # init reads them; only the signed line can bring the shell there
         else:
             problems.append(word)
-    return Parameters(**found, problems=tuple(problems))  # type: ignore[arg-type]  # keys are field names
+    return Parameters(**found, problems=tuple(problems))
 
 
 def compose(signed: str, running: str, *, rootfs: str) -> str:

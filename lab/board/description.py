@@ -63,7 +63,8 @@ class Loader(_Table, frozen=True):
     Attributes:
         prompt: regular expression of its prompt, at the end of what it has printed.
         commands: typed one after another, each at the prompt; `{cmdline}` stands for the command line.
-        interrupt: typed again and again until the prompt is there.
+        interrupt: typed again and again until the prompt is there; every eighth time `erase` instead, for a
+            prompt that arrived garbled.
         enter: what ends a line.
         erase: what takes back a line that was typed.
         echo: whether it shows what is typed, so that what arrived garbled can be typed again.

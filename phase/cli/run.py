@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -47,13 +48,13 @@ def command(
             from phase.jobs.limits import MIB, Limits
             from phase.jobs.run import read_module, run
 
-            given = {
+            given: dict[str, Any] = {
                 "fuel": fuel,
                 "wall_seconds": wall,
                 "memory_bytes": None if memory is None else memory * MIB,
                 "output_bytes": output,
             }
-            limits = Limits(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # each has its field's type
+            limits = Limits(**{name: value for name, value in given.items() if value is not None})
             no_stdin = no_stdin or sys.stdin.isatty()
             job = Job(
                 read_module(module, limits),

@@ -31,6 +31,9 @@ MAX_ARGUMENT_BYTES = 128 * 1024
 _ENVIRONMENT = {"TOKIO_WORKER_THREADS": "1"}
 _MAX_DIAGNOSTICS = 16 * 1024
 _MAX_CONTROL = 16 * 1024
+_HITS: dict[str, LimitHit] = {
+    hit.limit: hit for hit in (LimitHit("fuel"), LimitHit("wall"), LimitHit("memory"), LimitHit("output"))
+}
 #: sys.path is given as an argument: -I and -S leave only the standard library.
 _BOOTSTRAP = "import sys; sys.path.append(sys.argv.pop()); from phase.jobs.worker import main; main()"
 
@@ -301,8 +304,8 @@ def _result(frame: bytes) -> tuple[Status, int, int] | None:
             status = Trapped(_printable(detail))
         elif kind == "rejected":
             status = Rejected(_printable(detail))
-        elif kind == "limit" and detail in ("fuel", "wall", "memory", "output"):
-            status = LimitHit(detail)  # type: ignore[arg-type]  # checked one line up
+        elif kind == "limit" and (hit := _HITS.get(detail)):
+            status = hit
         else:
             return None
         return status, int(burnt), int(peak)
