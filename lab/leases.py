@@ -28,7 +28,7 @@ RESERVE = 1024
 PATIENCE = 180.0
 #: Processors leased for each there is. Needs are averages: a machine that boots waits for its disk, its
 #: network and its scenario between, and where no more is leased than there is, a fifth of it stays idle.
-OVERLAP = 1.25
+OVERLAP = 1.35
 _POLL = 0.1
 
 
@@ -38,7 +38,8 @@ class Need:
 
     Attributes:
         vcpus: virtual processors that work at the same time: machines started one after another need one,
-            and those that mostly wait a part of one. More than the host has means all it has.
+            and those that mostly wait a part of one. More than one, and no fewer than the host has, means
+            that nobody else uses any meanwhile.
         memory: MiB of all its machines together.
         boards: names of boards; nobody else gets them meanwhile.
     """
@@ -50,6 +51,10 @@ class Need:
     def __post_init__(self) -> None:
         if self.vcpus < 0 or self.memory < 0 or not all(self.boards):
             raise MisuseError(f"nobody can lease {self}")
+
+    def whole(self, cpus: int) -> bool:
+        """Whether it is a host with so many processors for itself."""
+        return self.vcpus > 1 and self.vcpus >= cpus
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,10 @@ def short(need: Need, held: Sequence[Held], host: Host) -> str:
     for board in need.boards:
         if board in taken:
             return f"board {board} is with {taken[board]}"
-    there = host.cpus * OVERLAP
+    for lease in held:
+        if need.vcpus and lease.need.whole(host.cpus):
+            return f"{lease.who} has the host for itself"
+    there = host.cpus if need.whole(host.cpus) else host.cpus * OVERLAP
     cpus = there - sum(lease.need.vcpus for lease in held)
     if min(need.vcpus, host.cpus) > max(cpus, 0):
         return f"{need.vcpus:g} processors are needed, {max(cpus, 0):g} of {there:g} are free"

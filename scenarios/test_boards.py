@@ -82,7 +82,7 @@ def test_a_garbled_mark_is_none(lab: Lab, arch: str, tmp_path: Path) -> None:
         assert {(mark.step, mark.t) for mark in board.marks} <= {(f"s{each}", each) for each in range(100)}
 
 
-@pytest.mark.lab(vcpus=0.5, seconds=45)
+@pytest.mark.lab(vcpus=0.3, seconds=45)
 def test_a_mark_without_a_checksum_is_no_pass(lab: Lab, arch: str, tmp_path: Path) -> None:
     """The little guest's marks carry none; from a board's line they are not taken, and its shell is."""
     with _guest(lab, arch, tmp_path, *LINES[arch], "--noise", "0.0003") as board:

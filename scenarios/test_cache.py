@@ -140,7 +140,7 @@ def _older_and_newer(loop: Loop, directory: Path) -> tuple[Release, Release]:
     return old, Release(directory / "new", repository)
 
 
-@pytest.mark.lab(vcpus=0.7, seconds=150)
+@pytest.mark.lab(vcpus=0.5, seconds=150)
 def test_an_older_release_is_refused_after_a_reboot(loop: Loop, disk: Disk, tmp_path: Path) -> None:
     """The floor survives: what was current once, signed and not expired, is not taken any more."""
     old, new = _older_and_newer(loop, tmp_path)

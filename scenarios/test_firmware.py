@@ -19,7 +19,7 @@ def loop(lab: Lab, record: Record, release: Release, arch: str, tmp_path: Path) 
     return Loop(lab, record, release, arch, tmp_path)
 
 
-@pytest.mark.lab(vcpus=0.8, seconds=100)
+@pytest.mark.lab(vcpus=0.5, seconds=100)
 def test_firmware_hands_over_and_remembers(loop: Loop, tmp_path: Path) -> None:
     """It boots, and after that refuses an older release, though it has no disk."""
     repository = Repository.create(tmp_path / "new", keys=release_keys.load(KEYS / "lab"))

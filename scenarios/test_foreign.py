@@ -171,6 +171,7 @@ def test_aria2_reads_eight_parts_at_once(repository: Path, tmp_path: Path) -> No
     assert log.read_text().count('"status": 206') > 1, "it was not read in parts"
 
 
+@pytest.mark.lab(vcpus=0.2)
 def test_avahi_browse_sees_it(lab: Lab, repository: Path, tmp_path: Path) -> None:
     """A provider on one card of a segment, Avahi on the next."""
     if why := refusal():

@@ -84,7 +84,7 @@ def _told(urls: list[str]) -> str:
     return f"phase.provider={','.join(urls)} phase.mdns=off"
 
 
-@pytest.mark.lab(seconds=45)
+@pytest.mark.lab(vcpus=0.3, seconds=45)
 def test_alone_they_boot_nothing(town: Town) -> None:
     """Each with another lie, and a reason against each."""
     loop = town.loop

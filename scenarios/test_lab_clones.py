@@ -60,6 +60,7 @@ def plans(lab: Lab, arch: str, tmp_path: Path) -> Plans:
     return Plans(lab, arch, tmp_path)
 
 
+@pytest.mark.lab(vcpus=0.5)
 def test_clones_are_machines_of_their_own(plans: Plans, lab: Lab) -> None:
     """Names, addresses, chance and time are each clone's own; what they share is the past."""
     lan = lab.segment("lan")
@@ -89,6 +90,7 @@ def test_clones_are_machines_of_their_own(plans: Plans, lab: Lab) -> None:
     shells[1].succeed(f"ping -c 1 -W 5 {lab.address(one, lan)}")
 
 
+@pytest.mark.lab(vcpus=0.5)
 def test_a_clone_wakes_in_the_present(plans: Plans) -> None:
     """Its stage was frozen in another time: a clone whose clock went on from there would say so."""
     stage = plans.lab.stage("long-ago", plans("node"), until=long_ago)
@@ -96,6 +98,7 @@ def test_a_clone_wakes_in_the_present(plans: Plans) -> None:
     assert int(shell.succeed("date +%s")) == pytest.approx(time.time(), abs=60)
 
 
+@pytest.mark.lab(vcpus=0.5)
 def test_what_a_clone_writes_is_its_own(plans: Plans, lab: Lab) -> None:
     """Neither another clone nor the stage sees it; a clone switched on again boots."""
     stage = lab.stage("noted", plans("node"), until=noted)
@@ -110,6 +113,7 @@ def test_what_a_clone_writes_is_its_own(plans: Plans, lab: Lab) -> None:
     one.shell().fail("ls /tmp/note")
 
 
+@pytest.mark.lab(vcpus=0.6)
 def test_a_topology_starts_from_a_stage_together(plans: Plans, lab: Lab) -> None:
     """Both machines, their addresses and what they know of each other, again and again."""
     lan = lab.segment("lan")

@@ -111,6 +111,7 @@ def test_a_panic(guests: Guests) -> None:
     _dies(vm, "kernel panic: .*sysrq", "echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger")
 
 
+@pytest.mark.lab(vcpus=0.5)
 def test_an_oops(guests: Guests) -> None:
     """Kernel code reads from nowhere; the machine goes on, and cannot be trusted any more."""
     vm = guests(initrd=guests.with_module(FAULT[guests.arch]))

@@ -27,7 +27,7 @@ def test_fails(lab):
 """
 
 
-@pytest.mark.lab(memory=512)
+@pytest.mark.lab(vcpus=0.7, memory=512)
 @pytest.mark.usefixtures("lab")  # for its lease
 def test_a_failed_topology_is_held(arch: str, tmp_path: Path) -> None:
     kernel, initrd = lab_guest.build(arch, tmp_path)

