@@ -218,9 +218,24 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     with contextlib.ExitStack() as stack:
         stack.enter_context(lease)
+        stack.enter_context(_kept_busy(item))
         if item.config.getoption("--lab-live"):
             stack.enter_context(watching(item.nodeid, lambda: item.stash.get(_LAB, None)))
         return (yield)
+
+
+@contextlib.contextmanager
+def _kept_busy(item: pytest.Item) -> Iterator[None]:
+    """Adds to a scenario's record what it and its machines made of their processors."""
+    before = os.times()
+    yield
+    spent = [now - then for now, then in zip(os.times(), before, strict=True)]
+    # The machines are off and waited for: what they used counts as children's.
+    path = _record_path(item)
+    with contextlib.suppress(FileNotFoundError):  # with --setup-only
+        fields = json.loads(path.read_bytes())
+        fields["busy"] = round(sum(spent[:4]) / max(spent[4], 1e-3), 2)
+        write(path, json.dumps(fields, indent=1) + "\n")
 
 
 class Retries:
@@ -363,15 +378,12 @@ def pytest_runtest_makereport(
     if call.when != "call" and report.passed:
         return report
     made = item.stash.get(_LAB, None)
-    out = Path(item.config.rootpath, item.config.getoption("--lab-out"))
     if made is not None:
-        attach(made, report, out / "evidence" / _name(item))
+        attach(made, report, _out(item) / "evidence" / _name(item))
     if report.failed:
         report.sections.append(("lab: again", reproduce(item)))
         allure.dynamic.label("owner", owner)
-    write(
-        out / "records" / f"{_name(item)}.json", json.dumps(record_of(item, report, made), indent=1) + "\n"
-    )
+    write(_record_path(item), json.dumps(record_of(item, report, made), indent=1) + "\n")
     if made is not None and item.config.getoption("lab_hold") in ("failed" if report.failed else "", "all"):
         _hold(item, made, report)
     return report
@@ -459,6 +471,14 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
 def _nodeid(item: pytest.Item) -> str:
     # xdist adds a group's name.
     return item.nodeid.partition("@")[0]
+
+
+def _out(item: pytest.Item) -> Path:
+    return Path(item.config.rootpath, item.config.getoption("--lab-out"))
+
+
+def _record_path(item: pytest.Item) -> Path:
+    return _out(item) / "records" / f"{_name(item)}.json"
 
 
 def _name(item: pytest.Item) -> str:

@@ -26,6 +26,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         kernel: release of the kernel that ran in the end; empty when none was reached.
         nodeid: pytest's name of the test.
         duration: seconds of the whole test.
+        busy: processors that it and its machines kept busy, on average from its lease to its end: beside
+            others, that is less than when it runs alone.
         ended: when, in seconds since 1970.
         firmware: what started the machine: `uefi`, `bios`, or `direct` when QEMU loaded the kernel itself.
         mode: what the boot was allowed, in the project's own words; empty when it has no such thing.
@@ -47,6 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str = ""
     nodeid: str = ""
     duration: float = 0.0
+    busy: float = 0.0
     ended: float = 0.0
     firmware: str = ""
     mode: str = ""

@@ -42,7 +42,7 @@ def show(records: Sequence[Record], console: Console) -> None:
 
 
 def _outcomes(records: Sequence[Record], arches: Sequence[str]) -> Table:
-    table = Table(title="Scenarios", title_justify="left")
+    table = Table(title="Scenarios: outcome, seconds, processors kept busy", title_justify="left")
     table.add_column("scenario", overflow="fold")
     table.add_column("topology", overflow="fold")
     for arch in arches:
@@ -58,7 +58,10 @@ def _outcomes(records: Sequence[Record], arches: Sequence[str]) -> Table:
 
 def _outcome(records: Sequence[Record]) -> Text:
     parts = [
-        Text(f"{record.outcome} {record.duration:.1f} s", style=_STYLE.get(record.outcome, "bold red"))
+        Text(
+            f"{record.outcome} {record.duration:.1f} s {record.busy:.1f}",
+            style=_STYLE.get(record.outcome, "bold red"),
+        )
         for record in records
     ]
     return Text("\n").join(parts) if parts else Text("-", style="dim")

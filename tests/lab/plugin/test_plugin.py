@@ -32,8 +32,25 @@ def test_a_scenario_is_recorded(pytester: pytest.Pytester) -> None:
     assert records[0]["phases"] == {"init": 1.5}
     assert (records[0]["firmware"], records[0]["mode"]) == ("uefi", "local")
     keys = {"scenario", "arch", "topology", "outcome", "phases", "accel", "kernel", "nodeid", "duration"}
-    keys |= {"ended", "firmware", "mode", "nodes", "tracks", "stage", "booted", "refused"}
+    keys |= {"ended", "firmware", "mode", "nodes", "tracks", "stage", "booted", "refused", "busy"}
     assert set(records[0]) == keys
+
+
+def test_a_record_says_how_busy_it_was(pytester: pytest.Pytester) -> None:
+    """With what its machines used, which are processes of their own."""
+    source = """
+    import subprocess, sys, time
+
+    def test_waits(lab):
+        time.sleep(1)
+
+    def test_works(lab):
+        code = "import time\\nwhile time.process_time() < 1: pass"
+        subprocess.run([sys.executable, "-c", code], check=True)
+    """
+    _, records = run(pytester, source)
+    busy = {record["scenario"]: record["busy"] for record in records}
+    assert busy["test_waits"] < busy["test_works"] <= 1.1
 
 
 def test_the_rung_that_broke_is_recorded(
