@@ -28,7 +28,7 @@ RESERVE = 1024
 PATIENCE = 180.0
 #: Processors leased for each there is. Needs are averages: a machine that boots waits for its disk, its
 #: network and its scenario between, and where no more is leased than there is, a fifth of it stays idle.
-OVERLAP = 1.35
+OVERLAP = 1.25
 _POLL = 0.1
 
 

@@ -57,7 +57,7 @@ def test_an_idle_host_grants_whatever_it_could_ever_grant(need: Need) -> None:
     ("need", "why"),
     [
         (Need(vcpus=2), "2 processors are needed, 1 of 2 are free"),
-        (Need(vcpus=1.8), "1.8 processors are needed, 1.7 of 2.7 are free"),
+        (Need(vcpus=1.8), "1.8 processors are needed, 1.5 of 2.5 are free"),
         (Need(memory=6200), "6200 MiB are needed, 6144 are free"),
         (Need(boards=("pi",)), "board pi is with one"),
         (Need(vcpus=1, memory=6144, boards=("mini",)), ""),
