@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from lab import marks
 from lab.deaths import Watch
@@ -50,12 +50,28 @@ class Line(NamedTuple):
     arrived: float
 
 
+class Stream(Protocol):
+    """Where a console is: a connected socket, or what does as one does."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Some bytes; none when there are no more."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Type them."""
+
+    def shutdown(self, how: int, /) -> None:
+        """End what waits in `recv`."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
 class Console:
     """One console.
 
     Args:
         name: the machine's, for messages.
-        stream: a connected socket; this object owns it.
+        stream: where it is; this object owns it.
         log: gets every byte as it comes.
         limit: bytes after which the machine counts as dead and nothing more is kept.
         checked: whether the line may garble bytes: then a mark counts only with a checksum, and once,
@@ -75,7 +91,7 @@ class Console:
     def __init__(
         self,
         name: str,
-        stream: socket.socket,
+        stream: Stream,
         log: Path,
         *,
         limit: int = MAX_BYTES,
@@ -101,8 +117,9 @@ class Console:
         self._limit = limit
         self._checked = checked
         self._stream = stream
-        # Only sending: a machine that reads nothing must not hold up who types, a silent one is no fault.
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
+        if isinstance(stream, socket.socket):
+            # Only sending: a machine that reads nothing holds nobody up; a silent one is no fault.
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
         self._log = log.open("wb", buffering=0)
         self._bytes = bytearray()
         self._scanned = 0

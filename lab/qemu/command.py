@@ -111,7 +111,8 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
 
     Args:
         spec: the machine.
-        console: a listening UNIX socket for its serial console; `port`, beside it, is its virtio port's.
+        console: its serial console is two pipes, `.in` and `.out` behind this name; `port`, beside it, is a
+            listening UNIX socket for its virtio port.
         qmp: a listening UNIX socket for its monitor.
         memory: where its memory is; nowhere in particular when None.
 
@@ -142,7 +143,7 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
     words += ["-smp", str(spec.cpus), "-m", f"{spec.memory}M"]
     # A panic is told (pvpanic) and then printed to its end before the machine goes down.
     words += ["-no-reboot", "-action", "panic=none", "-device", "pvpanic-pci"]
-    words += ["-chardev", f"socket,id=console,path={_value(console)}", "-serial", "chardev:console"]
+    words += ["-chardev", f"pipe,id=console,path={_value(console)}", "-serial", "chardev:console"]
     words += ["-chardev", f"socket,id=qmp,path={_value(qmp)}", "-mon", "chardev=qmp,mode=control"]
     if spec.seed is None:
         # One with a seed has chance from its processor or device tree, which follow -seed; this card would

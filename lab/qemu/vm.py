@@ -1,13 +1,14 @@
 """A virtual machine."""
 
 import contextlib
+import functools
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from lab import machine
 from lab.children import dies_with_us
@@ -19,8 +20,11 @@ from lab.net.switch import Switch
 from lab.qemu import command, migration
 from lab.qemu.loop import call
 from lab.qemu.monitor import Event, Monitor
+from lab.qemu.pipes import Pipes
 from lab.shell import Shell, Suspended
 from lab.timeline import phases
+
+T = TypeVar("T")
 
 #: Seconds for QEMU to open its console and its monitor.
 _START = 20
@@ -246,9 +250,14 @@ class VM:
             raise
 
     def _start(self, argv: list[str], monitor: Monitor) -> None:
-        names = ["console", *([command.PORT] if self.spec.port else [])]
         with contextlib.ExitStack() as stack:
-            listeners = [stack.enter_context(_listening(self.directory / name)) for name in names]
+            pipes = Pipes(self.directory / "console")
+            stack.callback(pipes.unlink)
+            unused = stack.enter_context(contextlib.ExitStack())
+            unused.callback(pipes.close)
+            listener = None
+            if self.spec.port:
+                listener = stack.enter_context(_listening(self.directory / command.PORT))
             monitor.listen()
             with (self.directory / "qemu.log").open("ab") as log:
                 switched_on = time.monotonic()
@@ -256,40 +265,37 @@ class VM:
             # Read from birth, each of them: a line that nobody reads stalls the machine.
             self._console = Console(
                 self.name,
-                self._accept(listeners[0]),
+                self._come(pipes.connect),
                 self._kept("console"),
                 lost=self._killed,
                 factor=self._factor,
                 elsewhere=self._elsewhere,
             )
-            for listener in listeners[1:]:
-                stream = self._accept(listener)
+            unused.pop_all()
+            if listener is not None:
                 self._port = Port(
                     self._console,
-                    stream,
+                    self._come(functools.partial(_accept, listener)),
                     self._kept(command.PORT),
                     lost=self._killed,
                     factor=self._factor,
                     elsewhere=self._elsewhere,
                 )
-        self.power_on = switched_on
-        monitor.accept(timeout=_START * self._factor)
+            self.power_on = switched_on
+            monitor.accept(timeout=_START * self._factor)
 
     def _kept(self, line: str) -> Path:
         return self.directory / f"{line}-{self._starts}.log"
 
-    def _accept(self, listener: socket.socket) -> socket.socket:
+    def _come(self, come: Callable[[], T | None]) -> T:
+        """Ask again and again whether QEMU has come, while it lives."""
         deadline = time.monotonic() + _START * self._factor
-        while True:
-            try:
-                stream = listener.accept()[0]
-                stream.settimeout(None)
-                return stream
-            except TimeoutError:
-                if not self.running:
-                    raise InfrastructureError(f"{self.name}: QEMU ended at once") from None
-                if time.monotonic() > deadline:
-                    raise InfrastructureError(f"{self.name}: QEMU did not open its console") from None
+        while (came := come()) is None:
+            if not self.running:
+                raise InfrastructureError(f"{self.name}: QEMU ended at once")
+            if time.monotonic() > deadline:
+                raise InfrastructureError(f"{self.name}: QEMU did not open its console")
+        return came
 
     def _killed(self) -> str:
         """What ended QEMU, if that was neither its machine nor this object."""
@@ -481,6 +487,15 @@ def _listening(path: Path) -> Iterator[socket.socket]:
             yield listener
         finally:
             path.unlink()
+
+
+def _accept(listener: socket.socket) -> socket.socket | None:
+    try:
+        stream = listener.accept()[0]
+    except TimeoutError:
+        return None
+    stream.settimeout(None)
+    return stream
 
 
 def _spawn(argv: list[str], log: int) -> subprocess.Popen[bytes]:
