@@ -29,6 +29,7 @@ def _record(out: Path, arch: str, scenario: str, outcome: str, **phases: float) 
         "kernel": "6.1.0",
         "nodeid": f"scenarios/test_loop.py::{scenario}",
         "duration": 21.5,
+        "busy": 0.44,
         "later": "fields that a newer plugin adds are no error",
     }
     (directory / f"{scenario}.json").write_text(json.dumps(record), encoding="utf-8")
@@ -89,8 +90,8 @@ def test_summary_and_table_of_both_architectures(tmp_path: Path) -> None:
         },
     ]
     text = _printed(console)
-    assert "passed 21.5 s" in text
-    assert "failed 21.5 s" in text
+    assert "passed 21.5 s 0.4" in text
+    assert "failed 21.5 s 0.4" in text
     assert all(word in text for word in ("1.25", "2.00", "3.50", "6.75", "1.50", "summary.json"))
 
 
