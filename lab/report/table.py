@@ -46,7 +46,7 @@ def _outcomes(records: Sequence[Record], arches: Sequence[str]) -> Table:
     table.add_column("scenario", overflow="fold")
     table.add_column("topology", overflow="fold")
     for arch in arches:
-        table.add_column(arch, justify="right")
+        table.add_column(arch, justify="right", no_wrap=True)
     rows: dict[tuple[str, str], dict[str, list[Record]]] = {}
     for record in records:
         cells = rows.setdefault((record.scenario, record.topology), {})
