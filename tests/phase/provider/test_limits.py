@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import ssl
+from typing import Any
 
 import pytest
 
@@ -194,10 +195,10 @@ async def test_no_descriptor_left_is_no_missing_file(
 ) -> None:
     opened = os.open
 
-    def full(path: object, *more: object, **named: object) -> int:
+    def full(path: Any, *more: Any, **named: Any) -> int:
         if "/blobs/sha256/" in str(path):
             raise OSError(number, os.strerror(number))
-        return opened(path, *more, **named)  # type: ignore[arg-type]  # passed on
+        return opened(path, *more, **named)
 
     async with running(publish()) as (port, _, _):
         monkeypatch.setattr(os, "open", full)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -35,7 +36,7 @@ async def running(
             tls=tls,
         )
     )
-    both: list[asyncio.Future[object]] = [task, port]  # type: ignore[list-item]  # only waited for
+    both: list[asyncio.Future[Any]] = [task, port]
     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     try:
         yield port.result(), stop, task
