@@ -34,7 +34,8 @@ _QUIET, _LAST_WORDS = 0.5, 5.0
 _PROMPT, _PAUSE, _BOOTING = 0.1, 1.0, 3
 #: Lines before and after the one that names a death which tell about it.
 _BEFORE, _AFTER = 10, 120
-_SEND_SECONDS = 30
+#: Seconds in which a machine takes something of what is typed.
+SEND_SECONDS = 30
 #: Seconds of silence, on a host of ordinary speed, after which a machine that boots, or owes an answer, is
 #: dead. A quiet kernel that unpacks its RAM disk under emulation, others at work beside it, says nothing for
 #: a good part of that.
@@ -119,7 +120,7 @@ class Console:
         self._stream = stream
         if isinstance(stream, socket.socket):
             # Only sending: a machine that reads nothing holds nobody up; a silent one is no fault.
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
         self._log = log.open("wb", buffering=0)
         self._bytes = bytearray()
         self._scanned = 0

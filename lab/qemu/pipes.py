@@ -7,11 +7,11 @@ the next byte; a kernel waits 10 ms for it and goes on without. A pipe holds 64 
 import errno
 import os
 import select
+import threading
 import time
 from pathlib import Path
 
-#: Seconds in which a machine takes something of what is typed.
-_SEND = 30.0
+from lab.console import SEND_SECONDS
 
 
 class Pipes:
@@ -29,6 +29,7 @@ class Pipes:
         # Ours before QEMU has its own, so that nothing waits for anything.
         self._said = os.open(self._paths[1], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._ended, self._end = os.pipe()
+        self._closing = threading.Lock()
         self._readable = select.poll()
         for descriptor in (self._said, self._ended):
             self._readable.register(descriptor, select.POLLIN)
@@ -64,26 +65,31 @@ class Pipes:
         """Type all of it.
 
         Raises:
-            OSError: QEMU has gone, or takes nothing.
+            OSError: QEMU has gone, or takes nothing; or these are closed.
         """
         left = memoryview(data)
-        writable = select.poll()
-        writable.register(self._typed, select.POLLOUT)
         while left:
-            if not writable.poll(_SEND * 1000):
-                raise TimeoutError(f"nothing was taken for {_SEND:.0f} s")
-            left = left[os.write(self._typed, left) :]
+            try:
+                left = left[os.write(self._typed, left) :]
+            except BlockingIOError:
+                writable = select.poll()
+                writable.register(self._typed, select.POLLOUT)
+                if not writable.poll(SEND_SECONDS * 1000):
+                    raise TimeoutError(f"nothing was taken for {SEND_SECONDS} s") from None
 
     def shutdown(self, how: int) -> None:
         """End `recv`, when it has read all there is; `how` is a socket's."""
-        if self._end >= 0:
-            os.close(self._end)
-            self._end = -1
+        self._close("_end")
 
     def close(self) -> None:
         """Let go of them. Safe to call again."""
-        self.shutdown(0)
-        for name in ("_typed", "_said", "_ended"):
-            if (descriptor := getattr(self, name)) >= 0:
-                setattr(self, name, -1)
-                os.close(descriptor)
+        for name in ("_end", "_typed", "_said", "_ended"):
+            self._close(name)
+
+    def _close(self, name: str) -> None:
+        # Once, whoever comes: its number may be another file's by then.
+        with self._closing:
+            descriptor: int = getattr(self, name)
+            setattr(self, name, -1)
+        if descriptor >= 0:
+            os.close(descriptor)

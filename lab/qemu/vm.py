@@ -3,10 +3,9 @@
 import contextlib
 import functools
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -21,6 +20,7 @@ from lab.qemu import command, migration
 from lab.qemu.loop import call
 from lab.qemu.monitor import Event, Monitor
 from lab.qemu.pipes import Pipes
+from lab.qemu.port import Port, accept, listening
 from lab.shell import Shell, Suspended
 from lab.timeline import phases
 
@@ -30,33 +30,6 @@ T = TypeVar("T")
 _START = 20
 #: Seconds in which events of a QEMU that has just ended may still be on their way.
 _LATE = 1.0
-
-
-class Port(Console):
-    """A virtio port. A kernel that dies says so on the serial console, and this line just falls silent."""
-
-    def __init__(
-        self,
-        serial: Console,
-        stream: socket.socket,
-        log: Path,
-        *,
-        lost: Callable[[], str],
-        factor: float = 1.0,
-        elsewhere: Callable[[Console], None] = lambda console: None,
-    ) -> None:
-        self._serial = serial
-        super().__init__(f"{serial.name} (port)", stream, log, lost=lost, factor=factor, elsewhere=elsewhere)
-
-    def send(self, text: str) -> None:
-        """Type, to a machine that lives.
-
-        Raises:
-            MachineDied: its serial console says that it has died.
-            InfrastructureError: the port is gone, or takes nothing any more.
-        """
-        self._serial.check()
-        super().send(text)
 
 
 class VM:
@@ -253,29 +226,27 @@ class VM:
         with contextlib.ExitStack() as stack:
             pipes = Pipes(self.directory / "console")
             stack.callback(pipes.unlink)
-            unused = stack.enter_context(contextlib.ExitStack())
-            unused.callback(pipes.close)
-            listener = None
-            if self.spec.port:
-                listener = stack.enter_context(_listening(self.directory / command.PORT))
-            monitor.listen()
-            with (self.directory / "qemu.log").open("ab") as log:
-                switched_on = time.monotonic()
-                self._process = call(lambda: _spawn(argv, log.fileno()))
-            # Read from birth, each of them: a line that nobody reads stalls the machine.
+            # Read from birth, as the port is: a line that nobody reads stalls the machine.
             self._console = Console(
                 self.name,
-                self._come(pipes.connect),
+                pipes,
                 self._kept("console"),
                 lost=self._killed,
                 factor=self._factor,
                 elsewhere=self._elsewhere,
             )
-            unused.pop_all()
+            listener = None
+            if self.spec.port:
+                listener = stack.enter_context(listening(self.directory / command.PORT))
+            monitor.listen()
+            with (self.directory / "qemu.log").open("ab") as log:
+                switched_on = time.monotonic()
+                self._process = call(lambda: _spawn(argv, log.fileno()))
+            self._come(pipes.connect)
             if listener is not None:
                 self._port = Port(
                     self._console,
-                    self._come(functools.partial(_accept, listener)),
+                    self._come(functools.partial(accept, listener)),
                     self._kept(command.PORT),
                     lost=self._killed,
                     factor=self._factor,
@@ -474,28 +445,6 @@ class VM:
     def _qemu_log(self) -> str:
         path = self.directory / "qemu.log"
         return path.read_text(errors="replace")[-2000:].strip() if path.exists() else ""
-
-
-@contextlib.contextmanager
-def _listening(path: Path) -> Iterator[socket.socket]:
-    """A socket that QEMU comes to; its file goes when it has, or when it does not."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        try:
-            listener.listen(1)
-            listener.settimeout(0.1)
-            yield listener
-        finally:
-            path.unlink()
-
-
-def _accept(listener: socket.socket) -> socket.socket | None:
-    try:
-        stream = listener.accept()[0]
-    except TimeoutError:
-        return None
-    stream.settimeout(None)
-    return stream
 
 
 def _spawn(argv: list[str], log: int) -> subprocess.Popen[bytes]:

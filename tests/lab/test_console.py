@@ -1,3 +1,4 @@
+import re
 import socket
 import threading
 import time
@@ -172,7 +173,8 @@ def test_a_dialogue_by_pexpect(machine: Machine) -> None:
     dialogue = machine.console.spawn()
     machine.say("U-Boot\nlogin: ")
     assert dialogue.expect([r"password", r"(\w+)-Boot"]) == 1
-    assert dialogue.match.group(1) == "U"  # type: ignore[union-attr]
+    assert isinstance(dialogue.match, re.Match)
+    assert dialogue.match.group(1) == "U"
     assert dialogue.expect_exact("login: ") == 0
     dialogue.sendline("root")
     assert machine.end.recv(100) == b"root\n"
@@ -205,7 +207,7 @@ def test_a_dialogue_fails_with_the_labs_errors(machine: Machine) -> None:
 def test_typing_to_a_machine_that_does_not_read_comes_to_an_end(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("lab.console._SEND_SECONDS", 1)
+    monkeypatch.setattr("lab.console.SEND_SECONDS", 1)
     deaf = Machine(tmp_path)
     with pytest.raises(InfrastructureError):
         deaf.console.send("x" * 10_000_000)

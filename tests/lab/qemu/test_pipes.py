@@ -72,20 +72,27 @@ def test_the_end_comes_after_the_last_words(ours: Pipes, path: Path) -> None:
     assert [ours.recv(100), ours.recv(100)] == [b"bye", b""]
     with pytest.raises(BrokenPipeError):
         ours.sendall(b"anybody?")
+    ours.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        ours.sendall(b"anybody?")
 
 
 def test_who_waits_can_be_let_go(ours: Pipes, path: Path) -> None:
     with contextlib.closing(Qemu(path)) as qemu:
         ours.connect()
         os.write(qemu.says, b"last")
-        threading.Timer(0.1, ours.shutdown, [2]).start()
+        letting = [threading.Timer(0.1, ours.shutdown, [2]) for _ in range(4)]
+        for timer in letting:
+            timer.start()
         assert [ours.recv(100), ours.recv(100)] == [b"last", b""]
+        for timer in letting:
+            timer.join()
 
 
 def test_who_types_to_a_machine_that_takes_nothing_is_told(
     ours: Pipes, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipes, "_SEND", 0.1)
+    monkeypatch.setattr(pipes, "SEND_SECONDS", 0.1)
     with contextlib.closing(Qemu(path)):
         ours.connect()
         with pytest.raises(TimeoutError, match="nothing was taken"):

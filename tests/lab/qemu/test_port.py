@@ -7,7 +7,7 @@ import pytest
 
 from lab.console import Console
 from lab.errors import MachineDied
-from lab.qemu.vm import Port
+from lab.qemu.port import Port
 from lab.shell import Shell
 
 
