@@ -86,6 +86,9 @@ class Engine:
         )
         # One job, one core: compiling must not take the machine from its neighbours.
         self._call("wasmtime_config_parallel_compilation_set", None, c_void_p(config), c_bool(False))
+        # The engine would keep the data segments in a memory file, to map them into each instance. A worker
+        # may not write a file, and has one instance: the engine copies them.
+        self._call("wasmtime_config_memory_init_cow_set", None, c_void_p(config), c_bool(False))
         self._engine = c_void_p(self._call("wasm_engine_new_with_config", c_void_p, c_void_p(config)))
         self._store = c_void_p(
             self._call("wasmtime_store_new", c_void_p, self._engine, c_void_p(), c_void_p())

@@ -63,6 +63,11 @@ def test_arguments_and_environment_are_given_and_nothing_else(
     assert done.stderr == b"A=1\0B==x\0"
 
 
+def test_a_module_with_data_segments_runs(wasm: Wasm) -> None:
+    done = execute(Job(wasm("data")))
+    assert (done.status, done.stdout) == (Exited(0), b"hello\nagain\n")
+
+
 def test_fuel_stops_a_loop_and_is_all_burnt(wasm: Wasm) -> None:
     done = execute(Job(wasm("spin"), limits=Limits(fuel=1_000_000)))
     assert done.status == LimitHit("fuel")
