@@ -31,7 +31,8 @@ class Plan(NamedTuple):
     """The layout of an initrd file.
 
     Attributes:
-        pieces: (offset, bytes) of everything that is not an artifact.
+        pieces: (offset, bytes) of everything that is not an artifact; together with the slots and the tail
+            they cover every byte.
         slots: where each artifact goes; the manifest's `initramfs` also stands at `tail`.
         tail: offset at which the initramfs artifact is repeated for the kernel to unpack.
         size: bytes of the finished file.
@@ -91,4 +92,6 @@ def plan(manifest: Manifest, metadata: Mapping[str, bytes], *, also: tuple[Manif
     put("TRAILER!!!", 0, b"", 0)
     # The kernel looks for the next archive at any multiple of four after zeros; 512 is customary.
     tail = offset + (-offset % 512)
+    if tail > offset:
+        pieces.append((offset, bytes(tail - offset)))
     return Plan(tuple(pieces), tuple(slots), tail, tail + manifest.artifacts["initramfs"].length)

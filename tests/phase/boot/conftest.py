@@ -1,7 +1,4 @@
-"""A seed on a machine made of files; only the kernel it would start is not there.
-
-`kexec` is replaced by a note of what it was asked: on this host it would start that kernel.
-"""
+"""A seed on a machine in memory, and real providers for it."""
 
 import asyncio
 import os
@@ -16,8 +13,8 @@ import pytest
 from aiohttp import web
 
 from phase import arch
-from phase.boot import cache, efi, kexec, main
-from phase.boot.cache import Cache
+from phase.boot import main
+from phase.boot.fake import FakeMachine, StartedError
 from phase.provider.app import make_app
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
@@ -33,6 +30,38 @@ class Asked(NamedTuple):
     #: Command line and kernel, as `kexec_load` would have got them.
     loaded: list[tuple[str, bytes]]
     started: list[bool]
+
+
+class Boot:
+    """Boots one machine after the other; `machine` is what the next boot begins with."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.machine = FakeMachine(ARCH, etc={"build-time": b"0\n"})
+
+    def __call__(self, *urls: str, root: str = "r", words: str = "") -> tuple[int, Asked]:
+        """Boot once.
+
+        Args:
+            urls: of `phase.provider=`.
+            root: name of the repository that the image trusts.
+            words: more of the command line; the machine's clock does not wait, so any timeout is short.
+
+        Returns:
+            The program's exit code, 0 where the next kernel was started, and what was asked.
+        """
+        machine = self.machine
+        machine.etc["root.json"] = (self.directory / root / "metadata/1.root.json").read_bytes()
+        named = f"phase.provider={','.join(urls)} " if urls else ""
+        machine.line = f"console=ttyS0 root=/dev/evil {named}{words}"
+        # What a machine forgets when it is switched off.
+        machine.did, machine.loaded, machine.searches, machine.slept = [], [], [], []
+        os.truncate(machine.initrd, 0)
+        try:
+            code = main.main(machine)
+        except StartedError:
+            code = 0
+        return code, Asked(machine.loaded, [True for step in machine.did if step == "start"])
 
 
 def kernel(of: str) -> bytes:
@@ -103,75 +132,20 @@ def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
 
 
 @pytest.fixture
-def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, Asked]]:
-    """Run the seed's program on a machine made of files; returns its exit code and what it did."""
-    etc, run = tmp_path / "etc", tmp_path / "run"
-    etc.mkdir()
-    run.mkdir()
-    monkeypatch.setattr(main, "_ETC", str(etc))
-    monkeypatch.setattr(main, "_RUN", str(run))
-    monkeypatch.setattr(main, "_INITRD", str(run / "initrd"))
-    monkeypatch.setattr(main, "_CACHE", str(run / "cache"))
-    monkeypatch.setattr(cache, "find", lambda: None)
-    monkeypatch.setattr(efi, "available", lambda: False)
-    (etc / "build-time").write_text("0\n")
-    (run / "net").write_text("eth0 10.0.0.2\n")
-
-    def boot(*urls: str, root: str = "r", words: str = "") -> tuple[int, Asked]:
-        asked = Asked([], [])
-        (etc / "root.json").write_bytes((tmp_path / root / "metadata" / "1.root.json").read_bytes())
-        (tmp_path / "cmdline").write_text(
-            f"console=ttyS0 root=/dev/evil phase.timeout=1 phase.provider={','.join(urls)} {words}\n"
-        )
-        read = main._read
-        monkeypatch.setattr(
-            main,
-            "_read",
-            lambda path, **hint: read(
-                str(tmp_path / "cmdline") if path == "/proc/cmdline" else path, **hint
-            ),
-        )
-
-        def load(
-            self: object, file: int, head: bytes, kernel: tuple[int, int], initrd: int, line: str
-        ) -> None:
-            assert os.pread(file, len(head), kernel[0]) == head
-            assert os.fstat(file).st_size == initrd
-            asked.loaded.append((line, os.pread(file, kernel[1], kernel[0])))
-
-        def start() -> None:
-            asked.started.append(True)
-            raise _DoneError
-
-        monkeypatch.setattr(main._Boot, "load", load)
-        monkeypatch.setattr(kexec, "start", start)
-        try:
-            return main.main(), asked
-        except _DoneError:
-            return 0, asked
-
-    return boot
+def boot(tmp_path: Path) -> Iterator[Boot]:
+    """Run the seed's program on a machine in memory; returns its exit code and what it did."""
+    found = Boot(tmp_path)
+    yield found
+    found.machine.close()
 
 
-class _DoneError(BaseException):
-    """The next kernel would run now."""
-
-
-Boot = Callable[..., tuple[int, Asked]]
 Publish = Callable[..., Repository]
 Serve = Callable[..., str]
 
 
 @pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kept(tmp_path: Path, boot: Boot) -> Path:
     """A cache in a directory, mounted as the machine would a disk."""
-    directory = tmp_path / "disk"
-    directory.mkdir()
-
-    def mount(device: str, at: str, *, writable: bool) -> Cache:
-        return Cache(directory, writable=writable)
-
-    monkeypatch.setattr(cache, "find", lambda: "/dev/disk")
-    monkeypatch.setattr(cache, "mount", mount)
-    monkeypatch.setattr(cache, "unmount", lambda _: None)
-    return directory
+    boot.machine.disk = tmp_path / "disk"
+    boot.machine.disk.mkdir()
+    return boot.machine.disk

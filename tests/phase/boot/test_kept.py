@@ -1,16 +1,13 @@
 """What the seed keeps from one boot to the next: releases on a disk, floors wherever there is a place."""
 
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from phase import discovery, trust
-from phase.boot import efi
-from phase.discovery import Provider
+from phase import trust
 from phase.release import check
 from phase.release.keys import ReleaseKeys
 from phase.trust import floor
@@ -25,7 +22,7 @@ def test_a_kept_release_starts_only_where_it_may(
     assert (kept / "floor.json").exists()
     nobody = "http://127.0.0.1:9"
     assert boot(nobody) == (1, Asked([], []))
-    (tmp_path / "etc/allow-offline").touch()
+    boot.machine.etc["allow-offline"] = b""
     code, asked = boot(nobody)
     assert (code, asked.started) == (0, [True])
 
@@ -44,7 +41,7 @@ def test_a_revoked_key_stays_revoked_where_the_release_is_withheld(
     repository.publish()
     shutil.copytree(tmp_path / "r/metadata", tmp_path / "withheld/metadata", symlinks=True)
     (tmp_path / "withheld/blobs/sha256").mkdir(parents=True)
-    (tmp_path / "etc/allow-offline").touch()
+    boot.machine.etc["allow-offline"] = b""
     code, asked = boot(serve("withheld"))
     if keys == "ours":
         # The root is another one, but the keys of the release that is here are still good by it.
@@ -65,7 +62,7 @@ def test_what_is_kept_is_verified_where_it_is_booted_from(
     blob = kept / "blobs/sha256" / digest
     good = blob.read_bytes()
     blob.write_bytes(good[: 1 << 20] + b"?" + good[(1 << 20) + 1 :])
-    (tmp_path / "etc/allow-offline").touch()
+    boot.machine.etc["allow-offline"] = b""
     assert boot("http://127.0.0.1:9") == (1, Asked([], []))
     # With a provider, the one chunk is fetched again, and kept again.
     code, asked = boot(serve())
@@ -97,12 +94,9 @@ def test_nothing_is_kept_where_nothing_may_be(
 
 
 def test_firmware_remembers_where_no_disk_does(
-    boot: Boot, publish: Publish, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boot: Boot, publish: Publish, serve: Serve, tmp_path: Path
 ) -> None:
-    kept: list[trust.Floor] = []
-    monkeypatch.setattr(efi, "available", lambda: True)
-    monkeypatch.setattr(efi, "load", lambda: kept[-1] if kept else trust.Floor())
-    monkeypatch.setattr(efi, "save", lambda floor, had: kept.append(floor))
+    boot.machine.variable = trust.Floor()
     repository = publish()
     shutil.copytree(tmp_path / "r", tmp_path / "old", symlinks=True)
     artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
@@ -110,49 +104,39 @@ def test_firmware_remembers_where_no_disk_does(
     repository.publish()
     assert boot(serve(), words="phase.nowrite")[0] == 0
     assert boot(serve(), words="phase.mode=private")[0] == 0
-    assert not kept
+    assert boot.machine.variable == trust.Floor()
     assert boot(serve())[0] == 0
     assert boot(serve("old")) == (1, Asked([], []))
 
 
 def test_a_disk_cannot_lower_what_the_firmware_remembers(
-    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path
 ) -> None:
     """It names the root, the highest timestamp there can be, and keys that are nobody's."""
-    remembered: list[trust.Floor] = []
-    monkeypatch.setattr(efi, "available", lambda: True)
-    monkeypatch.setattr(efi, "load", lambda: remembered[-1] if remembered else trust.Floor())
-    monkeypatch.setattr(efi, "save", lambda floor, had: remembered.append(floor))
+    boot.machine.variable = trust.Floor()
     repository = publish()
     shutil.copytree(tmp_path / "r", tmp_path / "old", symlinks=True)
     artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
     repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
     repository.publish()
     assert boot(serve())[0] == 0
-    newest = remembered[-1]
+    newest = boot.machine.variable
     liar = trust.Floor(root=1, timestamp=10**9, snapshot=10**9, keys={"timestamp": ["00"], "snapshot": []})
     floor.save(kept / "floor.json", liar)
     assert boot(serve("old")) == (1, Asked([], []))
-    assert remembered[-1] == newest
+    assert boot.machine.variable == newest
     assert boot(serve())[0] == 0
-    assert remembered[-1].timestamp == newest.timestamp == 2
+    assert boot.machine.variable.timestamp == newest.timestamp == 2
 
 
 def test_nobody_at_all_is_enough_to_boot_what_is_kept(
-    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boot: Boot, publish: Publish, serve: Serve, kept: Path
 ) -> None:
     publish()
     assert boot(serve())[0] == 0
-    (tmp_path / "etc/allow-offline").touch()
-    searches: list[float] = []
-
-    def discover(*_: object, gather: float, **__: object) -> Iterator[Provider]:
-        searches.append(gather)
-        return iter(())
-
-    monkeypatch.setattr(discovery, "discover", discover)
+    boot.machine.etc["allow-offline"] = b""
     assert boot(words="phase.timeout=60")[0] == 0
-    assert len(searches) == 1
+    assert len(boot.machine.searches) == 1
 
 
 def test_the_image_remembers_for_a_machine_that_cannot(
@@ -165,11 +149,11 @@ def test_the_image_remembers_for_a_machine_that_cannot(
     repository.publish()
     assert boot(serve("old"))[0] == 0
     root = (tmp_path / "r/metadata/1.root.json").read_bytes()
-    floor.save(tmp_path / "etc/floor.json", check.newest(tmp_path / "r", root, now=datetime.now(UTC)))
+    boot.machine.etc["floor.json"] = floor.encode(check.newest(tmp_path / "r", root, now=datetime.now(UTC)))
     assert boot(serve("old")) == (1, Asked([], []))
     assert "version 2 was trusted before" in capfd.readouterr().err
     assert boot(serve())[0] == 0
-    (tmp_path / "etc/floor.json").write_text("{")
+    boot.machine.etc["floor.json"] = b"{"
     assert boot(serve()) == (1, Asked([], []))
 
 
@@ -181,9 +165,9 @@ def test_what_is_kept_is_no_older_than_the_image(
     artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
     repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
     repository.publish()
-    (tmp_path / "etc/allow-offline").touch()
+    boot.machine.etc["allow-offline"] = b""
     nobody = "http://127.0.0.1:9"
     assert boot(nobody)[0] == 0
     root = (tmp_path / "r/metadata/1.root.json").read_bytes()
-    floor.save(tmp_path / "etc/floor.json", check.newest(tmp_path / "r", root, now=datetime.now(UTC)))
+    boot.machine.etc["floor.json"] = floor.encode(check.newest(tmp_path / "r", root, now=datetime.now(UTC)))
     assert boot(nobody) == (1, Asked([], []))

@@ -3,19 +3,17 @@
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fixtures.hostile.provider import send
 from fixtures.hostile.server import Asked as Request
 from fixtures.hostile.server import Server
-from phase import discovery
-from phase.boot import main
+from phase.boot.machine import Search
+from phase.boot.policy import GATHER
 from phase.discovery import Provider
 from tests.phase.boot.conftest import ARCH, OTHER, Asked, Boot, Publish, Serve, kernel
 
@@ -33,21 +31,13 @@ def test_what_is_signed_is_what_starts(boot: Boot, publish: Publish, serve: Serv
 
 
 @pytest.mark.parametrize(("mode", "asked"), [("internet", 1), ("local", 0), ("private", 0)])
-def test_only_in_internet_mode_is_the_dht_asked(
-    boot: Boot, publish: Publish, monkeypatch: pytest.MonkeyPatch, mode: str, asked: int
-) -> None:
+def test_only_in_internet_mode_is_the_dht_asked(boot: Boot, publish: Publish, mode: str, asked: int) -> None:
     publish()
-    searches: list[dict[str, Any]] = []
-
-    def discover(*names: str, **options: Any) -> list[Provider]:
-        searches.append(options)
-        return []
-
-    monkeypatch.setattr(discovery, "discover", discover)
     boot(words=f"phase.dht=192.0.2.1:8080 phase.mdns=off phase.mode={mode}")
-    assert [len(each["dht"]) for each in searches] == [asked] * len(searches)
+    searches = boot.machine.searches
+    assert [len(each.dht) for each in searches] == [asked] * len(searches)
     assert searches
-    assert not any(each["mdns"] for each in searches)
+    assert not any(each.mdns for each in searches)
 
 
 def test_a_flipped_bit_starts_nothing(
@@ -102,16 +92,16 @@ def test_the_image_decides_what_expires(
     url = serve()
     assert boot(url) == (1, Asked([], []))
     assert "timestamp.json expired at" in capfd.readouterr().err
-    (tmp_path / "etc/grace-local").write_text("432000\n")
+    boot.machine.etc["grace-local"] = b"432000\n"
     assert boot(url) == (1, Asked([], [])), "its grace is another mode's"
     assert boot(url, words="phase.mode=local")[0] == 0
     assert '"overdue":"timestamp.json"' in capfd.readouterr().err.replace(": ", ":")
-    (tmp_path / "etc/grace-local").write_text("86400\n")
+    boot.machine.etc["grace-local"] = b"86400\n"
     assert boot(url, words="phase.mode=local") == (1, Asked([], []))
 
 
 def test_one_liar_does_not_stand_for_all(
-    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path
 ) -> None:
     """What is kept boots when nobody helps, not when the first to answer does not."""
     repository = publish()
@@ -121,32 +111,27 @@ def test_one_liar_does_not_stand_for_all(
     artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
     repository.add("stable", ARCH, artifacts, cmdline="quiet", release="1.0.1")
     repository.publish()
-    (tmp_path / "etc/allow-offline").touch()
+    boot.machine.etc["allow-offline"] = b""
     found = [serve("strange"), serve()]
-    searches: list[float] = []
 
-    def discover(channel: str, of: str, *, gather: float, **_: object) -> Iterator[Provider]:
+    def nearby(search: Search) -> Iterator[Provider]:
         # The honest one is slower to answer than the first search lasts.
-        for url in found[: 1 + (gather > 0.1)]:
-            yield Provider(url, channel, of, None, "mdns", "")
-        searches.append(gather)
+        for url in found[: 1 + (search.gather > 0.1)]:
+            yield Provider(url, search.channel, search.arch, None, "mdns", "")
 
-    monkeypatch.setattr(discovery, "discover", discover)
-    monkeypatch.setattr(time, "sleep", lambda _: None)
+    boot.machine.nearby = nearby
     code, asked = boot(words="phase.timeout=60")
     assert code == 0
     newest = repository.manifest("stable", ARCH).artifacts["kernel"].sha256
     assert sha256(asked.loaded[0][1]).hexdigest() == newest
     # With no honest one at all, the kept release boots once every search has failed.
-    del found[1], searches[:]
+    del found[1]
     code, asked = boot(words="phase.timeout=60")
-    assert (code, searches) == (0, list(main._GATHER))
+    assert (code, [each.gather for each in boot.machine.searches]) == (0, list(GATHER))
     assert sha256(asked.loaded[0][1]).hexdigest() == newest
 
 
-def test_a_liar_is_not_asked_again_in_a_later_attempt(
-    boot: Boot, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_liar_is_not_asked_again_in_a_later_attempt(boot: Boot, publish: Publish, tmp_path: Path) -> None:
     publish()
     asked: list[str] = []
 
@@ -158,7 +143,6 @@ def test_a_liar_is_not_asked_again_in_a_later_attempt(
             body = bytes(len(body))
         return send(body, request, connection)
 
-    monkeypatch.setattr(time, "sleep", lambda _: None)
     with Server(answer) as liar:
         assert boot(liar.url, words="phase.timeout=20") == (1, Asked([], []))
     assert len(asked) == 1
@@ -169,7 +153,6 @@ def test_what_arrived_counts_in_the_next_attempt_and_a_new_provider_goes_on(
     publish: Publish,
     serve: Serve,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """On a machine without a disk: a provider dies in the middle, and the next search finds another."""
@@ -189,11 +172,10 @@ def test_what_arrived_counts_in_the_next_attempt_and_a_new_provider_goes_on(
 
     found: list[str] = []
 
-    def discover(channel: str, of: str, **_: object) -> Iterator[Provider]:
-        yield Provider(found.pop(0), channel, of, None, "mdns", "")
+    def nearby(search: Search) -> Iterator[Provider]:
+        yield Provider(found.pop(0), search.channel, search.arch, None, "mdns", "")
 
-    monkeypatch.setattr(discovery, "discover", discover)
-    monkeypatch.setattr(time, "sleep", lambda _: None)
+    boot.machine.nearby = nearby
     with Server(answer) as dying:
         found += [dying.url, serve()]
         code, asked = boot(words="phase.timeout=60")

@@ -1,0 +1,215 @@
+"""A whole release, fetched straight to its place in the second kernel's initrd."""
+
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from phase import cmdline, fetch, marks
+from phase.boot import cache, image_check, initrd
+from phase.boot.cache import Cache
+from phase.boot.errors import BootError
+from phase.boot.machine import Kernel, Machine
+from phase.boot.remembered import if_it_can
+from phase.fetch import FetchReport
+from phase.release.manifest import Artifact, Manifest
+
+
+class Assembly:
+    """The initrd of one boot; keeps from one attempt to the next what has arrived.
+
+    Args:
+        machine: gives the file.
+        liars: providers that have sent wrong bytes: not asked for any more of them; new ones are added.
+    """
+
+    def __init__(self, machine: Machine, liars: set[str]) -> None:
+        self._machine = machine
+        self._liars = liars
+        #: The layout of the file, and hashes of what an attempt has begun to put into it.
+        self._layout: tuple[object, ...] = ()
+        self._begun: set[str] = set()
+
+    def fetch(
+        self,
+        manifest: Manifest,
+        metadata: dict[str, bytes],
+        urls: Sequence[str],
+        *,
+        kept: Cache | None,
+        seconds: float,
+    ) -> initrd.Plan:
+        """Get every artifact to its place.
+
+        Args:
+            manifest: verified.
+            metadata: that proves it.
+            urls: of the providers; none where all must come from the cache.
+            kept: the cache, where there is one.
+            seconds: for all of it.
+
+        Returns:
+            The layout of the file, every byte of which is verified or our own.
+        """
+        deadline = time.monotonic() + seconds
+        if "rootfs" not in manifest.artifacts:
+            raise BootError(
+                f"release {manifest.release} of {manifest.channel}/{manifest.arch} has no rootfs"
+            )
+        plan = initrd.plan(manifest, metadata)
+        places = {slot.sha256: slot.offset for slot in plan.slots}
+        out = self._prepare(plan)
+        length = sum(artifact.length for artifact in manifest.artifacts.values())
+        progress = fetch.Progress(length, lambda line: marks.say(f"fetch: {line}"))
+        take = _Take(out, urls, deadline, kept, places, self._begun, self._liars)
+        reports: list[FetchReport] = []
+        for name in sorted(manifest.artifacts):
+            reports.append(take.one(manifest.artifacts[name], progress.artifact()))
+        if kept and urls:
+            if_it_can(kept.remember, metadata, places)
+        marks.emit("fetch", "ok", t=None, **_told(reports))
+        return plan
+
+    def verify(self, manifest: Manifest, plan: initrd.Plan, running: str) -> Kernel:
+        """Complete the file and look at the kernel in it.
+
+        Args:
+            manifest: verified.
+            plan: what `fetch` returned.
+            running: the running kernel's command line.
+        """
+        out = self._machine.open_initrd()
+        places = {slot.sha256: slot.offset for slot in plan.slots}
+        kernel, second, rootfs = (manifest.artifacts[name] for name in ("kernel", "initramfs", "rootfs"))
+        head = os.pread(out, image_check.HEADER_BYTES, places[kernel.sha256])
+        image_check.check_kernel(head, manifest.arch)
+        _copy(out, places[second.sha256], second.length, plan.tail)
+        marks.emit("verify", rootfs=rootfs.sha256, kernel=kernel.sha256)
+        line = cmdline.compose(manifest.cmdline, running, rootfs=rootfs.sha256)
+        return Kernel(out, head, (places[kernel.sha256], kernel.length), plan.size, line)
+
+    def _prepare(self, plan: initrd.Plan) -> int:
+        """Give the file its size and all that is not an artifact."""
+        out = self._machine.open_initrd()
+        layout = (plan.slots, plan.tail, plan.size)
+        if layout != self._layout:
+            # Bytes of another layout would stand where nobody verifies them.
+            os.truncate(out, 0)
+            self._layout = layout
+            self._begun.clear()
+        os.truncate(out, plan.size)
+        for offset, data in plan.pieces:
+            _write(out, data, offset)
+        return out
+
+
+class _Take:
+    """Getting one artifact after the other: first what the cache has, the rest from providers."""
+
+    def __init__(
+        self,
+        out: int,
+        urls: Sequence[str],
+        deadline: float,
+        kept: Cache | None,
+        places: dict[str, int],
+        begun: set[str],
+        liars: set[str],
+    ) -> None:
+        self._out = out
+        self._urls = urls
+        self._deadline = deadline
+        self._cache = kept
+        self._places = places
+        self._begun = begun
+        self._liars = liars
+
+    def one(self, artifact: Artifact, progress: Callable[[int, int], None]) -> FetchReport:
+        """Get one artifact to its place: what an attempt before has, or the cache, the rest from providers.
+
+        Args:
+            artifact: which.
+            progress: is told of it, as `fetch_artifact` tells.
+        """
+        # Nothing is resumed that was never begun: to verify an empty file takes as long as a full one.
+        begun = artifact.sha256 in self._begun
+        keep: Collection[str] = self._places
+        kept = self._cache.open(artifact.sha256, artifact.length, keep) if self._cache else None
+        if self._cache is None or kept is None:
+            self._begun.add(artifact.sha256)
+            return self._fetch(artifact, progress, resume=begun, keep_fd=None)
+        there = 0
+        offset = self._places[artifact.sha256]
+        try:
+            # Once: what has been fetched since may be more than the disk could take.
+            for start, data in () if begun else cache.blocks(kept, artifact.length):
+                _write(self._out, data, offset + start)
+                there += len(data)
+            self._begun.add(artifact.sha256)
+            # The resume verifies what was copied, there where it will be booted from.
+            report = self._fetch(
+                artifact,
+                progress,
+                resume=begun or there > 0,
+                keep_fd=kept if self._cache.writable else None,
+            )
+        finally:
+            os.close(kept)
+        if report.unkept:
+            marks.say(f"cache: {artifact.name} is not kept: {report.unkept}")
+        return report
+
+    def _fetch(
+        self,
+        artifact: Artifact,
+        progress: Callable[[int, int], None],
+        *,
+        resume: bool,
+        keep_fd: int | None,
+    ) -> FetchReport:
+        return fetch.fetch_artifact(
+            artifact,
+            self._urls,
+            self._out,
+            offset=self._places[artifact.sha256],
+            deadline=self._deadline,
+            progress=progress,
+            resume=resume,
+            keep_fd=keep_fd,
+            liars=self._liars,
+        )
+
+
+def _told(reports: list[FetchReport]) -> dict[str, marks.Fact]:
+    """How all artifacts came here, as facts of one mark: bytes by provider, and who was given up."""
+    sources: dict[str, int] = {}
+    dropped: dict[str, str] = {}
+    for report in reports:
+        dropped |= report.dropped
+        for url, size in report.sources.items():
+            sources[url] = sources.get(url, 0) + size
+    facts: dict[str, marks.Fact] = {
+        "bytes": sum(report.length for report in reports),
+        "kept": sum(report.kept for report in reports),
+        "sources": " ".join(f"{url}={size}" for url, size in sources.items()),
+    }
+    if dropped:
+        facts["dropped"] = "; ".join(dropped.values())
+    return facts
+
+
+def _copy(file: int, start: int, length: int, offset: int) -> None:
+    """Copy within a file, a megabyte at a time: the whole would stand in memory once more."""
+    done = 0
+    while done < length:
+        block = os.pread(file, min(1 << 20, length - done), start + done)
+        if not block:
+            raise BootError("the initrd file is shorter than it was written")
+        _write(file, block, offset + done)
+        done += len(block)
+
+
+def _write(file: int, data: bytes, offset: int) -> None:
+    """Write all of it: a call may take less than it is given."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(file, data[done:] if done else data, offset + done)

@@ -1,0 +1,122 @@
+"""A machine in memory, for tests of the seed: it notes what it was asked, and its clock does not wait."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from phase.boot.cache import Cache
+from phase.boot.machine import Address, Kernel, Search
+from phase.discovery import Provider
+from phase.trust import Floor
+
+
+class StartedError(BaseException):
+    """The next kernel would run now. Not an `Exception`: nothing of the seed goes on after it."""
+
+
+@dataclass
+class FakeMachine:
+    """A machine whose parts are attributes; a test sets what it needs.
+
+    Attributes:
+        arch: canonical architecture.
+        line: the kernel's command line.
+        etc: files of the image by name.
+        lease: what the network gives; None for nothing.
+        wall: what its clock says, seconds since the epoch; None for the host's time.
+        nearby: finds providers as mDNS would; gets the search.
+        disk: directory of the cache's file system, if it has one.
+        variable: what the firmware keeps; None for firmware that keeps nothing.
+        slept: seconds it was told to wait; its clock has gone on by their sum.
+        did: what was asked of it, in order: `load`, `unmount`, `start`.
+        searches: every search for providers.
+        loaded: command line and bytes of each kernel that was loaded.
+        rescue: what happens after a failed boot.
+    """
+
+    arch: str
+    line: str = ""
+    etc: dict[str, bytes] = field(default_factory=dict)
+    lease: Address | None = field(default_factory=lambda: Address("eth0", "10.0.0.2"))
+    wall: float | None = None
+    nearby: Callable[[Search], Iterator[Provider]] | None = None
+    disk: Path | None = None
+    variable: Floor | None = None
+    slept: list[float] = field(default_factory=list)
+    did: list[str] = field(default_factory=list)
+    searches: list[Search] = field(default_factory=list)
+    loaded: list[tuple[str, bytes]] = field(default_factory=list)
+    rescue: str = ""
+    initrd: int = field(default_factory=lambda: os.memfd_create("initrd"))
+
+    def command_line(self) -> str:
+        """See `Machine`."""
+        return self.line
+
+    def config(self, name: str) -> bytes | None:
+        """See `Machine`."""
+        return self.etc.get(name)
+
+    def monotonic(self) -> float:
+        """See `Machine`."""
+        return time.monotonic() + sum(self.slept)
+
+    def clock(self) -> float:
+        """See `Machine`."""
+        return time.time() if self.wall is None else self.wall
+
+    def sleep(self, seconds: float) -> None:
+        """See `Machine`."""
+        self.slept.append(seconds)
+
+    def address(self) -> Address | None:
+        """See `Machine`."""
+        return self.lease
+
+    def discover(self, search: Search) -> Iterator[Provider]:
+        """See `Machine`."""
+        self.searches.append(search)
+        for url in search.urls:
+            yield Provider(url, search.channel, search.arch, None, "cmdline", "")
+        if self.nearby is not None and search.mdns:
+            yield from self.nearby(search)
+
+    def open_cache(self, *, writable: bool) -> tuple[str, Cache] | None:
+        """See `Machine`."""
+        return None if self.disk is None else ("/dev/disk", Cache(self.disk, writable=writable))
+
+    def close_cache(self) -> None:
+        """See `Machine`."""
+        self.did.append("unmount")
+
+    def firmware_floor(self) -> Floor | None:
+        """See `Machine`."""
+        return self.variable
+
+    def keep_firmware_floor(self, floor: Floor, had: Floor) -> None:
+        """See `Machine`."""
+        self.variable = floor
+
+    def open_initrd(self) -> int:
+        """See `Machine`."""
+        return self.initrd
+
+    def load(self, kernel: Kernel) -> None:
+        """See `Machine`."""
+        self.did.append("load")
+        self.loaded.append((kernel.line, os.pread(kernel.file, kernel.place[1], kernel.place[0])))
+
+    def start(self) -> None:
+        """See `Machine`."""
+        self.did.append("start")
+        raise StartedError
+
+    def set_rescue(self, what: str) -> None:
+        """See `Machine`."""
+        self.rescue = what
+
+    def close(self) -> None:
+        """Give its memory back."""
+        os.close(self.initrd)

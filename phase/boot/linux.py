@@ -1,0 +1,142 @@
+"""The machine under this kernel: its files, system calls and disks."""
+
+import os
+import time
+from collections.abc import Iterator
+
+from phase import arch, discovery
+from phase.boot import cache, efi, kexec
+from phase.boot.cache import Cache
+from phase.boot.errors import BootError
+from phase.boot.machine import Address, Kernel, Search
+from phase.discovery import Provider
+from phase.trust import Floor
+
+_MAX_FILE = 1 << 20
+
+
+class Linux:
+    """The machine this process runs on, as its root.
+
+    Args:
+        proc: where the kernel shows its state.
+        etc: what was built into this image.
+        run: files that last until the handoff.
+    """
+
+    def __init__(self, *, proc: str = "/proc", etc: str = "/etc/phase", run: str = "/run/phase") -> None:
+        self.arch = arch.host()
+        self._proc = proc
+        self._etc = etc
+        self._run = run
+        self._initrd: int | None = None
+
+    def command_line(self) -> str:
+        """See `Machine`."""
+        return _read(f"{self._proc}/cmdline").decode("utf-8", "replace").strip()
+
+    def config(self, name: str) -> bytes | None:
+        """See `Machine`."""
+        path = f"{self._etc}/{name}"
+        return _read(path) if os.path.exists(path) else None
+
+    def monotonic(self) -> float:
+        """See `Machine`."""
+        return time.monotonic()
+
+    def clock(self) -> float:
+        """See `Machine`."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """See `Machine`."""
+        time.sleep(seconds)
+
+    def address(self) -> Address | None:
+        """See `Machine`."""
+        path = f"{self._run}/net"
+        if not os.path.exists(path):
+            return None
+        interface, address = _read(path).decode().split()
+        return Address(interface, address)
+
+    def discover(self, search: Search) -> Iterator[Provider]:
+        """See `Machine`."""
+        return discovery.discover(
+            search.channel,
+            search.arch,
+            urls=search.urls,
+            mdns=search.mdns,
+            dht=search.dht,
+            clock=lambda: search.now,
+            timeout=search.timeout,
+            gather=search.gather,
+            last=search.last,
+        )
+
+    def open_cache(self, *, writable: bool) -> tuple[str, Cache] | None:
+        """See `Machine`."""
+        device = cache.find()
+        if device is None:
+            return None
+        return device, cache.mount(device, f"{self._run}/cache", writable=writable)
+
+    def close_cache(self) -> None:
+        """See `Machine`."""
+        cache.unmount(f"{self._run}/cache")
+
+    def firmware_floor(self) -> Floor | None:
+        """See `Machine`."""
+        return efi.load() if efi.available() else None
+
+    def keep_firmware_floor(self, floor: Floor, had: Floor) -> None:
+        """See `Machine`."""
+        efi.save(floor, had)
+
+    def open_initrd(self) -> int:
+        """See `Machine`."""
+        if self._initrd is None:
+            # Nothing that was there before may be part of it.
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._initrd = os.open(f"{self._run}/initrd", flags, 0o600)
+        return self._initrd
+
+    def load(self, kernel: Kernel) -> None:
+        """See `Machine`."""
+        if self.arch == "x86_64":
+            from phase.boot import x86
+
+            table = x86.root_table(_read(x86.SYSTAB).decode()) if os.path.exists(x86.SYSTAB) else 0
+            image = x86.image(
+                kernel.head, kernel.place, kernel.initrd, kernel.line, params=_read(x86.PARAMS), rsdp=table
+            )
+        else:
+            from phase.boot import arm64
+
+            image = arm64.image(
+                kernel.head,
+                kernel.place,
+                kernel.initrd,
+                kernel.line,
+                tree=_read(arm64.TREE),
+                iomem=_read(arm64.MAP).decode(),
+                chance=os.urandom(72),
+            )
+        kexec.load(image, kernel.file)
+
+    def start(self) -> None:
+        """See `Machine`."""
+        kexec.start()
+
+    def set_rescue(self, what: str) -> None:
+        """See `Machine`."""
+        with open(f"{self._run}/rescue", "w") as handle:
+            handle.write(what)
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(_MAX_FILE)
+    except OSError as error:
+        raise BootError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,141 @@
+"""The machine a seed runs on, as its stages see it: `phase.boot.linux` is the real one.
+
+`phase.boot.fake` is one in memory, for tests. A stage asks its machine for everything that only a booting
+machine has; what a provider gives is fetched over real sockets in both.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import NamedTuple, Protocol
+
+from phase.boot.cache import Cache
+from phase.discovery import Provider
+from phase.trust import Floor
+
+
+class Address(NamedTuple):
+    """What the network gave this machine."""
+
+    interface: str
+    address: str
+
+
+class Search(NamedTuple):
+    """One search for providers; `phase.discovery.discover` explains each field."""
+
+    channel: str
+    arch: str
+    urls: tuple[str, ...]
+    mdns: bool
+    dht: tuple[tuple[str, int], ...]
+    timeout: float
+    gather: float
+    last: Collection[str]
+    #: Seconds since the epoch that are known to have passed.
+    now: float
+
+
+class Kernel(NamedTuple):
+    """A verified kernel and its initrd, both in one file.
+
+    Attributes:
+        file: its descriptor.
+        head: the first bytes of the kernel.
+        place: offset and length of the kernel in the file, bytes.
+        initrd: length of the initrd, which starts where the file does, bytes.
+        line: the kernel's command line.
+    """
+
+    file: int
+    head: bytes
+    place: tuple[int, int]
+    initrd: int
+    line: str
+
+
+class Machine(Protocol):
+    """What a boot asks of the machine it runs on."""
+
+    @property
+    def arch(self) -> str:
+        """Its canonical architecture."""
+
+    def command_line(self) -> str:
+        """The running kernel's command line.
+
+        Raises:
+            BootError: it cannot be read.
+        """
+
+    def config(self, name: str) -> bytes | None:
+        """A file that was built into this image (`/etc/phase/NAME`); None where there is none.
+
+        Raises:
+            BootError: there is one, and it cannot be read.
+        """
+
+    def monotonic(self) -> float:
+        """Seconds that only grow."""
+
+    def clock(self) -> float:
+        """The machine's clock: seconds since the epoch, right or not."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    def address(self) -> Address | None:
+        """The address that the network gave; None as long as there is none."""
+
+    def discover(self, search: Search) -> Iterator[Provider]:
+        """Look for providers; each is yielded as soon as it is known.
+
+        Raises:
+            DiscoveryError: there is no network to ask.
+        """
+
+    def open_cache(self, *, writable: bool) -> tuple[str, Cache] | None:
+        """Find and mount the disk that keeps releases: its device and the cache; None where there is none.
+
+        Raises:
+            CacheError: there is one, and it cannot be used.
+        """
+
+    def close_cache(self) -> None:
+        """Write the cache out and unmount it."""
+
+    def firmware_floor(self) -> Floor | None:
+        """The floor that the firmware keeps; None where the firmware keeps nothing.
+
+        Raises:
+            TrustError: there is one, and it cannot be read.
+        """
+
+    def keep_firmware_floor(self, floor: Floor, had: Floor) -> None:
+        """Give the firmware a floor to keep.
+
+        Args:
+            floor: the new one.
+            had: what `firmware_floor` returned.
+
+        Raises:
+            CacheError: the firmware does not take it.
+        """
+
+    def open_initrd(self) -> int:
+        """The file that the second kernel's initrd is put together in; empty at first, kept open."""
+
+    def load(self, kernel: Kernel) -> None:
+        """Give the running kernel the next one.
+
+        Raises:
+            HandoffError: it refuses.
+        """
+
+    def start(self) -> None:
+        """Start the loaded kernel; comes back only by raising.
+
+        Raises:
+            HandoffError: the running kernel refuses.
+        """
+
+    def set_rescue(self, what: str) -> None:
+        """Say what the keeper of this process does when the boot has failed."""

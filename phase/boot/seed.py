@@ -1,0 +1,267 @@
+"""The seed's stages, in order: discover, trust, fetch, verify, load, handoff.
+
+Each stage prints one mark when it ends. A failed one says what, why and what to try, and then the policy
+follows (`phase.boot.policy`). Nothing unverified is ever loaded.
+"""
+
+import time
+
+from phase import cmdline, discovery, fetch, marks, trust
+from phase.boot.assembly import Assembly
+from phase.boot.cache import Cache
+from phase.boot.errors import BootError, CacheError, HandoffError, NetworkError
+from phase.boot.machine import Machine, Search
+from phase.boot.policy import GATHER, Standing, decide
+from phase.boot.remembered import Remembered, if_it_can
+from phase.discovery import Provider
+from phase.errors import PhaseError
+from phase.fetch.release import refresh_from
+from phase.release.manifest import Manifest
+
+#: Seconds to wait for an address before a kept release is booted instead.
+PATIENCE = 30.0
+#: Providers that proved nothing which are remembered.
+_MOST_USELESS = 256
+
+
+class Seed:
+    """One boot: what it was asked, and which stage it is in.
+
+    Args:
+        machine: the one that boots.
+
+    Raises:
+        PhaseError: this image cannot boot anything, whoever is asked.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.stage = "init"
+        self.running = machine.command_line()
+        self.parameters = cmdline.parse(self.running)
+        machine.set_rescue(self.parameters.rescue)
+        self.arch = machine.arch
+        self.root = _required(machine, "root.json", hint="This seed was built without a trust root.")
+        self.end = machine.monotonic() + self.parameters.timeout
+        self.connected = False
+        #: How often providers were looked for, and which of them proved nothing.
+        self.searches = 0
+        self.useless: set[str] = set()
+        #: Providers that have sent wrong bytes: not asked for any more of them.
+        self.liars: set[str] = set()
+        self.assembly = Assembly(machine, self.liars)
+        self.remembered = Remembered(machine)
+        #: Whether this image lets a kept release boot when no provider gives one.
+        self.offline = machine.config("allow-offline") is not None
+        #: What this image takes after its expiry, in the mode that whoever is at this machine chose.
+        self.policy = trust.Policy(grace=_grace(machine, self.parameters.mode))
+
+    @property
+    def cache(self) -> Cache | None:
+        """What earlier boots have kept."""
+        return self.remembered.cache
+
+    def run(self) -> None:
+        """Try until the handoff, or until the time is up."""
+        marks.emit("init", arch=self.arch, channel=self.parameters.channel, mode=self.parameters.mode)
+        for word in self.parameters.problems:
+            marks.say(f"ignored on the kernel command line: {word}")
+        self.open_cache()
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                self.network()
+                self.attempt()
+            except HandoffError:
+                raise
+            except PhaseError as error:
+                self.follow(error, attempts)
+
+    def follow(self, error: PhaseError, attempts: int) -> None:
+        """Do what the policy says after a failed attempt; raises the error when it is to give up."""
+        failed_at = self.stage
+        standing = Standing(
+            attempts, self.left(), self.connected, self.searches, self.bootable() is not None
+        )
+        decision = decide(standing)
+        kept = self.bootable()
+        if decision.boot_kept and kept is not None:
+            marks.emit(failed_at, "retry", reason=str(error), next="cache")
+            self.boot_kept(kept)
+            self.stage = failed_at
+        refused = isinstance(error, trust.TrustError | fetch.VerificationError)
+        marks.emit(self.stage, "refused" if refused else "failed", reason=str(error), attempt=attempts)
+        if decision.pause is None:
+            raise error
+        marks.say(f"{self.stage}: {error}; trying again in {decision.pause:.0f} s")
+        self.machine.sleep(decision.pause)
+
+    def left(self) -> float:
+        """Seconds until the time is up."""
+        return self.end - self.machine.monotonic()
+
+    def bootable(self) -> Cache | None:
+        """The cache, if it holds a release that may boot without a provider."""
+        return self.cache if self.cache is not None and self.offline and self.cache.metadata() else None
+
+    def open_cache(self) -> None:
+        """Look for what earlier boots have kept, if this one may know of it."""
+        if self.parameters.mode == "private":
+            return
+        self.remembered.firmware = self.machine.firmware_floor()
+        if not self.parameters.cache:
+            return
+        try:
+            found = self.machine.open_cache(writable=not self.parameters.nowrite)
+        except CacheError as error:
+            marks.say(str(error))
+            return
+        if found is not None:
+            device, self.remembered.cache = found
+            marks.say(f"cache: {device}{'' if found[1].writable else ', only read'}")
+
+    def network(self) -> None:
+        """Wait for the address the init asked for."""
+        if self.connected:
+            return
+        self.stage = "network"
+        patience = self.left()
+        if self.cache is not None and self.offline:
+            patience = min(patience, PATIENCE)
+        until = self.machine.monotonic() + patience
+        while (found := self.machine.address()) is None:
+            if self.machine.monotonic() > until:
+                raise NetworkError(
+                    "no address by DHCP on any interface", hint="Check cable and DHCP server."
+                )
+            self.machine.sleep(0.02)
+        marks.emit("network", interface=found.interface, address=found.address)
+        self.connected = True
+
+    def attempt(self) -> None:
+        """One way from discovery to the second kernel."""
+        urls = self.discover()
+        manifest, metadata = self.refresh(urls)
+        self.hand_over(self.load(urls, manifest, metadata))
+
+    def boot_kept(self, kept: Cache) -> None:
+        """Boot the release that is here whole. Returns only when it cannot: then nothing has happened."""
+        try:
+            marks.emit("discover", source="cache", count=0)
+            self.stage = "trust"
+            result = trust.refresh(
+                self.root,
+                kept.get,
+                channel=self.parameters.channel,
+                arch=self.arch,
+                now=self.remembered.now(),
+                others=self.remembered.for_what_is_kept(),
+                policy=self.policy,
+            )
+            _believed(result, "cache")
+            self.hand_over(self.load([], result.manifest, dict(result.metadata)))
+        except HandoffError:
+            raise
+        except PhaseError as error:
+            marks.say(f"{self.stage}: not from the cache: {error}")
+
+    def hand_over(self, line: str) -> None:
+        """Start the loaded kernel."""
+        self.stage = "handoff"
+        if self.cache is not None:
+            self.machine.close_cache()
+        marks.emit("handoff", cmdline=line)
+        self.machine.start()
+
+    def discover(self) -> list[str]:
+        """Find providers: hints, in the order they are to be tried."""
+        self.stage = "discover"
+        look = not self.parameters.providers
+        search = Search(
+            self.parameters.channel,
+            self.arch,
+            urls=self.parameters.providers,
+            mdns=look and self.parameters.mdns,
+            # What it finds may be anywhere, and who is asked learns of this machine.
+            dht=(self.parameters.dht or ()) if look and self.parameters.mode == "internet" else (),
+            timeout=min(max(self.left(), 1.0), 10.0),
+            gather=GATHER[min(self.searches, len(GATHER) - 1)],
+            last=self.useless | self.liars,
+            now=self.remembered.now().timestamp(),
+        )
+        found: list[Provider] = list(self.machine.discover(search))
+        self.searches += 1
+        if not found:
+            # One that ends without anybody has had all the time there is for it.
+            self.searches = len(GATHER)
+            raise discovery.DiscoveryError(
+                f"no provider of {self.parameters.channel}/{self.arch} was found",
+                hint="Start `phase serve` on this network, or boot with phase.provider= or phase.dht=.",
+            )
+        marks.emit("discover", provider=found[0].url, source=found[0].source, count=len(found))
+        return [provider.url for provider in found]
+
+    def refresh(self, urls: list[str]) -> tuple[Manifest, dict[str, bytes]]:
+        """Believe, or not, what the providers say the release is; one that lies does not stop the rest."""
+        self.stage = "trust"
+        url, result = refresh_from(
+            urls,
+            self.root,
+            channel=self.parameters.channel,
+            arch=self.arch,
+            now=self.remembered.now(),
+            deadline=time.monotonic() + self.left(),
+            others=self.remembered.floors(),
+            policy=self.policy,
+            cached=self.cache.metadata() if self.cache else None,
+            refused=self.refuse,
+        )
+        if self.cache:
+            # Before the floor that asks for them: a kept release is believed by the same root.
+            if_it_can(self.cache.keep_roots, result.metadata)
+        self.remembered.raise_to(result.floor, write_firmware=not self.parameters.nowrite)
+        _believed(result, url)
+        return result.manifest, dict(result.metadata)
+
+    def refuse(self, url: str, error: PhaseError) -> None:
+        """Say why a provider is not believed; later searches put it behind all others."""
+        marks.say(f"trust: not from {url}: {error}")
+        if len(self.useless) < _MOST_USELESS:
+            self.useless.add(url)
+
+    def load(self, urls: list[str], manifest: Manifest, metadata: dict[str, bytes]) -> str:
+        """Get the release, and give its kernel to the running one.
+
+        Returns:
+            The second kernel's command line.
+        """
+        self.stage = "fetch"
+        plan = self.assembly.fetch(manifest, metadata, urls, kept=self.cache, seconds=self.left())
+        self.stage = "verify"
+        kernel = self.assembly.verify(manifest, plan, self.running)
+        self.stage = "load"
+        self.machine.load(kernel)
+        marks.emit("load")
+        return kernel.line
+
+
+def _believed(result: trust.Refreshed, provider: str) -> None:
+    """Say what is believed, and what of it only by this image's grace."""
+    manifest = result.manifest
+    facts: dict[str, marks.Fact] = {"overdue": ", ".join(result.overdue)} if result.overdue else {}
+    marks.emit(
+        "trust", "ok", t=None, version=manifest.version, release=manifest.release, provider=provider, **facts
+    )
+
+
+def _grace(machine: Machine, mode: str) -> int:
+    """Seconds for which this image takes expired timestamps and snapshots in a mode."""
+    return int(machine.config(f"grace-{mode}") or b"0")
+
+
+def _required(machine: Machine, name: str, *, hint: str) -> bytes:
+    data = machine.config(name)
+    if data is None:
+        raise BootError(f"/etc/phase/{name} is not there", hint=hint)
+    return data
