@@ -14,6 +14,7 @@ from phase.errors import PhaseError
 from phase.provider import access, guard, page
 from phase.provider.blobs import send_blob, send_document
 from phase.provider.catalog import Release
+from phase.provider.health import Health, Part, announcing
 from phase.provider.limits import Limits
 from phase.provider.metrics import Metrics
 from phase.provider.problems import problem
@@ -29,6 +30,7 @@ STORE: web.AppKey[Store] = web.AppKey("store", Store)
 ADVERTISEMENT: web.AppKey[Advertisement] = web.AppKey("advertisement", Advertisement)
 LIMITS: web.AppKey[Limits] = web.AppKey("limits", Limits)
 TOGETHER: web.AppKey[Together] = web.AppKey("together", Together)
+HEALTH: web.AppKey[Health] = web.AppKey("health", Health)
 #: The artifact of a seed's release that UEFI firmware starts: a unified kernel image.
 UKI = "uki"
 
@@ -51,7 +53,7 @@ def make_app(
     routes = _Routes(store, metrics, channel, arch, row)
     app = web.Application(middlewares=[_answer], client_max_size=1 << 10)
     app[METRICS], app[STORE], app[ADVERTISEMENT] = metrics, store, routes.advertisement
-    app[LIMITS], app[TOGETHER] = routes.limits, routes.together
+    app[LIMITS], app[TOGETHER], app[HEALTH] = routes.limits, routes.together, routes.health_
     app.router.add_get("/", routes.root)
     app.router.add_get("/health", routes.health)
     app.router.add_get("/status", routes.status)
@@ -77,7 +79,13 @@ class _Routes:
         self.advertisement = Advertisement()
         self.limits = Limits(row=row)
         metrics.refused = self.limits.refused
-        self.together = Together(row, metrics, self.advertisement, store)
+        self.health_ = Health()
+        self.health_.add(
+            store.problems,
+            lambda: announcing(Part.MDNS, self.advertisement),
+            lambda: announcing(Part.DHT, self.advertisement.dht),
+        )
+        self.together = Together(row, metrics, self.advertisement, store, self.health_)
 
     async def root(self, request: web.Request) -> web.StreamResponse:
         found = status(self._store, *self.together.all(), now=time.time())
@@ -96,9 +104,18 @@ class _Routes:
         return answer
 
     async def health(self, request: web.Request) -> web.StreamResponse:
-        problem_ = self._store.problem
         self._store.current()
-        return _json({"status": "degraded" if problem_ else "ok", "problem": problem_})
+        problems = self.together.problems()
+        answer = _json(
+            {
+                "status": "degraded" if problems else "ok",
+                "problem": problems[0].text if problems else "",
+                "problems": problems,
+            }
+        )
+        if problems and "strict" in request.query:
+            answer.set_status(503)
+        return answer
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         return _json(status(self._store, *self.together.all(), now=time.time()))

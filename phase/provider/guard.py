@@ -1,10 +1,13 @@
 """Connections that ask nothing must not stay: a time limit for a request's head, and between requests.
 
+At the end of the provider they are told to go; those that do not go in time are cut off.
+
 aiohttp limits neither a head that arrives a byte at a time nor a new connection that stays silent.
 This protocol stands between a transport and aiohttp's own and passes everything on.
 """
 
 import asyncio
+import contextlib
 from typing import cast
 
 from aiohttp import web
@@ -20,6 +23,56 @@ IDLE_SECONDS = 75.0
 #: Seconds a connection over the limit has to ask, and hear that it is refused.
 REFUSED_SECONDS = 2.0
 
+#: Seconds for the last bytes of answers on connections that wait for a request, at the end. Also how often
+#: the end looks whether the operator has lost patience.
+LAST_WORDS_SECONDS = 0.5
+
+
+class Connections:
+    """The open connections of one provider."""
+
+    def __init__(self) -> None:
+        self._open: set[Guard] = set()
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def add(self, guard: "Guard") -> None:
+        """One has come."""
+        self._open.add(guard)
+        self._none.clear()
+
+    def remove(self, guard: "Guard") -> None:
+        """One has gone."""
+        self._open.discard(guard)
+        if not self._open:
+            self._none.set()
+
+    async def drain(self, seconds: float, at_once: asyncio.Event) -> int:
+        """Close what asks nothing, let answers under way finish, then cut off what is left.
+
+        Args:
+            seconds: for answers under way.
+            at_once: ends the wait before.
+
+        Returns:
+            How many were cut off.
+        """
+        for guard in list(self._open):
+            guard.end()
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        while self._open and not at_once.is_set() and (gone := loop.time() - begun) < seconds:
+            if gone >= LAST_WORDS_SECONDS:
+                for guard in list(self._open):
+                    guard.abort_idle()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(LAST_WORDS_SECONDS, seconds - gone)):
+                    await self._none.wait()
+        left = list(self._open)
+        for guard in left:
+            guard.abort()
+        return len(left)
+
 
 class Guard(asyncio.Protocol):
     """One connection.
@@ -28,12 +81,16 @@ class Guard(asyncio.Protocol):
         inner: aiohttp's protocol for it.
         metrics: where to count.
         limits: what decides whether there is room for it.
+        connections: where it is noted while it is open.
     """
 
-    def __init__(self, inner: asyncio.Protocol, metrics: Metrics, limits: Limits) -> None:
+    def __init__(
+        self, inner: web.RequestHandler, metrics: Metrics, limits: Limits, connections: Connections
+    ) -> None:
         self._inner = inner
         self._metrics = metrics
         self._limits = limits
+        self._connections = connections
         self._client = ""
         #: The status that a connection over the limit is refused with, once it has asked something.
         self._refused = 0
@@ -49,6 +106,7 @@ class Guard(asyncio.Protocol):
         """Start the clock."""
         self._transport = cast(asyncio.Transport, transport)
         self._metrics.connections += 1
+        self._connections.add(self)
         self._client = client_of(transport.get_extra_info("peername"))
         self._refused = self._limits.enter(self._client)
         if self._refused:
@@ -65,6 +123,7 @@ class Guard(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
         self._metrics.connections -= 1
+        self._connections.remove(self)
         self._cancel()
         self._transport = None
         if self._held:
@@ -91,7 +150,9 @@ class Guard(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         """Pass on."""
-        return None if self._refused else self._inner.eof_received()
+        if not self._refused:
+            self._inner.eof_received()
+        return None
 
     def pause_writing(self) -> None:
         """Pass on."""
@@ -102,6 +163,23 @@ class Guard(asyncio.Protocol):
         """Pass on."""
         if not self._refused:
             self._inner.resume_writing()
+
+    def end(self) -> None:
+        """Close it when the answer under way is out; at once where there is none."""
+        if self._refused:
+            self.abort()
+        else:
+            self._inner.close()
+
+    def abort_idle(self) -> None:
+        """Close it now, if it waits for a request."""
+        if not self._answering:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close it now, whatever it does."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def request_started(self) -> None:
         """A whole head has arrived."""

@@ -8,6 +8,7 @@ import ssl
 from typing import cast
 
 from phase.provider import guard
+from phase.provider.background import Background
 from phase.provider.guard import Guard
 from phase.provider.limits import Limits, client_of
 
@@ -19,12 +20,16 @@ class Handshake(asyncio.Protocol):
         guarded: what gets the secured connection.
         context: certificate and key.
         limits: counts those that are agreeing; one over it is closed at once, for there is no telling it.
+        background: runs the agreement.
     """
 
-    def __init__(self, guarded: Guard, context: ssl.SSLContext, limits: Limits) -> None:
+    def __init__(
+        self, guarded: Guard, context: ssl.SSLContext, limits: Limits, background: Background
+    ) -> None:
         self._guarded = guarded
         self._context = context
         self._limits = limits
+        self._background = background
         #: What came with the end of the agreement, before the guard has the connection.
         self._early: list[bytes] = []
         self._lost = False
@@ -37,7 +42,7 @@ class Handshake(asyncio.Protocol):
         if self._limits.enter(client):
             plain.abort()
             return
-        self._task = asyncio.get_running_loop().create_task(self._secure(plain, client))
+        self._task = self._background.once("a TLS handshake", self._secure(plain, client))
 
     def data_received(self, data: bytes) -> None:
         """Keep it for the guard."""
@@ -55,6 +60,9 @@ class Handshake(asyncio.Protocol):
         except OSError:  # also what ssl raises, and a handshake that takes too long
             plain.abort()
             return
+        except BaseException:
+            plain.abort()
+            raise
         finally:
             self._limits.leave(client)
         if secured is None or self._lost:

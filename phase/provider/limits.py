@@ -41,13 +41,26 @@ class Limits:
         self._open: Counter[str] = Counter()
         self._total = 0
         self._held = 0
+        #: Of this process alone; less than `connections` where it has too few file descriptors.
+        self.capacity = connections
+        #: Connections over the limit that are kept until they have heard so.
+        self.holds = MAX_REFUSED
         #: Connections refused, by status.
         self.refused: Counter[int] = Counter()
+
+    def fit(self, capacity: int) -> None:
+        """Allow no more connections than this process has file descriptors for.
+
+        Args:
+            capacity: how many that is.
+        """
+        self.capacity = min(self.capacity, capacity)
+        self.holds = max(min(MAX_REFUSED, capacity // 4), 1)
 
     def enter(self, client: str) -> int:
         """Count a new connection; returns 0, or the status to refuse it with."""
         total, own = self._row.open(client) if self._row else (self._total, self._open[client])
-        if total >= self._connections:
+        if total >= self._connections or self._total >= self.capacity:
             self.refused[503] += 1
             return 503
         if own >= self._per_client:
@@ -70,7 +83,7 @@ class Limits:
 
     def hold(self) -> bool:
         """Keep a refused connection until it has heard so, if there is room even for that."""
-        if self._held >= MAX_REFUSED:
+        if self._held >= min(MAX_REFUSED, self.holds):
             return False
         self._held += 1
         return True

@@ -18,6 +18,12 @@ class Metrics:
         self.idle_closed = 0
         #: Connections over a limit, by the status they were refused with.
         self.refused: Counter[int] = Counter()
+        #: Failures of background tasks, by name.
+        self.failures: Counter[str] = Counter()
+        #: Lines that a log could not take, by the name of the log.
+        self.lost_lines: Counter[str] = Counter()
+        #: Connections refused for want of a descriptor or memory.
+        self.exhausted = 0
         #: Times the repository was read.
         self.loads = 0
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import signal
@@ -12,14 +13,16 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from phase.errors import PhaseError
 from phase.provider import systemd, workers
-from phase.provider.app import ADVERTISEMENT, LIMITS, METRICS, STORE, TOGETHER, make_app
+from phase.provider.accept import Acceptor, capacity
+from phase.provider.app import ADVERTISEMENT, HEALTH, LIMITS, METRICS, STORE, TOGETHER, make_app
+from phase.provider.background import Background, in_thread
 from phase.provider.errors import ProviderError
-from phase.provider.guard import Guard
+from phase.provider.guard import Connections, Guard
 from phase.provider.limits import MAX_HANDSHAKES, Limits
 from phase.provider.protocol import Protocol
-from phase.provider.together import Row
+from phase.provider.status import STARTING
+from phase.provider.together import TELL_SECONDS, Row
 
 if TYPE_CHECKING:
     # A booted system has no OpenSSL, and serves without it.
@@ -28,7 +31,12 @@ if TYPE_CHECKING:
     from phase.provider.announce import Options
 
 #: Seconds answers under way may take after a signal to stop.
-DRAIN_SECONDS = 30.0
+DRAIN_SECONDS = 20.0
+#: Seconds that the tasks have to end then, such as for a goodbye to the network; at the same time.
+TASKS_SECONDS = 5.0
+#: Seconds after the first signal to stop that a second one means: at once. Service managers and `timeout`
+#: may send the first one twice.
+AGAIN_SECONDS = 0.5
 #: Seconds between two looks at files that are signed here: whether there are new ones.
 UPKEEP_SECONDS = 2.0
 #: Bytes the kernel holds of a connection beyond what its reader takes now. Of its own accord it holds
@@ -80,11 +88,11 @@ async def serve(
         row: the place of this process among others that serve the same; none where it is alone.
 
     Raises:
-        RepositoryError: the directory is no repository.
+        RepositoryError: the directory is not a repository.
         ProviderError: the address cannot be listened on.
     """
     app = make_app(repository, channel=channel, arch=arch, row=row)
-    runner = web.AppRunner(app, shutdown_timeout=drain, handle_signals=False)
+    runner = web.AppRunner(app, shutdown_timeout=1.0, handle_signals=False)
     await runner.setup()
     loop = asyncio.get_running_loop()
     inner = runner.server
@@ -97,70 +105,114 @@ async def serve(
         raise
     # What is accepted inherits it.
     accepting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+    background, connections = Background(app[METRICS].failures), Connections()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(background.loop_failed)
+    acceptor = Acceptor(accepting, _protocols(app, inner, tls, background, connections), background)
+    app[LIMITS].fit(capacity())
+    health, told = app[HEALTH], app[ADVERTISEMENT]
+    health.add(background.found, acceptor.problems)
+    port = accepting.getsockname()[1]
+    ending = _Ending(stop or asyncio.Event())
+    acceptor.start()
+    try:
+        ending.listen(loop)
+        if row is not None:
+            background.repeat("telling the other processes", app[TOGETHER].tell_all, TELL_SECONDS)
+        if mdns:
+            _advertise(app, background, bind, port, identity or secrets.token_hex(4))
+        if dht is not None:
+            _announce(app, background, dht, bind, port)
+        if upkeep is not None:
+            background.repeat("upkeep", functools.partial(in_thread, upkeep), every)
+        if ready is not None:
+            ready(port)
+        if row is None:
+            systemd.notify("READY=1")
+        await ending.stop.wait()
+    finally:
+        if row is None:
+            systemd.notify("STOPPING=1")
+        if stopping is not None:
+            stopping()
+        # Out of the network's sight, no new connection, and the answers under way, all at the same time.
+        acceptor.stop()
+        cut, _ = await asyncio.gather(
+            connections.drain(drain, ending.at_once), background.stop(TASKS_SECONDS)
+        )
+        if cut:
+            _log.warning("%d answers were not finished", cut)
+        await runner.cleanup()
+        told.problem = told.dht.problem = "stopped"
+        loop.set_exception_handler(before)
+
+
+class _Ending:
+    """The signals that end a provider."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self.stop = stop
+        #: Set when the answers under way are to be cut off.
+        self.at_once = asyncio.Event()
+        self._first = 0.0
+
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Handle the signals; in a thread other than the main one nothing can, and `stop` is the way."""
+        numbers = {signal.SIGTERM: self._end, signal.SIGQUIT: self._end_now}
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            numbers[signal.SIGINT] = self._end
+        for number, call in numbers.items():
+            with contextlib.suppress(RuntimeError, ValueError):
+                loop.add_signal_handler(number, call)
+
+    def _end(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if not self.stop.is_set():
+            self._first = now
+            self.stop.set()
+        elif now - self._first >= AGAIN_SECONDS:
+            self.at_once.set()
+
+    def _end_now(self) -> None:
+        self.stop.set()
+        self.at_once.set()
+
+
+def _protocols(
+    app: web.Application,
+    inner: web.Server,
+    tls: "ssl.SSLContext | None",
+    background: Background,
+    connections: Connections,
+) -> Callable[[], asyncio.Protocol]:
+    """What makes the protocol of each connection."""
     metrics, handshakes = app[METRICS], Limits(MAX_HANDSHAKES)
 
     def connection() -> asyncio.Protocol:
-        guarded = Guard(Protocol(inner, metrics), metrics, app[LIMITS])
+        guarded = Guard(Protocol(inner, metrics), metrics, app[LIMITS], connections)
         if tls is None:
             return guarded
         from phase.provider.handshake import Handshake
 
-        return Handshake(guarded, tls, handshakes)
+        return Handshake(guarded, tls, handshakes, background)
 
-    server = await loop.create_server(connection, sock=accepting, backlog=1024)
-    port = accepting.getsockname()[1]
-    stop = stop or asyncio.Event()
-    tasks: list[asyncio.Task[None]] = []
-    if row is not None:
-        tasks.append(asyncio.create_task(app[TOGETHER].keep_telling()))
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # Not in a thread other than the main one; there `stop` is the way.
-            with contextlib.suppress(RuntimeError, ValueError):
-                loop.add_signal_handler(number, stop.set)
-        if mdns:
-            from phase.provider.advertise import advertise
-
-            shown = advertise(
-                app[STORE],
-                app[ADVERTISEMENT],
-                bind=bind,
-                port=port,
-                identity=identity or secrets.token_hex(4),
-            )
-            tasks.append(asyncio.create_task(shown))
-        if dht is not None:
-            from phase.provider.announce import announce
-
-            node = announce(app[STORE], app[ADVERTISEMENT].dht, dht, bind=bind, port=port)
-            tasks.append(asyncio.create_task(node))
-        if upkeep is not None:
-            tasks.append(asyncio.create_task(_keep_up(upkeep, every)))
-        if ready is not None:
-            ready(port)
-        systemd.notify("READY=1")
-        await stop.wait()
-    finally:
-        systemd.notify("STOPPING=1")
-        if stopping is not None:
-            stopping()
-        # First out of the network's sight, then no new connection, then the answers under way.
-        server.close()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        await runner.cleanup()
+    return connection
 
 
-async def _keep_up(upkeep: Callable[[], object], every: float) -> None:
-    said = ""
-    while True:
-        await asyncio.sleep(every)
-        try:
-            await asyncio.to_thread(upkeep)
-            said = ""
-        except PhaseError as error:
-            if str(error) != said:
-                _log.error("upkeep of what is served failed, and is tried again: %s", error)
-            said = str(error)
+def _advertise(app: web.Application, background: Background, bind: str, port: int, identity: str) -> None:
+    from phase.provider.advertise import advertise
+
+    told = app[ADVERTISEMENT]
+    told.wanted, told.problem = True, STARTING
+    work = functools.partial(advertise, app[STORE], told, bind=bind, port=port, identity=identity)
+    background.start("multicast DNS", work)
+
+
+def _announce(app: web.Application, background: Background, dht: "Options", bind: str, port: int) -> None:
+    from phase.provider.announce import announce
+
+    told = app[ADVERTISEMENT].dht
+    told.wanted, told.problem = True, STARTING
+    background.start(
+        "the DHT node", functools.partial(announce, app[STORE], told, dht, bind=bind, port=port)
+    )

@@ -1,13 +1,17 @@
 """What a provider says about itself: only what really runs."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Annotated
 
 import msgspec
 
+from phase.provider.health import Announced
 from phase.provider.metrics import Metrics
 from phase.provider.store import Store
+
+#: What an advertiser says as its problem until it has tried for the first time.
+STARTING = "starting"
 
 
 @dataclass
@@ -24,6 +28,12 @@ class DhtTold:
     keepers: int = 0
     #: Announcements kept here, for anybody.
     held: int = 0
+    #: Whether taking part was asked for.
+    wanted: bool = False
+
+    def status(self) -> Announced:
+        """How it is at this moment."""
+        return _announced(self.wanted, self.running, self.problem)
 
 
 @dataclass
@@ -37,6 +47,17 @@ class Advertisement:
     #: Names that others have registered, at this moment; a hint, like everything found that way.
     seen: set[str] = field(default_factory=set)
     dht: DhtTold = field(default_factory=DhtTold)
+    #: Whether advertising was asked for.
+    wanted: bool = False
+
+    def status(self) -> Announced:
+        """How it is at this moment."""
+        return _announced(self.wanted, bool(self.instances), self.problem)
+
+
+def _announced(wanted: bool, there: bool, problem: str) -> Announced:
+    starting = problem == STARTING
+    return Announced(wanted, there and not problem, "" if starting or not wanted else problem)
 
 
 #: Whoever reads this may have it from anybody: no number is larger than a counter can be.
@@ -139,5 +160,12 @@ def status(store: Store, metrics: Metrics, advertisement: Advertisement, *, now:
         active_requests=metrics.active,
         requests=sum(metrics.requests.values()),
         bytes_sent=sum(metrics.bytes_sent.values()),
-        dht=DhtStatus(**asdict(advertisement.dht)),
+        dht=DhtStatus(
+            advertisement.dht.running,
+            advertisement.dht.problem,
+            advertisement.dht.address,
+            advertisement.dht.nodes,
+            advertisement.dht.keepers,
+            advertisement.dht.held,
+        ),
     )

@@ -7,6 +7,7 @@ from time import monotonic
 from phase.provider import catalog
 from phase.provider.catalog import Blob, Catalog
 from phase.provider.errors import RepositoryError
+from phase.provider.health import Part, Problem
 
 _log = logging.getLogger(__name__)
 #: Seconds between two looks at the timestamp, however many ask.
@@ -46,6 +47,11 @@ class Store:
             self._look()
         return self._catalog
 
+    def problems(self) -> list[Problem]:
+        """What is wrong with the repository now."""
+        self.current()
+        return [Problem(Part.REPOSITORY, self.problem)] if self.problem else []
+
     def blob(self, sha256: str) -> Blob | None:
         """The blob of this hash that the release names, or one that was on offer lately."""
         return next((offer.blobs[sha256] for offer in self._offers() if sha256 in offer.blobs), None)
@@ -65,6 +71,7 @@ class Store:
         try:
             found = catalog.stamp(self.directory)
             if found == self._stamp:
+                self.problem = ""
                 return
             newest = catalog.load(self.directory)
         except RepositoryError as error:

@@ -4,7 +4,6 @@ Each writes its own row and reads those of the others, so there is nothing to lo
 has, at once, and what it has counted, a few times a second. Who is asked answers for all of them.
 """
 
-import asyncio
 import mmap
 import secrets
 import struct
@@ -14,6 +13,7 @@ from hashlib import blake2b
 
 import msgspec
 
+from phase.provider.health import Health, Problem
 from phase.provider.metrics import Metrics
 from phase.provider.status import Advertisement
 from phase.provider.store import Store
@@ -40,6 +40,10 @@ class Told(msgspec.Struct):
     refused: dict[int, int]
     loads: int
     advertisement: Advertisement
+    problems: list[Problem]
+    failures: dict[str, int]
+    lost_lines: dict[str, int]
+    exhausted: int
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -125,11 +129,18 @@ class Together:
         metrics: what it counts.
         advertisement: what it advertises.
         store: what it serves.
+        health: what is wrong with it.
     """
 
     def __init__(
-        self, row: Row | None, metrics: Metrics, advertisement: Advertisement, store: Store
+        self,
+        row: Row | None,
+        metrics: Metrics,
+        advertisement: Advertisement,
+        store: Store,
+        health: Health | None = None,
     ) -> None:
+        self._health = health or Health()
         self._row = row
         self._metrics = metrics
         self._advertisement = advertisement
@@ -149,6 +160,9 @@ class Together:
             whole.connections += told.connections
             whole.idle_closed += told.idle_closed
             whole.loads = max(whole.loads, told.loads)
+            whole.failures += Counter(told.failures)
+            whole.lost_lines += Counter(told.lost_lines)
+            whole.exhausted += told.exhausted
         first = heard.get(0, own)
         return whole, first.advertisement
 
@@ -157,11 +171,14 @@ class Together:
         if self._row is not None:
             self._row.tell(self._told())
 
-    async def keep_telling(self) -> None:
-        """Do so until cancelled."""
-        while True:
-            self.tell()
-            await asyncio.sleep(TELL_SECONDS)
+    async def tell_all(self) -> None:
+        """The same, as a task."""
+        self.tell()
+
+    def problems(self) -> list[Problem]:
+        """What is wrong, in any of the processes."""
+        heard = self._row.heard() if self._row else {}
+        return sorted({*self._health.problems(), *(one for told in heard.values() for one in told.problems)})
 
     def _told(self) -> Told:
         own = self._metrics
@@ -175,4 +192,8 @@ class Together:
             own.refused,
             self._store.loads,
             self._advertisement,
+            self._health.problems(),
+            own.failures,
+            own.lost_lines,
+            own.exhausted,
         )
