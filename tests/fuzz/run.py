@@ -1,33 +1,106 @@
-"""A coverage-guided run of one target, by hand: `tox -e fuzz -- TARGET [libFuzzer options]`.
+"""Coverage-guided fuzzing: `tox -e fuzz -- TARGET [libFuzzer options]`, or `tox -e fuzz -- all SECONDS`.
 
 Needs atheris, which is in no extra; `tox -e fuzz` has it.
 """
 
 import importlib
+import re
+import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
+
+from lab.doctor.examine import processors
 
 #: Looked into for coverage; the rest of the world would only slow it down.
 INSTRUMENTED = ["phase", "tuf.api", "securesystemslib.formats"]
+#: Inputs that reached something new, kept between runs.
+CORPORA = Path(".cache/fuzz")
+#: The longest input (bytes), the most time for one (seconds), and the most memory (MiB).
+LIMITS = ["-max_len=65536", "-timeout=5", "-rss_limit_mb=512"]
+_EXECUTIONS = re.compile(r"stat::number_of_executed_units: +(\d+)")
+_PEAK = re.compile(r"stat::peak_rss_mb: +(\d+)")
+
+
+class Outcome(NamedTuple):
+    """What came of one target.
+
+    Attributes:
+        name: of the target.
+        executions: inputs tried.
+        peak: memory of the process, MiB.
+        open: the end of the output where an input broke something, else empty.
+    """
+
+    name: str
+    executions: int
+    peak: int
+    open: str
 
 
 def main() -> None:
-    """Fuzz until a limit of libFuzzer's is reached (`-max_total_time=60`), or something breaks."""
+    """Fuzz one target until libFuzzer's limit or a finding; or all, for so many seconds in all."""
+    words = sys.argv[1:]
+    if words[:1] == ["all"]:
+        sys.exit(_all(float(words[1]) if len(words) > 1 else 3600.0, words[2:]))
     atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=INSTRUMENTED):
         from tests.fuzz.targets import cases
     found = cases()
-    if len(sys.argv) < 2 or sys.argv[1] not in found:
-        sys.exit(f"usage: python -m tests.fuzz.run {'|'.join(sorted(found))} [-max_total_time=60 ...]")
-    case = found[sys.argv[1]]
-    with TemporaryDirectory() as corpus:
-        for number, seed in enumerate(case.seeds):
-            Path(corpus, str(number)).write_bytes(seed)
-        options = ["-max_len=20000", "-timeout=10", "-rss_limit_mb=1024", *sys.argv[2:]]
-        atheris.Setup([sys.argv[0], *options, corpus], case.run)
-        atheris.Fuzz()
+    if not words or words[0] not in found:
+        sys.exit(
+            f"usage: python -m tests.fuzz.run {'|'.join(sorted(found))} [-max_total_time=60 ...]\n"
+            "       python -m tests.fuzz.run all [SECONDS [libFuzzer options]]"
+        )
+    corpus = CORPORA / words[0]
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(found[words[0]].seeds):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    atheris.Setup([sys.argv[0], *LIMITS, *words[1:], str(corpus)], found[words[0]].run)
+    atheris.Fuzz()
+
+
+def _all(seconds: float, options: list[str]) -> int:
+    """Every target, side by side on all processors; 1 when an input broke one."""
+    from tests.fuzz.targets import cases
+
+    names = sorted(cases())
+    each = max(int(seconds / len(names)), 1)
+    began = time.monotonic()
+    with ThreadPoolExecutor(processors()) as pool:
+        outcomes = list(pool.map(lambda name: _one(name, each, options), names))
+    print(f"{'target':28} {'inputs':>10} {'MiB':>5}")
+    for outcome in outcomes:
+        print(f"{outcome.name:28} {outcome.executions:>10} {outcome.peak:>5}  {'OPEN' if outcome.open else ''}")
+    broken = [outcome for outcome in outcomes if outcome.open]
+    for outcome in broken:
+        print(f"\n{outcome.name}:\n{outcome.open}")
+    print(
+        f"{len(names) - len(broken)} passed, {len(broken)} failed; "
+        f"{each} s each, {time.monotonic() - began:.0f} s in all"
+    )
+    return bool(broken)
+
+
+def _one(name: str, seconds: int, options: list[str]) -> Outcome:
+    limits = [f"-max_total_time={seconds}", "-print_final_stats=1", *options]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.run", name, *limits],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    executions, peak = (
+        int(found.group(1)) if (found := pattern.search(done.stdout)) else 0
+        for pattern in (_EXECUTIONS, _PEAK)
+    )
+    # Nothing tried is a failure, too: the target did not start.
+    failed = done.returncode != 0 or not executions
+    print(f"{name}: {executions} inputs, {'OPEN' if failed else 'nothing found'}", flush=True)
+    return Outcome(name, executions, peak, done.stdout[-4000:] if failed else "")
 
 
 if __name__ == "__main__":
