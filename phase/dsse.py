@@ -13,6 +13,7 @@ from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
 from phase.errors import PhaseError
+from phase.foreign import MalformedError, read_json
 
 #: Bytes of an envelope that will be looked at.
 MAX_ENVELOPE = 4 << 20
@@ -145,8 +146,8 @@ def _open(envelope: bytes) -> _Envelope:
     if len(envelope) > MAX_ENVELOPE:
         raise DsseFormatError(f"envelope has {len(envelope)} bytes; the limit is {MAX_ENVELOPE}")
     try:
-        opened = msgspec.json.decode(envelope, type=_Envelope)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        opened = read_json(envelope, _Envelope)
+    except MalformedError as error:
         raise DsseFormatError(f"not a DSSE envelope: {error}") from error
     if len(opened.signatures) > MAX_SIGNATURES:
         raise DsseFormatError(

@@ -9,6 +9,7 @@ from nacl.signing import SigningKey
 
 from phase import files
 from phase.errors import PhaseError
+from phase.foreign import read_json
 
 _FORMAT = "phase-identity-v1"
 _MAX_BYTES = 4096
@@ -94,11 +95,11 @@ class Identity:
         """
         data = _read_private(path)
         try:
-            stored = msgspec.json.decode(data, type=_Stored)
+            stored = read_json(data, _Stored)
             if stored.format != _FORMAT:
                 raise ValueError(f"format is {stored.format[:40]!r}, not {_FORMAT!r}")
             identity = cls(SigningKey(bytes.fromhex(stored.seed)))
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             raise _damaged(path, str(error)) from error
         if identity.public_key != stored.public:
             raise _damaged(path, "the public key does not belong to the seed")

@@ -10,6 +10,7 @@ from phase.cli import printable
 from phase.cli._dht import dht_option
 from phase.discovery import discover
 from phase.fetch import Client, FetchError, ProtocolError
+from phase.foreign import MalformedError, read_json
 from phase.provider.status import Status
 
 _MAX_STATUS = 1 << 20
@@ -77,8 +78,8 @@ def read_status(url: str, body: bytes) -> Status:
         ProtocolError: it is nothing that a provider says.
     """
     try:
-        return msgspec.json.decode(body, type=Status)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return read_json(body, Status)
+    except MalformedError as error:
         raise ProtocolError(
             url, "its status is not what a provider says", hint="Is it Phase at all?"
         ) from error

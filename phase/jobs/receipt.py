@@ -14,6 +14,7 @@ import msgspec
 
 from phase import arch, dsse
 from phase.errors import PhaseError
+from phase.foreign import MalformedError, read_json
 from phase.identity import Identity
 from phase.jobs import location
 from phase.jobs.errors import ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
@@ -180,9 +181,9 @@ def verify(
             f"receipt is not signed by {key[:16]}...: {error}", hint="Check the node key that was pinned"
         ) from error
     try:
-        statement = msgspec.json.decode(body, type=Statement)
-    except msgspec.MsgspecError as error:
-        raise ReceiptFormatError(f"signed statement is no receipt: {error}") from error
+        statement = read_json(body, Statement)
+    except MalformedError as error:
+        raise ReceiptFormatError(f"the signed statement is not a receipt: {error}") from error
     receipt = statement.predicate
     found_stdout = statement.subject[0].digest.sha256
     bindings = [

@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from phase.foreign import MalformedError, read_json
 from phase.provider.errors import RepositoryError
 
 MAX_METADATA = 5_000_000
@@ -205,6 +206,6 @@ def _signed(metadata: dict[str, Document], name: str) -> _Signed:
     if document is None:
         raise RepositoryError(f"metadata/{name[:_MAX_SHOWN]} is missing", hint="Publish the release again.")
     try:
-        return msgspec.json.decode(document.body, type=_Envelope).signed
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return read_json(document.body, _Envelope).signed
+    except MalformedError as error:
         raise RepositoryError(f"metadata/{name} cannot be read: {str(error)[:_MAX_SHOWN]}") from error

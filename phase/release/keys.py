@@ -23,6 +23,7 @@ from nacl.signing import SigningKey
 from securesystemslib.signer import Key, SecretsHandler, Signature, Signer
 
 from phase import files
+from phase.foreign import read_json
 from phase.release.errors import KeysError
 from phase.release.sealed import Sealed, seal, unseal
 from phase.trust.keys import ED25519, NaclKey, raw_public
@@ -314,11 +315,11 @@ def _load_one(path: Path, role: str, passphrase: Callable[[Path], str] | None) -
     try:
         with path.open("rb") as handle:
             status = os.fstat(handle.fileno())
-            stored = msgspec.json.decode(handle.read(_MAX_BYTES), type=_Stored)
+            stored = read_json(handle.read(_MAX_BYTES), _Stored)
         signer = _signer(path, stored, passphrase)
     except OSError as error:
         raise KeysError(f"key {path} cannot be read: {error.strerror}") from error
-    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise KeysError(f"key {path} is damaged: {error}") from error
     if (stored.format, stored.role, stored.public) != (_FORMAT, role, signer.public_hex):
         raise KeysError(f"key {path} is damaged: format, role or public key do not fit")

@@ -18,6 +18,7 @@ import msgspec
 
 from phase import arch as arches
 from phase import files
+from phase.foreign import MalformedError, read_json
 from phase.release import keys as release_keys
 from phase.release.errors import RepositoryError
 from phase.release.manifest import check_cmdline, role_name
@@ -158,8 +159,8 @@ class LocalRepository:
 
     def _scans(self) -> dict[str, str]:
         try:
-            return msgspec.json.decode((self._state / _SCANNED).read_bytes(), type=dict[str, str])
-        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
+            return read_json((self._state / _SCANNED).read_bytes(), dict[str, str])
+        except (FileNotFoundError, MalformedError):
             return {}  # costs one more signature, no more
 
     @contextmanager

@@ -73,7 +73,8 @@ def _all(seconds: float, options: list[str]) -> int:
         outcomes = list(pool.map(lambda name: _one(name, each, options), names))
     print(f"{'target':28} {'inputs':>10} {'MiB':>5}")
     for outcome in outcomes:
-        print(f"{outcome.name:28} {outcome.executions:>10} {outcome.peak:>5}  {'OPEN' if outcome.open else ''}")
+        word = "OPEN" if outcome.open else ""
+        print(f"{outcome.name:28} {outcome.executions:>10} {outcome.peak:>5}  {word}")
     broken = [outcome for outcome in outcomes if outcome.open]
     for outcome in broken:
         print(f"\n{outcome.name}:\n{outcome.open}")

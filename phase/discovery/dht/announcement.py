@@ -12,6 +12,7 @@ import msgspec
 
 from phase import dsse
 from phase.discovery.records import DiscoveryError
+from phase.foreign import MalformedError, read_json
 
 PAYLOAD_TYPE = "application/vnd.phase.provider+json"
 #: Bytes of one envelope.
@@ -107,10 +108,8 @@ def read(envelope: bytes, *, place: bytes, now: float) -> Announcement:
         claimed = dsse.claimed_keys(envelope)
         if len(claimed) != 1:
             raise AnnouncementError(f"an announcement has one signature, not {len(claimed)}")
-        said = msgspec.json.decode(
-            dsse.verify(envelope, keys=claimed, payload_type=PAYLOAD_TYPE), type=Announcement
-        )
-    except (dsse.DsseError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        said = read_json(dsse.verify(envelope, keys=claimed, payload_type=PAYLOAD_TYPE), Announcement)
+    except (dsse.DsseError, MalformedError) as error:
         raise AnnouncementError(f"not an announcement: {error}") from error
     if key(said.channel, said.arch) != place:
         raise AnnouncementError(f"an announcement of {said.channel}/{said.arch} in another's place")
