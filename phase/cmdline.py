@@ -1,11 +1,15 @@
 """The kernel command line: Phase's parameters in it, and what may be carried over a handoff."""
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from phase.discovery.named import named
 from phase.discovery.records import MAX_PEERS, DiscoveryError, peer
 
 MODES = ("internet", "local", "private")
 RESCUES = ("shell", "reboot", "poweroff")
+MAX_TIMEOUT = 86_400
+MAX_PROVIDERS = 16
 #: What the person at this machine decided, and the next kernel must hear too. Everything else
 #: on the second command line is signed: `root=`, `init=` or `module.sig_enforce=` given to the
 #: seed by whoever controls the boot menu must not reach the system.
@@ -25,6 +29,12 @@ CARRIED = (
 )
 #: Set by the seed itself at handoff; never believed from outside.
 SET_AT_HANDOFF = ("phase.rootfs",)
+#: Bytes of a command line that the kernels of both architectures take, without the zero at its end.
+MAX_LINE = 2047
+#: Lines of `remarks`, at most; what is beyond them is counted in one more.
+_MAX_REMARKS = 6
+#: Characters of a word that a remark quotes.
+_SHOWN = 60
 
 
 class Parameters(NamedTuple):
@@ -47,6 +57,103 @@ class Parameters(NamedTuple):
     problems: tuple[str, ...] = ()
 
 
+class _Kind(NamedTuple):
+    """How one parameter is read.
+
+    Attributes:
+        read: its value from the text; raises ValueError where that cannot be used.
+        wants: what may be written, for people.
+        field: of `Parameters`; empty for what only the init scripts read.
+        careful: the value that stands in for one that cannot be used; the default where this is None.
+    """
+
+    read: Callable[[str], Any]
+    wants: str
+    field: str = ""
+    careful: Any = None
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError
+        return text
+
+    return read
+
+
+def _switch(text: str) -> bool:
+    return _one_of("on", "off")(text) == "on"
+
+
+def _seconds(text: str) -> float:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 12 and 0 < int(text) <= MAX_TIMEOUT):
+        raise ValueError
+    return float(text)
+
+
+def _name_of(text: str) -> str:
+    plain = text.isascii() and text.replace("-", "a").replace("_", "a").isalnum()
+    if not plain or len(text) > 64 or text[0] in "-_":
+        raise ValueError
+    return text
+
+
+def _peers(text: str) -> tuple[tuple[str, int], ...] | None:
+    if text == "off":
+        return None
+    names = text.split(",")
+    if len(names) > MAX_PEERS:
+        raise ValueError
+    try:
+        return tuple(peer(name) for name in names)
+    except DiscoveryError as error:
+        raise ValueError from error
+
+
+def _digest(text: str) -> str:
+    digest = text.removeprefix("sha256:")
+    if len(text) != 71 or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        raise ValueError
+    return digest
+
+
+def _provider(text: str) -> str:
+    try:
+        return named(text)
+    except DiscoveryError as error:
+        raise ValueError(str(error)) from error
+
+
+_KINDS = {
+    # Whoever typed a mode that does not exist wanted less than everything.
+    "mode": _Kind(_one_of(*MODES), " or ".join(MODES), "mode", careful="private"),
+    "channel": _Kind(_name_of, "a name of letters, digits, - and _", "channel"),
+    "provider": _Kind(_provider, "http://HOST:PORT", "providers"),
+    "cache": _Kind(_switch, "on or off", "cache"),
+    "mdns": _Kind(_switch, "on or off", "mdns"),
+    "dht": _Kind(_peers, f"off, or up to {MAX_PEERS} times HOST:PORT", "dht"),
+    "nowrite": _Kind(lambda text: _one_of("", "1")(text) in ("", "1"), "no value", "nowrite"),
+    "timeout": _Kind(_seconds, f"whole seconds, 1 to {MAX_TIMEOUT}", "timeout"),
+    "rescue": _Kind(_one_of(*RESCUES), " or ".join(RESCUES), "rescue"),
+    "rootfs": _Kind(_digest, "sha256: and 64 digits", "rootfs"),
+    "job": _Kind(_name_of, "the name of a job", "job"),
+    # The init scripts read these; only the signed line can bring the shell there.
+    "console": _Kind(_one_of("shell"), "shell"),
+    "marks": _Kind(_one_of(*"123456789"), "1 to 9"),
+}
+
+
+class _Word(NamedTuple):
+    """One parameter as it was written, and what it says."""
+
+    text: str
+    key: str
+    value: Any
+    #: Why it cannot be used; empty where it can.
+    problem: str = ""
+
+
 def parse(text: str) -> Parameters:
     """Read Phase's parameters from a kernel command line.
 
@@ -55,107 +162,170 @@ def parse(text: str) -> Parameters:
 
     Returns:
         The parameters. A value that cannot be used is left at its default and listed in
-        `problems`, as is an unknown `phase.*`: a typing error must not stop a boot.
+        `problems`, as is an unknown `phase.*`: a typing error must not stop a boot. Of a parameter that is
+        given twice the last value counts; providers add up.
     """
     found: dict[str, Any] = {}
     problems: list[str] = []
-    for word in split(text):
-        name, _, value = word.partition("=")
-        if not name.startswith("phase."):
-            continue
-        key = name.removeprefix("phase.")
-        if key == "mode" and value in MODES:
-            found["mode"] = value
-        elif key == "mode":
-            # Whoever typed it wanted less than everything.
-            found["mode"] = "private"
-            problems.append(word)
-        elif key == "channel" and _is_name(value):
-            found["channel"] = value
-        elif key == "provider" and value:
-            found["providers"] = tuple(url for url in value.split(",") if url)[:16]
-        elif key in ("cache", "mdns") and value in ("on", "off"):
-            found[key] = value == "on"
-        elif key == "dht" and value == "off":
-            found["dht"] = None
-        elif key == "dht" and (peers := _peers(value)) is not None:
-            found["dht"] = peers
-        elif key == "nowrite" and value in ("", "1"):
-            found["nowrite"] = True
-        elif key == "timeout" and value.isdecimal() and 0 < int(value) <= 86_400:
-            found["timeout"] = float(value)
-        elif key == "rescue" and value in RESCUES:
-            found["rescue"] = value
-        elif key == "rootfs" and value.startswith("sha256:") and len(value) == 71:
-            found["rootfs"] = value.removeprefix("sha256:")
-        elif key == "job" and _is_name(value):
-            found["job"] = value
-        elif word == "phase.console=shell" or (key == "marks" and value in tuple("123456789")):
-            pass  # init reads them; only the signed line can bring the shell there
-        else:
-            problems.append(word)
+    for word in _words(text):
+        kind = _KINDS.get(word.key)
+        if word.problem:
+            problems.append(word.text)
+            if kind is not None and kind.careful is not None:
+                found[kind.field] = kind.careful
+        elif kind is not None and word.key == "provider":
+            found["providers"] = tuple(dict.fromkeys((*found.get("providers", ()), word.value)))
+        elif kind is not None and kind.field:
+            found[kind.field] = word.value
     return Parameters(**found, problems=tuple(problems))
 
 
+def remarks(text: str) -> list[str]:
+    """Say what of a command line is not used as it was written: a few short lines for people.
+
+    Args:
+        text: the content of /proc/cmdline.
+
+    Returns:
+        A line for each word that is ignored, understood in another way, or overruled by a later one.
+    """
+    lines: list[str] = []
+    last: dict[str, Any] = {}
+    for word in _words(text):
+        shown = word.text if len(word.text) <= _SHOWN else f"{word.text[:_SHOWN]}..."
+        if word.problem:
+            careful = _KINDS[word.key].careful if word.key in _KINDS else None
+            instead = f"; {careful} is used" if careful is not None else ""
+            lines.append(f"ignored on the kernel command line: {shown} ({word.problem}{instead})")
+        elif word.key == "provider":
+            if word.text.partition("=")[2].strip('"') != word.value:
+                lines.append(f"on the kernel command line: {shown} is read as {word.value}")
+        elif word.key in last and last[word.key] != word.value:
+            lines.append(f"on the kernel command line: phase.{word.key} stands there twice; {shown} counts")
+        if not word.problem:
+            last[word.key] = word.value
+    lines = list(dict.fromkeys(lines))
+    if len(lines) > _MAX_REMARKS:
+        more = len(lines) - _MAX_REMARKS
+        lines[_MAX_REMARKS:] = [f"and {more} more like these on the kernel command line"]
+    return lines
+
+
+def _words(text: str) -> Iterator[_Word]:
+    """Every parameter of ours; a list of providers as one word each."""
+    providers = 0
+    for word in split(text):
+        # Quotes are the kernel's, around the whole word or its value.
+        name, equals, value = word.replace('"', "").partition("=")
+        if not name.lower().startswith("phase."):
+            continue
+        key = name.lower().removeprefix("phase.")
+        kind = _KINDS.get(key)
+        if kind is None:
+            yield _Word(word, key, None, "there is no such parameter")
+        elif key != "provider" or not value.replace(",", "").strip():
+            yield _read(kind, word, key, value)
+        else:
+            parts = [part for part in value.split(",") if part]
+            for part in parts:
+                providers += 1
+                written = word if len(parts) == 1 else f"{name}{equals}{part}"
+                if providers > MAX_PROVIDERS:
+                    yield _Word(written, key, None, f"there are more than {MAX_PROVIDERS}")
+                else:
+                    yield _read(kind, written, key, part)
+
+
+def _read(kind: _Kind, word: str, key: str, value: str) -> _Word:
+    try:
+        return _Word(word, key, kind.read(value))
+    except ValueError as error:
+        return _Word(word, key, None, str(error).rstrip(".") or f"write {kind.wants}")
+
+
+class Composed(NamedTuple):
+    """The second kernel's command line, and what the running one's could not give to it."""
+
+    line: str
+    left_out: tuple[str, ...]
+
+
 def compose(signed: str, running: str, *, rootfs: str) -> str:
+    """Build the command line of the second kernel; see `compose_within`."""
+    return compose_within(signed, running, rootfs=rootfs).line
+
+
+def compose_within(signed: str, running: str, *, rootfs: str, limit: int = MAX_LINE) -> Composed:
     """Build the command line of the second kernel.
 
     Args:
         signed: the manifest's command line, verified.
         running: this kernel's own command line.
         rootfs: SHA-256 of the rootfs artifact, hex.
+        limit: bytes that the line may have; carried words that do not fit are left out.
 
     Returns:
         The signed words, then the carried ones the signed line does not set itself, then the
         rootfs hash. A signed word always wins over a carried one of the same name. A word that cannot
-        be used is not carried, nor is one that holds a space: who splits the line without knowing
+        be used is not carried, nor is one that holds a space or a quote: who splits the line without knowing
         quotes would find words in it that nobody has allowed.
     """
     words = [word for word in split(signed) if _name(word) not in SET_AT_HANDOFF]
     decided = {_name(word) for word in words}
-    meant = [
-        f"phase.mode={parse(word).mode}" if _name(word) == "phase.mode" else word for word in split(running)
-    ]
-    carried = [word for word in meant if _is_carried(word) and _name(word) not in decided]
-    return " ".join([*words, *carried, f"phase.rootfs=sha256:{rootfs}"])
+    last = f"phase.rootfs=sha256:{rootfs}"
+    room = limit - sum(len(word) + 1 for word in words) - len(last)
+    left_out = []
+    for word in _carried(running):
+        if _name(word) in decided:
+            continue
+        if len(word) + 1 > room:
+            left_out.append(word)
+            continue
+        words.append(word)
+        room -= len(word) + 1
+    return Composed(" ".join([*words, last]), tuple(left_out))
+
+
+def _carried(running: str) -> Iterator[str]:
+    """The words of the running kernel's line that may be carried, each as plainly as it can be written."""
+    for word in split(running):
+        name, equals, value = word.partition("=")
+        if name.lower() == "phase.mode":
+            yield f"phase.mode={parse(word).mode}"
+        elif name.lower() == "phase.provider":
+            if found := parse(word).providers:
+                yield f"phase.provider={','.join(found)}"
+        elif name.lower().startswith("phase."):
+            plain = f"{name.lower()}{equals}{value}"
+            if _is_carried(plain):
+                yield plain
+        elif _is_carried(word):
+            yield word
 
 
 def _is_carried(word: str) -> bool:
-    if _name(word) not in CARRIED or '"' in word or any(character.isspace() for character in word):
-        return False
-    return not parse(word).problems
+    plain = word.isascii() and word.isprintable() and not (set(word) & set(' "'))
+    return plain and _name(word) in CARRIED and not parse(word).problems
 
 
 def split(text: str) -> list[str]:
     """Split a kernel command line into words, double quotes kept together as the kernel does."""
     words: list[str] = []
-    word = ""
+    word: list[str] = []
     quoted = False
     for character in text:
         if character == '"':
             quoted = not quoted
         if character.isspace() and not quoted:
             if word:
-                words.append(word)
-            word = ""
+                words.append("".join(word))
+            word = []
         else:
-            word += character
+            word.append(character)
     if word:
-        words.append(word)
+        words.append("".join(word))
     return words
 
 
-def _peers(value: str) -> tuple[tuple[str, int], ...] | None:
-    try:
-        peers = tuple(peer(text) for text in value.split(","))
-        return peers if len(peers) <= MAX_PEERS else None
-    except DiscoveryError:
-        return None
-
-
 def _name(word: str) -> str:
-    return word.partition("=")[0]
-
-
-def _is_name(value: str) -> bool:
-    return 0 < len(value) <= 64 and all(c.isalnum() or c in "-_" for c in value) and value.isascii()
+    return word.partition("=")[0].lower()

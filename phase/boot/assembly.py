@@ -84,8 +84,10 @@ class Assembly:
         image_check.check_kernel(head, manifest.arch)
         _copy(out, places[second.sha256], second.length, plan.tail)
         marks.emit("verify", rootfs=rootfs.sha256, kernel=kernel.sha256)
-        line = cmdline.compose(manifest.cmdline, running, rootfs=rootfs.sha256)
-        return Kernel(out, head, (places[kernel.sha256], kernel.length), plan.size, line)
+        composed = cmdline.compose_within(manifest.cmdline, running, rootfs=rootfs.sha256)
+        if composed.left_out:
+            marks.say(f"too long for the next kernel, left out: {' '.join(composed.left_out)[:200]}")
+        return Kernel(out, head, (places[kernel.sha256], kernel.length), plan.size, composed.line)
 
     def _prepare(self, plan: initrd.Plan) -> int:
         """Give the file its size and all that is not an artifact."""

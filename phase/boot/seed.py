@@ -64,8 +64,8 @@ class Seed:
     def run(self) -> None:
         """Try until the handoff, or until the time is up."""
         marks.emit("init", arch=self.arch, channel=self.parameters.channel, mode=self.parameters.mode)
-        for word in self.parameters.problems:
-            marks.say(f"ignored on the kernel command line: {word}")
+        for line in cmdline.remarks(self.running):
+            marks.say(line)
         self.open_cache()
         attempts = 0
         while True:

@@ -1,8 +1,11 @@
 """The kernel command line: parsing, and what crosses a handoff."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from phase import cmdline
+from phase.fetch.http import parse_url
 
 ROOTFS = "ab" * 32
 
@@ -108,3 +111,183 @@ def test_a_mode_that_is_none_is_the_most_careful_one() -> None:
     found = cmdline.parse("phase.mode=Private")
     assert (found.mode, found.problems) == ("private", ("phase.mode=Private",))
     assert "phase.mode=private" in cmdline.compose("quiet", "phase.mode=Private", rootfs=ROOTFS).split()
+
+
+@pytest.mark.parametrize(
+    ("word", "field", "value"),
+    [
+        ("phase.mode=internet", "mode", "internet"),
+        ("phase.mode=local", "mode", "local"),
+        ("phase.mode=private", "mode", "private"),
+        (f"phase.channel={'a' * 64}", "channel", "a" * 64),
+        ("phase.channel=a-b_9", "channel", "a-b_9"),
+        ("phase.cache=on", "cache", True),
+        ("phase.cache=off", "cache", False),
+        ("phase.mdns=on", "mdns", True),
+        ("phase.mdns=off", "mdns", False),
+        ("phase.nowrite", "nowrite", True),
+        ("phase.nowrite=1", "nowrite", True),
+        ("phase.timeout=1", "timeout", 1.0),
+        ("phase.timeout=86400", "timeout", 86_400.0),
+        ("phase.timeout=000060", "timeout", 60.0),
+        ("phase.rescue=shell", "rescue", "shell"),
+        ("phase.rescue=reboot", "rescue", "reboot"),
+        ("phase.rescue=poweroff", "rescue", "poweroff"),
+        (f"phase.dht={','.join(['a:1'] * 8)}", "dht", (("a", 1),) * 8),
+        ("phase.job=hello", "job", "hello"),
+        ('phase.job="hello"', "job", "hello"),
+        ('"phase.job=hello"', "job", "hello"),
+        ("Phase.Timeout=7", "timeout", 7.0),
+    ],
+)
+def test_a_value_at_the_edge_of_what_is_allowed_is_taken(word: str, field: str, value: object) -> None:
+    found = cmdline.parse(f"quiet {word} splash")
+    assert (getattr(found, field), found.problems) == (value, ())
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "phase.timeout=", "phase.timeout", "phase.timeout=00", "phase.timeout=86401", "phase.timeout=1e9",
+        "phase.timeout=+5", "phase.timeout=5.0", "phase.timeout=0x10", "phase.timeout=\uff15",
+        f"phase.timeout={'9' * 5000}", "phase.timeout=1_0",
+        f"phase.channel={'a' * 65}", "phase.channel=-a", "phase.channel=_a", "phase.channel=caf\u00e9",
+        "phase.channel=a/b", "phase.job=", "phase.job=a.b", f"phase.job={'j' * 65}",
+        "phase.nowrite=0", "phase.nowrite=yes", "phase.cache=", "phase.cache", "phase.mdns=no",
+        "phase.rescue=", "phase.rescue=Shell", "phase.marks=0", "phase.marks=10", "phase.marks=",
+        "phase.console=sh", "phase.console", "phase.", "phase.=x", "PHASE.COLOUR=red",
+        f"phase.rootfs=sha256:{'g' * 64}", f"phase.rootfs=sha256:{'a' * 63}", f"phase.rootfs={'a' * 71}",
+        f"phase.dht=a:{'9' * 5000}", "phase.dht=\x1b[2Ja:1",
+    ],
+)  # fmt: skip
+def test_bad_input_on_the_kernel_command_line_is_named_and_never_fatal(word: str) -> None:
+    found = cmdline.parse(f"{word} quiet")
+    assert found.problems == (word,)
+    assert found._replace(problems=()) == cmdline.Parameters()
+    (line,) = cmdline.remarks(word)
+    assert line.startswith(f"ignored on the kernel command line: {word[:60]}")
+    assert len(line) < 200
+    assert cmdline.compose("quiet", word, rootfs=ROOTFS) == f"quiet phase.rootfs=sha256:{ROOTFS}"
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("10.0.0.2:8080", "http://10.0.0.2:8080"),
+        ("10.0.0.2", "http://10.0.0.2:8080"),
+        ("boot.example.org", "http://boot.example.org:8080"),
+        ("boot", "http://boot:8080"),
+        ("boot:81/mirror", "http://boot:81/mirror"),
+        ("boot.example.org.", "http://boot.example.org.:8080"),
+        ("http://10.0.0.2", "http://10.0.0.2"),
+        ("HTTP://10.0.0.2:8080", "http://10.0.0.2:8080"),
+        ("http:/10.0.0.2:8080", "http://10.0.0.2:8080"),
+        ("http://10.0.0.2:8080/", "http://10.0.0.2:8080"),
+        ("http://10.0.0.2:8080///", "http://10.0.0.2:8080"),
+        ("http://10.0.0.2:8080/a%20b/", "http://10.0.0.2:8080/a%20b"),
+        ("%20http://10.0.0.2:8080%20", "http://10.0.0.2:8080"),
+        ('"http://10.0.0.2:8080"', "http://10.0.0.2:8080"),
+        ("[2001:db8::1]:8080", "http://[2001:db8::1]:8080"),
+        ("[2001:db8::1]", "http://[2001:db8::1]:8080"),
+        ("http://[2001:db8::1]", "http://[2001:db8::1]"),
+        ("2001:db8::1", "http://[2001:db8::1]:8080"),
+        ("http://fe80::5054:ff:fe12:3a56", "http://[fe80::5054:ff:fe12:3a56]"),
+        ("2001:db8::1:18080", "http://[2001:db8::1]:18080"),
+        ("2001:db8:1:2:3:4:5:6:8080", "http://[2001:db8:1:2:3:4:5:6]:8080"),
+        ("fe80::1%eth0", "http://[fe80::1%eth0]:8080"),
+    ],
+)
+def test_a_provider_without_its_scheme_is_understood(text: str, url: str) -> None:
+    found = cmdline.parse(f"phase.provider={text}")
+    assert (found.providers, found.problems) == ((url,), ())
+    assert parse_url(url).host
+    said = cmdline.remarks(f"phase.provider={text}")
+    assert said == ([] if text.strip('"') == url else [said[0]])
+    assert all(line.endswith(f"is read as {url}") for line in said)
+    assert f" phase.provider={url} " in cmdline.compose("quiet", f"phase.provider={text}", rootfs=ROOTFS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://10.0.0.2", "ftp://a", "http://", "://a", "http://a:b", "a:0", "a:65536", "a:999999", "a:",
+        "http://a b", "http://u@h", "http://a/?q", "http://a/#f", "2001:db8::1:8080", "[10.0.0.2]:80",
+        "[::1", "1.2.3", "999.1.1.1", "-a", "a..b", "caf\u00e9", "a\x1b[2J", f"{'a' * 300}", "a" * 5000, "/",
+        "%20", "http://[fe80::1%../x]", "1::2::3",
+    ],
+)  # fmt: skip
+def test_a_provider_that_cannot_be_understood_is_ignored_and_said(text: str) -> None:
+    word = f'phase.provider="{text}"' if " " in text else f"phase.provider={text}"
+    found = cmdline.parse(f"{word} phase.provider=10.0.0.2")
+    assert found.providers == ("http://10.0.0.2:8080",)
+    assert len(found.problems) == 1
+    assert cmdline.remarks(word)[0].startswith("ignored on the kernel command line: phase.provider=")
+
+
+def test_one_bad_provider_of_a_list_costs_that_one_only() -> None:
+    found = cmdline.parse("phase.provider=https://a,10.0.0.2,,10.0.0.2:8080 phase.provider=http://c")
+    assert found.providers == ("http://10.0.0.2:8080", "http://c")
+    assert found.problems == ("phase.provider=https://a",)
+    many = ",".join(f"h{number}" for number in range(18))
+    found = cmdline.parse(f"phase.provider={many}")
+    assert len(found.providers) == cmdline.MAX_PROVIDERS == 16
+    assert found.problems == ("phase.provider=h16", "phase.provider=h17")
+
+
+def test_of_a_value_given_twice_the_last_counts_and_that_is_said() -> None:
+    text = "phase.timeout=20 phase.timeout=40 phase.cache=off phase.cache=off phase.timeout=x"
+    assert cmdline.parse(text).timeout == 40.0
+    assert cmdline.remarks(text) == [
+        "on the kernel command line: phase.timeout stands there twice; phase.timeout=40 counts",
+        "ignored on the kernel command line: phase.timeout=x (write whole seconds, 1 to 86400)",
+    ]
+
+
+def test_what_is_said_of_a_hopeless_line_is_short() -> None:
+    said = cmdline.remarks(" ".join(f"phase.a{number}" for number in range(500)) + " phase.b" * 100)
+    assert len(said) == 7
+    assert said[-1] == "and 495 more like these on the kernel command line"
+
+
+def test_a_carried_word_that_no_kernel_can_be_given_is_left_behind() -> None:
+    running = "console=tty\u2122 console=\x1b[2J console=ttyS0 phase.job=hello"
+    assert cmdline.compose("quiet", running, rootfs=ROOTFS) == (
+        f"quiet console=ttyS0 phase.job=hello phase.rootfs=sha256:{ROOTFS}"
+    )
+
+
+def test_a_line_too_long_for_the_next_kernel_loses_carried_words_only() -> None:
+    signed = "s" * 1536
+    long = ",".join(f"http://{'h' * 50}{number}:8080" for number in range(9))
+    found = cmdline.compose_within(signed, f"phase.provider={long} console=ttyS0", rootfs=ROOTFS)
+    assert found.line == f"{signed} console=ttyS0 phase.rootfs=sha256:{ROOTFS}"
+    assert found.left_out == (f"phase.provider={long}",)
+    exact = len(f"quiet console=ttyS0 phase.rootfs=sha256:{ROOTFS}")
+    for limit, kept in ((exact, True), (exact - 1, False)):
+        line = cmdline.compose_within("quiet", "console=ttyS0", rootfs=ROOTFS, limit=limit).line
+        assert ("console" in line) == kept
+        assert len(line) <= limit
+
+
+@given(st.text(max_size=300), st.text(max_size=100))
+def test_no_command_line_at_all_is_fatal(text: str, value: str) -> None:
+    for line in (
+        text,
+        f"phase.provider={value}",
+        f"phase.timeout={value} phase.dht={value}",
+        f"phase.{text}",
+    ):
+        found = cmdline.parse(line)
+        for url in found.providers:
+            assert parse_url(url).text == url
+        cmdline.remarks(line)
+        composed = cmdline.compose("quiet", line, rootfs=ROOTFS)
+        assert composed.isascii()
+        assert len(composed) <= cmdline.MAX_LINE
+
+
+@pytest.mark.parametrize("word", ["Phase.Mode=internet", '"phase.mode=internet"', "PHASE.MODE=internet"])
+def test_no_other_spelling_overrules_a_signed_word(word: str) -> None:
+    line = cmdline.compose("phase.mode=private", word, rootfs=ROOTFS)
+    assert line == f"phase.mode=private phase.rootfs=sha256:{ROOTFS}"
+    assert "ROOTFS" not in cmdline.compose("quiet", f"PHASE.ROOTFS=sha256:{ROOTFS}", rootfs=ROOTFS)
