@@ -1,8 +1,10 @@
-"""Machine-readable marks on the console: one line a step, written through the kernel log.
+"""What a boot says: marks for machines, one line a step, and short plain lines for people.
 
 A mark goes through /dev/kmsg because the kernel prints whole records: a driver's message cannot
 tear it in half the way it tears a line that a process writes to the serial port. What a serial line
 drops or garbles on the way shows in the mark's own CRC-32, and `phase.marks=N` prints every mark N times.
+A plain line goes to the consoles themselves, so that `quiet` and `loglevel=` do not hide it. What others
+have said, a provider for example, stands in neither as it came: all that is printed passes `printable`.
 """
 
 import binascii
@@ -10,13 +12,21 @@ import json
 import os
 import time
 
+from phase.console import Consoles
+
 KMSG = "/dev/kmsg"
 #: The kernel truncates a record at LOG_LINE_MAX (about 1000 bytes); longer marks lose facts, not the line.
 MAX_BYTES = 900
-#: Bytes the checksum adds at the end.
-_CRC_BYTES = len(',"crc":"00000000"')
-#: Priority "error": still on the console under `quiet`, which drops everything from warning down.
-_PRIORITY = "<3>"
+#: Bytes in front of the JSON, and those that the checksum adds at its end.
+_AROUND = len("phase-mark ") + len(',"crc":"00000000"')
+#: Priority "error" of the kernel's log: on the console even under `quiet`, which drops warnings and below.
+SHOWN = 3
+#: Priority "debug": in the log, and not on the console.
+HIDDEN = 7
+#: Characters of a fact, and of a line for people.
+_MAX_TEXT = 4000
+
+_consoles = Consoles()
 
 Fact = str | int | float | bool | None
 
@@ -36,10 +46,10 @@ def line(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fac
     """
     when = time.monotonic() if t is None else t
     mark: dict[str, Fact] = {"step": step, "outcome": outcome, "t": round(when, 3)}
-    mark |= {name: _plain(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+    mark |= {name: printable(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
     text = _encode(mark)
     for name in sorted(facts, key=lambda name: len(str(mark[name])), reverse=True):
-        if len(text) <= MAX_BYTES - _CRC_BYTES:
+        if len(text) <= MAX_BYTES - _AROUND:
             break
         mark[name] = str(mark[name])[:80] + "..."
         text = _encode(mark)
@@ -47,9 +57,21 @@ def line(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fac
     return f'phase-mark {body},"crc":"{binascii.crc32(body.encode()):08x}"}}'
 
 
-def _plain(text: str) -> str:
-    # /dev/kmsg turns other bytes into \\xNN, which is not JSON; a reason may quote a stranger's bytes.
-    return "".join(c if " " <= c <= "~" and c not in '"\\' else "?" if c > "~" else " " for c in text)
+def printable(text: str, limit: int = _MAX_TEXT) -> str:
+    """Make text of any origin safe to print: one bounded line of ASCII that nothing takes for a mark.
+
+    Args:
+        text: whatever it is.
+        limit: characters that are left of it.
+
+    Returns:
+        The text with a space for each control character, `?` for what is not ASCII, `'` for the characters
+        that JSON gives a meaning (`"` and a backslash), and `_mark` for `-mark`.
+    """
+    clean = "".join(
+        "'" if c in '"\\' else c if " " <= c <= "~" else "?" if c > "~" else " " for c in text[: 2 * limit]
+    ).replace("-mark", "_mark")
+    return clean if len(clean) <= limit else f"{clean[: max(limit - 3, 0)]}..."
 
 
 def _encode(mark: dict[str, Fact]) -> str:
@@ -60,7 +82,21 @@ def emit(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fac
     """Print one mark on the console; on a host without a writable kernel log, on stderr."""
     text = line(step, outcome, t=t, **facts)
     for _ in range(_copies()):
-        _write(text)
+        _log(text, _level())
+
+
+def say(text: str) -> None:
+    """Print one short plain line for people, beside the marks.
+
+    On a machine that boots it goes to every console, and to the kernel's log where only who asks for the log
+    sees it; elsewhere to stderr.
+    """
+    plain = f"phase: {printable(text)}"[:MAX_BYTES]
+    if _boots() and _consoles.show(plain):
+        _log(plain, HIDDEN)
+    else:
+        # A console that took it only in part: better twice than not at all.
+        _log(plain, SHOWN)
 
 
 def _copies() -> int:
@@ -69,21 +105,25 @@ def _copies() -> int:
     return int(text) if text in tuple("123456789") else 1
 
 
-def say(text: str) -> None:
-    """Print one short plain line for people, beside the marks."""
-    _write(f"phase: {text}"[:MAX_BYTES])
+def _level() -> int:
+    # Set by the init script where the only consoles are screens: no machine reads those.
+    return HIDDEN if os.environ.get("PHASE_MARK_LEVEL") == str(HIDDEN) else SHOWN
 
 
-def _write(text: str) -> None:
-    if os.getpid() == 1 or os.environ.get("PHASE_MARKS") == "kmsg":
+def _boots() -> bool:
+    return os.getpid() == 1 or os.environ.get("PHASE_MARKS") == "kmsg"
+
+
+def _log(text: str, level: int) -> None:
+    if _boots():
         try:
             descriptor = os.open(KMSG, os.O_WRONLY)
         except OSError:
             pass
         else:
             try:
-                os.write(descriptor, f"{_PRIORITY}{text}\n".encode("ascii", "backslashreplace"))
+                os.write(descriptor, f"<{level}>{text}\n".encode("ascii", "replace"))
             finally:
                 os.close(descriptor)
             return
-    os.write(2, f"{text}\n".encode())
+    os.write(2, f"{text}\n".encode("ascii", "replace"))
