@@ -141,12 +141,12 @@ def add(
     """Make files the release of CHANNEL for ARCH; they are copied."""
     from datetime import timedelta
 
-    from phase.release import local
+    from phase.release.artifacts import find_artifacts, read_cmdline
     from phase.release.repository import Repository
 
-    found = local.find_artifacts(artifacts) if artifacts else {}
+    found = find_artifacts(artifacts) if artifacts else {}
     if artifacts and cmdline is None:
-        cmdline = local.read_cmdline(artifacts)
+        cmdline = read_cmdline(artifacts)
     given = {"kernel": kernel, "initramfs": initramfs, "rootfs": rootfs}
     found |= {name: path for name, path in given.items() if path is not None}
     trees = {f"dtb-{path.stem.lower()}": path for path in dtbs}

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from phase import files
+from phase.beneath import Beneath
 from phase.release.errors import RepositoryError
 from phase.release.manifest import CHUNK_SIZE, MAX_CHUNKS
 
 #: Where blobs are in a repository.
 PLACE = "blobs/sha256"
+#: Where an artifact is: any file, or one that must not lead out of a directory.
+Source = Path | Beneath
 
 
 class Hashed(NamedTuple):
@@ -28,7 +31,7 @@ class Hashed(NamedTuple):
     chunks: tuple[str, ...]
 
 
-def hash_artifact(path: Path) -> Hashed:
+def hash_artifact(path: Source) -> Hashed:
     """Hash a file, whole and in chunks, in one pass.
 
     Raises:
@@ -41,7 +44,7 @@ def hash_artifact(path: Path) -> Hashed:
         raise RepositoryError(f"artifact {path} cannot be read: {error.strerror}") from error
 
 
-def store(directory: Path, path: Path) -> Hashed:
+def store(directory: Path, path: Source) -> Hashed:
     """Copy a file to its place among the blobs.
 
     The copy is what is hashed: a file that changes meanwhile gives a blob that is whole in itself.
@@ -72,7 +75,7 @@ def store(directory: Path, path: Path) -> Hashed:
     return hashed
 
 
-def _pass(source: BinaryIO, copy: BinaryIO | None, path: Path) -> Hashed:
+def _pass(source: BinaryIO, copy: BinaryIO | None, path: Source) -> Hashed:
     whole = sha256()
     chunks: list[str] = []
     length = 0

@@ -4,12 +4,9 @@ For a first try, and for machines that are given this root. The state directory 
 the repository; the artifacts stay as they are.
 """
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from hashlib import sha256
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -18,23 +15,39 @@ import msgspec
 
 from phase import arch as arches
 from phase import files
+from phase.beneath import Beneath
 from phase.foreign import MalformedError, read_json
 from phase.release import keys as release_keys
-from phase.release.errors import RepositoryError
-from phase.release.manifest import check_cmdline, role_name
+from phase.release import owner, prune
+from phase.release.artifacts import artifacts_beneath, read_cmdline_beneath, scan
+from phase.release.errors import ReleaseError, RepositoryError
+from phase.release.manifest import role_name
 from phase.release.repository import Repository
 
-#: Names people give artifacts, by the artifact they are; the first that is there counts.
-NAMES = {
-    "kernel": ("kernel", "vmlinuz", "bzImage", "Image", "linux"),
-    "initramfs": ("initramfs", "initramfs.img", "initrd.img", "initrd", "initramfs.cpio"),
-    "rootfs": ("rootfs", "rootfs.squashfs", "rootfs.img", "rootfs.sqfs", "root.squashfs"),
-    "uki": ("uki", "uki.efi", "linux.efi"),
-}
-_MAX_CMDLINE = 4096
 _SCANNED = "scanned.json"
-#: Seconds after which signatures are looked at again; they hold for a day.
+#: Seconds after which signatures are looked at again, and what is kept no longer is removed.
 RENEW_SECONDS = 3600.0
+#: How far the clock may go back without a new look at what was signed.
+_BACK = timedelta(seconds=60)
+#: A clock that is earlier than this was never set; what it would shorten is right.
+PLAUSIBLE = datetime(2026, 1, 1, tzinfo=UTC)
+_log = logging.getLogger(__name__)
+
+
+class _Signed(NamedTuple):
+    """What was signed last.
+
+    Attributes:
+        scan: what the artifacts looked like.
+        looked: when, monotonic seconds.
+        at: the same by the clock, UTC.
+        until: when something has to be signed anew, UTC.
+    """
+
+    scan: str
+    looked: float
+    at: datetime
+    until: datetime
 
 
 class Refreshed(NamedTuple):
@@ -59,20 +72,32 @@ class LocalRepository:
         state: where keys and repository are kept.
         channel: which release.
         arch: any usual name.
+        clock: the time, UTC.
     """
 
-    def __init__(self, artifacts: Path, state: Path, channel: str, arch: str) -> None:
+    def __init__(
+        self,
+        artifacts: Path,
+        state: Path,
+        channel: str,
+        arch: str,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self.channel = channel
         self.arch = arches.canonical(arch)
         self._role = role_name(channel, self.arch)
+        self._artifacts = artifacts
+        self._path = f"{channel}/{self.arch}"
         self._source = artifacts / channel / self.arch
+        self._clock = clock
         self._state = state
         #: What a provider serves.
         self.directory = state / "tree"
         self.keys = state / "keys"
-        #: What the artifacts looked like at the last look, and when they were signed last; for `keep_up`.
+        #: What the artifacts looked like at the last look; for `keep_up`, as the next.
         self._seen = ""
-        self._signed: tuple[float, str] | None = None
+        self._signed: _Signed | None = None
 
     def refresh(self, *, now: datetime | None = None) -> Refreshed:
         """Make the repository, or sign anew what has changed or expires soon.
@@ -88,17 +113,18 @@ class LocalRepository:
         Raises:
             ReleaseError: no kernel there, or something cannot be read, signed or written.
         """
-        found = find_artifacts(self._source)
+        moment = now or self._clock()
+        found = artifacts_beneath(self._artifacts, self._path)
         try:
-            with self._locked():
-                scan = _scan(found, read_cmdline(self._source))
-                done = self._refresh(found, scan, now or datetime.now(UTC))
+            with owner.owned(self._state, self._artifacts):
+                seen = scan(found, read_cmdline_beneath(self._artifacts, self._path))
+                done, until = self._refresh(found, seen, moment)
         except OSError as error:
             raise RepositoryError(
                 f"local repository {self._state} cannot be written: {error.strerror}",
                 hint="Choose a writable state directory.",
             ) from error
-        self._seen, self._signed = scan, (monotonic(), scan)
+        self._seen, self._signed = seen, _Signed(seen, monotonic(), moment, until)
         return done
 
     def keep_up(self) -> Refreshed | None:
@@ -113,14 +139,41 @@ class LocalRepository:
         Raises:
             ReleaseError: as `refresh`.
         """
-        scan = _scan(find_artifacts(self._source), read_cmdline(self._source))
-        settled, self._seen = scan == self._seen, scan
-        when, signed = self._signed or (-RENEW_SECONDS, "")
-        if not settled or (scan == signed and monotonic() - when < RENEW_SECONDS):
+        try:
+            found = artifacts_beneath(self._artifacts, self._path)
+            seen = scan(found, read_cmdline_beneath(self._artifacts, self._path))
+        except ReleaseError:
+            # What is served goes on to be believed, for as long as its files cannot be read.
+            if self._signed is not None and not self._in_time(self._signed):
+                self._renew_only(self._signed)
+            raise
+        settled, self._seen = seen == self._seen, seen
+        last = self._signed
+        if not settled or (last is not None and seen == last.scan and self._in_time(last)):
             return None
-        return self.refresh()
+        done = self.refresh()
+        if done.signed:
+            _log.info("signed anew: %s", "; ".join(done.signed))
+        return done
 
-    def _refresh(self, found: dict[str, Path], scan: str, now: datetime) -> Refreshed:
+    def _in_time(self, last: _Signed) -> bool:
+        """Whether what was signed last still holds for long enough."""
+        if monotonic() - last.looked >= RENEW_SECONDS:
+            return False
+        # By the clock, not by seconds that have passed: it may have been set, or the machine may have slept.
+        return last.at - _BACK <= self._clock() < last.until
+
+    def _renew_only(self, last: _Signed) -> None:
+        """Sign anew what is published."""
+        now = self._clock()
+        with owner.owned(self._state, self._artifacts):
+            repository = Repository.open(self.directory, keys=release_keys.load(self.keys), now=now)
+            if reasons := _renewed(repository, now):
+                repository.publish()
+                _log.info("signed anew: %s", "; ".join(reasons))
+        self._signed = _Signed(last.scan, monotonic(), now, repository.renew_at())
+
+    def _refresh(self, found: Mapping[str, Beneath], seen: str, now: datetime) -> tuple[Refreshed, datetime]:
         created = not (self.directory / "metadata" / "timestamp.json").exists()
         if created and not self.keys.exists():
             release_keys.ReleaseKeys.generate(release_keys.LOCAL_COUNTS).save(self.keys)
@@ -129,23 +182,25 @@ class LocalRepository:
             repository = Repository.create(self.directory, keys=keys, now=now)
         else:
             repository = Repository.open(self.directory, keys=keys, now=now)
-        cmdline = read_cmdline(self._source)
-        reasons = [f"{role} expires soon" for role in repository.renew()]
+        cmdline = read_cmdline_beneath(self._artifacts, self._path)
+        reasons = _renewed(repository, now)
         scans = self._scans()
         known = (self.channel, self.arch) in repository.releases()
-        if scans.get(self._role) != scan or not known:
+        if scans.get(self._role) != seen or not known:
             reasons.insert(0, f"{self._role} has changed" if known else f"{self._role} is new")
-            repository.add(self.channel, self.arch, found, cmdline=cmdline, release=f"local-{scan[:12]}")
-            if _scan(found, cmdline) != scan:
+            repository.add(self.channel, self.arch, found, cmdline=cmdline, release=f"local-{seen[:12]}")
+            if scan(found, cmdline) != seen:
                 raise RepositoryError(
                     f"{self._source} was written to while it was read", hint="Try again when it is complete."
                 )
         if reasons:
             repository.publish()
             # Last: interrupted before, the next refresh signs once more; never once too few.
-            text = msgspec.json.encode({**scans, self._role: scan})
+            text = msgspec.json.encode({**scans, self._role: seen})
             files.write(self._state / _SCANNED, text)
-        return Refreshed(created, tuple(reasons), self._told(created, reasons, sorted(found)))
+        prune.prune(repository)
+        told = self._told(created, reasons, sorted(found))
+        return Refreshed(created, tuple(reasons), told), repository.renew_at()
 
     def _told(self, created: bool, reasons: list[str], names: list[str]) -> tuple[str, ...]:
         root = self.directory / "metadata" / "1.root.json"
@@ -163,72 +218,10 @@ class LocalRepository:
         except (FileNotFoundError, MalformedError):
             return {}  # costs one more signature, no more
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep a second process from signing the same version of something else."""
-        self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self._state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
-
-def find_artifacts(directory: Path) -> dict[str, Path]:
-    """The artifacts of a directory, under any of their usual names.
-
-    Args:
-        directory: `{channel}/{arch}` of an artifacts directory.
-
-    Returns:
-        Name to file.
-
-    Raises:
-        RepositoryError: no such directory, or no kernel in it.
-    """
-    try:
-        there = {path.name: path for path in sorted(directory.iterdir()) if path.is_file()}
-    except OSError as error:
-        raise RepositoryError(
-            f"no artifacts at {directory}: {error.strerror}",
-            hint="Put kernel, initramfs and rootfs into {channel}/{arch} of the artifacts directory.",
-        ) from error
-    found = {}
-    for name, usual in NAMES.items():
-        match = next((there[each] for each in usual if each in there), None)
-        if match is not None:
-            found[name] = match
-    found.update({name: path for name, path in there.items() if name.startswith("dtb-")})
-    if "kernel" not in found:
-        raise RepositoryError(
-            f"no kernel in {directory}; it has {', '.join(there)[:200] or 'nothing'}",
-            hint=f"Call it one of {', '.join(NAMES['kernel'])}.",
-        )
-    return found
-
-
-def read_cmdline(directory: Path) -> str:
-    """The kernel command line in the file `cmdline`, or nothing.
-
-    Raises:
-        ManifestError: it is no command line.
-    """
-    try:
-        with (directory / "cmdline").open("rb") as handle:
-            text = handle.read(_MAX_CMDLINE).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
-    return check_cmdline(" ".join(text.split()))
-
-
-def _scan(found: dict[str, Path], cmdline: str) -> str:
-    """A digest that changes when a file is replaced or written to, without reading it."""
-    facts: list[object] = [cmdline]
-    for name, path in sorted(found.items()):
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise RepositoryError(f"{path} cannot be read: {error.strerror}") from error
-        facts.append((name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns))
-    return sha256(msgspec.json.encode(facts)).hexdigest()
+def _renewed(repository: Repository, now: datetime) -> list[str]:
+    """Give signatures their time anew, where the clock says so; returns why."""
+    reasons = [f"{role} expires soon" for role in repository.renew()]
+    if now >= PLAUSIBLE:
+        reasons += [f"{role} held for too long" for role in repository.shorten()]
+    return reasons

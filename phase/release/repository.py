@@ -45,6 +45,9 @@ from phase.release.manifest import (
 from phase.release.roles import TOP, Expiry, Lack, Rule
 from phase.release.tree import AnyRole, Tree
 
+#: Days that a signature may hold beyond its usual time before the clock that it was made by was wrong.
+_SLACK_DAYS = 1.0
+
 
 class Repository(Tree):
     """Releases, and the keys at hand to sign them; `create` or `open` one.
@@ -155,7 +158,7 @@ class Repository(Tree):
         self,
         channel: str,
         arch: str,
-        artifacts: Mapping[str, Path],
+        artifacts: Mapping[str, blobs.Source],
         *,
         cmdline: str = "",
         release: str,
@@ -242,6 +245,30 @@ class Repository(Tree):
                     self._change(role)
                 renewed.append(role)
         return renewed
+
+    def renew_at(self) -> datetime:
+        """When `renew` has something to do for the first time, UTC."""
+        return min(
+            signed.expires - timedelta(days=self._expiry.days(role) / 2)
+            for role, signed in self._signed.items()
+        )
+
+    def shorten(self) -> list[str]:
+        """Give the timestamp and the snapshot their usual time, where they hold for longer than that.
+
+        They were signed while the clock was wrong. The timestamp says what is the newest: one that holds for
+        years lets anybody keep clients on old releases for years. `publish` signs them.
+
+        Returns:
+            The roles.
+        """
+        found = []
+        for role in ("snapshot", "timestamp"):
+            if self._signed[role].expires > self._until(self._expiry.days(role) + _SLACK_DAYS):
+                self._signed[role].expires = self._until(self._expiry.days(role))
+                self._change(role)
+                found.append(role)
+        return found
 
     def rotate(self, keys: ReleaseKeys, *, rules: Mapping[str, Rule] | None = None) -> None:
         """Replace keys, from the next `publish` on; clients follow from any root they trust.

@@ -71,6 +71,10 @@ class Tree:
         """When each role's signature ends, UTC."""
         return {role: signed.expires for role, signed in sorted(self._signed.items())}
 
+    def versions(self) -> dict[str, int]:
+        """The version of each role."""
+        return {role: signed.version for role, signed in sorted(self._signed.items())}
+
     @property
     def timestamp_expires(self) -> datetime:
         """When the timestamp's signature ends, UTC: soon, by its nature."""

@@ -1,0 +1,131 @@
+"""Removes from a repository what no client can ask for any more.
+
+Kept are: every root; of each other role the version that is published and the four before it; the blobs
+that the published version names, and those that one of the four names if it was replaced less than an hour
+ago. A client that is in the middle of a fetch has so long to finish, as a provider offers it.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from tuf.api.metadata import Targets
+
+from phase.release import blobs
+from phase.release.errors import RepositoryError
+from phase.release.tree import Tree
+from phase.trust import wire
+from phase.trust.errors import TrustError
+
+_log = logging.getLogger(__name__)
+#: Publications before the present one whose files are kept.
+KEEP_VERSIONS = 4
+#: Seconds for which the blobs of a publication are kept after the next one.
+KEEP_SECONDS = 3600.0
+_VERSIONED = re.compile(r"([1-9][0-9]{0,17})\.(.+)\.json\Z")
+_MAX_METADATA = 5_000_000
+
+
+class Pruned(NamedTuple):
+    """What was removed.
+
+    Attributes:
+        metadata: files.
+        blobs: files.
+    """
+
+    metadata: int
+    blobs: int
+
+
+def prune(tree: Tree, *, now: float | None = None) -> Pruned:
+    """Remove what is kept no longer. Nobody else may publish into the repository meanwhile.
+
+    Args:
+        tree: published, nothing pending.
+        now: Unix seconds; the clock's when left out.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        RepositoryError: a file cannot be removed.
+    """
+    metadata = tree.directory / "metadata"
+    moment = time.time() if now is None else now
+    published = {role: version for role, version in tree.versions().items() if role != "root"}
+    removed = 0
+    wanted: set[str] = set()
+    try:
+        there = _there(metadata)
+        for role, version in published.items():
+            kept, dropped = _split(there.get(role, {}), version)
+            for number in kept:
+                path = there[role][number]
+                if number == version or _replaced_at(there[role], number) > moment - KEEP_SECONDS:
+                    wanted |= _named_by(path)
+            for number in dropped:
+                there[role][number].unlink(missing_ok=True)
+                removed += 1
+        _leftovers(metadata)
+        return Pruned(removed, _prune_blobs(tree.directory, wanted))
+    except OSError as error:
+        raise RepositoryError(f"{tree.directory} cannot be pruned: {error.strerror}") from error
+
+
+def _there(metadata: Path) -> dict[str, dict[int, Path]]:
+    """Files with a version in their name, by role and version."""
+    found: dict[str, dict[int, Path]] = {}
+    for path in metadata.iterdir():
+        match = _VERSIONED.match(path.name)
+        if match is not None:
+            found.setdefault(match[2], {})[int(match[1])] = path
+    return found
+
+
+def _split(there: dict[int, Path], published: int) -> tuple[list[int], list[int]]:
+    """The versions to keep, and those to remove; what is newer belongs to a publication that was cut off."""
+    older = sorted((number for number in there if number < published), reverse=True)
+    kept = [number for number in (published, *older[:KEEP_VERSIONS]) if number in there]
+    return kept, older[KEEP_VERSIONS:]
+
+
+def _replaced_at(there: dict[int, Path], number: int) -> float:
+    """When the next version was published, Unix seconds."""
+    return there[min(other for other in there if other > number)].stat().st_mtime
+
+
+def _named_by(path: Path) -> set[str]:
+    """The blobs that a file of metadata names."""
+    data = path.read_bytes()[: _MAX_METADATA + 1]
+    try:
+        signed, _ = wire.read(data, Targets, name=path.name, max_bytes=_MAX_METADATA)
+    except TrustError:
+        return set()  # a snapshot, or damaged: then nobody can be fetching by it
+    return {target.hashes.get("sha256", "") for target in signed.targets.values()}
+
+
+def _prune_blobs(directory: Path, wanted: Iterable[str]) -> int:
+    place, keep = directory / blobs.PLACE, set(wanted)
+    if not place.is_dir():
+        return 0
+    for link in (directory / "targets").glob("*/*/*"):
+        if link.name.partition(".")[0] not in keep:
+            link.unlink(missing_ok=True)
+    removed = 0
+    for path in place.iterdir():
+        if path.name not in keep and not path.name.startswith("."):
+            path.unlink(missing_ok=True)
+            removed += 1
+    _leftovers(place)
+    return removed
+
+
+def _leftovers(directory: Path) -> None:
+    """Remove what a copy that was interrupted has left."""
+    for path in directory.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+        _log.info("removed %s, left by an interrupted publication", path.name)
