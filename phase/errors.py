@@ -10,6 +10,11 @@ Each package derives its own root from `PhaseError`:
 """
 
 
+def printable(text: str) -> str:
+    """A text that may come from the network, in one line that cannot steer a terminal or imitate another."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 class PhaseError(Exception):
     """Something failed, and the person reading can do something about it.
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from phase.errors import PhaseError
+from phase.errors import printable as printable  # for the commands
 
 #: Name -> module, and its line in `phase --help`, which must not import them all.
 COMMANDS = {
@@ -73,8 +74,3 @@ def main() -> NoReturn:
         click.echo(f"phase: {printable(str(what))}", err=True)
         sys.exit(1)
     sys.exit(0)
-
-
-def printable(text: str) -> str:
-    """One line that cannot steer a terminal: much of it came from the network."""
-    return "".join(c if c.isprintable() else " " for c in text)

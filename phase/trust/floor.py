@@ -149,9 +149,20 @@ def parse(data: bytes, where: str) -> Floor:
 
 
 def encode(floor: Floor) -> bytes:
-    """A floor as bytes: JSON."""
+    """A floor as bytes: JSON.
+
+    Raises:
+        FormatError: `parse` would refuse it. A place that holds such a floor would refuse every release.
+    """
     facts = floor._asdict() | {name: dict(getattr(floor, name)) for name in ("meta", "keys", "roots")}
-    return json.dumps(facts, separators=(",", ":")).encode()
+    try:
+        _checked(floor)
+        data = json.dumps(facts, separators=(",", ":")).encode()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise FormatError(f"these versions cannot be remembered: {error}") from error
+    if len(data) >= _MAX_BYTES:
+        raise FormatError(f"these versions take {len(data)} bytes; the limit to remember is {_MAX_BYTES}")
+    return data
 
 
 def _checked(floor: Floor) -> Floor:
@@ -159,10 +170,10 @@ def _checked(floor: Floor) -> Floor:
     versions = (*floor.meta.values(), *floor.roots.values())
     numbers = (floor.root, floor.timestamp, floor.snapshot, floor.time, *versions)
     if any(type(number) is not int or number < 0 for number in numbers):
-        raise ValueError("a version is no positive integer")
+        raise ValueError("a version is not a positive integer")
     for found in floor.keys.values():
         if not isinstance(found, list) or any(not isinstance(key, str) for key in found):
-            raise ValueError("keys are no lists of texts")
+            raise ValueError("keys are not lists of texts")
     return floor
 
 

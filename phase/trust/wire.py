@@ -5,15 +5,25 @@ import re
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 from securesystemslib.formats import encode_canonical
-from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Role, Root, Signed, Snapshot, Targets, Timestamp
 
+from phase.errors import printable
 from phase.trust.errors import FormatError, SizeError
 from phase.trust.keys import is_usable
 
 #: What a role's metadata nests at most: `targets` with delegations and custom fields uses ten.
 MAX_DEPTH = 32
 MAX_SIGNATURES = 64
-_TOKENS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{\]}]', re.DOTALL)
+#: One JSON value for so many bytes of a role's limit. Time goes into values, not bytes: half a megabyte of
+#: `[],` costs ten times what half a megabyte of keys does. What we publish has one in 25 bytes or more.
+BYTES_PER_VALUE = 16
+#: So many are always allowed.
+LEAST_VALUES = 2048
+#: Files that a snapshot names at most, and the longest name: the floor keeps them all.
+MAX_FILES = 8192
+MAX_FILE_NAME = 128
+# A string may lack its end: else each quote in it would be tried as the start of another, up to that end.
+_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{\]}]', re.DOTALL)
 _Role = TypeVar("_Role", Root, Timestamp, Snapshot, Targets)
 
 
@@ -50,36 +60,36 @@ def read(data: bytes, kind: type[_Role], *, name: str, max_bytes: int) -> tuple[
     """
     if len(data) > max_bytes:
         raise SizeError(f"{name} has {len(data)} bytes; the limit is {max_bytes}")
-    document = _parse(data, name)
+    document = _parse(data, name, max(max_bytes // BYTES_PER_VALUE, LEAST_VALUES))
     try:
         signed = document["signed"]
         if signed["_type"] != kind.type:
             raise FormatError(f"{name} is of type {str(signed['_type'])[:40]!r}, expected {kind.type!r}")
         if type(signed["version"]) is not int:
-            raise FormatError(f"{name}: its version is no integer")
+            raise FormatError(f"{name}: its version is not an integer")
         if len(document["signatures"]) > MAX_SIGNATURES:
             raise FormatError(f"{name} has more than {MAX_SIGNATURES} signatures")
         payload = cast("str", encode_canonical(signed)).encode()
         _drop_unusable_keys(signed)
         metadata = Metadata[_Role].from_dict(document)
+        _check_types(metadata.signed, name)
     except FormatError:
         raise
     except Exception as error:  # the library raises whatever odd input makes it trip over
-        why = f"{type(error).__name__}: {str(error)[:200]}"
-        raise FormatError(f"{name} is no TUF metadata: {why}") from error
+        why = f"{type(error).__name__}: {printable(str(error)[:200])}"
+        raise FormatError(f"{name} is not TUF metadata: {why}") from error
     signatures = {keyid: signature.signature for keyid, signature in metadata.signatures.items()}
     return metadata.signed, Opened(metadata.signed, payload, signatures)
 
 
-def _parse(data: bytes, name: str) -> dict[str, Any]:
-    depth = 0
-    for token in _TOKENS.findall(data):
-        if token in (b"{", b"["):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise FormatError(f"{name} nests more than {MAX_DEPTH} levels")
-        elif token in (b"}", b"]"):
-            depth -= 1
+def _parse(data: bytes, name: str, max_values: int) -> dict[str, Any]:
+    _check_nesting(data, name, 4 * max_values)
+    # An upper bound that costs nothing: a container has one value more than commas.
+    values = data.count(b",") + data.count(b"[") + data.count(b"{") + 1
+    if values > max_values:
+        raise FormatError(
+            f"{name} has about {values} values in {len(data)} bytes; the limit is {max_values}"
+        )
     try:
         document = json.loads(
             data.decode(),
@@ -89,10 +99,55 @@ def _parse(data: bytes, name: str) -> dict[str, Any]:
             parse_constant=_no_number,
         )
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{name} is no usable JSON: {str(error)[:200]}") from error
+        raise FormatError(f"{name} is not usable JSON: {printable(str(error)[:200])}") from error
     if not isinstance(document, dict):
-        raise FormatError(f"{name} is no JSON object")
+        raise FormatError(f"{name} is not a JSON object")
     return document
+
+
+def _check_nesting(data: bytes, name: str, max_tokens: int) -> None:
+    depth = 0
+    for count, token in enumerate(_TOKENS.finditer(data)):
+        first = data[token.start()]
+        if first in b"{[":
+            depth += 1
+        elif first in b"}]":
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise FormatError(f"{name} nests more than {MAX_DEPTH} levels")
+        if depth < 0 or count > max_tokens:
+            raise FormatError(f"{name} is not usable JSON: its brackets or quotes do not match")
+
+
+def _check_types(signed: Signed, name: str) -> None:
+    """Refuse what the library lets pass and a floor or an arithmetic would trip over later.
+
+    Raises:
+        FormatError: a number is `true`, which Python takes for 1; a file's name is none to keep.
+    """
+    numbers: list[object] = [signed.version]
+    roles: list[Role] = []
+    files: dict[str, MetaFile] = {}
+    if isinstance(signed, Root):
+        roles = list(signed.roles.values())
+    elif isinstance(signed, Timestamp):
+        files = {"snapshot.json": signed.snapshot_meta}
+    elif isinstance(signed, Snapshot):
+        files = signed.meta
+    elif isinstance(signed, Targets):
+        numbers += [target.length for target in signed.targets.values()]
+        if signed.delegations is not None:
+            roles = list((signed.delegations.roles or {}).values())
+    numbers += [role.threshold for role in roles]
+    numbers += [pin.version for pin in files.values()]
+    numbers += [pin.length for pin in files.values() if pin.length is not None]
+    if any(type(number) is not int for number in numbers):
+        raise FormatError(f"{name}: a version, length or threshold is not an integer")
+    if len(files) > MAX_FILES:
+        raise FormatError(f"{name} names {len(files)} files; the limit is {MAX_FILES}")
+    for file in files:
+        if len(file) > MAX_FILE_NAME or not file.isascii() or not file.isprintable():
+            raise FormatError(f"{name}: {file[:40]!r} is not a name of a metadata file")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -110,7 +165,7 @@ def _integer(text: str) -> int:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text[:20]} is no number of canonical JSON")
+    raise ValueError(f"{text[:20]} is not a number of canonical JSON")
 
 
 def _drop_unusable_keys(signed: dict[str, Any]) -> None:

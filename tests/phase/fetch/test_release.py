@@ -134,3 +134,16 @@ def test_new_keys_are_heard_of_from_anybody(world: World, servers: ExitStack, tm
 def test_nobody_is_an_error() -> None:
     with pytest.raises(ExhaustedError, match="there is no provider to ask"):
         refresh_from([], b"", channel=CHANNEL, arch=ARCH, now=datetime.now(UTC), deadline=time.monotonic())
+
+
+@pytest.mark.parametrize("file", ["2.root.json", "timestamp.json"])
+@pytest.mark.parametrize("text", [b'"' + b'\\"' * 8000, b"[" * 16_000, b"[1" + b",1" * 8000 + b"]"])
+def test_slow_json_does_not_keep_an_honest_provider_from_being_asked(
+    world: World, servers: ExitStack, file: str, text: bytes
+) -> None:
+    slow = honest(world)
+    slow.files[f"/metadata/{file}"] = text if file == "timestamp.json" else text * 30
+    began = time.process_time()
+    position, found = refresh(world, servers, slow, slow, slow, slow, honest(world))
+    assert (position, found.release.manifest.release) == (4, "1.1.0")
+    assert time.process_time() - began < 2

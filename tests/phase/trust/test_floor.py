@@ -79,3 +79,42 @@ def test_what_is_no_file_is_no_floor(tmp_path: Path, kind: str) -> None:
         floor.save(other, FLOOR)
     with pytest.raises(FormatError, match=r"floor\.json cannot be read"):
         floor.load(path)
+
+
+@pytest.mark.parametrize(
+    "floor_",
+    [
+        FLOOR._replace(timestamp=True),
+        FLOOR._replace(meta={"a": True}),
+        FLOOR._replace(keys={"timestamp": "a"}),  # type: ignore[dict-item]
+        FLOOR._replace(meta={"é" * 60_000 + str(n): 1 for n in range(12)}),
+    ],
+)
+def test_a_floor_that_could_not_be_read_is_not_written(tmp_path: Path, floor_: floor.Floor) -> None:
+    path = tmp_path / "floor.json"
+    floor.save(path, FLOOR)
+    with pytest.raises(FormatError, match="these versions"):
+        floor.save(path, floor_)
+    assert floor.load(path) == FLOOR
+
+
+def test_a_floor_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, str]] = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    def renamed(source: Path, target: Path, **more: int) -> None:
+        done.append(("name", Path(target).name))
+        replace(source, target, **more)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    floor.save(tmp_path / "floor.json", FLOOR)
+    assert [what for what, _ in done] == ["sync", "name", "sync"]
+    assert Path(done[0][1]).name.startswith(".floor.json.")
+    assert done[2] == ("sync", str(tmp_path))

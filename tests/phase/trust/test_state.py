@@ -68,3 +68,30 @@ def test_a_key_of_a_kind_nobody_verifies_here_counts_for_nothing() -> None:
     ]
     for bad in unusable:
         assert not is_usable("a", bad)
+
+
+def test_recovery_looks_at_the_snapshot_s_key_too(publisher: Publisher, now: Any) -> None:
+    """A thief of the snapshot's key alone may have pushed its versions to the highest number there is."""
+    found = publisher.refresh()
+    assert set(found.floor.keys) == {"timestamp", "snapshot"}
+    pushed = found.floor._replace(snapshot=1_000_000, meta=dict.fromkeys(found.floor.meta, 1_000_000))
+    with pytest.raises(trust.RollbackError):
+        publisher.refresh(floor=pushed)
+    for name in ("timestamp", "snapshot"):
+        other = {**pushed.keys, name: ["00" * 32]}
+        assert publisher.refresh(floor=pushed._replace(keys=other)).manifest.version == 1
+
+
+def test_a_signature_has_64_bytes_and_no_more() -> None:
+    signer = ReleaseKeys.from_seed("a")["root"][0]
+    payload = b"payload"
+    signature = signer.sign(payload).signature
+    key = signer.public_key
+    assert key.has_signed(signature, payload)
+    # The library takes signature and message as one: what is behind the 64 bytes would be read as message.
+    assert not key.has_signed(signature + payload[:3].hex(), payload[3:])
+    assert not key.has_signed(signature + "00", payload)
+    assert not key.has_signed(signature[:-2], payload)
+    odds: tuple[object, ...] = (None, 5, [], b"", "zz" * 64, "é")
+    for odd in odds:
+        assert not key.has_signed(odd, payload)
