@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from phase.jobs.errors import JobError as JobError
+    from phase.jobs.flow import Descriptor as Descriptor
+    from phase.jobs.flow import Streams as Streams
     from phase.jobs.limits import Limits as Limits
     from phase.jobs.receipt import Receipt as Receipt
     from phase.jobs.run import Outcome as Outcome
@@ -19,9 +21,22 @@ if TYPE_CHECKING:
     from phase.jobs.runner import Job as Job
     from phase.jobs.runner import execute as execute
 
-__all__ = ["Execution", "Job", "JobError", "Limits", "Outcome", "Receipt", "execute", "run"]
+__all__ = [
+    "Descriptor",
+    "Execution",
+    "Job",
+    "JobError",
+    "Limits",
+    "Outcome",
+    "Receipt",
+    "Streams",
+    "execute",
+    "run",
+]
 
 _HOME = {
+    "Descriptor": "flow",
+    "Streams": "flow",
     "Execution": "runner",
     "Job": "runner",
     "JobError": "errors",

@@ -2,63 +2,55 @@
 
 `import wasmtime` declares the whole C API, some two thousand ctypes prototypes, before the first
 call: 120 ms on a PC, seconds under emulation. A worker runs one module once and calls about
-twenty-five functions, so it declares those against the same library from the same wheel.
-The structures below follow wasm.h, wasi.h and wasmtime.h of `VERSION` (documented at
-docs.wasmtime.dev/c-api); the runner refuses any other version.
+forty functions, so it declares those against the same library from the same wheel.
+The structures here and in `phase.jobs.memory` follow wasm.h, wasi.h and wasmtime.h of `VERSION`
+(documented at docs.wasmtime.dev/c-api); the runner refuses any other version.
 """
 
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_bool, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
 
+from phase.jobs.binary import MAX_MEMORIES, MAX_TABLES, Shape
 from phase.jobs.location import VERSION as VERSION
+from phase.jobs.memory import EXCEEDED, Memories
 
-#: wasmtime/trap.h, WASMTIME_TRAP_CODE_*, in order.
-TRAPS = (
-    "stack overflow",
-    "memory out of bounds",
-    "heap misaligned",
-    "table out of bounds",
-    "indirect call to null",
-    "bad signature",
-    "integer overflow",
-    "integer division by zero",
-    "bad conversion to integer",
-    "unreachable",
-    "interrupt",
-    "out of fuel",
-)
-INTERRUPT = TRAPS.index("interrupt")
-OUT_OF_FUEL = TRAPS.index("out of fuel")
-#: WASMTIME_EXTERN_FUNC and WASMTIME_EXTERN_MEMORY.
-_FUNC = 0
-_MEMORY = 3
+#: WASMTIME_EXTERN_FUNC and WASMTIME_EXTERN_TABLE.
+FUNC, _TABLE = 0, 2
 #: Bytes set aside for a wasmtime_extern_t or wasmtime_instance_t (32 and 16 in this version).
-_ROOM = 64
+ROOM = 64
 #: Where a wasmtime_extern_t's union starts, after its kind.
-_UNION = 8
+UNION = 8
+#: Bytes of one element of a table.
+_ELEMENT = 8
+#: A table that may grow without end gets this part of the job's memory to grow into.
+_GROWTH = 16
 
 _Write = ctypes.CFUNCTYPE(ctypes.c_ssize_t, c_void_p, c_void_p, c_size_t)
 _Finalizer = ctypes.CFUNCTYPE(None, c_void_p)
 
 
-class _Bytes(ctypes.Structure):
-    """wasm_byte_vec_t."""
+class Bytes(ctypes.Structure):
+    """wasm_byte_vec_t, and every other vector of the C API."""
 
     _fields_ = (("size", c_size_t), ("data", c_void_p))
 
 
 class InvalidModuleError(Exception):
-    """The bytes are no module, or it cannot be linked with WASI preview 1."""
+    """The bytes are no module, or it cannot be linked with WASI preview 1. It did not run."""
+
+
+class TooMuchMemoryError(Exception):
+    """The module starts with more memory than it may have. It did not run."""
 
 
 class Stopped(Exception):  # a trap is an outcome, not an error of ours
     """The module did not return from `_start`.
 
     Args:
-        message: the engine's words.
+        message: the engine's words, one line.
         code: what it gave to proc_exit, if it did.
-        trap: index into `TRAPS`, if the engine classified it.
+        trap: index into `phase.jobs.traps.TRAPS`, if the engine classified it.
     """
 
     def __init__(self, message: str, *, code: int | None = None, trap: int | None = None) -> None:
@@ -77,30 +69,44 @@ class Engine:
     def __init__(self, library: str) -> None:
         self._dll = ctypes.CDLL(library)
         self._keep: list[object] = []
-        config = self._call("wasm_config_new", c_void_p)
-        self._call("wasmtime_config_consume_fuel_set", None, c_void_p(config), c_bool(True))
-        self._call("wasmtime_config_epoch_interruption_set", None, c_void_p(config), c_bool(True))
-        # Same NaN bits on every architecture, so equal jobs give equal output digests.
-        self._call(
-            "wasmtime_config_cranelift_nan_canonicalization_set", None, c_void_p(config), c_bool(True)
+        self.memories = Memories(
+            lambda text: self.call("wasmtime_error_new", c_void_p, c_char_p(text.encode()))
         )
-        # One job, one core: compiling must not take the machine from its neighbours.
-        self._call("wasmtime_config_parallel_compilation_set", None, c_void_p(config), c_bool(False))
-        # The engine would keep the data segments in a memory file, to map them into each instance. A worker
-        # may not write a file, and has one instance: the engine copies them.
-        self._call("wasmtime_config_memory_init_cow_set", None, c_void_p(config), c_bool(False))
-        self._engine = c_void_p(self._call("wasm_engine_new_with_config", c_void_p, c_void_p(config)))
+        config = self.call("wasm_config_new", c_void_p)
+        for name, wanted in (
+            ("consume_fuel", True),
+            ("epoch_interruption", True),
+            # Same NaN bits on every architecture, so equal jobs give equal output digests.
+            ("cranelift_nan_canonicalization", True),
+            # One job, one core: compiling must not take the machine from its neighbours.
+            ("parallel_compilation", False),
+            # The engine would keep the data segments in a memory file, to map them into each instance. A
+            # worker may not write a file, and has one instance: the engine copies them.
+            ("memory_init_cow", False),
+        ):
+            self.call(f"wasmtime_config_{name}_set", None, c_void_p(config), c_bool(wanted))
+        self.call(
+            "wasmtime_config_host_memory_creator_set", None, c_void_p(config), byref(self.memories.creator)
+        )
+        self._engine = c_void_p(self.call("wasm_engine_new_with_config", c_void_p, c_void_p(config)))
         self._store = c_void_p(
-            self._call("wasmtime_store_new", c_void_p, self._engine, c_void_p(), c_void_p())
+            self.call("wasmtime_store_new", c_void_p, self._engine, c_void_p(), c_void_p())
         )
-        self._context = c_void_p(self._call("wasmtime_store_context", c_void_p, self._store))
+        self.context = c_void_p(self.call("wasmtime_store_context", c_void_p, self._store))
         self._increment = self._dll.wasmtime_engine_increment_epoch
         self._increment.restype = None
-        self._call("wasmtime_context_set_epoch_deadline", None, self._context, c_uint64(1))
-        self._instance = ctypes.create_string_buffer(_ROOM)
-        self._loaded = False
+        self.call("wasmtime_context_set_epoch_deadline", None, self.context, c_uint64(1))
+        self.linker = c_void_p(self.call("wasmtime_linker_new", c_void_p, self._engine))
+        self._instance = ctypes.create_string_buffer(ROOM)
+        self._tables: list[bytes] = []
+        self._ready = c_void_p()
+        #: Bytes of the module's tables, where none of them can grow; None where one can.
+        self.fixed_tables: int | None = 0
+        #: Given to proc_exit, which does not return.
+        self.exit_code: int | None = None
 
-    def _call(self, name: str, result: type | None, *args: object) -> int:
+    def call(self, name: str, result: type | None, *args: object) -> int:
+        """Call a function of the C API; what it returns, 0 for nothing."""
         function = getattr(self._dll, name)
         function.restype = result
         value = function(*args)
@@ -110,26 +116,12 @@ class Engine:
         """Stop the module at its next loop or call. Safe from any thread and from a write callback."""
         self._increment(self._engine)
 
-    def limit(self, *, fuel: int, memory_bytes: int) -> None:
-        """Give the store its fuel (units of the engine) and its linear memory (bytes)."""
-        self._check(self._call("wasmtime_context_set_fuel", c_void_p, self._context, c_uint64(fuel)))
-        self._call(
-            "wasmtime_store_limiter",
-            None,
-            self._store,
-            c_int64(memory_bytes),
-            c_int64(1_000_000),  # table elements, 8 bytes each
-            c_int64(1),  # instances
-            c_int64(16),  # tables
-            c_int64(1),  # memories, so that memory_bytes is the whole
-        )
-
     def wasi(
         self,
         *,
         argv: Sequence[bytes],
         env: Sequence[tuple[bytes, bytes]],
-        stdin: bytes,
+        stdin: bytes | None,
         stdout: Callable[[bytes], int],
         stderr: Callable[[bytes], int],
     ) -> None:
@@ -138,74 +130,150 @@ class Engine:
         Args:
             argv: program name and arguments, UTF-8, without NUL.
             env: names and values, UTF-8, without NUL.
-            stdin: the whole input.
+            stdin: the whole input; None: it is read from this process's own.
             stdout: takes bytes, returns how many it took or a negative errno.
             stderr: likewise.
 
         Raises:
             InvalidModuleError: an argument or variable the engine cannot pass.
         """
-        config = c_void_p(self._call("wasi_config_new", c_void_p))
+        config = c_void_p(self.call("wasi_config_new", c_void_p))
         count = c_size_t(len(argv))
-        if not self._call("wasi_config_set_argv", c_bool, config, count, _strings(argv)):
+        if not self.call("wasi_config_set_argv", c_bool, config, count, _strings(argv)):
             raise InvalidModuleError("arguments are not UTF-8")
         names, values = _strings([name for name, _ in env]), _strings([value for _, value in env])
-        if not self._call("wasi_config_set_env", c_bool, config, c_size_t(len(env)), names, values):
+        if not self.call("wasi_config_set_env", c_bool, config, c_size_t(len(env)), names, values):
             raise InvalidModuleError("environment is not UTF-8")
-        given = _Bytes()
-        self._call("wasm_byte_vec_new", None, byref(given), c_size_t(len(stdin)), c_char_p(stdin))
-        self._call("wasi_config_set_stdin_bytes", None, config, byref(given))
+        if stdin is None:
+            self.call("wasi_config_inherit_stdin", None, config)
+        else:
+            given = Bytes()
+            self.call("wasm_byte_vec_new", None, byref(given), c_size_t(len(stdin)), c_char_p(stdin))
+            self.call("wasi_config_set_stdin_bytes", None, config, byref(given))
         for name, sink in (("stdout", stdout), ("stderr", stderr)):
             callback = _Write(_writer(sink))
             self._keep.append(callback)  # freed while the engine still points at it, it would crash
-            self._call(f"wasi_config_set_{name}_custom", None, config, callback, c_void_p(), _Finalizer(0))
-        self._check(self._call("wasmtime_context_set_wasi", c_void_p, self._context, config))
+            self.call(f"wasi_config_set_{name}_custom", None, config, callback, c_void_p(), _Finalizer(0))
+        self.check(self.call("wasmtime_context_set_wasi", c_void_p, self.context, config))
+        self.check(self.call("wasmtime_linker_define_wasi", c_void_p, self.linker))
+        self.call("wasmtime_linker_allow_shadowing", None, self.linker, c_bool(True))
 
-    def load(self, module: bytes) -> None:
-        """Compile a module and link it with WASI preview 1; its start function runs here.
+    def compile(self, module: bytes) -> c_void_p:
+        """Compile a module.
 
         Raises:
-            InvalidModuleError: it is no module, or wants what it cannot have.
-            Stopped: its start function trapped.
+            InvalidModuleError: it is not a module.
         """
         compiled = c_void_p()
         size = c_size_t(len(module))
-        failed = self._call(
+        failed = self.call(
             "wasmtime_module_new", c_void_p, self._engine, c_char_p(module), size, byref(compiled)
         )
-        self._check(failed, InvalidModuleError)
-        linker = c_void_p(self._call("wasmtime_linker_new", c_void_p, self._engine))
-        self._check(self._call("wasmtime_linker_define_wasi", c_void_p, linker))
+        self.check(failed, InvalidModuleError)
+        return compiled
+
+    def link(self, shape: Shape, compiled: c_void_p, *, fuel: int, memory_bytes: int) -> None:
+        """Link a module with what it imports, and limit it. Nothing of it runs.
+
+        Args:
+            shape: of the module.
+            compiled: the module.
+            fuel: what it may burn, in units of the engine.
+            memory_bytes: what its memories, tables and objects may have together.
+
+        Raises:
+            InvalidModuleError: it is not a command, or wants what it cannot have.
+            TooMuchMemoryError: its tables are over the limit.
+        """
+        if shape.start is None:
+            raise InvalidModuleError("module exports no function _start; only WASI commands can be run")
+        exported = Bytes()
+        self.call("wasmtime_module_exports", None, compiled, byref(exported))
+        types = (c_void_p * exported.size).from_address(exported.data or 0)
+        function = c_void_p(self._type(types[shape.start], "functype"))
+        for part in ("params", "results"):
+            vector = self.call(f"wasm_functype_{part}", c_void_p, function)
+            if Bytes.from_address(vector).size:
+                raise InvalidModuleError("_start has parameters or results; a WASI command's has neither")
+        limits = [self._table_limits(types[shape.exports + number]) for number in range(shape.tables)]
+        self._tables = [shape.table_export(number) for number in range(shape.tables)]
+        self._limit(limits, fuel=fuel, memory_bytes=memory_bytes)
+        failed = self.call(
+            "wasmtime_linker_instantiate_pre", c_void_p, self.linker, compiled, byref(self._ready)
+        )
+        self.check(failed, InvalidModuleError)
+
+    def _table_limits(self, exported: int | None) -> tuple[int, int]:
+        limits = self.call("wasm_tabletype_limits", c_void_p, c_void_p(self._type(exported, "tabletype")))
+        least, most = (ctypes.c_uint32 * 2).from_address(limits)
+        return least, most
+
+    def _type(self, exported: int | None, kind: str) -> int:
+        general = c_void_p(self.call("wasm_exporttype_type", c_void_p, c_void_p(exported)))
+        return self.call(f"wasm_externtype_as_{kind}", c_void_p, general)
+
+    def _limit(self, tables: list[tuple[int, int]], *, fuel: int, memory_bytes: int) -> None:
+        """Share the memory out: what the tables can come to is taken off what the memories get.
+
+        The engine has one limit for each table, the same for all, so a table that has a maximum is
+        counted with that, and one without gets a part of the memory to grow into.
+        """
+        room = memory_bytes // _GROWTH // _ELEMENT // max(len(tables), 1)
+        elements = max((least for least, _ in tables), default=0) + room
+        reserved = sum(_ELEMENT * min(most, elements) for _, most in tables)
+        if reserved > memory_bytes:
+            raise TooMuchMemoryError("the tables are larger than the memory limit")
+        self.memories.limit = memory_bytes - reserved
+        self.fixed_tables = reserved if all(least == most for least, most in tables) else None
+        self.check(self.call("wasmtime_context_set_fuel", c_void_p, self.context, c_uint64(fuel)))
+        self.call(
+            "wasmtime_store_limiter",
+            None,
+            self._store,
+            c_int64(self.memories.limit),
+            c_int64(elements),
+            c_int64(2),  # instances: the module, and the reader of its input
+            c_int64(MAX_TABLES),
+            c_int64(MAX_MEMORIES + 1),
+        )
+
+    def instantiate(self) -> None:
+        """Make the instance; its start function runs here.
+
+        Raises:
+            TooMuchMemoryError: its memories start over the limit.
+            Stopped: its start function trapped, or a segment does not fit.
+        """
         trap = c_void_p()
-        failed = self._call(
-            "wasmtime_linker_instantiate",
+        failed = self.call(
+            "wasmtime_instance_pre_instantiate",
             c_void_p,
-            linker,
-            self._context,
-            compiled,
+            self._ready,
+            self.context,
             self._instance,
             byref(trap),
         )
         self._stop(trap)
-        self._check(failed, InvalidModuleError)
-        self._loaded = True
+        try:
+            self.check(failed)
+        except Stopped as error:
+            if EXCEEDED in str(error):
+                raise TooMuchMemoryError(str(error)) from None
+            raise
 
     def start(self) -> None:
         """Call `_start`.
 
         Raises:
-            InvalidModuleError: there is no such function.
             Stopped: it trapped or called proc_exit.
         """
-        start = self._export(b"_start", _FUNC)
-        if start is None:
-            raise InvalidModuleError("module exports no function _start; only WASI commands can be run")
+        start = self.export(self._instance, b"_start", FUNC)
         trap = c_void_p()
-        failed = self._call(
+        failed = self.call(
             "wasmtime_func_call",
             c_void_p,
-            self._context,
-            byref(start, _UNION),
+            self.context,
+            byref(start, UNION),
             c_void_p(),
             c_size_t(0),
             c_void_p(),
@@ -213,58 +281,75 @@ class Engine:
             byref(trap),
         )
         self._stop(trap)
-        self._check(failed)
+        self.check(failed)
 
     def fuel_left(self) -> int:
-        """Units of fuel not burnt."""
+        """Units of fuel in the store. The engine writes it there at calls and returns, not at traps."""
         left = c_uint64(0)
-        self._check(self._call("wasmtime_context_get_fuel", c_void_p, self._context, byref(left)))
+        self.check(self.call("wasmtime_context_get_fuel", c_void_p, self.context, byref(left)))
         return left.value
 
-    def memory_bytes(self) -> int:
-        """Size of the module's exported memory; it never shrinks, so this is its peak."""
-        memory = self._export(b"memory", _MEMORY)
-        if memory is None:
-            return 0
-        return self._call("wasmtime_memory_data_size", c_size_t, self._context, byref(memory, _UNION))
+    def table_bytes(self) -> int:
+        """What the instance's tables have come to; they never shrink."""
+        total = 0
+        for name in self._tables:
+            table = self.export(self._instance, name, _TABLE)
+            total += _ELEMENT * self.call("wasmtime_table_size", c_uint64, self.context, byref(table, UNION))
+        return total
 
-    def _export(self, name: bytes, kind: int) -> "ctypes.Array[ctypes.c_char] | None":
-        if not self._loaded:
-            return None  # asked about no instance, the engine aborts the process
-        item = ctypes.create_string_buffer(_ROOM)
-        found = self._call(
-            "wasmtime_instance_export_get",
-            c_bool,
-            self._context,
-            self._instance,
-            c_char_p(name),
-            c_size_t(len(name)),
-            item,
+    def export(
+        self, instance: "ctypes.Array[ctypes.c_char]", name: bytes, kind: int
+    ) -> "ctypes.Array[ctypes.c_char]":
+        """What an instance exports, as a wasmtime_extern_t."""
+        item = ctypes.create_string_buffer(ROOM)
+        size = c_size_t(len(name))
+        found = self.call(
+            "wasmtime_instance_export_get", c_bool, self.context, instance, c_char_p(name), size, item
         )
-        return item if found and item.raw[0] == kind else None
+        if not found or item.raw[0] != kind:
+            raise InvalidModuleError(f"module does not export {name!r}")
+        return item
 
     def _stop(self, trap: c_void_p) -> None:
         if not trap:
             return
+        self._exited()
         code = ctypes.c_uint8()
-        known = self._call("wasmtime_trap_code", c_bool, trap, byref(code))
+        known = self.call("wasmtime_trap_code", c_bool, trap, byref(code))
         message = self._text("wasm_trap_message", trap)
         raise Stopped(message, trap=code.value if known else None)
 
-    def _check(self, error: int, kind: type[Exception] = Stopped) -> None:
+    def check(self, error: int, kind: type[Exception] = Stopped) -> None:
+        """Raise what the C API returned, if it is an error."""
         if not error:
             return
+        self._exited()
         pointer = c_void_p(error)
         code = c_int()
-        if self._call("wasmtime_error_exit_status", c_bool, pointer, byref(code)):
+        if self.call("wasmtime_error_exit_status", c_bool, pointer, byref(code)):
             raise Stopped("exited", code=code.value)
         raise kind(self._text("wasmtime_error_message", pointer))
 
+    def _exited(self) -> None:
+        if self.exit_code is not None:
+            raise Stopped("exited", code=self.exit_code)
+
     def _text(self, function: str, pointer: c_void_p) -> str:
-        message = _Bytes()
-        self._call(function, None, pointer, byref(message))
+        message = Bytes()
+        self.call(function, None, pointer, byref(message))
         text = ctypes.string_at(message.data, message.size) if message.size else b""
-        return text.rstrip(b"\0").decode("utf-8", "replace")
+        return _cause(text.rstrip(b"\0").decode("utf-8", "replace"))
+
+
+def _cause(text: str) -> str:
+    """The engine's words without its backtrace: the last cause it names, or the first line."""
+    _, found, causes = text.rpartition("Caused by:")
+    lines = [line.strip() for line in (causes if found else text).splitlines() if line.strip()]
+    if not lines:
+        return "no reason given"
+    line = lines[-1] if found else lines[0]
+    number, colon, rest = line.partition(": ")
+    return rest if colon and number.isdigit() else line
 
 
 def _strings(values: Sequence[bytes]) -> "ctypes.Array[c_char_p]":

@@ -19,11 +19,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         fuel: engine instructions, roughly; comparable only within one engine version.
-        wall_seconds: from the worker having the job to its last byte, compiling included.
-        memory_bytes: linear memory of the module, all memories together at most.
+        wall_seconds: from the worker having the job to the last byte of output that is taken. Compiling,
+            waiting for input and waiting for a slow reader of the output are included.
+        memory_bytes: linear memories, tables and the garbage collector's heap of the module, together.
         output_bytes: stdout and stderr together.
         stdin_bytes: input given to the module.
         module_bytes: the module itself.
+        compile_bytes: memory of the compiler.
     """
 
     fuel: Fuel = 20_000_000_000
@@ -32,3 +34,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes: Size = 16 * MIB
     stdin_bytes: Size = 16 * MIB
     module_bytes: Size = 32 * MIB
+    compile_bytes: Memory = 512 * MIB

@@ -16,7 +16,7 @@ from phase import arch, dsse
 from phase.errors import PhaseError
 from phase.foreign import MalformedError, read_json
 from phase.identity import Identity
-from phase.jobs import location
+from phase.jobs import flow, location
 from phase.jobs.errors import ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
 from phase.jobs.limits import MAX_INTEGER, Limits
 from phase.jobs.runner import Execution, Job
@@ -37,6 +37,11 @@ class Content(msgspec.Struct, frozen=True):
     sha256: Hex256
     length: Count
 
+    @classmethod
+    def of(cls, passed: flow.Content) -> "Content":
+        """What the runner has counted."""
+        return cls(passed.sha256, passed.length)
+
 
 class JobRef(msgspec.Struct, frozen=True):
     """Which job: the id it has, and the value its requester chose to make it fresh."""
@@ -54,7 +59,29 @@ class EngineRef(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """The predicate: what ran, with what, how it ended, when, and who says so."""
+    """The predicate: what ran, with what, how it ended, when, and who says so.
+
+    Args:
+        job: which job this is about.
+        module: the module as it was handed in.
+        args: after the program's name.
+        env: all of it.
+        stdin: what was handed to the module: all of an input that was known before, and of a stream the
+            part that the module asked for.
+        stdout: what was printed and taken by the reader.
+        stderr: likewise.
+        limits: what it could take.
+        status: how it ended.
+        fuel_used: what it burnt; null if that is not known. The engine counts in a register and writes the
+            count down where functions are called or left: it knows it of a module that returned, exited,
+            ran out of fuel or reached `unreachable`, not after other traps or an interruption.
+        memory_bytes: peak of its linear memories, tables and objects together; null if that is not known.
+        engine: what ran it.
+        started: when the worker was given the job.
+        finished: `wall_ms` later.
+        wall_ms: milliseconds, compiling and waiting for input and readers included.
+        node: public key of the signing node, hex.
+    """
 
     job: JobRef
     module: Content
@@ -65,7 +92,6 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     stderr: Content
     limits: Limits
     status: Status
-    #: None when the worker was killed before it could say.
     fuel_used: Count | None
     memory_bytes: Count | None
     engine: EngineRef
@@ -107,15 +133,17 @@ def describe(job: Job, execution: Execution, *, node: str, job_id: str, nonce: s
         job_id: at most 128 characters.
         nonce: chosen by the requester; may be empty.
     """
-    finished = execution.started + execution.wall_seconds
+    wall_ms = round(execution.wall_seconds * 1000, 3)
+    # Both times have milliseconds: their difference is wall_ms, to one millisecond.
+    finished = execution.started + wall_ms / 1000
     return Receipt(
         job=JobRef(job_id, nonce),
         module=Content(execution.module_sha256, len(job.module)),
         args=tuple(job.args),
         env=dict(job.env),
-        stdin=_content(job.stdin),
-        stdout=_content(execution.stdout),
-        stderr=_content(execution.stderr),
+        stdin=Content.of(execution.input),
+        stdout=Content.of(execution.output),
+        stderr=Content.of(execution.errors),
         limits=job.limits,
         status=execution.status,
         fuel_used=execution.fuel_used,
@@ -123,7 +151,7 @@ def describe(job: Job, execution: Execution, *, node: str, job_id: str, nonce: s
         engine=EngineRef("wasmtime", location.VERSION, arch.canonical(platform.machine())),
         started=_timestamp(execution.started),
         finished=_timestamp(finished),
-        wall_ms=round(execution.wall_seconds * 1000, 3),
+        wall_ms=wall_ms,
         node=node,
     )
 
@@ -212,10 +240,6 @@ def schemas() -> dict[str, dict[str, object]]:
             **schema,
         }
     return found
-
-
-def _content(data: bytes) -> Content:
-    return Content(hashlib.sha256(data).hexdigest(), len(data))
 
 
 def _timestamp(seconds: float) -> str:

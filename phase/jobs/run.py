@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from phase.jobs.errors import JobRefusedError
+from phase.jobs.flow import Streams
 from phase.jobs.limits import Limits
-from phase.jobs.runner import Job, Worker, execute
+from phase.jobs.runner import Execution, Job, Worker, execute
 from phase.jobs.status import Exited, Status
 
 if TYPE_CHECKING:
@@ -21,10 +22,11 @@ class Outcome(msgspec.Struct, frozen=True):
 
     Args:
         status: how it ended.
-        stdout: what it printed, also when it was stopped.
+        stdout: what it printed, also when it was stopped; empty if it went to a stream.
         stderr: likewise.
         job_id: given, or made up here.
         receipt: DSSE envelope, JSON.
+        execution: what the receipt was made from, and what it does not say.
     """
 
     status: Status
@@ -32,6 +34,7 @@ class Outcome(msgspec.Struct, frozen=True):
     stderr: bytes
     job_id: str
     receipt: bytes
+    execution: Execution
 
     @property
     def exit_code(self) -> int | None:
@@ -66,6 +69,7 @@ def run(
     job_id: str | None = None,
     nonce: str = "",
     worker: Worker | None = None,
+    streams: Streams | None = None,
 ) -> Outcome:
     """Run a module in a worker process and sign a receipt for it.
 
@@ -79,6 +83,7 @@ def run(
         job_id: up to 128 characters; random when left out.
         nonce: the requester's.
         worker: a warm one; used up.
+        streams: where its input comes from and its output goes to, instead of `stdin` and memory.
 
     Raises:
         JobRefusedError: beyond its limits before it starts.
@@ -90,7 +95,7 @@ def run(
 
         data = read_module(module, limits) if isinstance(module, Path) else module
         job = Job(data, args=args, stdin=stdin, env=env or {}, limits=limits)
-        execution = execute(job, used)
+        execution = execute(job, used, streams)
     job_id = job_id or os.urandom(16).hex()
     said = receipts.describe(job, execution, node=identity.public_key, job_id=job_id, nonce=nonce)
     return Outcome(
@@ -99,4 +104,5 @@ def run(
         stderr=execution.stderr,
         job_id=job_id,
         receipt=receipts.issue(said, identity),
+        execution=execution,
     )

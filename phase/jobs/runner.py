@@ -17,23 +17,27 @@ import msgspec
 
 from phase.jobs import location, wire
 from phase.jobs.errors import EngineError, JobRefusedError
-from phase.jobs.limits import Limits
+from phase.jobs.flow import Collected, Content, Inlet, Messages, Outlet, Pump, Streams
+from phase.jobs.limits import MAX_INTEGER, Limits
 from phase.jobs.status import Exited, Killed, LimitHit, Rejected, Status, Trapped
 
 #: Seconds a worker may take to load its engine; an emulated board needs most of ten.
 STARTUP_SECONDS = 120.0
-#: Seconds past the wall limit until the worker is killed: its own clock stops the module at the
-#: limit and knows the fuel burnt, the kill is for what the engine cannot interrupt.
+#: Seconds past the wall limit until the worker is killed: its own clock stops the module at the limit,
+#: and ends the worker if the engine cannot be interrupted. The kill is for a worker that does neither.
 GRACE_SECONDS = 0.5
 MAX_ARGUMENTS = 1024
 MAX_ARGUMENT_BYTES = 128 * 1024
 #: The engine's WASI keeps a thread pool as wide as the machine unless told otherwise.
 _ENVIRONMENT = {"TOKIO_WORKER_THREADS": "1"}
 _MAX_DIAGNOSTICS = 16 * 1024
-_MAX_CONTROL = 16 * 1024
 _HITS: dict[str, LimitHit] = {
     hit.limit: hit for hit in (LimitHit("fuel"), LimitHit("wall"), LimitHit("memory"), LimitHit("output"))
 }
+#: What the engine prints when it aborts, because it was given no more memory.
+_NO_MEMORY = (b"memory allocation of", b"Cannot allocate memory", b"MemoryError", b"out of memory")
+#: Of the worker's descriptors, the two that it reads from: the module's input and the job.
+_READ = (0, 5)
 #: sys.path is given as an argument: -I and -S leave only the standard library.
 _BOOTSTRAP = "import sys; sys.path.append(sys.argv.pop()); from phase.jobs.worker import main; main()"
 
@@ -44,7 +48,7 @@ class Job(msgspec.Struct, frozen=True):
     Args:
         module: WebAssembly, binary format.
         args: arguments after the program name, which is always `module`.
-        stdin: all of the input.
+        stdin: all of the input, where it does not come as a stream.
         env: the whole environment; nothing is inherited.
         limits: what it may take.
     """
@@ -61,13 +65,21 @@ class Execution(msgspec.Struct, frozen=True):
 
     Args:
         status: how it ended.
-        stdout: at most `limits.output_bytes` together with stderr, also when it was stopped.
+        stdout: at most `limits.output_bytes` together with stderr, also when it was stopped; empty if it
+            went to a stream.
         stderr: likewise.
-        fuel_used: None if the worker died before it could say.
-        memory_bytes: size of the module's exported memory at its end; None as above.
+        fuel_used: None if it is not known: the engine counts in a register, and has lost what it counted
+            when the module traps or is interrupted.
+        memory_bytes: peak of linear memories, tables and the garbage collector's heap together; None if
+            the worker died before it could say.
         started: seconds since the epoch, when the worker was given the job.
         wall_seconds: from then until its end.
         module_sha256: hex.
+        input: what the job was given to read: all of `Job.stdin`, or of a stream what the module asked for.
+        output: what it printed to stdout, as far as the sink took it.
+        errors: likewise, to stderr.
+        missing: protections that the worker could not have, a sentence each.
+        undelivered: why stdout or stderr took no more, by name.
     """
 
     status: Status
@@ -78,6 +90,11 @@ class Execution(msgspec.Struct, frozen=True):
     started: float
     wall_seconds: float
     module_sha256: str
+    input: Content
+    output: Content
+    errors: Content
+    missing: tuple[str, ...] = ()
+    undelivered: Mapping[str, OSError] = msgspec.field(default_factory=dict)
 
 
 class Worker:
@@ -94,10 +111,11 @@ class Worker:
         library = location.library()
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         command = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, library, package]
-        pipes = [os.pipe() for _ in range(5)]
-        # Pipe ends move above the worker's five descriptors first, or one dup2 could overwrite the next.
-        theirs = [pipes[0][0], *(pipe[1] for pipe in pipes[1:])]
-        ours = [pipes[0][1], *(pipe[0] for pipe in pipes[1:])]
+        pipes = [os.pipe() for _ in range(6)]
+        # The worker reads from the first and the last, and writes to the others.
+        theirs = [pipe[0 if number in _READ else 1] for number, pipe in enumerate(pipes)]
+        ours = [pipe[1 if number in _READ else 0] for number, pipe in enumerate(pipes)]
+        # Pipe ends move above the worker's six descriptors first, or one dup2 could overwrite the next.
         moved: list[int] = []
         try:
             import fcntl
@@ -112,9 +130,11 @@ class Worker:
         finally:
             for end in (*theirs, *moved):
                 os.close(end)
-        self._request, self._stdout, self._diagnostics, self._control, self._stderr = ours
-        os.set_blocking(self._request, False)
+        self._ends = ours
+        for number in _READ:
+            os.set_blocking(ours[number], False)
         self._reaped: int | None = None
+        self._missing: tuple[str, ...] | None = None
 
     def __enter__(self) -> "Worker":
         return self
@@ -127,105 +147,96 @@ class Worker:
         if self._reaped is None:
             os.kill(self.pid, signal.SIGKILL)
             self._reap()
-        for end in (self._request, self._stdout, self._diagnostics, self._control, self._stderr):
+        for end in self._ends:
             if end >= 0:
                 os.close(end)
-        self._request = self._stdout = self._diagnostics = self._control = self._stderr = -1
+        self._ends = []
 
-    def run(self, job: Job) -> Execution:
+    def run(self, job: Job, streams: Streams | None = None) -> Execution:
         """Run the one job of this worker, and end the worker.
+
+        Args:
+            job: what to run.
+            streams: where its input comes from and its output goes to. What is left out is taken from the
+                job, and kept in memory.
 
         Raises:
             JobRefusedError: module, input, arguments or environment are beyond the limits.
             EngineError: the worker did not get as far as the job.
         """
-        request = _request(job)
-        self._wait_ready()
+        streams = streams or Streams()
+        request = _request(job, streamed=streams.stdin is not None)
+        missing = self.wait_ready()
+        sinks = [sink or Collected() for sink in (streams.stdout, streams.stderr)]
         started, begun = time.time(), time.monotonic()
-        seen = self._watch(request, begun + job.limits.wall_seconds + GRACE_SECONDS, job.limits.output_bytes)
+        stdin, stdout, diagnostics, control, stderr, told = self._ends
+        self._ends = []
+        inlet = Inlet(streams.stdin, stdin, job.limits.stdin_bytes)
+        outlets = Outlet(stdout, sinks[0]), Outlet(stderr, sinks[1])
+        seen = Messages(control, diagnostics)
+        pump = Pump((request, told), inlet, outlets, seen, job.limits.output_bytes)
+        try:
+            pump.run(begun + job.limits.wall_seconds + GRACE_SECONDS)
+        finally:
+            self._ends = [inlet.pipe, outlets[0].pipe, diagnostics, control, outlets[1].pipe, pump.request]
+            signalled = self._finish()
         wall_seconds = time.monotonic() - begun
-        signalled = self._finish()
-        result = _result(bytes(seen.control))
-        fuel_used = memory_bytes = None
-        status: Status
-        if seen.over:
-            status = LimitHit("output")
-        elif result is not None:
-            status, fuel_used, memory_bytes = result
-        elif seen.late:
-            status = LimitHit("wall")
-        else:
-            reason = bytes(seen.diagnostics).decode("utf-8", "replace").strip()[-500:]
-            status = LimitHit("wall") if signalled == signal.SIGXCPU else Killed(signalled, reason)
+        status, fuel_used, memory_bytes = _ending(pump, signalled, job.limits)
         return Execution(
             status=status,
-            stdout=bytes(seen.stdout),
-            stderr=bytes(seen.stderr),
+            stdout=bytes(sinks[0].data) if isinstance(sinks[0], Collected) else b"",
+            stderr=bytes(sinks[1].data) if isinstance(sinks[1], Collected) else b"",
             fuel_used=fuel_used,
             memory_bytes=memory_bytes,
             started=started,
             wall_seconds=wall_seconds,
             module_sha256=hashlib.sha256(job.module).hexdigest(),
+            input=inlet.sent.content() if streams.stdin else _content(job.stdin),
+            output=outlets[0].passed.content(),
+            errors=outlets[1].passed.content(),
+            missing=missing,
+            undelivered={
+                name: outlet.broken
+                for name, outlet in zip(("stdout", "stderr"), outlets, strict=True)
+                if outlet.broken
+            },
         )
 
-    def _wait_ready(self) -> None:
+    def wait_ready(self) -> tuple[str, ...]:
+        """Wait until the engine is loaded.
+
+        Returns:
+            The protections that the worker could not have, a sentence each; empty in the usual case.
+
+        Raises:
+            EngineError: it was not loaded.
+        """
+        if self._missing is None:
+            self._missing = self._read_ready()
+        return self._missing
+
+    def _read_ready(self) -> tuple[str, ...]:
+        _, _, diagnostics, control, _, _ = self._ends
+        buffer = bytearray()
         poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        if poll.poll(STARTUP_SECONDS * 1000) and os.read(self._control, 1) == b"R":
-            return
+        poll.register(control, select.POLLIN)
+        deadline = time.monotonic() + STARTUP_SECONDS
+        while poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+            part = os.read(control, wire.MAX_MESSAGE)
+            buffer += part
+            if not part:
+                break
+            match wire.receive(buffer):
+                case [wire.READY, *missing]:
+                    return tuple(_printable(text.decode("utf-8", "replace")) for text in missing)
         poll = select.poll()
-        poll.register(self._diagnostics, select.POLLIN)
-        said = os.read(self._diagnostics, _MAX_DIAGNOSTICS) if poll.poll(0) else b""
+        poll.register(diagnostics, select.POLLIN)
+        said = os.read(diagnostics, _MAX_DIAGNOSTICS) if poll.poll(0) else b""
         last = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise EngineError(
             f"worker process {self.pid} did not load its engine: {last or 'no reason given'}",
             hint="Try `python -c 'import wasmtime'` in the same environment",
         )
-
-    def _watch(self, request: bytes, deadline: float, output_bytes: int) -> "_Seen":
-        seen = _Seen()
-        sinks = {
-            self._stdout: seen.stdout,
-            self._stderr: seen.stderr,
-            self._diagnostics: seen.diagnostics,
-            self._control: seen.control,
-        }
-        poll = select.poll()
-        for descriptor in sinks:
-            poll.register(descriptor, select.POLLIN)
-        poll.register(self._request, select.POLLOUT)
-        unsent = memoryview(request)
-        while sinks:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                seen.late = True
-                break
-            for descriptor, _ in poll.poll(left * 1000):
-                if descriptor == self._request:
-                    try:
-                        unsent = unsent[os.write(descriptor, unsent) :]
-                    except BrokenPipeError:
-                        unsent = memoryview(b"")
-                    if not unsent:
-                        poll.unregister(descriptor)
-                        os.close(descriptor)
-                        self._request = -1
-                    continue
-                part = os.read(descriptor, 1 << 18)
-                if not part:
-                    poll.unregister(descriptor)
-                    del sinks[descriptor]
-                sinks.get(descriptor, bytearray()).extend(part)
-            # The worker counts too; this is for one that was taken over.
-            if len(seen.stdout) + len(seen.stderr) > output_bytes:
-                seen.over = True
-                left = max(output_bytes - len(seen.stdout), 0)
-                del seen.stdout[output_bytes:], seen.stderr[int(left) :]
-                break
-            del seen.diagnostics[:-_MAX_DIAGNOSTICS]
-            if len(seen.control) > _MAX_CONTROL:
-                break
-        return seen
 
     def _finish(self) -> int:
         os.kill(self.pid, signal.SIGKILL)  # a no-op for one that has already left
@@ -239,29 +250,23 @@ class Worker:
         return self._reaped
 
 
-class _Seen:
-    def __init__(self) -> None:
-        self.stdout, self.stderr = bytearray(), bytearray()
-        self.diagnostics, self.control = bytearray(), bytearray()
-        self.over = self.late = False
-
-
-def execute(job: Job, worker: Worker | None = None) -> Execution:
+def execute(job: Job, worker: Worker | None = None, streams: Streams | None = None) -> Execution:
     """Run a job to its end, whatever that is.
 
     Args:
         job: what to run.
         worker: a warm one; a new one when left out. Used up either way.
+        streams: as in `Worker.run`; everything is kept in memory when left out.
 
     Raises:
         JobRefusedError: module, input, arguments or environment are beyond the limits.
         EngineError: no engine, or the worker broke before it had the job.
     """
     with worker or Worker() as used:
-        return used.run(job)
+        return used.run(job, streams)
 
 
-def _request(job: Job) -> bytes:
+def _request(job: Job, *, streamed: bool) -> bytes:
     limits = job.limits
     for what, size, most in (
         ("module", len(job.module), limits.module_bytes),
@@ -283,20 +288,50 @@ def _request(job: Job) -> bytes:
         raise JobRefusedError("an argument or variable holds NUL, or a variable's name is empty or has '='")
     split = 1 + len(job.args)
     wall_ms = max(int(limits.wall_seconds * 1000), 1)
-    numbers = (limits.fuel, wall_ms, limits.memory_bytes, limits.output_bytes)
+    numbers = (
+        limits.fuel,
+        wall_ms,
+        limits.memory_bytes,
+        limits.output_bytes,
+        limits.compile_bytes,
+        int(streamed),
+    )
     return wire.pack(
         job.module,
-        job.stdin,
+        b"" if streamed else job.stdin,
         wire.pack(*encoded[:split]),
         wire.pack(*encoded[split:]),
         " ".join(map(str, numbers)).encode(),
     )
 
 
-def _result(frame: bytes) -> tuple[Status, int, int] | None:
+def _ending(pump: Pump, signalled: int, limits: Limits) -> tuple[Status, int | None, int | None]:
+    """How the job ended, the fuel it burnt and its peak of memory, as far as they are known."""
+    said = _result(pump.messages.done or [])
+    if pump.over:
+        return LimitHit("output"), None, None
+    if pump.inlet.over:
+        return LimitHit("stdin"), None, None
+    if pump.late and (said is None or any(outlet.open for outlet in pump.outlets)):
+        # Either it did not end in time, or what it printed was not taken in time.
+        return LimitHit("wall"), *(said[1:] if said else (None, None))
+    if said is not None:
+        return said
+    printed = bytes(pump.messages.printed)
+    if signalled == signal.SIGXCPU:
+        return LimitHit("wall"), None, None
+    if any(words in printed for words in _NO_MEMORY):
+        if pump.messages.running:
+            return LimitHit("memory"), None, None
+        return Rejected(wire.too_large(limits.compile_bytes)), 0, 0
+    reason = _printable(printed.decode("utf-8", "replace").strip()[-500:])
+    return Killed(signalled, reason), None, None
+
+
+def _result(fields: list[bytes]) -> tuple[Status, int | None, int | None] | None:
     """Read the worker's last words; None if they are not complete. Never trusts their form."""
     try:
-        kind, detail, burnt, peak = (part.decode() for part in wire.unpack(frame))
+        kind, detail, burnt, peak = (part.decode() for part in fields)
         status: Status
         if kind == "exited":
             status = Exited(int(detail))
@@ -308,9 +343,17 @@ def _result(frame: bytes) -> tuple[Status, int, int] | None:
             status = hit
         else:
             return None
-        return status, int(burnt), int(peak)
+        return status, _number(burnt), _number(peak)
     except ValueError:
         return None
+
+
+def _number(text: str) -> int | None:
+    return min(max(int(text), 0), MAX_INTEGER) if text else None
+
+
+def _content(data: bytes) -> Content:
+    return Content(hashlib.sha256(data).hexdigest(), len(data))
 
 
 def _printable(text: str) -> str:

@@ -12,7 +12,7 @@ class Exited(msgspec.Struct, frozen=True, tag="exited", tag_field="kind"):
 
 
 class Trapped(msgspec.Struct, frozen=True, tag="trapped", tag_field="kind"):
-    """The engine stopped the module for this reason."""
+    """The module ran, and the engine stopped it for this reason."""
 
     reason: str
 
@@ -20,7 +20,7 @@ class Trapped(msgspec.Struct, frozen=True, tag="trapped", tag_field="kind"):
 class LimitHit(msgspec.Struct, frozen=True, tag="limit", tag_field="kind"):
     """The module met a limit and was stopped."""
 
-    limit: Literal["fuel", "wall", "memory", "output"]
+    limit: Literal["fuel", "wall", "memory", "output", "stdin"]
 
 
 class Rejected(msgspec.Struct, frozen=True, tag="rejected", tag_field="kind"):

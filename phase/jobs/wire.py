@@ -1,5 +1,12 @@
 """Frames between the runner and its worker: a count, then length-prefixed fields.
 
+A worker's messages are frames with their length in front; the first field says which it is:
+
+    READY    the engine is loaded; then each protection that could not be had
+    RUNNING  the module is compiled and linked, and starts
+    WANT     bytes of input read so far, bytes that the module asks for now
+    DONE     how it ended, a detail, fuel burnt (empty: unknown), peak of its memory
+
 No JSON here: the worker starts in a few milliseconds because it imports almost nothing, and
 under emulation every import costs twenty times that.
 """
@@ -8,6 +15,9 @@ import os
 
 #: Fields in one frame; a frame nests for lists.
 MAX_FIELDS = 4096
+#: Bytes of one message of a worker.
+MAX_MESSAGE = 16 * 1024
+READY, RUNNING, WANT, DONE = b"ready", b"running", b"want", b"done"
 
 
 def pack(*fields: bytes) -> bytes:
@@ -58,6 +68,41 @@ def unpack(data: bytes) -> list[bytes]:
     if at != len(data):
         raise ValueError(f"{len(data) - at} bytes after the frame")
     return fields
+
+
+def send(descriptor: int, *fields: bytes) -> None:
+    """Write a message: a frame, with its length in 4 bytes before it."""
+    frame = pack(*fields)
+    write_all(descriptor, len(frame).to_bytes(4, "little") + frame)
+
+
+def receive(buffer: bytearray) -> list[bytes] | None:
+    """Take the first message off a buffer.
+
+    Args:
+        buffer: what has come so far; shortened by the message.
+
+    Returns:
+        Its fields; None if it is not complete yet.
+
+    Raises:
+        ValueError: longer than `MAX_MESSAGE`, or not a frame.
+    """
+    if len(buffer) < 4:
+        return None
+    size = int.from_bytes(buffer[:4], "little")
+    if size > MAX_MESSAGE:
+        raise ValueError(f"message of {size} bytes, at most {MAX_MESSAGE}")
+    if len(buffer) < 4 + size:
+        return None
+    fields = unpack(bytes(buffer[4 : 4 + size]))
+    del buffer[: 4 + size]
+    return fields
+
+
+def too_large(compile_bytes: int) -> str:
+    """What is said of a module that the compiler cannot be given enough memory for."""
+    return f"module needs more than {compile_bytes >> 20} MB to compile"
 
 
 def read_all(descriptor: int) -> bytes:

@@ -1,9 +1,10 @@
 """The process a job runs in: started by `phase.jobs.runner`, runs one module, dies.
 
-    fd 0  the job, one frame, then end of file
+    fd 0  the module's stdin, when it comes as a stream
     fd 1  the module's stdout          fd 4  the module's stderr
     fd 2  what goes wrong in the worker itself
-    fd 3  `READY` when the engine is loaded, later one frame with the outcome
+    fd 3  messages to the parent (`phase.jobs.wire`): READY, RUNNING, WANT, DONE
+    fd 5  the job, one frame, then end of file
 
 It starts with an empty environment, `-I -S`, and imports next to nothing. Once the engine is
 loaded it gives up root, and what a module that broke out of the engine would want: new files,
@@ -11,26 +12,17 @@ processes, privileges.
 """
 
 import _thread
-import ctypes
 import errno
 import os
-import resource
 import sys
 
-from phase.jobs import wire
-from phase.jobs.engine import INTERRUPT, OUT_OF_FUEL, TRAPS, Engine, InvalidModuleError, Stopped
+from phase.jobs import binary, protect, traps, wire
+from phase.jobs.engine import Engine, InvalidModuleError, Stopped, TooMuchMemoryError
+from phase.jobs.host import Host
 
-READY = b"R"
-STDIN, STDOUT, DIAGNOSTICS, CONTROL, STDERR = range(5)
-#: The user nobody everywhere.
-_NOBODY = 65_534
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
-_SIGKILL = 9
-_MIB = 1 << 20
-#: Private writable memory beyond the module's own: engine, Python, compiled code, compiler.
-_OVERHEAD = 512 * _MIB
-#: Threads of all workers together, once they gave up root: the engine's WASI needs two or three each.
-_PROCESSES = 512
+STDIN, STDOUT, DIAGNOSTICS, CONTROL, STDERR, REQUEST = range(6)
+#: Seconds from the wall limit until the process ends by itself: where the engine could not be interrupted.
+_LATE_SECONDS = 0.1
 
 
 class _Output:
@@ -55,98 +47,128 @@ class _Output:
         return len(data)
 
 
-def main() -> None:
-    """Run the job that arrives on descriptor 0. Never returns."""
-    os.closerange(STDERR + 1, 1 << 20)
-    parent = os.getppid()
-    engine = Engine(sys.argv[1])
-    _give_up(parent)
-    os.write(CONTROL, READY)
-    fields = wire.unpack(wire.read_all(STDIN))
-    wire.write_all(CONTROL, wire.pack(*_run(engine, fields)))
-    # No interpreter shutdown: nothing here needs it, and freeing the engine takes time.
-    os._exit(0)
+class _Run:
+    """One job, and the one message that says how it ended."""
 
+    def __init__(self, engine: Engine, fields: list[bytes]) -> None:
+        self._engine = engine
+        self._module, self._stdin, argv, env, numbers = fields
+        self._argv, pairs = wire.unpack(argv), wire.unpack(env)
+        self._env = list(zip(pairs[::2], pairs[1::2], strict=True))
+        self._fuel, self._wall_ms, self._memory, output, self._compile, self._streamed = map(
+            int, numbers.split()
+        )
+        self._output = _Output(engine, output)
+        self._late = self._linked = self._started = False
+        self._said = _thread.allocate_lock()
 
-def _run(engine: Engine, fields: list[bytes]) -> tuple[bytes, ...]:
-    module, stdin, argv, env, numbers = fields
-    fuel, wall_ms, memory, output_bytes = (int(number) for number in numbers.split())
-    late = False
+    def run(self) -> None:
+        """Run it, and end the process."""
+        _thread.start_new_thread(self._ring, ())
+        protect.limit(wall_seconds=self._wall_ms // 1000 + 1, compile_bytes=self._compile)
+        status, exact = self._status()
+        if self._output.over:
+            status, exact = ("limit", "output"), False
+        burnt = (self._fuel - self._engine.fuel_left() if self._linked else 0) if exact else None
+        tables = self._engine.table_bytes() if self._started else self._engine.fixed_tables
+        self._end(status, burnt, tables)
 
-    def ring() -> None:
-        nonlocal late
+    def _end(self, status: tuple[str, str], burnt: int | None, tables: int | None) -> None:
+        self._said.acquire()  # for ever: there is one last message
+        memory = None if tables is None else self._engine.memories.used + tables
+        numbers = ("" if number is None else str(number) for number in (burnt, memory))
+        wire.send(CONTROL, wire.DONE, *(part.encode()[:2000] for part in (*status, *numbers)))
+        # No interpreter shutdown: nothing here needs it, and freeing the engine takes time.
+        os._exit(0)
+
+    def _ring(self) -> None:
         # A lock nobody releases is the cheapest clock that needs no import.
         alarm = _thread.allocate_lock()
         alarm.acquire()
-        alarm.acquire(timeout=wall_ms / 1000)
-        late = True
-        engine.interrupt()
+        alarm.acquire(timeout=self._wall_ms / 1000)
+        self._late = True
+        self._engine.interrupt()
+        alarm.acquire(timeout=_LATE_SECONDS)
+        self._end(("limit", "wall"), None, self._engine.fixed_tables)
 
-    _thread.start_new_thread(ring, ())
-    _limit(memory_bytes=memory, wall_seconds=wall_ms // 1000 + 1, module_bytes=len(module))
-    output = _Output(engine, output_bytes)
-    status = ("exited", "0")
-    try:
-        engine.limit(fuel=fuel, memory_bytes=memory)
-        pairs = wire.unpack(env)
+    def _status(self) -> tuple[tuple[str, str], bool]:
+        """Run the module: how it ended, and whether the engine knows the fuel it burnt."""
+        try:
+            self._prepare()
+        except InvalidModuleError as error:
+            text = str(error)
+            if "Cannot allocate memory" in text:
+                text = wire.too_large(self._compile)
+            return ("rejected", text), True
+        except TooMuchMemoryError:
+            return ("limit", "memory"), True
+        except MemoryError:
+            return ("rejected", wire.too_large(self._compile)), True
+        try:
+            self._start()
+        except TooMuchMemoryError:
+            return ("limit", "memory"), True
+        except Stopped as stop:
+            return self._stopped(stop)
+        return ("exited", "0"), True
+
+    def _prepare(self) -> None:
+        """Everything up to the module's first instruction."""
+        engine, output = self._engine, self._output
+        shape = binary.read(self._module)
+        for what, count, most in (
+            ("tables", shape.tables, binary.MAX_TABLES),
+            ("linear memories", shape.memories, binary.MAX_MEMORIES),
+        ):
+            if count > most:
+                raise InvalidModuleError(f"module has {count} {what}, at most {most} can be had")
         engine.wasi(
-            argv=wire.unpack(argv),
-            env=list(zip(pairs[::2], pairs[1::2], strict=True)),
-            stdin=stdin,
+            argv=self._argv,
+            env=self._env,
+            stdin=None if self._streamed else self._stdin,
             stdout=lambda data: output.to(STDOUT, data),
             stderr=lambda data: output.to(STDERR, data),
         )
-        engine.load(module)
-        engine.start()
-    except InvalidModuleError as error:
-        text = str(error)
-        beyond = "exceeds memory limits" in text
-        status = ("limit", "memory") if beyond else ("rejected", text)
-    except Stopped as stop:
+        Host(engine, shape.imports, _want if self._streamed else None)
+        compiled = engine.compile(shape.module)
+        protect.limit_memory(self._memory)
+        engine.link(shape, compiled, fuel=self._fuel, memory_bytes=self._memory)
+        self._linked = True
+
+    def _start(self) -> None:
+        wire.send(CONTROL, wire.RUNNING)
+        self._engine.instantiate()
+        self._started = True
+        self._engine.start()
+
+    def _stopped(self, stop: Stopped) -> tuple[tuple[str, str], bool]:
         if stop.code is not None:
-            status = ("exited", str(stop.code))
-        elif stop.trap == OUT_OF_FUEL:
-            status = ("limit", "fuel")
-        elif stop.trap == INTERRUPT and late:
-            status = ("limit", "wall")
-        else:
-            known = stop.trap is not None and stop.trap < len(TRAPS)
-            status = ("trapped", TRAPS[stop.trap] if known and stop.trap is not None else str(stop))
-    if output.over:
-        status = ("limit", "output")
-    burnt = fuel - engine.fuel_left()
-    return tuple(part.encode()[:2000] for part in (*status, str(burnt), str(engine.memory_bytes())))
+            return ("exited", str(stop.code)), True
+        if stop.trap == traps.OUT_OF_FUEL:
+            return ("limit", "fuel"), True
+        if stop.trap == traps.INTERRUPT and self._late:
+            return ("limit", "wall"), False
+        # The engine counts fuel in a register, and writes it down where a function is called or left. Of
+        # the traps only `unreachable` does so: at the others it does not know what was burnt.
+        if stop.trap is None:
+            text = str(stop)
+            if "GC heap out of memory" in text:
+                return ("limit", "memory"), False
+            return ("trapped", "uncaught exception" if text == "thrown Wasm exception" else text), False
+        return ("trapped", traps.name(stop.trap)), stop.trap == traps.UNREACHABLE
 
 
-def _give_up(parent: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    for option, value in ((_PR_SET_NO_NEW_PRIVS, 1), (_PR_SET_DUMPABLE, 0), (_PR_SET_PDEATHSIG, _SIGKILL)):
-        # Changing the user clears the death signal, so this comes after.
-        if libc.prctl(option, value, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), f"prctl {option}")
-    if os.getppid() != parent:
-        os._exit(1)
+def main() -> None:
+    """Run the job that arrives. Never returns."""
+    os.closerange(REQUEST + 1, 1 << 20)
+    parent = os.getppid()
+    engine = Engine(sys.argv[1])
+    missing = protect.give_up(parent)
+    wire.send(CONTROL, wire.READY, *(text.encode() for text in missing))
+    fields = wire.unpack(wire.read_all(REQUEST))
+    os.close(REQUEST)
+    _Run(engine, fields).run()
 
 
-def _limit(*, memory_bytes: int, wall_seconds: int, module_bytes: int) -> None:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = int(used.ru_utime + used.ru_stime) + wall_seconds + 2
-    # RLIMIT_DATA counts private writable pages, so the engine may still reserve address space
-    # for fast bounds checks, which RLIMIT_AS would forbid. A memory that moves exists twice.
-    data = _OVERHEAD + 2 * memory_bytes + 32 * module_bytes
-    for kind, value in (
-        (resource.RLIMIT_CPU, cpu),
-        (resource.RLIMIT_DATA, data),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 32),
-        # Counts every process of this user, so it is only meant for the one nobody else uses.
-        *(((resource.RLIMIT_NPROC, _PROCESSES),) if os.geteuid() == _NOBODY else ()),
-    ):
-        _, hard = resource.getrlimit(kind)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
+def _want(read: int, most: int) -> None:
+    wire.send(CONTROL, wire.WANT, str(read).encode(), str(most).encode())

@@ -1,0 +1,151 @@
+"""A module's sections, as far as its limits need them (WebAssembly 3.0, chapter 5, binary format).
+
+Nothing is validated here: that is the engine's work. What cannot be read is left as it is, and
+the engine says what is wrong with it.
+"""
+
+_MAGIC = b"\0asm\x01\0\0\0"
+_CUSTOM, _IMPORT, _TABLE, _MEMORY, _EXPORT = 0, 2, 4, 5, 7
+_FUNC_KIND, _TABLE_KIND = 0, 1
+#: Exports that the worker adds, so that it can ask how large the tables are. A name that no tool makes.
+_TABLE_NAME = "\0phase table {}"
+#: Tables that the engine allows a job.
+MAX_TABLES = 16
+#: Linear memories that the engine allows a job.
+MAX_MEMORIES = 16
+
+
+class Shape:
+    """What a module is made of.
+
+    Args:
+        module: the bytes to compile: without custom sections, with an export for each table.
+        tables: tables it defines.
+        memories: linear memories it defines.
+        imports: WASI functions it asks for.
+        start: position of the function `_start` among the exports; None if there is no such function.
+        exports: how many exports it had of its own.
+    """
+
+    def __init__(self, module: bytes) -> None:
+        self.module = module
+        self.tables = self.memories = self.exports = 0
+        self.imports: set[bytes] = set()
+        self.start: int | None = None
+
+    def table_export(self, number: int) -> bytes:
+        """Name under which a table is exported, besides the module's own names for it."""
+        return _TABLE_NAME.format(number).encode()
+
+
+def read(module: bytes) -> Shape:
+    """Read a module's sections.
+
+    Args:
+        module: as it came from anywhere.
+
+    Returns:
+        Its shape. Of bytes that are not a module: the same bytes, and nothing found in them.
+    """
+    shape = Shape(module)
+    try:
+        sections = list(_sections(module))
+        found = {kind: (at, end) for kind, at, end in sections}
+        for kind, number in ((_TABLE, "tables"), (_MEMORY, "memories")):
+            if kind in found:
+                setattr(shape, number, _leb(module, found[kind][0])[0])
+        if _IMPORT in found:
+            shape.imports = _wasi_imports(module, *found[_IMPORT])
+        if _EXPORT in found:
+            shape.exports, shape.start = _exports(module, *found[_EXPORT])
+        shape.module = _rewritten(module, sections, shape)
+    except (IndexError, ValueError):
+        pass
+    return shape
+
+
+def _sections(module: bytes) -> "list[tuple[int, int, int]]":
+    if not module.startswith(_MAGIC):
+        raise ValueError("not a module")
+    found = []
+    at = len(_MAGIC)
+    while at < len(module):
+        kind = module[at]
+        size, at = _leb(module, at + 1)
+        if at + size > len(module):
+            raise ValueError("section runs over the end")
+        found.append((kind, at, at + size))
+        at += size
+    return found
+
+
+def _wasi_imports(module: bytes, at: int, end: int) -> set[bytes]:
+    """The names of the functions wanted from WASI, as long as imports are functions with a type."""
+    count, at = _leb(module, at)
+    names = set()
+    for _ in range(count):
+        origin, at = _name(module, at)
+        wanted, at = _name(module, at)
+        if at >= end or module[at] != _FUNC_KIND:
+            break  # only functions can be linked; the engine refuses the rest by name
+        _, at = _leb(module, at + 1)
+        if origin == b"wasi_snapshot_preview1":
+            names.add(wanted)
+    return names
+
+
+def _exports(module: bytes, at: int, end: int) -> tuple[int, int | None]:
+    count, at = _leb(module, at)
+    start = None
+    for position in range(count):
+        name, at = _name(module, at)
+        if at >= end:
+            raise ValueError("exports run over their section")
+        if name == b"_start" and module[at] == _FUNC_KIND:
+            start = position
+        _, at = _leb(module, at + 1)
+    return count, start
+
+
+def _rewritten(module: bytes, sections: list[tuple[int, int, int]], shape: Shape) -> bytes:
+    parts = [_MAGIC]
+    for kind, at, end in sections:
+        if kind == _CUSTOM:
+            continue  # names and debug information: the engine would keep a copy
+        body = module[at:end]
+        if kind == _EXPORT and shape.tables <= MAX_TABLES:
+            _, begin = _leb(module, at)
+            body = _unsigned(shape.exports + shape.tables) + module[begin:end]
+            for number in range(shape.tables):
+                name = shape.table_export(number)
+                body += _unsigned(len(name)) + name + bytes([_TABLE_KIND]) + _unsigned(number)
+        parts += (bytes([kind]), _unsigned(len(body)), body)
+    return b"".join(parts)
+
+
+def _name(module: bytes, at: int) -> tuple[bytes, int]:
+    size, at = _leb(module, at)
+    return module[at : at + size], at + size
+
+
+def _leb(module: bytes, at: int) -> tuple[int, int]:
+    """An unsigned LEB128 number of at most 32 bits, and where the next thing begins."""
+    value = shift = 0
+    while True:
+        byte = module[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 28:
+            raise ValueError("number is too long")
+
+
+def _unsigned(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

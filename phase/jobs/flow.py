@@ -1,0 +1,399 @@
+"""Where a job's input comes from and its output goes to, and the loop that carries both.
+
+Nothing is read ahead: input is read when the module asks for it, as much as it asks for. Output is read
+from the worker when what was read before has been written. So the caller's memory is constant, and a
+slow reader slows the module down, whose clock runs on.
+"""
+
+import errno
+import hashlib
+import os
+import select
+import stat
+import time
+from typing import Protocol
+
+import msgspec
+
+from phase.jobs import wire
+
+#: Bytes carried at once: what a pipe holds.
+_CHUNK = 1 << 16
+#: A pipe that polls writable takes this much without blocking.
+_PIPE_BUF = select.PIPE_BUF
+_MAX_DIAGNOSTICS = 16 * 1024
+
+
+class Content(msgspec.Struct, frozen=True):
+    """Some bytes, by their SHA-256 (hex) and length."""
+
+    sha256: str
+    length: int
+
+
+class Source(Protocol):
+    """What a job reads."""
+
+    def fileno(self) -> int | None:
+        """Descriptor to wait for before reading; None: it never blocks."""
+
+    def read(self, most: int) -> bytes:
+        """Some bytes, at most that many; none at the end."""
+
+
+class Sink(Protocol):
+    """What takes a job's output."""
+
+    def fileno(self) -> int | None:
+        """Descriptor to wait for before writing; None: it never blocks."""
+
+    def write(self, data: memoryview) -> int:
+        """Take some of these bytes, at least one; how many.
+
+        Raises:
+            OSError: it takes no more.
+        """
+
+
+class Collected:
+    """A sink that keeps everything in memory."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def fileno(self) -> None:
+        """It never blocks."""
+
+    def write(self, data: memoryview) -> int:
+        """Keep all of it."""
+        self.data += data
+        return len(data)
+
+
+class Descriptor:
+    """A file, pipe, terminal or socket of this process, as source or sink. It is never closed here.
+
+    Args:
+        descriptor: an open one; its blocking mode is left alone, because others may share it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._step = _CHUNK if stat.S_ISREG(os.fstat(descriptor).st_mode) else _PIPE_BUF
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def read(self, most: int) -> bytes:
+        """Some bytes, at most that many; none at the end."""
+        return os.read(self._descriptor, most)
+
+    def write(self, data: memoryview) -> int:
+        """Write what fits without blocking."""
+        return os.write(self._descriptor, data[: self._step])
+
+
+class Streams(msgspec.Struct, frozen=True):
+    """What a job is connected to.
+
+    Args:
+        stdin: read as the module asks; None: the job's own `stdin` bytes.
+        stdout: None: kept, and given back by the execution.
+        stderr: likewise.
+    """
+
+    stdin: Source | None = None
+    stdout: Sink | None = None
+    stderr: Sink | None = None
+
+
+class Counted:
+    """The hash and length of what passes by."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._length = 0
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Count some bytes."""
+        self._hash.update(data)
+        self._length += len(data)
+
+    @property
+    def length(self) -> int:
+        """Bytes so far."""
+        return self._length
+
+    def content(self) -> Content:
+        """What has passed."""
+        return Content(self._hash.hexdigest(), self._length)
+
+
+class Inlet:
+    """Carries a source to the worker, as much as the module asks for."""
+
+    def __init__(self, source: Source | None, pipe: int, limit: int) -> None:
+        self._source = source
+        self.pipe = pipe
+        self._limit = limit
+        self._asked = 0
+        self._pending = memoryview(b"")
+        self.sent = Counted()
+        self.over = False
+        if source is None:
+            self._close()
+
+    def want(self, read: int, most: int) -> None:
+        """The module has read so many bytes, and asks for more."""
+        if read >= self.sent.length and not self._pending:
+            self._asked = min(most, _CHUNK)
+
+    def waits(self) -> tuple[int, int] | None:
+        """Descriptor and events to wait for."""
+        if self.pipe < 0:
+            return None
+        if self._pending:
+            return self.pipe, select.POLLOUT
+        if self._asked and self._source is not None:
+            descriptor = self._source.fileno()
+            return None if descriptor is None else (descriptor, select.POLLIN)
+        return None
+
+    def busy(self) -> bool:
+        """Whether there is something to do without waiting."""
+        return self._asked > 0 and self._source is not None and self._source.fileno() is None
+
+    def step(self) -> None:
+        """Read or write once."""
+        if self.pipe < 0:
+            return
+        if self._pending:
+            self._write()
+        elif self._asked and self._source is not None:
+            self._read(self._source)
+
+    def _read(self, source: Source) -> None:
+        left = self._limit - self.sent.length
+        try:
+            # One more than is left, to tell an input that ends there from one that does not.
+            part = source.read(min(self._asked, left) or 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            part = b""  # a closed descriptor is an empty input
+        self._asked = 0
+        if not part:
+            self._close()
+        elif left == 0:
+            self.over = True
+        else:
+            self._pending = memoryview(part)
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            count = os.write(self.pipe, self._pending)
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._close()
+            return
+        self.sent.add(self._pending[:count])
+        self._pending = self._pending[count:]
+
+    def _close(self) -> None:
+        self._pending = memoryview(b"")
+        if self.pipe >= 0:
+            os.close(self.pipe)
+        self.pipe = -1
+
+
+class Outlet:
+    """Carries one of the worker's outputs to its sink."""
+
+    def __init__(self, pipe: int, sink: Sink) -> None:
+        self.pipe = pipe
+        self._sink = sink
+        self._pending = memoryview(b"")
+        self.passed = Counted()
+        self.read = 0
+        #: Why the sink takes no more.
+        self.broken: OSError | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether there is, or may come, something to carry."""
+        return self.pipe >= 0 or bool(self._pending)
+
+    def waits(self) -> tuple[int, int] | None:
+        """Descriptor and events to wait for."""
+        if self._pending:
+            descriptor = self._sink.fileno()
+            return None if descriptor is None else (descriptor, select.POLLOUT)
+        return (self.pipe, select.POLLIN) if self.pipe >= 0 else None
+
+    def busy(self) -> bool:
+        """Whether there is something to do without waiting."""
+        return bool(self._pending) and self._sink.fileno() is None
+
+    def step(self, most: int) -> None:
+        """Read or write once; of what is read, only so many bytes pass."""
+        if self._pending:
+            self._write()
+        elif self.pipe >= 0:
+            part = os.read(self.pipe, _CHUNK)
+            self.read += len(part)
+            self._pending = memoryview(part)[: max(most, 0)]
+            if not part:
+                self._close()
+            elif self._pending and self._sink.fileno() is None:
+                self._write()
+
+    def _write(self) -> None:
+        try:
+            count = self._sink.write(self._pending)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            # The module is told by its next write, as any program is.
+            self.broken = error
+            self._pending = memoryview(b"")
+            self._close()
+            return
+        self.passed.add(self._pending[:count])
+        self._pending = self._pending[count:]
+
+    def _close(self) -> None:
+        if self.pipe >= 0:
+            os.close(self.pipe)
+        self.pipe = -1
+
+
+class Messages:
+    """The worker's own words: its messages, and what it prints when it breaks."""
+
+    def __init__(self, control: int, diagnostics: int) -> None:
+        self._control, self._diagnostics = control, diagnostics
+        self._buffer = bytearray()
+        self.printed = bytearray()
+        self.running = False
+        self.wanted: tuple[int, int] | None = None
+        self.done: list[bytes] | None = None
+        self.broken = False
+
+    def waits(self) -> list[tuple[int, int]]:
+        """Descriptors and events to wait for."""
+        return [(number, select.POLLIN) for number in (self._control, self._diagnostics) if number >= 0]
+
+    def step(self, ready: dict[int, int]) -> None:
+        """Read what has come."""
+        if self._diagnostics in ready:
+            part = os.read(self._diagnostics, _CHUNK)
+            self.printed += part
+            del self.printed[:-_MAX_DIAGNOSTICS]
+            if not part:
+                self._diagnostics = -1
+        if self._control in ready:
+            part = os.read(self._control, wire.MAX_MESSAGE)
+            self._buffer += part
+            if not part:
+                self._control = -1
+            self._understand()
+
+    def _understand(self) -> None:
+        """Never trusts their form: a worker may have been taken over."""
+        try:
+            while (fields := wire.receive(self._buffer)) is not None:
+                match fields:
+                    case [wire.RUNNING]:
+                        self.running = True
+                    case [wire.WANT, read, most]:
+                        self.wanted = int(read), max(int(most), 1)
+                    case [wire.DONE, *result]:
+                        self.done = result
+                    case _:
+                        raise ValueError("unknown message")
+        except ValueError:
+            self.broken, self._control = True, -1
+
+
+class Pump:
+    """Carries one job's request, input, output and messages until all is done or time is up.
+
+    Args:
+        request: what the worker is told, and the descriptor for it.
+        inlet: its input.
+        outlets: its stdout and stderr.
+        messages: its own words.
+        output_bytes: both outputs together.
+    """
+
+    def __init__(
+        self,
+        request: tuple[bytes, int],
+        inlet: Inlet,
+        outlets: tuple[Outlet, Outlet],
+        messages: Messages,
+        output_bytes: int,
+    ) -> None:
+        self._unsent, self.request = memoryview(request[0]), request[1]
+        self.inlet, self.outlets, self.messages = inlet, outlets, messages
+        self._output_bytes = output_bytes
+        self.late = self.over = False
+
+    def run(self, deadline: float) -> None:
+        """Carry, until a time of the monotonic clock."""
+        while self.messages.waits() or any(outlet.open for outlet in self.outlets):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self.late = True
+                return
+            ready = self._wait(left)
+            self._send(ready)
+            self.messages.step(ready)
+            if self.messages.wanted:
+                self.inlet.want(*self.messages.wanted)
+                self.messages.wanted = None
+            self._carry(ready)
+            if self.messages.broken or self.inlet.over or self.over:
+                return
+
+    def _wait(self, seconds: float) -> dict[int, int]:
+        waits = self.messages.waits()
+        waits += [found for found in (self.inlet.waits(), *(o.waits() for o in self.outlets)) if found]
+        if self.request >= 0:
+            waits.append((self.request, select.POLLOUT))
+        events: dict[int, int] = {}
+        for descriptor, wanted in waits:
+            events[descriptor] = events.get(descriptor, 0) | wanted
+        poll = select.poll()
+        for descriptor, wanted in events.items():
+            poll.register(descriptor, wanted)
+        busy = self.inlet.busy() or any(outlet.busy() for outlet in self.outlets)
+        return dict(poll.poll(0 if busy else seconds * 1000))
+
+    def _send(self, ready: dict[int, int]) -> None:
+        if self.request < 0 or self.request not in ready:
+            return
+        try:
+            self._unsent = self._unsent[os.write(self.request, self._unsent) :]
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                return
+            self._unsent = memoryview(b"")
+        if not self._unsent:
+            os.close(self.request)
+            self.request = -1
+
+    def _carry(self, ready: dict[int, int]) -> None:
+        waits = self.inlet.waits()
+        if self.inlet.busy() or (waits and waits[0] in ready):
+            self.inlet.step()
+        for outlet in self.outlets:
+            waits = outlet.waits()
+            if outlet.busy() or (waits and waits[0] in ready):
+                outlet.step(self._output_bytes - sum(other.read for other in self.outlets))
+        # The worker counts too; this is for one that was taken over.
+        if sum(outlet.read for outlet in self.outlets) > self._output_bytes:
+            self.over = True

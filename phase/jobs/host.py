@@ -1,0 +1,233 @@
+"""The WASI functions that the worker answers itself, in place of the engine's.
+
+proc_exit     The engine refuses exit codes above 125.
+fd_read       The job's input is read when the module asks for it, and not before: the parent is told
+poll_oneoff   how much is wanted, then the engine's own function reads what came.
+
+The engine's functions find the caller's memory by its export, so they cannot be called from here. A small
+module of the worker's own calls them on its memory, and what was read is copied to the job's.
+"""
+
+import ctypes
+from collections.abc import Callable
+from ctypes import byref, c_char_p, c_size_t, c_uint64, c_void_p
+
+from phase.jobs.engine import FUNC, ROOM, UNION, Bytes, Engine
+
+#: Imports fd_read and poll_oneoff, exports two functions of these names that call them, and its memory:
+#:
+#:     (module
+#:       (import "wasi_snapshot_preview1" "fd_read" (func (param i32 i32 i32 i32) (result i32)))
+#:       (import "wasi_snapshot_preview1" "poll_oneoff" (func (param i32 i32 i32 i32) (result i32)))
+#:       (memory (export "memory") 3)
+#:       (func (export "fd_read") (param i32 i32 i32 i32) (result i32)
+#:         (call 0 (local.get 0) (local.get 1) (local.get 2) (local.get 3)))
+#:       (func (export "poll_oneoff") (param i32 i32 i32 i32) (result i32)
+#:         (call 1 (local.get 0) (local.get 1) (local.get 2) (local.get 3))))
+_READER = bytes.fromhex(
+    "0061736d0100000001090160047f7f7f7f017f02470216776173695f736e617073686f745f70726576696577310766645f72656164"
+    "000016776173695f736e617073686f745f70726576696577310b706f6c6c5f6f6e656f6666000003030200000503010003072203"
+    "066d656d6f727902000766645f7265616400020b706f6c6c5f6f6e656f666600030a1b020c00200020012002200310000b0c0020"
+    "0020012002200310010b"
+)
+_WASI = b"wasi_snapshot_preview1"
+_MEMORY = 3  # WASMTIME_EXTERN_MEMORY
+_EINVAL = 28  # WASI's, not this machine's
+#: Bytes of the reader's memory before its buffer, and in it: the engine reads no more at once.
+_BUFFER, MOST = 1 << 16, 1 << 16
+#: Vectors in one read, subscriptions in one poll.
+_MANY = 1024
+_SUBSCRIPTION, _EVENT = 48, 32
+_FD_READ = 1  # eventtype
+#: Asking whether there is input reads some; a page, as the engine keeps it for the next read.
+_PEEK = 4096
+_FUEL = 1 << 62
+
+_Function = Callable[[int, "ctypes.Array[c_uint64]"], int | None]
+_Host = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_size_t)
+
+
+class Host:
+    """Defines the worker's functions in the engine's linker, before the module is linked.
+
+    Args:
+        engine: with its WASI world.
+        imports: what the module asks WASI for; what it does not ask for is not made.
+        want: told before input is read: bytes read so far, bytes that may be read now. None: the
+            engine has the whole input.
+    """
+
+    def __init__(self, engine: Engine, imports: set[bytes], want: Callable[[int, int], None] | None) -> None:
+        self._engine = engine
+        self._want = want
+        self._read = 0
+        self._keep: list[object] = []
+        self._functions: dict[bytes, object] = {}
+        if want is not None and imports & {b"fd_read", b"poll_oneoff"}:
+            self._make_reader()
+            self._define(b"fd_read", self._fd_read, parameters=4, results=1)
+            self._define(b"poll_oneoff", self._poll_oneoff, parameters=4, results=1)
+        if b"proc_exit" in imports:
+            self._define(b"proc_exit", self._proc_exit, parameters=1, results=0)
+
+    def _make_reader(self) -> None:
+        engine = self._engine
+        reader = engine.compile(_READER)
+        instance, trap = ctypes.create_string_buffer(ROOM), c_void_p()
+        engine.check(engine.call("wasmtime_context_set_fuel", c_void_p, engine.context, c_uint64(_FUEL)))
+        engine.check(
+            engine.call(
+                "wasmtime_linker_instantiate",
+                c_void_p,
+                engine.linker,
+                engine.context,
+                reader,
+                instance,
+                byref(trap),
+            )
+        )
+        for name in (b"fd_read", b"poll_oneoff"):
+            self._functions[name] = engine.export(instance, name, FUNC)
+        memory = engine.export(instance, b"memory", _MEMORY)
+        self._buffer = engine.call("wasmtime_memory_data", c_void_p, engine.context, byref(memory, UNION))
+
+    def _define(
+        self,
+        name: bytes,
+        function: _Function,
+        *,
+        parameters: int,
+        results: int,
+    ) -> None:
+        def called(_env: object, caller: int, values: int, _count: int) -> int | None:
+            # wasmtime_val_raw_t: 16 bytes each, an i32 in the first four.
+            return function(caller, (c_uint64 * (2 * max(parameters, 1))).from_address(values))
+
+        engine, callback = self._engine, _Host(called)
+        self._keep.append(callback)
+        kinds = []
+        for count in (parameters, results):
+            numbers = [engine.call("wasm_valtype_new", c_void_p, ctypes.c_uint8(0)) for _ in range(count)]
+            vector = Bytes()
+            given = (c_void_p * count)(*numbers)
+            engine.call("wasm_valtype_vec_new", None, byref(vector), c_size_t(count), given)
+            kinds.append(vector)
+        kind = c_void_p(engine.call("wasm_functype_new", c_void_p, byref(kinds[0]), byref(kinds[1])))
+        engine.check(
+            engine.call(
+                "wasmtime_linker_define_func_unchecked",
+                c_void_p,
+                engine.linker,
+                c_char_p(_WASI),
+                c_size_t(len(_WASI)),
+                c_char_p(name),
+                c_size_t(len(name)),
+                kind,
+                callback,
+                c_void_p(),
+                c_void_p(),
+            )
+        )
+
+    def _proc_exit(self, _caller: int, values: "ctypes.Array[c_uint64]") -> int:
+        self._engine.exit_code = values[0] & 0xFFFFFFFF
+        return self._trap("exited")
+
+    def _fd_read(self, caller: int, values: "ctypes.Array[c_uint64]") -> int | None:
+        descriptor, vectors, count, told = (values[2 * n] & 0xFFFFFFFF for n in range(4))
+        memory = self._memory(caller)
+        if memory is None:
+            return self._trap("missing required memory export")
+        start, size = memory
+        if count > _MANY:
+            values[0] = _EINVAL
+            return None
+        if vectors + 8 * count > size or told + 4 > size:
+            return self._trap("pointer out of bounds")
+        place = length = 0
+        for number in range(count):
+            place, length = (ctypes.c_uint32 * 2).from_address(start + vectors + 8 * number)
+            if length:
+                break  # like the engine, which fills the first that is not empty
+        if place + length > size:
+            return self._trap("pointer out of bounds")
+        length = min(length, MOST)
+        if length and self._want is not None:
+            self._want(self._read, length)
+        (ctypes.c_uint32 * 2).from_address(self._buffer)[:] = [_BUFFER, length]
+        trap = self._ask(b"fd_read", values, (descriptor, 0, 1, 8))
+        if trap or values[0]:
+            return trap
+        got = min(ctypes.c_uint32.from_address(self._buffer + 8).value, length)
+        self._read += got
+        ctypes.memmove(start + place, self._buffer + _BUFFER, got)
+        ctypes.c_uint32.from_address(start + told).value = got
+        return None
+
+    def _poll_oneoff(self, caller: int, values: "ctypes.Array[c_uint64]") -> int | None:
+        given, out, count, told = (values[2 * n] & 0xFFFFFFFF for n in range(4))
+        memory = self._memory(caller)
+        if memory is None:
+            return self._trap("missing required memory export")
+        start, size = memory
+        if count > _MANY:
+            values[0] = _EINVAL
+            return None
+        if given + _SUBSCRIPTION * count > size or out + _EVENT * count > size or told + 4 > size:
+            return self._trap("pointer out of bounds")
+        wanted = ctypes.string_at(start + given, _SUBSCRIPTION * count)
+        if self._want is not None and _FD_READ in wanted[8::_SUBSCRIPTION]:
+            self._want(self._read, _PEEK)
+        ctypes.memmove(self._buffer + _BUFFER, wanted, len(wanted))
+        trap = self._ask(b"poll_oneoff", values, (_BUFFER, 16, count, 8))
+        if trap or values[0]:
+            return trap
+        happened = min(ctypes.c_uint32.from_address(self._buffer + 8).value, count)
+        ctypes.memmove(start + out, self._buffer + 16, _EVENT * happened)
+        ctypes.c_uint32.from_address(start + told).value = happened
+        return None
+
+    def _ask(self, name: bytes, values: "ctypes.Array[c_uint64]", given: tuple[int, ...]) -> int | None:
+        """Let the engine's function do it. Its result is put where the job's function has its own."""
+        engine, trap = self._engine, c_void_p()
+        left = engine.fuel_left()
+        raw = (c_uint64 * 8)(*(value for number in given for value in (number, 0)))
+        engine.call("wasmtime_context_set_fuel", c_void_p, engine.context, c_uint64(_FUEL))
+        failed = engine.call(
+            "wasmtime_func_call_unchecked",
+            c_void_p,
+            engine.context,
+            byref(self._functions[name], UNION),  # type: ignore[arg-type]
+            raw,
+            c_size_t(4),
+            byref(trap),
+        )
+        # The reader's steps are not the job's.
+        engine.call("wasmtime_context_set_fuel", c_void_p, engine.context, c_uint64(left))
+        if failed:
+            return self._trap("the input cannot be read")
+        values[0] = raw[0] & 0xFFFFFFFF
+        return trap.value
+
+    def _memory(self, caller: int) -> tuple[int, int] | None:
+        """Where the job's memory is in this process, and its size in bytes."""
+        engine, item = self._engine, ctypes.create_string_buffer(ROOM)
+        found = engine.call(
+            "wasmtime_caller_export_get",
+            ctypes.c_bool,
+            c_void_p(caller),
+            c_char_p(b"memory"),
+            c_size_t(6),
+            item,
+        )
+        if not found or item.raw[0] != _MEMORY:
+            return None
+        place = byref(item, UNION)
+        return (
+            engine.call("wasmtime_memory_data", c_void_p, engine.context, place),
+            engine.call("wasmtime_memory_data_size", c_size_t, engine.context, place),
+        )
+
+    def _trap(self, message: str) -> int:
+        text = message.encode()
+        return self._engine.call("wasmtime_trap_new", c_void_p, c_char_p(text), c_size_t(len(text)))

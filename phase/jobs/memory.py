@@ -1,0 +1,102 @@
+"""The memory a job has: every linear memory and the garbage collector's heap, from one allowance.
+
+The engine's own limit is per memory. So the engine asks here for each (wasmtime_memory_creator_t), and
+what it gets is counted: the sum is held under the limit, and its peak is known at the end.
+A memory's address space is reserved once and never moves; only what the module has grown to can be touched.
+"""
+
+import ctypes
+from collections.abc import Callable
+from ctypes import POINTER, c_int, c_long, c_size_t, c_void_p
+
+_PROT_NONE, _PROT_READ_WRITE = 0, 1 | 2
+_MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x20, 0x4000
+_PAGE = 1 << 16
+#: Words by which the worker knows that this limit was met; the engine says the same of its own.
+EXCEEDED = "exceeds memory limits"
+
+_Get = ctypes.CFUNCTYPE(c_void_p, c_void_p, POINTER(c_size_t), POINTER(c_size_t))
+_Grow = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_size_t)
+
+
+class _LinearMemory(ctypes.Structure):
+    """wasmtime_linear_memory_t."""
+
+    _fields_ = (("env", c_void_p), ("get_memory", _Get), ("grow_memory", _Grow), ("finalizer", c_void_p))
+
+
+_New = ctypes.CFUNCTYPE(
+    c_void_p, c_void_p, c_void_p, c_size_t, c_size_t, c_size_t, c_size_t, POINTER(_LinearMemory)
+)
+
+
+class Creator(ctypes.Structure):
+    """wasmtime_memory_creator_t."""
+
+    _fields_ = (("env", c_void_p), ("new_memory", _New), ("finalizer", c_void_p))
+
+
+class Memories:
+    """All memories of one job. They are freed with the process.
+
+    Args:
+        fail: makes an error of the engine's from a message.
+    """
+
+    def __init__(self, fail: Callable[[str], int]) -> None:
+        self._fail = fail
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._map, self._protect = libc.mmap, libc.mprotect
+        self._map.restype = c_void_p
+        self._map.argtypes = (c_void_p, c_size_t, c_int, c_int, c_int, c_long)
+        self._protect.argtypes = (c_void_p, c_size_t, c_int)
+        self._places: list[tuple[int, int]] = []
+        self._sizes: list[int] = []
+        #: Bytes that all may have; None while the worker's own modules are made.
+        self.limit: int | None = None
+        #: Bytes that the job has; a memory never shrinks, so this is the peak as well.
+        self.used = 0
+        # Kept: freed while the engine still points at them, they would crash it.
+        self._get, self._grow = _Get(self._tell), _Grow(self._enlarge)
+        self.creator = Creator(None, _New(self._create), None)
+
+    def _create(
+        self, _env: object, _type: object, minimum: int, maximum: int, reserved: int, guard: int, out: object
+    ) -> int | None:
+        if self.limit is not None and self.used + minimum > self.limit:
+            return self._fail(f"memory {EXCEEDED}")
+        capacity = max(reserved, minimum)
+        if self.limit is not None:
+            capacity = max(capacity, min(maximum, self.limit))
+        capacity = -(-capacity // _PAGE) * _PAGE
+        flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE
+        place = self._map(None, capacity + guard, _PROT_NONE, flags, -1, 0)
+        if place is None or place == c_void_p(-1).value or not self._open(place, minimum):
+            return self._fail(f"memory {EXCEEDED}: the machine has no {minimum} bytes")
+        self._places.append((place, capacity))
+        self._sizes.append(minimum)
+        if self.limit is not None:
+            self.used += minimum
+        memory = out.contents  # type: ignore[attr-defined]
+        memory.env, memory.get_memory, memory.grow_memory = len(self._sizes), self._get, self._grow
+        memory.finalizer = None
+        return None
+
+    def _tell(self, env: int, size: object, capacity: object) -> int:
+        place, room = self._places[env - 1]
+        size[0], capacity[0] = self._sizes[env - 1], room  # type: ignore[index]
+        return place
+
+    def _enlarge(self, env: int, size: int) -> int | None:
+        place, room = self._places[env - 1]
+        more = size - self._sizes[env - 1]
+        if size > room or (self.limit is not None and self.used + more > self.limit):
+            return self._fail(f"memory {EXCEEDED}")
+        if not self._open(place, size):
+            return self._fail(f"memory {EXCEEDED}: the machine has no {more} bytes")
+        self._sizes[env - 1] = size
+        self.used += more
+        return None
+
+    def _open(self, place: int, size: int) -> bool:
+        return size == 0 or self._protect(place, size, _PROT_READ_WRITE) == 0

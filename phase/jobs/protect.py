@@ -1,0 +1,120 @@
+"""What a worker gives up before it sees a job: root, and what a module that broke out would want."""
+
+import ctypes
+import os
+import resource
+from collections.abc import Callable
+
+#: The user nobody everywhere.
+NOBODY = 65_534
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_CAPABILITIES = 64
+#: _LINUX_CAPABILITY_VERSION_3: two sets of 32 for each of effective, permitted, inheritable.
+_CAPABILITY_VERSION = 0x20080522
+_SIGKILL = 9
+_MIB = 1 << 20
+#: Private writable memory that a running job needs beside its own: threads' stacks, the engine's tables.
+_SLACK = 64 * _MIB
+#: Threads of all workers together, once they gave up root: the engine's WASI needs two or three each.
+_PROCESSES = 512
+
+
+def give_up(parent: int) -> list[str]:
+    """Drop what this process has: groups, user, capabilities, and the way to get any of it back.
+
+    In a container without the user nobody, or without the right to change users, it stays who it is.
+
+    Args:
+        parent: process that this one must not outlive.
+
+    Returns:
+        What could not be had, a sentence each; empty in the usual case.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    missing = []
+    if os.geteuid() == 0:
+        steps: tuple[tuple[str, Callable[[], None]], ...] = (
+            ("it keeps its supplementary groups", lambda: os.setgroups([])),
+            ("it keeps the group of root", lambda: os.setresgid(NOBODY, NOBODY, NOBODY)),
+            ("it keeps the user root", lambda: os.setresuid(NOBODY, NOBODY, NOBODY)),
+        )
+        for what, drop in steps:
+            try:
+                drop()
+            except OSError as error:
+                missing.append(f"{what}: {os.strerror(error.errno or 0)}")
+        if os.geteuid() == 0 and not _drop_capabilities(libc):
+            missing.append("it keeps its capabilities")
+    for option, value, what in (
+        (_PR_SET_NO_NEW_PRIVS, 1, "programs that it starts may gain privileges"),
+        (_PR_SET_DUMPABLE, 0, "processes of its user can read its memory"),
+        # Changing the user clears the death signal, so this comes after.
+        (_PR_SET_PDEATHSIG, _SIGKILL, "it outlives a parent that is killed"),
+    ):
+        if libc.prctl(option, value, 0, 0, 0) != 0:
+            missing.append(f"{what}: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != parent:
+        os._exit(1)
+    return missing
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> bool:
+    """Empty this thread's capabilities; whether none is left."""
+    for capability in range(_CAPABILITIES):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    none = (ctypes.c_uint32 * 6)()
+    return bool(libc.capset(header, none) == 0)
+
+
+def limit(*, wall_seconds: int, compile_bytes: int) -> None:
+    """Limit the process while it compiles, and what it may never have.
+
+    Args:
+        wall_seconds: of the job; its processor time cannot be more.
+        compile_bytes: private memory beside what the engine has already.
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    for kind, value in (
+        (resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + wall_seconds + 2),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 32),
+        # Counts every process of this user, so it is only meant for the one nobody else uses.
+        *(((resource.RLIMIT_NPROC, _PROCESSES),) if os.geteuid() == NOBODY else ()),
+    ):
+        _lower(kind, value)
+    # RLIMIT_DATA counts private writable pages, so the engine may still reserve address space
+    # for fast bounds checks, which RLIMIT_AS would forbid.
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = _private() + compile_bytes
+    if hard != resource.RLIM_INFINITY:
+        allowed = min(allowed, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+
+
+def limit_memory(memory_bytes: int) -> None:
+    """Limit the process to what it has once the module is compiled, and the job's memory.
+
+    Args:
+        memory_bytes: of the job.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)  # what compiling has used and given back is not the job's
+    _lower(resource.RLIMIT_DATA, _private() + memory_bytes + _SLACK)
+
+
+def _lower(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def _private() -> int:
+    """Private writable bytes of this process, as RLIMIT_DATA counts them; a guess without /proc."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[5]) * resource.getpagesize()
+    except OSError:
+        return 2 * _SLACK

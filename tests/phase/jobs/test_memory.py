@@ -1,0 +1,125 @@
+"""One limit over linear memories, tables and the collector's heap, and a true peak."""
+
+from collections.abc import Callable
+
+import pytest
+
+from phase.jobs.limits import MIB, Limits
+from phase.jobs.runner import Job, execute
+from phase.jobs.status import Exited, LimitHit, Rejected, Trapped
+
+Wat = Callable[[str], bytes]
+_PAGE = 65536
+
+
+def test_the_peak_of_a_memory_that_is_not_exported_is_known(wat: Wat) -> None:
+    job = Job(wat('(memory 1) (func (export "_start") (drop (memory.grow (i32.const 99))))'))
+    assert execute(job).memory_bytes == 100 * _PAGE
+
+
+def test_the_peak_of_a_memory_exported_by_another_name_is_known(wat: Wat) -> None:
+    job = Job(
+        wat('(memory (export "ram") i64 3) (func (export "_start") (drop (memory.grow (i64.const 4))))')
+    )
+    assert execute(job).memory_bytes == 7 * _PAGE
+
+
+def test_several_memories_share_one_limit(wat: Wat) -> None:
+    grow = "".join(
+        f"(if (i32.eq (memory.grow {n} (i32.const 20)) (i32.const -1)) (then {end}))"
+        for n, end in (
+            (0, "unreachable"),
+            (1, "unreachable"),
+            (2, "(memory.grow 1 (i32.const 1)) drop return"),
+        )
+    )
+    module = wat(f'(memory 1) (memory 1) (memory 1) (func (export "_start") {grow} unreachable)')
+    done = execute(Job(module, limits=Limits(memory_bytes=60 * _PAGE)))
+    assert done.status == Exited(0)
+    assert done.memory_bytes == 44 * _PAGE
+
+
+def test_memories_that_start_over_their_limit_together_never_run(wat: Wat) -> None:
+    module = wat("(memory 1)" * 16 + '(func $s unreachable) (start $s) (func (export "_start"))')
+    assert execute(Job(module, limits=Limits(memory_bytes=16 * _PAGE))).status == Trapped("unreachable")
+    assert execute(Job(module, limits=Limits(memory_bytes=16 * _PAGE - 1))).status == LimitHit("memory")
+
+
+@pytest.mark.parametrize(
+    ("field", "words"), [("(memory 0)", "17 linear memories"), ("(table 0 funcref)", "17 tables")]
+)
+def test_sixteen_memories_and_tables_are_the_most(wat: Wat, field: str, words: str) -> None:
+    assert execute(Job(wat(field * 16 + '(func (export "_start"))'))).status == Exited(0)
+    status = execute(Job(wat(field * 17 + '(func (export "_start"))'))).status
+    assert isinstance(status, Rejected)
+    assert words in status.reason
+
+
+def _tables(wat: Wat, count: int, least: int, grow: int) -> bytes:
+    tables = "".join(f"(table $t{n} {least} funcref)" for n in range(count))
+    body = "".join(
+        f"(drop (table.grow $t{n} (ref.null func) (i32.const {grow})))"
+        f"(table.fill $t{n} (i32.const 0) (ref.null func) (table.size $t{n}))"
+        for n in range(count)
+    )
+    return wat(f'(memory (export "memory") 1) {tables} (func (export "_start") {body})')
+
+
+def test_tables_that_grow_are_inside_the_limit(wat: Wat) -> None:
+    done = execute(Job(_tables(wat, 16, 1, 999_999), limits=Limits(memory_bytes=MIB)))
+    assert done.status == Exited(0)
+    assert done.memory_bytes == _PAGE + 16 * 8
+    done = execute(Job(_tables(wat, 16, 1, 400), limits=Limits(memory_bytes=MIB)))
+    assert done.memory_bytes == _PAGE + 16 * 8 * 401
+
+
+def test_a_large_table_takes_from_what_the_memory_gets(wat: Wat) -> None:
+    grow = '(func (export "_start") (drop (memory.grow (i32.const 15))))'
+    module = wat(f"(memory 1) (table 1000 1000 funcref) {grow}")
+    done = execute(Job(module, limits=Limits(memory_bytes=MIB)))
+    assert (done.status, done.memory_bytes) == (Exited(0), _PAGE + 8000)
+    done = execute(Job(module, limits=Limits(memory_bytes=MIB + 8000)))
+    assert done.memory_bytes == MIB + 8000
+    module = wat('(table 1000000 funcref) (func (export "_start"))')
+    assert execute(Job(module, limits=Limits(memory_bytes=MIB))).status == LimitHit("memory")
+
+
+@pytest.mark.parametrize("kind", ["anyref", "externref", "i31ref", "exnref", "(ref null func)"])
+def test_tables_of_every_kind_are_counted(wat: Wat, kind: str) -> None:
+    module = wat(f'(table 10 20 {kind}) (table i64 5 funcref) (func (export "_start"))')
+    assert execute(Job(module)).memory_bytes == 120
+
+
+def test_the_collectors_heap_is_inside_the_limit(wat: Wat) -> None:
+    module = wat(
+        """(type $a (array (mut i8))) (memory (export "memory") 1)
+        (func (export "_start") (drop (memory.grow (i32.const 40)))
+          (drop (array.new_default $a (i32.const 2000000))))"""
+    )
+    done = execute(Job(module, limits=Limits(memory_bytes=8 * MIB)))
+    assert done.status == Exited(0)
+    assert done.memory_bytes is not None
+    assert 41 * _PAGE + 2_000_000 <= done.memory_bytes <= 8 * MIB
+    assert execute(Job(module, limits=Limits(memory_bytes=4 * MIB))).status == LimitHit("memory")
+
+
+@pytest.mark.parametrize("address", [65536, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_what_is_beyond_a_memory_cannot_be_touched(wat: Wat, address: int) -> None:
+    module = wat(
+        f'(memory 1) (func (export "_start") (drop (i64.load offset=0xffff (i32.const {address}))))'
+    )
+    assert execute(Job(module)).status == Trapped("memory out of bounds")
+
+
+@pytest.mark.parametrize(
+    ("address", "status"), [(196_604, Exited(0)), (196_605, Trapped("memory out of bounds"))]
+)
+def test_what_a_memory_grew_to_can_be_used(wat: Wat, address: int, status: object) -> None:
+    body = f"(drop (memory.grow (i32.const 2))) (i32.store (i32.const {address}) (i32.const 9))"
+    assert execute(Job(wat(f'(memory 1 3) (func (export "_start") {body})'))).status == status
+
+
+def test_bulk_memory_fills_the_whole(wat: Wat) -> None:
+    body = "(memory.fill (i32.const 0) (i32.const 7) (i32.const 1048576))"
+    done = execute(Job(wat(f'(memory 16) (func (export "_start") {body})')))
+    assert (done.status, done.memory_bytes) == (Exited(0), MIB)
