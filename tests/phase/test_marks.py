@@ -59,6 +59,7 @@ def test_what_a_stranger_says_is_neither_a_mark_nor_an_escape() -> None:
         clean = marks.printable(text)
         assert clean.isascii()
         assert clean.isprintable()
+        assert "-mark" not in clean
         assert lab_marks.parse(f"phase: trust: not from http://a: {clean}", 0.0) is None
         line = marks.line("trust", "refused", t=1.0, reason=text)
         found = lab_marks.parse(line, 0.0)
@@ -166,11 +167,12 @@ def test_marks_leave_a_screen_to_people(seed: Seed, monkeypatch: pytest.MonkeyPa
 
 def test_a_console_that_is_stopped_stops_no_boot(seed: Seed) -> None:
     """Somebody pressed Ctrl-S: the line goes to the log, on the level that consoles show."""
-    taken = 0
-    with contextlib.suppress(BlockingIOError):
-        os.set_blocking(seed._terminal, False)
-        while True:
-            taken += os.write(seed._terminal, b"." * 4096)
+    os.set_blocking(seed._terminal, False)
+    for _ in range(10):  # what it holds moves on, until nothing can
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(seed._terminal, b"." * 4096)
+        time.sleep(0.02)
     started = time.monotonic()
     marks.say("still here")
     assert time.monotonic() - started < 5
