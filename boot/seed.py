@@ -49,7 +49,7 @@ def build(arch: str, base: Path, project: Path, into: Path) -> None:
     staging.copy_file(tree.HERE / "files/udhcpc", stage / "etc/udhcpc")
     modules = tree.packages()["modules"]
     tree.kernel_modules(root, modules["seed"], stage)
-    for name in ("cache", "efi"):
+    for name in ("cache", "efi", "rescue"):
         tree.kernel_modules(root, modules[name], stage, listing=f"etc/modules-{name}")
     staging.initramfs(stage, into / "initramfs")
     staging.copy_file(tree.kernel(root), into / "kernel")

@@ -27,6 +27,8 @@ HIDDEN = 7
 _MAX_TEXT = 4000
 
 _consoles = Consoles()
+#: When the last line for people was said, `time.monotonic()`.
+_said = time.monotonic()
 
 Fact = str | int | float | bool | None
 
@@ -91,12 +93,19 @@ def say(text: str) -> None:
     On a machine that boots it goes to every console, and to the kernel's log where only who asks for the log
     sees it; elsewhere to stderr.
     """
+    global _said
+    _said = time.monotonic()
     plain = f"phase: {printable(text)}"[:MAX_BYTES]
     if _boots() and _consoles.show(plain):
         _log(plain, HIDDEN)
     else:
         # A console that took it only in part: better twice than not at all.
         _log(plain, SHOWN)
+
+
+def silence() -> float:
+    """Seconds since the last line for people."""
+    return time.monotonic() - _said
 
 
 def _copies() -> int:

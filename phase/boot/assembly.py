@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from phase import cmdline, fetch, marks
-from phase.boot import cache, image_check, initrd
+from phase.boot import cache, image_check, initrd, memory
 from phase.boot.cache import Cache
 from phase.boot.errors import BootError
 from phase.boot.machine import Kernel, Machine
@@ -57,6 +57,7 @@ class Assembly:
             )
         plan = initrd.plan(manifest, metadata)
         places = {slot.sha256: slot.offset for slot in plan.slots}
+        self._check_memory(manifest, plan)
         out = self._prepare(plan)
         length = sum(artifact.length for artifact in manifest.artifacts.values())
         progress = fetch.Progress(length, lambda line: marks.say(f"fetch: {line}"))
@@ -88,6 +89,16 @@ class Assembly:
         if composed.left_out:
             marks.say(f"too long for the next kernel, left out: {' '.join(composed.left_out)[:200]}")
         return Kernel(out, head, (places[kernel.sha256], kernel.length), plan.size, composed.line)
+
+    def _check_memory(self, manifest: Manifest, plan: initrd.Plan) -> None:
+        """Refuse now what could not be started in the end: a fetch takes minutes."""
+        there = os.fstat(self._machine.open_initrd()).st_blocks * 512
+        load = memory.Load(
+            plan.size,
+            self._machine.kernel_memory(manifest.artifacts["kernel"].length),
+            max(plan.size - there, 0),
+        )
+        memory.check(load, self._machine.memory(), f"release {manifest.release}")
 
     def _prepare(self, plan: initrd.Plan) -> int:
         """Give the file its size and all that is not an artifact."""

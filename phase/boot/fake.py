@@ -8,6 +8,7 @@ from pathlib import Path
 
 from phase.boot.cache import Cache
 from phase.boot.machine import Address, Kernel, Search
+from phase.boot.memory import Memory
 from phase.discovery import Provider
 from phase.trust import Floor
 
@@ -28,12 +29,13 @@ class FakeMachine:
         wall: what its clock says, seconds since the epoch; None for the host's time.
         nearby: finds providers as mDNS would; gets the search.
         disk: directory of the cache's file system, if it has one.
+        ram: its memory.
         variable: what the firmware keeps; None for firmware that keeps nothing.
         slept: seconds it was told to wait; its clock has gone on by their sum.
         did: what was asked of it, in order: `load`, `unmount`, `start`.
         searches: every search for providers.
         loaded: command line and bytes of each kernel that was loaded.
-        rescue: what happens after a failed boot.
+        rescue: what happens after a failed boot, and after how many seconds.
     """
 
     arch: str
@@ -43,12 +45,13 @@ class FakeMachine:
     wall: float | None = None
     nearby: Callable[[Search], Iterator[Provider]] | None = None
     disk: Path | None = None
+    ram: Memory = field(default_factory=lambda: Memory(512 << 20, 480 << 20, 400 << 20))
     variable: Floor | None = None
     slept: list[float] = field(default_factory=list)
     did: list[str] = field(default_factory=list)
     searches: list[Search] = field(default_factory=list)
     loaded: list[tuple[str, bytes]] = field(default_factory=list)
-    rescue: str = ""
+    rescue: tuple[str, int] = ("", 0)
     initrd: int = field(default_factory=lambda: os.memfd_create("initrd"))
 
     def command_line(self) -> str:
@@ -78,8 +81,6 @@ class FakeMachine:
     def discover(self, search: Search) -> Iterator[Provider]:
         """See `Machine`."""
         self.searches.append(search)
-        for url in search.urls:
-            yield Provider(url, search.channel, search.arch, None, "cmdline", "")
         if self.nearby is not None and search.mdns:
             yield from self.nearby(search)
 
@@ -99,6 +100,14 @@ class FakeMachine:
         """See `Machine`."""
         self.variable = floor
 
+    def memory(self) -> Memory:
+        """See `Machine`."""
+        return self.ram
+
+    def kernel_memory(self, length: int) -> int:
+        """See `Machine`."""
+        return length
+
     def open_initrd(self) -> int:
         """See `Machine`."""
         return self.initrd
@@ -113,9 +122,9 @@ class FakeMachine:
         self.did.append("start")
         raise StartedError
 
-    def set_rescue(self, what: str) -> None:
+    def set_rescue(self, what: str, seconds: int) -> None:
         """See `Machine`."""
-        self.rescue = what
+        self.rescue = (what, seconds)
 
     def close(self) -> None:
         """Give its memory back."""

@@ -5,10 +5,11 @@ import time
 from collections.abc import Iterator
 
 from phase import arch, discovery
-from phase.boot import cache, efi, kexec
+from phase.boot import cache, efi, kexec, memory
 from phase.boot.cache import Cache
 from phase.boot.errors import BootError
 from phase.boot.machine import Address, Kernel, Search
+from phase.boot.memory import Memory
 from phase.discovery import Provider
 from phase.trust import Floor
 
@@ -65,7 +66,6 @@ class Linux:
         return discovery.discover(
             search.channel,
             search.arch,
-            urls=search.urls,
             mdns=search.mdns,
             dht=search.dht,
             clock=lambda: search.now,
@@ -92,6 +92,19 @@ class Linux:
     def keep_firmware_floor(self, floor: Floor, had: Floor) -> None:
         """See `Machine`."""
         efi.save(floor, had)
+
+    def memory(self) -> Memory:
+        """See `Machine`."""
+        meminfo = _read(f"{self._proc}/meminfo").decode("ascii", "replace")
+        return memory.parse(meminfo, _read(f"{self._proc}/iomem").decode("ascii", "replace"))
+
+    def kernel_memory(self, length: int) -> int:
+        """See `Machine`."""
+        if self.arch != "x86_64":
+            return length
+        from phase.boot import x86
+
+        return memory.x86_kernel(_read(x86.PARAMS), length)
 
     def open_initrd(self) -> int:
         """See `Machine`."""
@@ -128,10 +141,10 @@ class Linux:
         """See `Machine`."""
         kexec.start()
 
-    def set_rescue(self, what: str) -> None:
+    def set_rescue(self, what: str, seconds: int) -> None:
         """See `Machine`."""
         with open(f"{self._run}/rescue", "w") as handle:
-            handle.write(what)
+            handle.write(f"{what} {seconds}\n")
 
 
 def _read(path: str) -> bytes:

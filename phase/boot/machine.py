@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple, Protocol
 
 from phase.boot.cache import Cache
+from phase.boot.memory import Memory
 from phase.discovery import Provider
 from phase.trust import Floor
 
@@ -24,7 +25,6 @@ class Search(NamedTuple):
 
     channel: str
     arch: str
-    urls: tuple[str, ...]
     mdns: bool
     dht: tuple[tuple[str, int], ...]
     timeout: float
@@ -120,6 +120,20 @@ class Machine(Protocol):
             CacheError: the firmware does not take it.
         """
 
+    def memory(self) -> Memory:
+        """What memory it has.
+
+        Raises:
+            BootError: the kernel does not say.
+        """
+
+    def kernel_memory(self, length: int) -> int:
+        """What a kernel takes where it is started, beyond its initrd, bytes.
+
+        Args:
+            length: of its file, bytes.
+        """
+
     def open_initrd(self) -> int:
         """The file that the second kernel's initrd is put together in; empty at first, kept open."""
 
@@ -137,5 +151,10 @@ class Machine(Protocol):
             HandoffError: the running kernel refuses.
         """
 
-    def set_rescue(self, what: str) -> None:
-        """Say what the keeper of this process does when the boot has failed."""
+    def set_rescue(self, what: str, seconds: int) -> None:
+        """Say what the keeper of this process does when the boot has failed.
+
+        Args:
+            what: `shell`, `reboot` or `poweroff`.
+            seconds: how long it waits before, so that somebody can read what went wrong.
+        """

@@ -3,8 +3,12 @@
 from phase import marks
 from phase.boot.linux import Linux
 from phase.boot.machine import Machine
+from phase.boot.reasons import following
 from phase.boot.seed import Seed
 from phase.errors import PhaseError
+
+#: Lines of a trace that are shown.
+_TRACE = 20
 
 
 def main(machine: Machine | None = None) -> int:
@@ -18,12 +22,27 @@ def main(machine: Machine | None = None) -> int:
         seed = Seed(machine or Linux())
         seed.run()
     except PhaseError as error:
-        stage = seed.stage if seed else "init"
-        marks.emit(stage, "failed", reason=str(error), final=True)
-        marks.say(f"giving up at {stage}: {error}")
+        give_up(seed, error)
     except Exception as error:
         # Ours, not a provider's or the network's; who watches must not wait for the next mark.
         stage = seed.stage if seed else "init"
         marks.emit(stage, "failed", reason=f"internal error: {error!r}", final=True)
-        raise
+        import traceback  # most boots do not need it, and it takes a while to load
+
+        for line in "".join(traceback.format_exception(error)).splitlines()[-_TRACE:]:
+            marks.say(line)
+        marks.say("that is a mistake in phase itself: please report these lines")
     return 1
+
+
+def give_up(seed: Seed | None, error: PhaseError) -> None:
+    """Say why no release was booted, what each provider's part in it was, and what happens next."""
+    stage = seed.stage if seed else "init"
+    marks.emit(stage, "failed", reason=str(error), final=True)
+    marks.say(f"giving up at {stage}: {error}")
+    if seed is None:
+        return
+    for line in seed.reasons.summary():
+        marks.say(f"  {line}")
+    shell = seed.machine.config("allow-shell") is not None
+    marks.say(following(*seed.rescue, shell=shell))

@@ -5,6 +5,8 @@ One function, which knows no machine: the seed tells it how things stand and doe
 
 from typing import NamedTuple
 
+#: Seconds before a machine restarts after a boot that failed; and where a restart alone changes nothing.
+RESTART, RESTART_LASTING = 10, 600
 #: Seconds between two attempts, at most.
 MAX_PAUSE = 30.0
 #: Seconds to look for more providers once one was found: by the search. The first is for the usual case,

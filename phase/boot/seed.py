@@ -11,9 +11,12 @@ from phase.boot.assembly import Assembly
 from phase.boot.cache import Cache
 from phase.boot.errors import BootError, CacheError, HandoffError, NetworkError
 from phase.boot.machine import Machine, Search
-from phase.boot.policy import GATHER, Standing, decide
+from phase.boot.memory import TooLittleMemoryError
+from phase.boot.policy import GATHER, RESTART, RESTART_LASTING, Standing, decide
+from phase.boot.reasons import Reasons
 from phase.boot.remembered import Remembered, if_it_can
-from phase.discovery import Provider
+from phase.boot.waiting import Waiting
+from phase.discovery import MAX_PROVIDERS, Provider
 from phase.errors import PhaseError
 from phase.fetch.release import refresh_from
 from phase.release.manifest import Manifest
@@ -39,14 +42,22 @@ class Seed:
         self.stage = "init"
         self.running = machine.command_line()
         self.parameters = cmdline.parse(self.running)
-        machine.set_rescue(self.parameters.rescue)
+        #: What follows a boot that failed, and after how many seconds.
+        self.rescue = (self.parameters.rescue, RESTART)
+        machine.set_rescue(*self.rescue)
         self.arch = machine.arch
         self.root = _required(machine, "root.json", hint="This seed was built without a trust root.")
         self.end = machine.monotonic() + self.parameters.timeout
+        self.waiting = Waiting(self.left)
         self.connected = False
+        #: Whether the providers that were named have failed, so that others are looked for, too.
+        self.others_too = not self.parameters.providers
         #: How often providers were looked for, and which of them proved nothing.
         self.searches = 0
         self.useless: set[str] = set()
+        self.reasons = Reasons(self.parameters.providers)
+        #: What was told of the last failure.
+        self.told = ""
         #: Providers that have sent wrong bytes: not asked for any more of them.
         self.liars: set[str] = set()
         self.assembly = Assembly(machine, self.liars)
@@ -63,29 +74,32 @@ class Seed:
 
     def run(self) -> None:
         """Try until the handoff, or until the time is up."""
-        marks.emit("init", arch=self.arch, channel=self.parameters.channel, mode=self.parameters.mode)
+        parameters = self.parameters
+        marks.emit("init", arch=self.arch, channel=parameters.channel, mode=parameters.mode)
+        marks.say(f"looking for {parameters.channel}/{self.arch} for up to {parameters.timeout:.0f} s")
         for line in cmdline.remarks(self.running):
             marks.say(line)
-        self.open_cache()
-        attempts = 0
-        while True:
-            attempts += 1
-            try:
-                self.network()
-                self.attempt()
-            except HandoffError:
-                raise
-            except PhaseError as error:
-                self.follow(error, attempts)
+        with self.waiting:
+            self.open_cache()
+            attempts = 0
+            while True:
+                attempts += 1
+                try:
+                    self.network()
+                    self.attempt()
+                except HandoffError:
+                    raise
+                except PhaseError as error:
+                    self.follow(error, attempts)
 
     def follow(self, error: PhaseError, attempts: int) -> None:
         """Do what the policy says after a failed attempt; raises the error when it is to give up."""
         failed_at = self.stage
-        standing = Standing(
-            attempts, self.left(), self.connected, self.searches, self.bootable() is not None
-        )
-        decision = decide(standing)
         kept = self.bootable()
+        lasting = isinstance(error, TooLittleMemoryError)
+        decision = decide(
+            Standing(attempts, self.left(), self.connected, self.searches, kept is not None, lasting)
+        )
         if decision.boot_kept and kept is not None:
             marks.emit(failed_at, "retry", reason=str(error), next="cache")
             self.boot_kept(kept)
@@ -93,8 +107,16 @@ class Seed:
         refused = isinstance(error, trust.TrustError | fetch.VerificationError)
         marks.emit(self.stage, "refused" if refused else "failed", reason=str(error), attempt=attempts)
         if decision.pause is None:
+            if lasting:
+                self.rescue = (self.parameters.rescue, RESTART_LASTING)
+                self.machine.set_rescue(*self.rescue)
             raise error
-        marks.say(f"{self.stage}: {error}; trying again in {decision.pause:.0f} s")
+        again = f"trying again in {decision.pause:.0f} s, for {self.left():.0f} s more"
+        # What is the same as before, or has been told of each provider, is not told again.
+        line = "" if self.stage == "trust" or str(error) == self.told else f"{self.stage}: {error}; "
+        self.told = str(error)
+        marks.say(f"{line}{again}")
+        self.waiting.what = "the next attempt"
         self.machine.sleep(decision.pause)
 
     def left(self) -> float:
@@ -130,6 +152,7 @@ class Seed:
         if self.cache is not None and self.offline:
             patience = min(patience, PATIENCE)
         until = self.machine.monotonic() + patience
+        self.waiting.what = "an address from the network"
         while (found := self.machine.address()) is None:
             if self.machine.monotonic() > until:
                 raise NetworkError(
@@ -141,9 +164,33 @@ class Seed:
 
     def attempt(self) -> None:
         """One way from discovery to the second kernel."""
-        urls = self.discover()
+        if not self.others_too:
+            try:
+                self.boot_from(self.discover())
+            except (HandoffError, TooLittleMemoryError):
+                raise
+            except PhaseError as error:
+                self.others_too = True
+                if not self.searchable():
+                    raise
+                marks.emit(self.stage, "retry", reason=str(error), next="discover")
+                if self.stage != "trust":
+                    marks.say(f"{self.stage}: {error}")
+                marks.say("no provider that was named helps; looking for others")
+        self.boot_from(self.discover())
+
+    def boot_from(self, urls: list[str]) -> None:
+        """Take the release of these providers to the handoff."""
         manifest, metadata = self.refresh(urls)
         self.hand_over(self.load(urls, manifest, metadata))
+
+    def searchable(self) -> bool:
+        """Whether anybody but the named providers may be asked."""
+        return self.parameters.mdns or bool(self.dht_nodes())
+
+    def dht_nodes(self) -> tuple[tuple[str, int], ...]:
+        """Nodes to ask the DHT through. What it finds may be anywhere, and who is asked learns of us."""
+        return (self.parameters.dht or ()) if self.parameters.mode == "internet" else ()
 
     def boot_kept(self, kept: Cache) -> None:
         """Boot the release that is here whole. Returns only when it cannot: then nothing has happened."""
@@ -177,20 +224,7 @@ class Seed:
     def discover(self) -> list[str]:
         """Find providers: hints, in the order they are to be tried."""
         self.stage = "discover"
-        look = not self.parameters.providers
-        search = Search(
-            self.parameters.channel,
-            self.arch,
-            urls=self.parameters.providers,
-            mdns=look and self.parameters.mdns,
-            # What it finds may be anywhere, and who is asked learns of this machine.
-            dht=(self.parameters.dht or ()) if look and self.parameters.mode == "internet" else (),
-            timeout=min(max(self.left(), 1.0), 10.0),
-            gather=GATHER[min(self.searches, len(GATHER) - 1)],
-            last=self.useless | self.liars,
-            now=self.remembered.now().timestamp(),
-        )
-        found: list[Provider] = list(self.machine.discover(search))
+        found = [*self.search(), *self.named()]
         self.searches += 1
         if not found:
             # One that ends without anybody has had all the time there is for it.
@@ -202,9 +236,38 @@ class Seed:
         marks.emit("discover", provider=found[0].url, source=found[0].source, count=len(found))
         return [provider.url for provider in found]
 
+    def named(self) -> list[Provider]:
+        """The providers that the command line names."""
+        channel, arch = self.parameters.channel, self.arch
+        return [Provider(url, channel, arch, None, "cmdline", "") for url in self.parameters.providers]
+
+    def search(self) -> list[Provider]:
+        """Ask the networks, unless the named providers are to be tried alone.
+
+        Those come last afterwards: they have failed, and are still asked in each attempt.
+        """
+        if not self.others_too:
+            return []
+        self.waiting.what = f"a provider of {self.parameters.channel}/{self.arch} to answer on this network"
+        found = self.machine.discover(
+            Search(
+                self.parameters.channel,
+                self.arch,
+                mdns=self.parameters.mdns,
+                dht=self.dht_nodes(),
+                timeout=min(max(self.left(), 1.0), 10.0),
+                gather=GATHER[min(self.searches, len(GATHER) - 1)],
+                last=self.useless | self.liars,
+                now=self.remembered.now().timestamp(),
+            )
+        )
+        named = self.parameters.providers
+        return [provider for provider in found if provider.url not in named][: MAX_PROVIDERS - len(named)]
+
     def refresh(self, urls: list[str]) -> tuple[Manifest, dict[str, bytes]]:
         """Believe, or not, what the providers say the release is; one that lies does not stop the rest."""
         self.stage = "trust"
+        self.waiting.what = f"{urls[0]} to say what the release is"
         url, result = refresh_from(
             urls,
             self.root,
@@ -226,7 +289,8 @@ class Seed:
 
     def refuse(self, url: str, error: PhaseError) -> None:
         """Say why a provider is not believed; later searches put it behind all others."""
-        marks.say(f"trust: not from {url}: {error}")
+        if line := self.reasons.note(url, error):
+            marks.say(f"trust: not from {line}")
         if len(self.useless) < _MOST_USELESS:
             self.useless.add(url)
 
@@ -237,10 +301,12 @@ class Seed:
             The second kernel's command line.
         """
         self.stage = "fetch"
+        self.waiting.what = f"release {manifest.release} to arrive"
         plan = self.assembly.fetch(manifest, metadata, urls, kept=self.cache, seconds=self.left())
         self.stage = "verify"
         kernel = self.assembly.verify(manifest, plan, self.running)
         self.stage = "load"
+        marks.say(f"starting release {manifest.release}")
         self.machine.load(kernel)
         marks.emit("load")
         return kernel.line

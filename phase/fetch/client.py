@@ -23,6 +23,7 @@ class Client:
         self._deadline = monotonic() + timeout
         self._usable = [Connection(parse_url(url)) for url in dict.fromkeys(urls[:MAX_PROVIDERS])]
         self._failures: list[str] = []
+        self._last: ProviderFailedError | None = None
 
     @property
     def current(self) -> str:
@@ -50,6 +51,7 @@ class Client:
             except ProviderFailedError as error:
                 connection.close()
                 self._failures.append(str(error))
+                self._last = error
                 self._usable.remove(connection)
             else:
                 if self._usable[0] is not connection:
@@ -61,7 +63,7 @@ class Client:
             raise missing
         raise ExhaustedError(
             f"{path} could not be fetched from any provider: {'; '.join(self._failures) or 'none given'}"
-        )
+        ) from self._last
 
     def get_metadata(self, name: str, max_bytes: int) -> bytes:
         """Get a metadata file by its name, as `phase.trust.refresh` wants it; otherwise as `get`.

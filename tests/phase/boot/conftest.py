@@ -39,6 +39,17 @@ class Boot:
         self.directory = directory
         self.machine = FakeMachine(ARCH, etc={"build-time": b"0\n"})
 
+    def prepared(self, *urls: str, root: str = "r", words: str = "") -> FakeMachine:
+        """The machine, switched on and about to boot; the arguments are those of a call."""
+        machine = self.machine
+        machine.etc["root.json"] = (self.directory / root / "metadata/1.root.json").read_bytes()
+        named = f"phase.provider={','.join(urls)} " if urls else ""
+        machine.line = f"console=ttyS0 root=/dev/evil {named}{words}"
+        # What a machine forgets when it is switched off.
+        machine.did, machine.loaded, machine.searches, machine.slept = [], [], [], []
+        os.truncate(machine.initrd, 0)
+        return machine
+
     def __call__(self, *urls: str, root: str = "r", words: str = "") -> tuple[int, Asked]:
         """Boot once.
 
@@ -50,13 +61,7 @@ class Boot:
         Returns:
             The program's exit code, 0 where the next kernel was started, and what was asked.
         """
-        machine = self.machine
-        machine.etc["root.json"] = (self.directory / root / "metadata/1.root.json").read_bytes()
-        named = f"phase.provider={','.join(urls)} " if urls else ""
-        machine.line = f"console=ttyS0 root=/dev/evil {named}{words}"
-        # What a machine forgets when it is switched off.
-        machine.did, machine.loaded, machine.searches, machine.slept = [], [], [], []
-        os.truncate(machine.initrd, 0)
+        machine = self.prepared(*urls, root=root, words=words)
         try:
             code = main.main(machine)
         except StartedError:
