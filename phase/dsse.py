@@ -5,6 +5,7 @@ Source: the DSSE protocol and envelope specification, version 1.0.2.
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
@@ -168,18 +169,14 @@ def _is_signed(key: bytes, signature: str, message: bytes) -> bool:
 
 
 def _public_key(text: str) -> bytes:
-    try:
-        raw = bytes.fromhex(text)
-    except ValueError:
-        raw = b""
-    if len(raw) != 32 or len(text) != 64:
+    if re.fullmatch("[0-9a-fA-F]{64}", text) is None:
         raise DsseError(f"{text[:80]!r} is no Ed25519 public key", hint="It has 64 hex digits.")
-    return raw
+    return bytes.fromhex(text)
 
 
 def _decode(text: str) -> bytes:
     """Read base64 of either alphabet, padded or not: the specification asks for both."""
-    plain = text.replace("-", "+").replace("_", "/").rstrip("=")
+    plain = text.replace("-", "+").replace("_", "/")
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:

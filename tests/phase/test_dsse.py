@@ -125,3 +125,56 @@ def test_a_malformed_key_is_a_mistake_not_a_failure(key: str) -> None:
 def test_nobody_signs_nothing() -> None:
     with pytest.raises(dsse.DsseError, match="1 to 16"):
         dsse.sign(TYPE, b"", [])
+
+
+def test_the_keys_that_an_envelope_claims_are_those_that_signed_it() -> None:
+    assert dsse.claimed_keys(dsse.sign(TYPE, b"x", [ALICE, BOB])) == (ALICE.public_key, BOB.public_key)
+
+
+def test_sixteen_signatures_and_sixty_four_keys_are_taken_and_no_more() -> None:
+    people = [Identity.from_seed(bytes([n]) * 32) for n in range(1, dsse.MAX_KEYS + 2)]
+    keys = [each.public_key for each in people]
+    envelope = dsse.sign(TYPE, b"x", people[: dsse.MAX_SIGNATURES])
+    assert dsse.verify(envelope, keys=keys[:-1], threshold=dsse.MAX_SIGNATURES, payload_type=TYPE) == b"x"
+    with pytest.raises(dsse.DsseError, match="1 to 16 signatures, not 17"):
+        dsse.sign(TYPE, b"x", people[: dsse.MAX_SIGNATURES + 1])
+    with pytest.raises(dsse.DsseError, match="65 keys are too many"):
+        dsse.verify(envelope, keys=keys, payload_type=TYPE)
+
+
+def test_an_envelope_as_large_as_the_limit_is_made_and_read() -> None:
+    body = bytes(3 << 19)
+    room = dsse.MAX_ENVELOPE - len(dsse.sign("", body, [ALICE]))
+    kind = "t" * room
+    envelope = dsse.sign(kind, body, [ALICE])
+    assert len(envelope) == dsse.MAX_ENVELOPE
+    assert dsse.verify(envelope, keys=[ALICE.public_key], payload_type=kind) == body
+    with pytest.raises(dsse.DsseError, match="limit"):
+        dsse.sign(kind + "t", body, [ALICE])
+
+
+def test_a_longer_signature_does_not_put_its_end_before_the_message() -> None:
+    envelope = dsse.sign(TYPE, b"x", [EVE])
+    # Alice has signed something else, whose first byte EVE moves into the signature.
+    longer = ALICE.sign(b"!" + dsse.pae(TYPE, b"x")) + b"!"
+    forged = change(envelope, signatures=[{"sig": base64.b64encode(longer).decode()}])
+    with pytest.raises(dsse.DsseSignatureError):
+        dsse.verify(forged, keys=[ALICE.public_key], payload_type=TYPE)
+
+
+@pytest.mark.parametrize("garbage", ["!", " ", "\n", "=eA==", "e"])
+def test_what_is_not_base64_is_refused_not_skipped(garbage: str) -> None:
+    envelope = dsse.sign(TYPE, b"x", [ALICE])
+    with pytest.raises(dsse.DsseFormatError, match="not base64"):
+        dsse.verify(
+            change(envelope, payload=garbage + json.loads(envelope)["payload"]),
+            keys=[ALICE.public_key],
+            payload_type=TYPE,
+        )
+
+
+@given(st.binary(max_size=8))
+def test_a_body_of_any_length_is_read_unpadded(body: bytes) -> None:
+    envelope = dsse.sign(TYPE, body, [ALICE])
+    bare = change(envelope, payload=json.loads(envelope)["payload"].rstrip("="))
+    assert dsse.verify(bare, keys=[ALICE.public_key], payload_type=TYPE) == body

@@ -14,7 +14,7 @@ from phase.identity import Identity, IdentityError
 
 
 def test_it_is_made_once_and_kept(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "identity.json"
+    path = tmp_path / "var" / "state" / "identity.json"
     first = Identity.load_or_create(path)
     assert Identity.load_or_create(path).public_key == first.public_key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -92,3 +92,39 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(IdentityError, match=r"identity .* cannot be"):
         Identity.load_or_create(tmp_path / "file" / "identity.json")
+
+
+def _owned_by(monkeypatch: pytest.MonkeyPatch, user: int) -> None:
+    """Let open files belong to a user: to change it really, one must be root."""
+    real = os.fstat
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "fstat", lambda fd: os.stat_result([*real(fd)[:4], user, *real(fd)[5:]]))
+
+
+@pytest.mark.parametrize("user", [1000, 0])
+def test_a_file_of_this_user_or_of_root_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int
+) -> None:
+    made = Identity.load_or_create(tmp_path / "identity.json")
+    _owned_by(monkeypatch, user)
+    assert Identity.load(tmp_path / "identity.json").public_key == made.public_key
+
+
+@pytest.mark.parametrize("user", [1, 1001])
+def test_a_file_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int
+) -> None:
+    Identity.load_or_create(tmp_path / "identity.json")
+    _owned_by(monkeypatch, user)
+    with pytest.raises(IdentityError, match=f"belongs to user {user}, not to 1000"):
+        Identity.load_or_create(tmp_path / "identity.json")
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    Identity.load_or_create(tmp_path / "identity.json")
+    before = os.listdir("/proc/self/fd")
+    Identity.load(tmp_path / "identity.json")
+    (tmp_path / "identity.json").chmod(0o644)
+    with pytest.raises(IdentityError):
+        Identity.load(tmp_path / "identity.json")
+    assert os.listdir("/proc/self/fd") == before

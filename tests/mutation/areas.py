@@ -1,0 +1,55 @@
+"""The parts of the project that are mutated, and the tests that are asked about each."""
+
+from typing import NamedTuple
+
+
+class Area(NamedTuple):
+    """One part.
+
+    Attributes:
+        source: a file, or a directory with all below it.
+        tests: pytest's paths. mutmut runs of them only the tests that reach the changed function.
+        least: of 100 mutants, how many must be killed for the run to end with 0.
+    """
+
+    source: str
+    tests: tuple[str, ...]
+    least: int
+
+
+AREAS = (
+    Area("phase/dsse.py", ("tests/phase/test_dsse.py",), 90),
+    Area("phase/identity.py", ("tests/phase/test_identity.py",), 90),
+    Area("phase/files.py", ("tests/phase/test_files.py",), 90),
+    Area("phase/marks.py", ("tests/phase/test_marks.py",), 90),
+    Area("phase/cmdline.py", ("tests/phase/test_cmdline.py",), 90),
+    Area("phase/trust", ("tests/phase/trust",), 90),
+    Area("phase/fetch", ("tests/phase/fetch",), 90),
+    Area("phase/jobs", ("tests/phase/jobs",), 90),
+    Area("phase/boot", ("tests/phase/boot",), 0),
+    Area("phase/discovery", ("tests/phase/discovery",), 0),
+    Area("phase/provider", ("tests/phase/provider",), 0),
+    Area("phase/release", ("tests/phase/release",), 0),
+    Area("phase/cli", ("tests/phase/cli",), 0),
+    Area("lab/console.py", ("tests/lab/test_console.py",), 0),
+    Area("lab/shell.py", ("tests/lab/test_shell.py",), 0),
+    Area("lab/stages.py", ("tests/lab/test_stages.py",), 0),
+    Area("lab/leases.py", ("tests/lab/test_leases.py",), 0),
+    Area("lab/deaths.py", ("tests/lab/test_deaths.py",), 0),
+    Area("lab/topology.py", ("tests/lab/test_topology.py",), 0),
+    Area("lab/net", ("tests/lab/net",), 0),
+    Area("lab/report", ("tests/lab/report",), 0),
+)
+
+
+def chosen(words: list[str]) -> list[Area]:
+    """The areas that a person named, or all.
+
+    Raises:
+        ValueError: a word names no area.
+    """
+    by_source = {area.source: area for area in AREAS}
+    unknown = [word for word in words if word.rstrip("/") not in by_source]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: unknown; known are {', '.join(by_source)}")
+    return [by_source[word.rstrip("/")] for word in words] or list(AREAS)
