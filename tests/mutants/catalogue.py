@@ -436,8 +436,8 @@ MUTANTS = (
     Mutant(
         "refused connections are kept without limit",
         "phase/provider/limits.py",
-        "        if self._held >= MAX_REFUSED:\n            return False\n",
-        "",
+        "if self._held >= min(MAX_REFUSED, self.holds):",
+        "if False:",
         ("tests/phase/provider/test_limits.py",),
     ),
     Mutant(
