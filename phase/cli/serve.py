@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import os
 import resource
+import secrets
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +14,10 @@ import click
 
 from phase.cli._dht import dht_option
 from phase.provider.errors import ProviderError
+
+#: Seconds that the end of one process may take altogether: the answers under way, and a little more.
+END_SECONDS = 25.0
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     # A booted system has no OpenSSL, and serves without it.
@@ -69,6 +76,7 @@ def command(
     from phase import arch as arches
     from phase.provider import access, announce, systemd, workers
     from phase.provider.server import serve
+    from phase.provider.store import Store
     from phase.provider.together import Board
 
     if no_dht and (dht or dht_address):
@@ -99,11 +107,18 @@ def command(
     listener = systemd.inherited() or workers.listen(bind, port)
     _allow_many_files()
 
-    def ready(actual: int) -> None:
+    actual = listener.getsockname()[1]
+
+    def ready() -> None:
         scheme = "https" if context else "http"
-        click.echo(f"serving {repository} on {scheme}://{f'[{bind}]' if ':' in bind else bind}:{actual}")
+        where = f"serving {repository} on {scheme}://{f'[{bind}]' if ':' in bind else bind}:{actual}"
+        try:
+            click.echo(where)
+        except OSError as error:
+            _log.warning("%s; standard output cannot be written: %s", where, error.strerror)
 
     board = Board(processes) if processes > 1 else None
+    identity = secrets.token_hex(4)
 
     def work(number: int, stopping: Callable[[], None]) -> None:
         first = number == 0
@@ -119,16 +134,32 @@ def command(
                 dht=announce.Options(dht, dht_address or "")
                 if first and not no_dht and context is None
                 else None,
-                ready=ready if first else None,
+                identity=identity,
+                ready=None if board else lambda _: ready(),
                 upkeep=upkeep if first else None,
-                stopping=stopping,
+                stopping=_end_in_time,
                 listener=listener,
                 tls=context,
                 row=board.row(number) if board else None,
             )
         )
 
-    workers.run(processes, work)
+    if board is not None:
+        # Before there are workers: a bad repository is not a reason to start them again and again.
+        Store(repository)
+    workers.run(processes, work, places=board, ready=ready, ending=listener.close)
+
+
+def _end_in_time() -> None:
+    """End this process when a thread, a name that is looked up or a library holds up its end."""
+
+    def end() -> None:
+        _log.error("this process does not end within %.0f s; it is ended", END_SECONDS)
+        os._exit(1)
+
+    timer = threading.Timer(END_SECONDS, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _tls(certificate: str, key: str) -> "ssl.SSLContext":

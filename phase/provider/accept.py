@@ -5,7 +5,6 @@ asyncio's own server tries a thousand times at once then, and writes a traceback
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import resource
@@ -15,11 +14,10 @@ from time import monotonic
 
 from phase.provider.background import Background
 from phase.provider.health import Part, Problem
-from phase.provider.limits import refusal
+from phase.provider.limits import EXHAUSTED, refusal
+from phase.provider.metrics import Metrics
 
 _log = logging.getLogger(__name__)
-#: What the system says when there are too few descriptors or too little memory.
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 #: Connections that are taken in one turn of the event loop.
 _TURN = 128
 #: Seconds without a try after even the reserve did not help.
@@ -49,16 +47,20 @@ class Acceptor:
         listener: the socket that listens; is closed at the end.
         factory: makes the protocol of a connection.
         background: runs what a new connection needs.
+        metrics: where to count.
     """
 
     def __init__(
-        self, listener: socket.socket, factory: Callable[[], asyncio.Protocol], background: Background
+        self,
+        listener: socket.socket,
+        factory: Callable[[], asyncio.Protocol],
+        background: Background,
+        metrics: Metrics,
     ) -> None:
         self._listener = listener
         self._factory = factory
         self._background = background
-        #: Connections refused because there was no descriptor or memory for them.
-        self.refused = 0
+        self._metrics = metrics
         self._refused_at = -REMEMBER_SECONDS
         self._said_at = -SAY_SECONDS
         self._said = 0
@@ -86,7 +88,10 @@ class Acceptor:
         if monotonic() - self._refused_at >= REMEMBER_SECONDS:
             return []
         return [
-            Problem(Part.DESCRIPTORS, f"{self.refused} connections were refused, lately too: {self._reason}")
+            Problem(
+                Part.DESCRIPTORS,
+                f"{self._metrics.exhausted} connections were refused, lately too: {self._reason}",
+            )
         ]
 
     def _accept(self) -> None:
@@ -131,7 +136,7 @@ class Acceptor:
             with contextlib.suppress(BlockingIOError):
                 connection.recv(_READ)
             connection.send(refusal(503))
-        self.refused += 1
+        self._metrics.exhausted += 1
         self._note(error)
         if self._take_reserve():
             return True
@@ -145,10 +150,10 @@ class Acceptor:
             _log.error(
                 "no room for new connections: %s; refused %d since this was said last; `ulimit -n` is %s",
                 self._reason,
-                self.refused - self._said,
+                self._metrics.exhausted - self._said,
                 resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             )
-            self._said_at, self._said = now, self.refused
+            self._said_at, self._said = now, self._metrics.exhausted
 
     def _pause(self, error: OSError) -> None:
         if self._timer is not None:

@@ -16,6 +16,7 @@ from phase.provider.blobs import send_blob, send_document
 from phase.provider.catalog import Release
 from phase.provider.health import Health, Part, announcing
 from phase.provider.limits import Limits
+from phase.provider.measure import measured
 from phase.provider.metrics import Metrics
 from phase.provider.problems import problem
 from phase.provider.status import Advertisement, status
@@ -121,26 +122,7 @@ class _Routes:
         return _json(status(self._store, *self.together.all(), now=time.time()))
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
-        releases = self._store.current().releases
-        counted, _ = self.together.all()
-        text = counted.render(
-            {
-                "phase_provider_releases": ("Channels and architectures offered.", len(releases)),
-                "phase_provider_refused_too_many_of_one": (
-                    "Connections refused since one client had too many.",
-                    counted.refused[429],
-                ),
-                "phase_provider_refused_too_many": (
-                    "Connections refused since there were too many.",
-                    counted.refused[503],
-                ),
-                "phase_provider_repository_loads": ("Times the repository was read.", counted.loads),
-                "phase_provider_repository_ok": (
-                    "1 unless the newest release cannot be read.",
-                    int(not self._store.problem),
-                ),
-            }
-        )
+        text = measured(self._store, self.together, now=time.time())
         # content_type may not carry the version the format asks for, the header may.
         return web.Response(
             body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}

@@ -7,19 +7,19 @@ download of a changed file is corrupt; and it serves a `.gz` neighbour in place 
 
 import asyncio
 import base64
-import errno
-import io
 import os
-import stat
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from phase.beneath import Beneath
 from phase.provider import ranges
-from phase.provider.catalog import MAX_FILES, Blob, Document
-from phase.provider.limits import RETRY_SECONDS
+from phase.provider.catalog import Blob
+from phase.provider.documents import MAX_FILES, Document
+from phase.provider.limits import EXHAUSTED, RETRY_SECONDS
 from phase.provider.problems import problem
 
 #: A reader that does not take this many bytes in that time, seconds, is let go.
@@ -35,7 +35,7 @@ CACHE_ASK = "no-cache"
 class SentFile(web.StreamResponse):
     """A part of an open file; closes it."""
 
-    def __init__(self, file: io.BufferedReader, first: int, length: int, *, status: int) -> None:
+    def __init__(self, file: BinaryIO, first: int, length: int, *, status: int) -> None:
         super().__init__(status=status)
         self._file = file
         self._first = first
@@ -92,12 +92,10 @@ async def send_blob(
     if ranges.not_modified(request.headers.get("If-None-Match"), etag):
         return web.Response(status=304, headers=headers)
     try:
-        file = _open(directory / "blobs" / "sha256" / blob.sha256)
+        file = Beneath(directory, f"blobs/sha256/{blob.sha256}").open()
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if error.errno in EXHAUSTED:
             return problem(503, "this provider has too many files open", retry=RETRY_SECONDS)
-        file = None
-    if file is None:
         return problem(404, "the release names this file, but this provider does not hold it")
     length = os.fstat(file.fileno()).st_size
     if length != blob.length:
@@ -144,12 +142,3 @@ def _headers(digest: bytes) -> CIMultiDictProxy[str]:
 def repr_digest(digest: bytes) -> str:
     """The Repr-Digest field: of the whole file, on parts of it too (RFC 9530)."""
     return f"sha-256=:{base64.b64encode(digest).decode()}:"
-
-
-def _open(path: Path) -> io.BufferedReader | None:
-    """Open a blob, if it is a file; never waits on a pipe or device somebody put there."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return None
-    return os.fdopen(descriptor, "rb")

@@ -1,5 +1,6 @@
 """How many connections one client, and all of them together, may have open."""
 
+import errno
 import ipaddress
 import json
 from collections import Counter
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from phase.provider.together import Row
 
+#: What the system says when there are too few descriptors or too little memory.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 MAX_CONNECTIONS = 4096
 MAX_PER_CLIENT = 256
 #: Connections over the limit that are kept for the moment it takes to tell them; more are just closed.

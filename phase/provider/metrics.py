@@ -1,7 +1,11 @@
 """Counters of a provider, in the Prometheus text format (version 0.0.4)."""
 
 from collections import Counter
+from collections.abc import Mapping
 from time import monotonic
+
+#: One value, or one for each set of labels.
+Values = float | Mapping[str, float]
 
 
 class Metrics:
@@ -24,6 +28,8 @@ class Metrics:
         self.lost_lines: Counter[str] = Counter()
         #: Connections refused for want of a descriptor or memory.
         self.exhausted = 0
+        #: Blobs that the releases name, by what is known of them.
+        self.blobs: Counter[str] = Counter()
         #: Times the repository was read.
         self.loads = 0
 
@@ -32,31 +38,55 @@ class Metrics:
         """Seconds since start."""
         return monotonic() - self.started
 
-    def render(self, gauges: dict[str, tuple[str, float]]) -> str:
+    def render(self, more: dict[str, tuple[str, Values]]) -> str:
         """Write everything down.
 
         Args:
-            gauges: name -> (help, value) of what others know.
+            more: name -> (help, value or values) of what others know; a name with `_total` is a counter.
         """
-        lines: list[str] = []
-
-        def family(name: str, kind: str, help_: str) -> None:
-            lines.extend((f"# HELP {name} {help_}", f"# TYPE {name} {kind}"))
-
-        family("phase_provider_requests_total", "counter", "Requests answered, by route and status.")
-        for (route, status), count in sorted(self.requests.items()):
-            lines.append(f'phase_provider_requests_total{{route="{route}",status="{status}"}} {count}')
-        family("phase_provider_sent_bytes_total", "counter", "Body bytes sent, by route.")
-        for route, count in sorted(self.bytes_sent.items()):
-            lines.append(f'phase_provider_sent_bytes_total{{route="{route}"}} {count}')
-        family("phase_provider_idle_closed_total", "counter", "Connections closed for want of a request.")
-        lines.append(f"phase_provider_idle_closed_total {self.idle_closed}")
-        own: dict[str, tuple[str, float]] = {
+        own: dict[str, tuple[str, Values]] = {
+            "phase_provider_requests_total": (
+                "Requests answered, by route and status.",
+                {f'route="{route}",status="{status}"': n for (route, status), n in self.requests.items()},
+            ),
+            "phase_provider_sent_bytes_total": (
+                "Body bytes sent, by route.",
+                _labelled("route", self.bytes_sent),
+            ),
+            "phase_provider_idle_closed_total": (
+                "Connections closed for want of a request.",
+                self.idle_closed,
+            ),
             "phase_provider_active_requests": ("Requests being answered.", self.active),
             "phase_provider_connections": ("Open connections.", self.connections),
             "phase_provider_uptime_seconds": ("Seconds since start.", round(self.uptime, 3)),
+            "phase_provider_task_failures_total": (
+                "Failures of background tasks.",
+                _labelled("task", self.failures),
+            ),
+            "phase_provider_lost_log_lines_total": (
+                "Lines that a log could not take.",
+                _labelled("log", self.lost_lines),
+            ),
+            "phase_provider_refused_exhausted_total": (
+                "Connections refused for want of a file descriptor or memory.",
+                self.exhausted,
+            ),
+            "phase_provider_blobs": (
+                "Files that the releases name, by state.",
+                _labelled("state", self.blobs),
+            ),
         }
-        for name, (help_, value) in {**own, **gauges}.items():
-            family(name, "gauge", help_)
-            lines.append(f"{name} {value}")
+        lines: list[str] = []
+        for name, (help_, values) in {**own, **more}.items():
+            kind = "counter" if name.endswith("_total") else "gauge"
+            lines.extend((f"# HELP {name} {help_}", f"# TYPE {name} {kind}"))
+            if isinstance(values, Mapping):
+                lines.extend(f"{name}{{{labels}}} {value}" for labels, value in sorted(values.items()))
+            else:
+                lines.append(f"{name} {values}")
         return "\n".join(lines) + "\n"
+
+
+def _labelled(label: str, counted: Counter[str]) -> dict[str, float]:
+    return {f'{label}="{name}"': count for name, count in counted.items()}

@@ -17,6 +17,7 @@ from phase.provider import systemd, workers
 from phase.provider.accept import Acceptor, capacity
 from phase.provider.app import ADVERTISEMENT, HEALTH, LIMITS, METRICS, STORE, TOGETHER, make_app
 from phase.provider.background import Background, in_thread
+from phase.provider.check import LOOK_SECONDS, READ_SECONDS, BlobCheck
 from phase.provider.errors import ProviderError
 from phase.provider.guard import Connections, Guard
 from phase.provider.limits import MAX_HANDSHAKES, Limits
@@ -108,7 +109,9 @@ async def serve(
     background, connections = Background(app[METRICS].failures), Connections()
     before = loop.get_exception_handler()
     loop.set_exception_handler(background.loop_failed)
-    acceptor = Acceptor(accepting, _protocols(app, inner, tls, background, connections), background)
+    acceptor = Acceptor(
+        accepting, _protocols(app, inner, tls, background, connections), background, app[METRICS]
+    )
     app[LIMITS].fit(capacity())
     health, told = app[HEALTH], app[ADVERTISEMENT]
     health.add(background.found, acceptor.problems)
@@ -123,6 +126,11 @@ async def serve(
             _advertise(app, background, bind, port, identity or secrets.token_hex(4))
         if dht is not None:
             _announce(app, background, dht, bind, port)
+        if row is None or row.number == 0:
+            check = BlobCheck(app[STORE], app[METRICS])
+            health.add(check.problems)
+            background.repeat("looking for the blobs", check.look, LOOK_SECONDS)
+            background.repeat("reading the blobs", check.read_some, READ_SECONDS)
         if upkeep is not None:
             background.repeat("upkeep", functools.partial(in_thread, upkeep), every)
         if ready is not None:

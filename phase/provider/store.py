@@ -1,9 +1,11 @@
 """The repository behind a running provider: the newest catalog that could be read."""
 
 import logging
+import time
 from pathlib import Path
 from time import monotonic
 
+from phase.plausible import EARLIEST
 from phase.provider import catalog
 from phase.provider.catalog import Blob, Catalog
 from phase.provider.errors import RepositoryError
@@ -49,8 +51,16 @@ class Store:
 
     def problems(self) -> list[Problem]:
         """What is wrong with the repository now."""
-        self.current()
-        return [Problem(Part.REPOSITORY, self.problem)] if self.problem else []
+        found = [Problem(Part.REPOSITORY, self.problem)] if self.problem else []
+        now = time.time()
+        found += [
+            Problem(Part.EXPIRY, f"the signature of {role} has expired: no machine believes what is served")
+            for role, until in self.current().expires.items()
+            if until <= now
+        ]
+        if now < EARLIEST:
+            found.append(Problem(Part.CLOCK, "the clock of this machine was not set"))
+        return found
 
     def blob(self, sha256: str) -> Blob | None:
         """The blob of this hash that the release names, or one that was on offer lately."""

@@ -10,10 +10,11 @@ import struct
 import zlib
 from collections import Counter
 from hashlib import blake2b
+from time import monotonic
 
 import msgspec
 
-from phase.provider.health import Health, Problem
+from phase.provider.health import Health, Part, Problem
 from phase.provider.metrics import Metrics
 from phase.provider.status import Advertisement
 from phase.provider.store import Store
@@ -25,12 +26,17 @@ _BUCKETS = 4096
 _SPACE = 1 << 18
 _COUNTS = 4 * (1 + _BUCKETS)
 _HEAD = struct.Struct("<II")
-_ROW = _COUNTS + _HEAD.size + _SPACE
+#: What the parent says of one process: whether it is there, how often it was started anew, how it ended.
+_STATE = struct.Struct("<BI60s")
+_ROW = -(-(_COUNTS + _HEAD.size + _SPACE + _STATE.size) // 8) * 8
+#: A process that has told nothing for so many seconds is in trouble.
+SILENT_SECONDS = 10.0
 
 
 class Told(msgspec.Struct):
     """What one process tells the others."""
 
+    at: float
     started: float
     requests: dict[tuple[str, int], int]
     bytes_sent: dict[str, int]
@@ -44,6 +50,7 @@ class Told(msgspec.Struct):
     failures: dict[str, int]
     lost_lines: dict[str, int]
     exhausted: int
+    blobs: dict[str, int]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -64,7 +71,8 @@ class Row:
         self._salt = salt
         rows = [memory[start : start + _ROW] for start in range(0, len(memory), _ROW)]
         self._counts = [row[:_COUNTS].cast("I") for row in rows]
-        self._said = [row[_COUNTS:] for row in rows]
+        self._said = [row[_COUNTS : _COUNTS + _HEAD.size + _SPACE] for row in rows]
+        self._states = [row[_COUNTS + _HEAD.size + _SPACE :] for row in rows]
         #: What each was last understood to have said: one that is writing just now has not gone.
         self._heard: dict[int, Told] = {}
 
@@ -92,13 +100,41 @@ class Row:
 
     def heard(self) -> dict[int, Told]:
         """What the others have said last."""
-        for number, said in enumerate(self._said):
-            length, checksum = _HEAD.unpack_from(said)
-            data = bytes(said[_HEAD.size : _HEAD.size + min(length, _SPACE)])
-            # Read while it is written, it is not whole.
-            if number != self.number and data and zlib.crc32(data) == checksum:
-                self._heard[number] = _decoder.decode(data)
+        for number in range(len(self._said)):
+            if number != self.number and (told := self._read(number)) is not None:
+                self._heard[number] = told
         return self._heard
+
+    def before(self) -> Told | None:
+        """What the process said last that was in this place before."""
+        return self._read(self.number)
+
+    def problems(self) -> list[Problem]:
+        """Processes that are not there, or say nothing; by what their parent says."""
+        found, now = [], monotonic()
+        heard = self.heard()
+        for number, state in enumerate(self._states):
+            down, restarts, reason = _STATE.unpack_from(state)
+            if down:
+                text = reason.rstrip(b"\0").decode("utf-8", "replace")
+                found.append(
+                    Problem(Part.WORKERS, f"worker {number} ended {text}; restarts so far: {restarts - 1}")
+                )
+            elif number in heard and (silent := now - heard[number].at) > SILENT_SECONDS:
+                found.append(Problem(Part.WORKERS, f"worker {number} has not answered for {silent:.0f} s"))
+        return found
+
+    def workers(self) -> tuple[int, int]:
+        """How many processes are there, and how often one was started anew."""
+        states = [_STATE.unpack_from(state) for state in self._states]
+        return sum(not state[0] for state in states), sum(state[1] for state in states)
+
+    def _read(self, number: int) -> Told | None:
+        said = self._said[number]
+        length, checksum = _HEAD.unpack_from(said)
+        data = bytes(said[_HEAD.size : _HEAD.size + min(length, _SPACE)])
+        # Read while it is written, it is not whole.
+        return _decoder.decode(data) if data and zlib.crc32(data) == checksum else None
 
     def _bucket(self, client: str) -> int:
         digest = blake2b(client.encode(), digest_size=4, key=self._salt).digest()
@@ -119,6 +155,32 @@ class Board:
     def row(self, number: int) -> Row:
         """The place of one of them, counted from 0."""
         return Row(self._memory, number, self._salt)
+
+    def started(self, number: int) -> None:
+        """A process is about to start: connections of the one before it are not open any more."""
+        start = number * _ROW
+        self._memory[start : start + _COUNTS] = bytes(_COUNTS)
+        _, restarts, reason = self._state(number)
+        _STATE.pack_into(self._memory, self._place(number), 0, restarts, reason)
+
+    def ended(self, number: int, reason: str) -> None:
+        """A process has ended, and should not."""
+        start = number * _ROW
+        self._memory[start : start + _COUNTS] = bytes(_COUNTS)
+        restarts = self._state(number)[1] + 1
+        _STATE.pack_into(self._memory, self._place(number), 1, restarts, reason.encode()[:60])
+
+    def serving(self) -> bool:
+        """Whether all have begun to serve."""
+        rows = range(len(self._memory) // _ROW)
+        return all(_HEAD.unpack_from(self._memory, number * _ROW + _COUNTS)[0] for number in rows)
+
+    def _state(self, number: int) -> tuple[int, int, bytes]:
+        down, restarts, reason = _STATE.unpack_from(self._memory, self._place(number))
+        return down, restarts, reason
+
+    def _place(self, number: int) -> int:
+        return number * _ROW + _COUNTS + _HEAD.size + _SPACE
 
 
 class Together:
@@ -145,6 +207,10 @@ class Together:
         self._metrics = metrics
         self._advertisement = advertisement
         self._store = store
+        if row is not None:
+            self._health.add(row.problems)
+            if (told := row.before()) is not None:
+                _resume(metrics, told)
 
     def all(self) -> tuple[Metrics, Advertisement]:
         """The sum of what all have counted, and what the first of them advertises."""
@@ -163,6 +229,7 @@ class Together:
             whole.failures += Counter(told.failures)
             whole.lost_lines += Counter(told.lost_lines)
             whole.exhausted += told.exhausted
+            whole.blobs.update(told.blobs)
         first = heard.get(0, own)
         return whole, first.advertisement
 
@@ -180,9 +247,14 @@ class Together:
         heard = self._row.heard() if self._row else {}
         return sorted({*self._health.problems(), *(one for told in heard.values() for one in told.problems)})
 
+    def workers(self) -> tuple[int, int]:
+        """How many processes serve, and how often one was started anew."""
+        return self._row.workers() if self._row else (1, 0)
+
     def _told(self) -> Told:
         own = self._metrics
         return Told(
+            monotonic(),
             own.started,
             own.requests,
             own.bytes_sent,
@@ -196,4 +268,17 @@ class Together:
             own.failures,
             own.lost_lines,
             own.exhausted,
+            own.blobs,
         )
+
+
+def _resume(metrics: Metrics, told: Told) -> None:
+    """Count on from where the process before ended: a counter that falls looks like a new provider."""
+    metrics.started = told.started
+    metrics.requests.update(told.requests)
+    metrics.bytes_sent.update(told.bytes_sent)
+    metrics.refused.update(told.refused)
+    metrics.failures.update(told.failures)
+    metrics.lost_lines.update(told.lost_lines)
+    metrics.idle_closed += told.idle_closed
+    metrics.exhausted += told.exhausted

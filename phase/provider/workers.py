@@ -1,6 +1,8 @@
 """More than one process behind one listening socket.
 
-The kernel gives each connection to one of them. What they count, `together` adds up.
+The kernel gives each connection to one of them. What they count, `together` adds up. Their parent only
+watches over them: one that ends is started anew, with back-off; one that ends again and again ends them
+all, as a failure.
 """
 
 import contextlib
@@ -11,11 +13,29 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
 
+from phase.errors import PhaseError
+from phase.provider import systemd
 from phase.provider.errors import ProviderError
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
+#: Seconds to the next start of a worker that has ended; doubled each time, up to the second number.
+RETRY_SECONDS = (0.2, 5.0)
+#: A worker that ends sooner after its start than this, seconds, so many times in a row, ends them all.
+STEADY_SECONDS = 10.0
+MAX_SHORT_LIVES = 5
+#: Seconds that workers have to end; then they are killed.
+END_SECONDS = 27.0
+#: Seconds after the first signal to stop that a second one means: at once.
+_AGAIN_SECONDS = 0.5
+#: Seconds between two looks whether all workers have begun to serve.
+_LOOK_SECONDS = 0.05
+_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+Work = Callable[[int, Callable[[], None]], None]
 
 
 def listen(bind: str, port: int, *, backlog: int = 1024) -> socket.socket:
@@ -44,69 +64,212 @@ def listen(bind: str, port: int, *, backlog: int = 1024) -> socket.socket:
     return listener
 
 
-def run(count: int, work: Callable[[int, Callable[[], None]], None]) -> None:
-    """Do the work in so many processes; the first of them is this one.
+class Places(Protocol):
+    """Where the state of each worker is written down, for the others; see `together.Board`."""
 
-    Call it before any thread or event loop has started. When this process ends its work, or says that it
-    is about to, the others are told to (SIGTERM); then they are waited for. When another ends before, this
-    one is told to: half a service is worse than one that is started anew. None outlives this one, however
-    it ends.
+    def started(self, number: int) -> None:
+        """A worker is about to start: nothing of the one before it is left open."""
+
+    def ended(self, number: int, reason: str) -> None:
+        """A worker has ended."""
+
+    def serving(self) -> bool:
+        """Whether all have begun to serve."""
+
+
+@dataclass
+class _Worker:
+    """One worker process.
+
+    Attributes:
+        number: which one.
+        pid: of its process; 0 while there is none.
+        started: when, monotonic seconds.
+        due: when it is started next, monotonic seconds.
+        short_lives: how often in a row it has ended soon after its start.
+    """
+
+    number: int
+    pid: int = 0
+    started: float = 0.0
+    due: float = 0.0
+    short_lives: int = 0
+
+
+def run(
+    count: int,
+    work: Work,
+    *,
+    places: Places | None = None,
+    ready: Callable[[], None] = lambda: None,
+    ending: Callable[[], None] = lambda: None,
+) -> None:
+    """Do the work in this process, or in so many workers that this one watches over.
+
+    Call it before any thread or event loop has started. On SIGTERM or SIGINT the workers are told to end
+    (SIGTERM), on a second one at once (SIGQUIT). No worker outlives this process, however it ends.
 
     Args:
-        count: processes.
-        work: ends on SIGTERM. Gets which process this is, 0 for the first, and what it calls when it
-            begins to end, so that all of them finish together what they have begun.
+        count: workers; with 1 the work is done in this process.
+        work: ends on SIGTERM. Gets which worker this is, 0 for the first, and what it calls when it begins
+            to end.
+        places: where the state of the workers is written down.
+        ready: called once all workers have begun to serve.
+        ending: called before the workers are told to end, such as to close the socket that they share.
+
+    Raises:
+        ProviderError: a worker ends again and again, or did not end well when it was told to.
     """
-    children: set[int] = set()
-    ending = False
-
-    def ended(number: int, frame: object) -> None:
-        for child in list(children):
-            with contextlib.suppress(ChildProcessError):
-                if os.waitpid(child, os.WNOHANG)[0] == child:
-                    children.discard(child)
-                    if not ending:
-                        _log.error("worker process %d has ended; stopping", child)
-                        os.kill(os.getpid(), signal.SIGTERM)
-
-    def end_others() -> None:
-        nonlocal ending
-        ending = True
-        for child in list(children):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGTERM)
-
-    # The work has its own way to end, but not from its first moment on.
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        for number in range(1, count):
-            children.add(_fork(number, work))
-        if children:
-            signal.signal(signal.SIGCHLD, ended)
-        work(0, end_others)
-    finally:
-        if children:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        end_others()
-        for child in children:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(child, 0)
+    if count == 1:
+        # The work has its own way to end, but not from its first moment on.
+        signal.signal(signal.SIGTERM, _terminated)
+        work(0, lambda: None)
+        return
+    _Parent(count, work, places, ready, ending).run()
 
 
-def _fork(number: int, work: Callable[[int, Callable[[], None]], None]) -> int:
+class _Parent:
+    """Watches over the workers."""
+
+    def __init__(
+        self,
+        count: int,
+        work: Work,
+        places: Places | None,
+        ready: Callable[[], None],
+        ending: Callable[[], None],
+    ) -> None:
+        self._workers = [_Worker(number) for number in range(count)]
+        self._work = work
+        self._places = places
+        self._ready: Callable[[], None] | None = ready
+        self._ending = ending
+        #: Workers that did not end well after they were told to end.
+        self._bad: list[str] = []
+
+    def run(self) -> None:
+        """Until a signal says to stop."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            while True:
+                self._start_due()
+                found = signal.sigtimedwait(_SIGNALS, self._pause())
+                if found is None:
+                    self._look()
+                elif found.si_signo == signal.SIGCHLD:
+                    self._reap()
+                elif found.si_signo == signal.SIGHUP:
+                    self._tell(signal.SIGHUP)
+                else:
+                    return
+        finally:
+            systemd.notify("STOPPING=1")
+            self._ending()
+            self._end()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            if self._bad and sys.exc_info()[0] is None:
+                raise ProviderError(f"not all workers ended well: {'; '.join(self._bad)}")
+
+    def _start_due(self) -> None:
+        now = monotonic()
+        for worker in self._workers:
+            if not worker.pid and now >= worker.due:
+                if self._places is not None:
+                    self._places.started(worker.number)
+                worker.started = now
+                worker.pid = _fork(worker.number, self._work)
+
+    def _pause(self) -> float:
+        if self._ready is not None:
+            return _LOOK_SECONDS
+        dues = [worker.due for worker in self._workers if not worker.pid]
+        return max(min(dues) - monotonic(), 0.0) if dues else 3600.0
+
+    def _look(self) -> None:
+        if self._ready is not None and (self._places is None or self._places.serving()):
+            self._ready()
+            self._ready = None
+            systemd.notify("READY=1")
+
+    def _reap(self) -> None:
+        for worker, reason in self._ended():
+            now = monotonic()
+            lived = now - worker.started
+            worker.short_lives = worker.short_lives + 1 if lived < STEADY_SECONDS else 1
+            if worker.short_lives >= MAX_SHORT_LIVES:
+                raise ProviderError(
+                    f"worker {worker.number} ended {worker.short_lives} times in a row within "
+                    f"{STEADY_SECONDS:.0f} s of its start, the last time {reason}",
+                    hint="The lines of the log before this one say why.",
+                )
+            pause = min(RETRY_SECONDS[0] * 2 ** (worker.short_lives - 1), RETRY_SECONDS[1])
+            worker.due = now + pause
+            if self._places is not None:
+                self._places.ended(worker.number, reason)
+            _log.error("worker %d ended %s; it is started anew in %.1f s", worker.number, reason, pause)
+
+    def _ended(self) -> list[tuple[_Worker, str]]:
+        """The workers that have ended since the last look, and how."""
+        found = []
+        for worker in self._workers:
+            if not worker.pid:
+                continue
+            try:
+                pid, status = os.waitpid(worker.pid, os.WNOHANG)
+            except ChildProcessError:
+                pid, status = worker.pid, 0
+            if pid:
+                worker.pid = 0
+                code = os.waitstatus_to_exitcode(status)
+                found.append((worker, f"by signal {-code}" if code < 0 else f"with exit code {code}"))
+        return found
+
+    def _tell(self, number: signal.Signals) -> None:
+        for worker in self._workers:
+            if worker.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, number)
+
+    def _end(self) -> None:
+        """End all workers, within a time."""
+        begun = monotonic()
+        self._tell(signal.SIGTERM)
+        while any(worker.pid for worker in self._workers):
+            left = begun + END_SECONDS - monotonic()
+            found = signal.sigtimedwait(_SIGNALS, max(min(left, 1.0), 0.0))
+            again = found is not None and found.si_signo in (signal.SIGTERM, signal.SIGINT)
+            if again and monotonic() - begun >= _AGAIN_SECONDS:
+                self._tell(signal.SIGQUIT)
+            if left <= 0:
+                _log.warning("workers do not end within %.0f s; they are killed", END_SECONDS)
+                self._tell(signal.SIGKILL)
+            self._bad += [
+                f"worker {worker.number} ended {reason}"
+                for worker, reason in self._ended()
+                if reason != "with exit code 0"
+            ]
+
+
+def _fork(number: int, work: Work) -> int:
     parent = os.getpid()
     child = os.fork()
     if child:
         return child
     code = 1
     try:
+        # The parent tells its workers; a terminal would tell them a second time.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, _terminated)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         _end_with(parent)
         work(number, lambda: None)
         code = 0
-    except SystemExit:
-        code = 0  # told to end before the work had begun
+    except SystemExit as error:
+        code = 0 if error.code in (0, None) else 1  # told to end before the work had begun
+    except PhaseError as error:
+        _log.error("worker %d failed: %s", number, error)
     except BaseException:
-        _log.exception("a worker process failed")
+        _log.exception("worker %d failed", number)
     finally:
         os._exit(code)
 
@@ -116,7 +279,7 @@ def _end_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
-        raise SystemExit
+        raise SystemExit(0)
 
 
 def _terminated(number: int, frame: object) -> None:

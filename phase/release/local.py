@@ -17,6 +17,7 @@ from phase import arch as arches
 from phase import files
 from phase.beneath import Beneath
 from phase.foreign import MalformedError, read_json
+from phase.plausible import EARLIEST
 from phase.release import keys as release_keys
 from phase.release import owner, prune
 from phase.release.artifacts import artifacts_beneath, read_cmdline_beneath, scan
@@ -29,8 +30,6 @@ _SCANNED = "scanned.json"
 RENEW_SECONDS = 3600.0
 #: How far the clock may go back without a new look at what was signed.
 _BACK = timedelta(seconds=60)
-#: A clock that is earlier than this was never set; what it would shorten is right.
-PLAUSIBLE = datetime(2026, 1, 1, tzinfo=UTC)
 _log = logging.getLogger(__name__)
 
 
@@ -222,6 +221,7 @@ class LocalRepository:
 def _renewed(repository: Repository, now: datetime) -> list[str]:
     """Give signatures their time anew, where the clock says so; returns why."""
     reasons = [f"{role} expires soon" for role in repository.renew()]
-    if now >= PLAUSIBLE:
+    # A clock that was never set must not shorten what is right.
+    if now.timestamp() >= EARLIEST:
         reasons += [f"{role} held for too long" for role in repository.shorten()]
     return reasons

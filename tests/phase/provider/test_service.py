@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -115,18 +116,62 @@ def test_the_architecture_decides_what_the_manifest_is(publish: Publish, arch: s
 def test_several_processes_share_one_port(publish: Publish) -> None:
     with serving(publish(), "--processes", "3") as (url, process):
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(children) == 2
+        assert len(children) == 3
         for _ in range(12):
             assert get(f"{url}{_BLOB}") == FILES["rootfs"]
     assert process.returncode == 0
     assert not any(Path("/proc", child).exists() for child in children)
 
 
-def test_without_one_of_its_processes_it_stops(publish: Publish) -> None:
-    with serving(publish(), "--processes", "2") as (_, process):
-        child = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
-        os.kill(int(child), signal.SIGKILL)
-        process.wait(30)
+def children_of(process: "subprocess.Popen[str]") -> list[int]:
+    return [int(c) for c in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def test_a_worker_dies_and_is_started_anew(publish: Publish) -> None:
+    with serving(publish(), "--processes", "2") as (url, process):
+        before = children_of(process)
+        for _ in range(4):
+            get(f"{url}{_BLOB}")
+        time.sleep(0.3)  # they have told how many
+        os.kill(before[1], signal.SIGKILL)
+        until = time.monotonic() + 20
+        while len(now := children_of(process)) != 2 or now == before:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert get(f"{url}{_BLOB}") == FILES["rootfs"]
+        text = ""
+        while "phase_provider_workers 2\n" not in text:
+            assert time.monotonic() < until, text
+            text = get(f"{url}/metrics").decode()
+        assert "phase_provider_worker_restarts_total 1\n" in text
+        # What the dead one had counted is counted on.
+        assert sum(int(n) for n in re.findall(r'hex}",status="200"} (\d+)', text)) >= 4
+    assert process.returncode == 0
+
+
+def test_workers_that_die_again_and_again_are_a_failure() -> None:
+    program = """
+import logging, os, signal, time
+from phase.provider import workers
+
+logging.basicConfig()
+workers.RETRY_SECONDS = (0.01, 0.02)
+
+def work(number, stopping):
+    if number:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+
+workers.run(2, work)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert (
+        "worker 1 ended 5 times in a row within 10 s of its start, the last time by signal 11" in done.stderr
+    )
+    assert done.stderr.count("it is started anew in") == 4
 
 
 def test_without_the_first_of_its_processes_the_others_end(publish: Publish) -> None:
@@ -149,7 +194,7 @@ def test_without_the_first_of_its_processes_the_others_end(publish: Publish) -> 
 @pytest.mark.parametrize("which", ["before its work has begun", "while it begins"])
 def test_told_to_end_at_its_very_start_it_leaves_nobody(which: str) -> None:
     """The loop listens for SIGTERM only once it runs."""
-    begin = "os.kill(os.getpid(), signal.SIGTERM) if number == 0 else time.sleep(60)"
+    begin = "os.kill(os.getppid(), signal.SIGTERM) if number == 0 else time.sleep(60)"
     if which == "while it begins":
         begin = f"asyncio.run(later(lambda: {begin}))"
     program = f"""
@@ -160,10 +205,7 @@ async def later(what):
     what()
 
 def work(number, stopping):
-    if number:
-        os.write(1, b"%d\\n" % os.getpid())
-    else:
-        time.sleep(0.5)
+    os.write(1, b"%d\\n" % os.getpid())
     {begin}
 
 workers.run(3, work)
@@ -173,7 +215,7 @@ workers.run(3, work)
     )
     assert process.returncode == 0
     children = process.stdout.split()
-    assert len(children) == 2
+    assert children
     assert not any(Path("/proc", child).exists() for child in children)
 
 
@@ -280,8 +322,7 @@ def test_all_processes_stop_listening_at_once(publish: Publish) -> None:
     path = f"/blobs/sha256/{sha256(big).hexdigest()}"
     with serving(publish(kernel=big, initramfs=b"i"), "--processes", "2") as (url, process):
         host, port = url.removeprefix("http://").split(":")
-        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        # The kernel chooses who accepts: some of these reach the first process, and hold it while it drains.
+        # The kernel chooses who accepts: some of these reach each process, and hold it while it drains.
         readers = [socket.create_connection((host, int(port)), timeout=30) for _ in range(16)]
         for reader in readers:
             reader.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
@@ -292,7 +333,7 @@ def test_all_processes_stop_listening_at_once(publish: Publish) -> None:
             while time.monotonic() < until:
                 socket.create_connection((host, int(port)), timeout=1).close()
                 time.sleep(0.05)
-            pytest.fail(f"process {child} still accepts while the first one ends")
+            pytest.fail("a process still accepts while another one ends")
         for reader in readers:
             left = 0
             while block := reader.recv(1 << 20):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from phase.provider import together
 from phase.provider.limits import Limits
 from phase.provider.metrics import Metrics
 from phase.provider.status import Advertisement
@@ -76,6 +77,43 @@ def test_the_limits_hold_for_all_together() -> None:
     assert [first.enter("a"), second.enter("c")] == [0, 503]
 
 
+def test_a_worker_that_is_away_or_silent_is_a_problem(
+    publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, store = Board(2), Store(publish())
+    board.started(0)
+    board.started(1)
+    limits = Limits(3, 2, row=board.row(1))
+    assert limits.enter("a") == 0
+    first, second = (Together(board.row(n), Metrics(), Advertisement(), store) for n in (0, 1))
+    assert not board.serving()
+    first.tell()
+    second.tell()
+    assert board.serving()
+    assert (first.problems(), first.workers()) == ([], (2, 0))
+    board.ended(1, "by signal 9")
+    assert [(problem.part, problem.text) for problem in first.problems()] == [
+        ("workers", "worker 1 ended by signal 9; restarts so far: 0")
+    ]
+    assert first.workers() == (1, 1)
+    assert board.row(0).open("a") == (0, 0), "its connections are closed"
+    board.started(1)
+    assert (first.problems(), first.workers()) == ([], (2, 1))
+    monkeypatch.setattr(together, "SILENT_SECONDS", -1.0)
+    assert "worker 1 has not answered for" in first.problems()[0].text
+
+
+def test_a_worker_counts_on_from_where_the_one_before_it_ended(publish: Publish) -> None:
+    board, store = Board(2), Store(publish())
+    counted = Metrics()
+    counted.requests["/health", 200] += 5
+    Together(board.row(1), counted, Advertisement(), store).tell()
+    anew = Metrics()
+    Together(board.row(1), anew, Advertisement(), store)
+    assert anew.requests == {("/health", 200): 5}
+    assert anew.started == counted.started
+
+
 @contextmanager
 def alone(pid: int, others: list[int]) -> Iterator[None]:
     """Only this one can answer."""
@@ -92,7 +130,7 @@ def alone(pid: int, others: list[int]) -> Iterator[None]:
 @pytest.fixture
 def two(publish: Publish) -> Iterator[tuple[str, list[int]]]:
     with serving(publish(), "--processes", "2") as (url, process):
-        yield url, [process.pid, *_children(process)]
+        yield url, _children(process)
 
 
 def _children(process: "subprocess.Popen[str]") -> list[int]:

@@ -1,0 +1,155 @@
+"""Looks whether the files that the releases name are there, and reads them slowly: are they whole?"""
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+from typing import BinaryIO
+
+from phase.beneath import Beneath
+from phase.provider.background import in_thread
+from phase.provider.catalog import Blob
+from phase.provider.health import Part, Problem
+from phase.provider.metrics import Metrics
+from phase.provider.store import Store
+
+#: Seconds between two looks whether all blobs are there, with the right size.
+LOOK_SECONDS = 5.0
+#: Bytes that are read at a time, and seconds between two times: 16 MB in a second at most.
+READ_BYTES = 4 << 20
+READ_SECONDS = 0.25
+#: Seconds after which a blob is read again, although it looks as before.
+AGAIN_SECONDS = 86_400.0
+#: Files that are named as a problem; the others are counted.
+_MAX_NAMED = 3
+
+#: What a file looked like: inode, modification time in nanoseconds, bytes.
+_Look = tuple[int, int, int]
+
+
+class BlobCheck:
+    """The blobs of a store.
+
+    Args:
+        store: what is served.
+        metrics: where to count.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, store: Store, metrics: Metrics, *, clock: Callable[[], float] = monotonic) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        #: By hash: why it cannot be served.
+        self._missing: dict[str, str] = {}
+        #: By hash: what it looked like when it was read and was not what it should be.
+        self._damaged: dict[str, _Look] = {}
+        #: By hash: what it looked like when it was read and was right, and when.
+        self._right: dict[str, tuple[_Look, float]] = {}
+        self._looks: dict[str, _Look] = {}
+        self._reading: _Reading | None = None
+
+    def problems(self) -> list[Problem]:
+        """What is missing or damaged."""
+        named = self._store.current().blobs
+        found = [f"blob {digest} {why}" for digest, why in self._missing.items() if digest in named]
+        found += [
+            f"blob {digest} is damaged: its bytes have another hash"
+            for digest in self._damaged
+            if digest in named
+        ]
+        if len(found) > _MAX_NAMED:
+            found[_MAX_NAMED:] = [f"{len(found) - _MAX_NAMED} other blobs are missing or damaged, too"]
+        return [Problem(Part.BLOBS, text) for text in found]
+
+    async def look(self) -> None:
+        """Look whether all are there, with the right size."""
+        named = self._store.current().blobs
+        self._looks, self._missing = await in_thread(lambda: _look(self._store.directory, named))
+        for digest, seen in list(self._damaged.items()):
+            if self._looks.get(digest) != seen:
+                del self._damaged[digest]
+        self._right = {digest: right for digest, right in self._right.items() if digest in named}
+        self._count(named)
+
+    async def read_some(self) -> None:
+        """Read a part of a blob, if there is one whose bytes are not known to be right."""
+        if self._reading is None and (digest := self._next()) is not None:
+            self._reading = _Reading(self._store.directory, digest, self._looks[digest])
+        if (reading := self._reading) is None:
+            return
+        try:
+            done = await in_thread(reading.read)
+        except OSError:
+            self._reading = None  # the next look says what it is
+            self._looks.pop(reading.digest, None)
+            return
+        if not done:
+            return
+        self._reading = None
+        self._damaged.pop(reading.digest, None)
+        if reading.right():
+            self._right[reading.digest] = (reading.look, self._clock())
+        else:
+            self._damaged[reading.digest] = reading.look
+        self._count(self._store.current().blobs)
+
+    def _next(self) -> str | None:
+        now = self._clock()
+        for digest, look in self._looks.items():
+            right = self._right.get(digest)
+            known = right is not None and right[0] == look and now - right[1] < AGAIN_SECONDS
+            if not known and self._damaged.get(digest) != look and digest not in self._missing:
+                return digest
+        return None
+
+    def _count(self, named: dict[str, Blob]) -> None:
+        self._metrics.blobs.update(
+            {
+                "named": len(named) - self._metrics.blobs["named"],
+                "missing": len(self._missing) - self._metrics.blobs["missing"],
+                "damaged": len(self._damaged) - self._metrics.blobs["damaged"],
+                "verified": len(self._right) - self._metrics.blobs["verified"],
+            }
+        )
+
+
+class _Reading:
+    """One blob that is being read."""
+
+    def __init__(self, directory: Path, digest: str, look: _Look) -> None:
+        self.digest = digest
+        self.look = look
+        self._place = Beneath(directory, f"blobs/sha256/{digest}")
+        self._hash = sha256()
+        self._file: BinaryIO | None = None
+
+    def read(self) -> bool:
+        """Read a part; whether that was the last."""
+        if self._file is None:
+            self._file = self._place.open()
+        data = self._file.read(READ_BYTES)
+        self._hash.update(data)
+        if len(data) == READ_BYTES:
+            return False
+        self._file.close()
+        return True
+
+    def right(self) -> bool:
+        """Whether its bytes have the hash that is its name."""
+        return self._hash.hexdigest() == self.digest
+
+
+def _look(directory: Path, named: dict[str, Blob]) -> tuple[dict[str, _Look], dict[str, str]]:
+    looks: dict[str, _Look] = {}
+    missing: dict[str, str] = {}
+    for digest, blob in named.items():
+        try:
+            found = Beneath(directory, f"blobs/sha256/{digest}").stat()
+        except OSError as error:
+            missing[digest] = f"is missing: {error.strerror}"
+            continue
+        looks[digest] = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if found.st_size != blob.length:
+            missing[digest] = f"has {found.st_size} bytes, the release says {blob.length}"
+    return looks, missing

@@ -1,0 +1,174 @@
+"""The files of a repository's metadata, read into memory: those that clients can ask for, within bounds."""
+
+import logging
+import re
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from phase import beneath
+from phase.beneath import Beneath
+from phase.foreign import MalformedError, read_json
+from phase.provider.errors import RepositoryError
+
+_log = logging.getLogger(__name__)
+MAX_METADATA = 5_000_000
+#: Files of metadata that are kept in memory, and their bytes altogether.
+MAX_FILES = 4096
+MAX_BYTES = 256_000_000
+#: Versions of a role before the published one that are kept, for clients in the middle of a refresh.
+LATELY = 8
+#: Names that a directory of metadata may have: a publisher that never removes anything writes three a time.
+MAX_NAMES = 1_000_000
+_VERSIONED = re.compile(r"([1-9][0-9]{0,17})\.(.+)\.json\Z")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+
+
+#: What a version or a length may be: what a client of ours takes, and no text of a thousand digits.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+MAX_SHOWN = 100
+
+
+class Phase(msgspec.Struct, frozen=True):
+    """What Phase adds to the role of a release."""
+
+    channel: str
+    arch: str
+    release: str = ""
+    cmdline: str = ""
+
+
+class _File(msgspec.Struct, frozen=True):
+    length: _Count
+    hashes: dict[str, str]
+
+
+class _Pinned(msgspec.Struct, frozen=True):
+    version: _Count
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """What a provider reads of any role."""
+
+    version: _Count = 0
+    expires: str = ""
+    meta: dict[str, _Pinned] = {}
+    targets: dict[str, _File] = {}
+    phase: Phase | None = msgspec.field(default=None, name="x-phase")
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    signed: Signed
+
+
+class Document(NamedTuple):
+    """A small file, served from memory."""
+
+    body: bytes
+    digest: bytes
+
+    @property
+    def etag(self) -> str:
+        """Strong, and the same on every provider."""
+        return f"sha256-{self.digest.hex()}"
+
+
+class Documents:
+    """The files of a directory of metadata, read once each and never outside the repository.
+
+    Args:
+        directory: of the repository.
+
+    Raises:
+        RepositoryError: it cannot be read.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        try:
+            found = beneath.names(directory, "metadata")
+        except OSError as error:
+            raise RepositoryError(f"{directory / 'metadata'} cannot be read: {error.strerror}") from error
+        if len(found) > MAX_NAMES:
+            raise RepositoryError(f"{directory / 'metadata'} holds more than {MAX_NAMES} files")
+        self.names = {name for name in found if name.endswith(".json") and NAME.match(name)}
+        #: What has been read.
+        self.read: dict[str, Document] = {}
+        self._bytes = 0
+
+    def signed(self, name: str) -> Signed:
+        """What a file says that the releases need."""
+        shown = name[:MAX_SHOWN]
+        try:
+            document = self._document(name)
+        except FileNotFoundError:
+            raise RepositoryError(
+                f"metadata/{shown} is missing", hint="Publish the release again."
+            ) from None
+        except OSError as error:
+            raise RepositoryError(f"metadata/{shown} cannot be read: {error.strerror}") from error
+        try:
+            return read_json(document.body, _Envelope).signed
+        except MalformedError as error:
+            raise RepositoryError(f"metadata/{shown} cannot be read: {str(error)[:MAX_SHOWN]}") from error
+
+    def newest_root(self) -> Signed | None:
+        """The newest root, where there is one that can be read; `read_others` says why not."""
+        versions = [
+            int(match[1]) for match in map(_VERSIONED.match, self.names) if match and match[2] == "root"
+        ]
+        try:
+            return self.signed(f"{max(versions)}.root.json") if versions else None
+        except RepositoryError:
+            return None
+
+    def read_others(self, published: dict[str, int]) -> None:
+        """Read what clients may ask for besides: roots, a few versions from before, and what has no version.
+
+        Args:
+            published: the version of each role.
+        """
+        wanted, versions = set[str](), dict[str, list[int]]()
+        for name in self.names:
+            match = _VERSIONED.match(name)
+            if match is None:
+                wanted.add(name)
+            else:
+                versions.setdefault(match[2], []).append(int(match[1]))
+        for role, numbers in versions.items():
+            newest = published.get(role, max(numbers))
+            kept = sorted((number for number in numbers if role == "root" or number <= newest), reverse=True)
+            wanted.update(
+                f"{number}.{role}.json" for number in kept[: MAX_FILES if role == "root" else LATELY + 1]
+            )
+        for name in sorted(wanted - self.read.keys()):
+            if len(self.read) >= MAX_FILES:
+                _log.warning("metadata has more than %d files: not all are served", MAX_FILES)
+                return
+            self._read_other(name)
+
+    def _read_other(self, name: str) -> None:
+        """Read what no release needs; what is not signed metadata is not served."""
+        try:
+            self.signed(name)
+        except RepositoryError as error:
+            self.read.pop(name, None)
+            _log.warning("not served: %s", error)
+
+    def _document(self, name: str) -> Document:
+        if name not in self.read:
+            if name not in self.names:
+                raise FileNotFoundError(name)
+            with Beneath(self._directory, f"metadata/{name}").open() as handle:
+                body = handle.read(MAX_METADATA + 1)
+            self._bytes += len(body)
+            if len(body) > MAX_METADATA or self._bytes > MAX_BYTES:
+                self._bytes -= len(body)
+                raise RepositoryError(
+                    f"metadata/{name[:MAX_SHOWN]} has more than {MAX_METADATA} bytes, "
+                    f"or all together have more than {MAX_BYTES}"
+                )
+            self.read[name] = Document(body, sha256(body).digest())
+        return self.read[name]

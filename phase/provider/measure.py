@@ -1,0 +1,47 @@
+"""The answer to `GET /metrics`: what is counted, and what else is known of a provider, as numbers."""
+
+from phase.provider.health import Part
+from phase.provider.metrics import Values
+from phase.provider.store import Store
+from phase.provider.together import Together
+
+
+def measured(store: Store, together: Together, *, now: float) -> str:
+    """Everything, in Prometheus's text format.
+
+    Args:
+        store: the repository.
+        together: the counters of all processes, and their problems.
+        now: Unix seconds.
+    """
+    counted, _ = together.all()
+    broken = {problem.part for problem in together.problems()}
+    workers, restarts = together.workers()
+    catalog = store.current()
+    more: dict[str, tuple[str, Values]] = {
+        "phase_provider_degraded": (
+            "1 for a part of the provider that has a problem.",
+            {f'part="{part}"': int(part in broken) for part in Part},
+        ),
+        "phase_provider_expires_seconds": (
+            "Seconds until the signature of a role expires; negative since it has.",
+            {f'role="{role}"': round(until - now, 1) for role, until in catalog.expires.items()},
+        ),
+        "phase_provider_workers": ("Processes that serve.", workers),
+        "phase_provider_worker_restarts_total": ("Processes that were started anew.", restarts),
+        "phase_provider_releases": ("Channels and architectures offered.", len(catalog.releases)),
+        "phase_provider_refused_too_many_of_one": (
+            "Connections refused since one client had too many.",
+            counted.refused[429],
+        ),
+        "phase_provider_refused_too_many": (
+            "Connections refused since there were too many.",
+            counted.refused[503],
+        ),
+        "phase_provider_repository_loads": ("Times the repository was read.", counted.loads),
+        "phase_provider_repository_ok": (
+            "1 unless the newest release cannot be read.",
+            int(Part.REPOSITORY not in broken),
+        ),
+    }
+    return counted.render(more)
