@@ -5,11 +5,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from time import monotonic, time
+from typing import TYPE_CHECKING
 
-from phase.discovery.records import SERVICE, DiscoveryError, Provider
+from phase.discovery.records import SERVICE, DiscoveryError, Heard, Provider
+
+if TYPE_CHECKING:
+    from phase.discovery.mdns import Browser
 
 MAX_PROVIDERS = 16
 MAX_PER_HOST = 2
+#: Other addresses of providers that were given out.
+_MAX_HELD = 64
 
 __all__ = ["MAX_PROVIDERS", "SERVICE", "DiscoveryError", "Provider", "discover"]
 
@@ -42,7 +48,8 @@ def discover(
 
     Yields:
         At most `MAX_PROVIDERS`, no address twice, and no more than `MAX_PER_HOST` that a network tells of
-        one host: who answers for many must not be all there is.
+        one host: who answers for many must not be all there is. Of each provider its nearest address comes
+        first; the other addresses of all of them come after that.
 
     Raises:
         DiscoveryError: there is no network to ask.
@@ -57,30 +64,92 @@ def discover(
         return
     if seen and gather is not None:
         end = min(end, monotonic() + gather)
-    held_back: list[Provider] = []
-    hosts: Counter[str] = Counter()
-    nearby, far = False, 0
     with ExitStack() as stack:
         told = _ask(stack, channel, arch, mdns=mdns, dht=dht, clock=clock)
-        while len(seen) < MAX_PROVIDERS and (found := told(end)) is not None:
-            host = found.url.rpartition(":")[0]
-            if found.url in seen or hosts[host] >= MAX_PER_HOST:
+        yield from _Sifter(seen, last, mdns=mdns, gather=gather).sift(told, end)
+        if not seen and told.problem:
+            raise DiscoveryError(told.problem, hint="Is the network up?")
+
+
+class _Sifter:
+    """Decides what of all that is told becomes of use, and in which order.
+
+    Args:
+        seen: addresses that were given out; grows.
+        last: those to give out after all others.
+        mdns: whether the local network is asked.
+        gather: seconds to go on once one is known.
+    """
+
+    def __init__(self, seen: set[str], last: Collection[str], *, mdns: bool, gather: float | None) -> None:
+        self._seen = seen
+        self._last = last
+        self._mdns = mdns
+        self._gather = gather
+        self._hosts: Counter[str] = Counter()
+        self._far = 0
+        #: Other addresses of those that were given out, then those that were of no use before.
+        self._others: list[Provider] = []
+        self._useless: list[Provider] = []
+
+    def sift(self, told: "_Told", end: float) -> Iterator[Provider]:
+        """What is of use of what is told until `time.monotonic()` passes `end`."""
+        nearby = False
+        while len(self._seen) < MAX_PROVIDERS and (heard := told.next(end)) is not None:
+            found = heard.provider
+            if not self._counts(found):
                 continue
-            if found.source == "dht" and mdns:
-                # One node there can tell of any number of hosts; those nearby are not lost among them.
-                if far >= MAX_PROVIDERS // 2:
-                    continue
-                far += 1
-            elif not nearby and gather is not None:
+            if found.source == "mdns" and not nearby and self._gather is not None:
                 nearby = True
-                end = min(end, monotonic() + gather)
-            hosts[host] += 1
-            if found.url in last:
-                held_back.append(found)
-                continue
-            seen.add(found.url)
-            yield found
-    yield from held_back[: MAX_PROVIDERS - len(seen)]
+                end = min(end, monotonic() + self._gather)
+            if found.url in self._last:
+                self._useless.append(found)
+            elif heard.rank:
+                self._others.append(found)
+            else:
+                self._seen.add(found.url)
+                yield found
+        for found in (*self._others[:_MAX_HELD], *self._useless[:_MAX_HELD]):
+            if len(self._seen) < MAX_PROVIDERS and found.url not in self._seen:
+                self._seen.add(found.url)
+                yield found
+
+    def _counts(self, found: Provider) -> bool:
+        host = found.url.rpartition(":")[0]
+        if found.url in self._seen or self._hosts[host] >= MAX_PER_HOST:
+            return False
+        if found.source == "dht" and self._mdns:
+            # One node there can tell of any number of hosts; those nearby are not lost among them.
+            if self._far >= MAX_PROVIDERS // 2:
+                return False
+            self._far += 1
+        self._hosts[host] += 1
+        return True
+
+
+class _Told:
+    """What comes from all that were asked.
+
+    Args:
+        queue: where it comes in.
+        browser: of the local network, if that was asked.
+    """
+
+    def __init__(self, queue: "SimpleQueue[Heard]", browser: "Browser | None") -> None:
+        self._queue = queue
+        self._browser = browser
+
+    @property
+    def problem(self) -> str:
+        """Why nobody could be asked; empty where somebody could."""
+        return self._browser.problem if self._browser else ""
+
+    def next(self, end: float) -> Heard | None:
+        """The next, or nothing once `time.monotonic()` passes `end`."""
+        try:
+            return self._queue.get(timeout=max(end - monotonic(), 0))
+        except Empty:
+            return None
 
 
 def _ask(
@@ -91,25 +160,17 @@ def _ask(
     mdns: bool,
     dht: Sequence[tuple[str, int]],
     clock: Callable[[], float],
-) -> Callable[[float], Provider | None]:
-    """Begin to ask; what comes back gives the next provider, or none once `time.monotonic()` is past."""
-    queue: SimpleQueue[str | Provider] = SimpleQueue()
-    # Imported only here: zeroconf and asyncio are nothing that a boot with phase.provider= need
-    # wait for.
+) -> _Told:
+    """Begin to ask."""
+    queue: SimpleQueue[Heard] = SimpleQueue()
+    # Imported only here: asyncio and sockets are nothing that a boot with phase.provider= need wait for.
     if dht:
         from phase.discovery.dht import Search
 
         stack.enter_context(Search(channel, arch, dht, queue, clock=clock))
+    browser = None
     if mdns:
-        from phase.discovery.mdns import Browser
+        from phase.discovery import mdns as local
 
-        return stack.enter_context(Browser(channel, arch, queue)).next
-
-    def following(end: float) -> Provider | None:
-        try:
-            found = queue.get(timeout=max(end - monotonic(), 0))
-        except Empty:
-            return None
-        return found if isinstance(found, Provider) else None
-
-    return following
+        browser = stack.enter_context(local.Browser(channel, arch, queue))
+    return _Told(queue, browser)

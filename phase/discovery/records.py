@@ -33,6 +33,13 @@ class Provider(NamedTuple):
     id: str
 
 
+class Heard(NamedTuple):
+    """A provider that a network tells of; `rank` counts from 0 the ways to one and the same."""
+
+    provider: Provider
+    rank: int
+
+
 def peer(text: str) -> tuple[str, int]:
     """Read the address of a DHT node: `HOST:PORT`, the host a name or an IPv4 address.
 
@@ -48,7 +55,14 @@ def peer(text: str) -> tuple[str, int]:
 
 
 def from_txt(
-    txt: Mapping[bytes, bytes | None], address: str, port: int | None, *, channel: str, arch: str
+    txt: Mapping[bytes, bytes | None],
+    address: str,
+    port: int | None,
+    *,
+    channel: str,
+    arch: str,
+    zone: str = "",
+    size: int = 0,
 ) -> Provider | None:
     """Read an mDNS answer.
 
@@ -58,11 +72,14 @@ def from_txt(
         port: of the SRV record.
         channel: what is looked for.
         arch: what is looked for.
+        zone: interface of a link-local address.
+        size: bytes of the whole TXT record, where it is known.
 
     Returns:
         The provider, or nothing where the answer is not for us or makes no sense.
     """
-    if len(txt) > 16 or sum(len(key) + len(value or b"") + 2 for key, value in txt.items()) > MAX_TXT:
+    size = size or sum(len(key) + len(value or b"") + 2 for key, value in txt.items())
+    if len(txt) > 16 or size > MAX_TXT:
         return None
     values = {key: value or b"" for key, value in txt.items()}
     if values.get(b"txtvers") != b"1":
@@ -75,7 +92,7 @@ def from_txt(
         return None
     if version and not (version.isdigit() and len(version) <= 15):
         return None
-    url = _url(address, port)
+    url = http_url(address, port, zone=zone)
     if url is None:
         return None
     return Provider(url, channel, arch, int(version) if version else None, "mdns", identity)
@@ -90,11 +107,22 @@ def _name(value: bytes) -> str | None:
     return text if good else None
 
 
-def _url(address: str, port: int) -> str | None:
+def http_url(address: str, port: int, *, zone: str = "") -> str | None:
+    """The URL of a provider; nothing where that is not the address of one host.
+
+    Args:
+        address: IPv4 or IPv6.
+        port: TCP.
+        zone: interface of a link-local IPv6 address; written as RFC 6874 has it.
+    """
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
         return None
-    if ip.version != 4 or ip.is_multicast or ip.is_unspecified or address == "255.255.255.255":
+    if ip.is_multicast or ip.is_unspecified or address == "255.255.255.255":
         return None
-    return f"http://{ip}:{port}"
+    if ip.version == 4:
+        return f"http://{ip}:{port}"
+    if ip.ipv4_mapped or (ip.is_link_local and not zone):
+        return None
+    return f"http://[{ip}%25{zone}]:{port}" if zone else f"http://[{ip}]:{port}"

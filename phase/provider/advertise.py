@@ -1,54 +1,22 @@
-"""Tell the local network by multicast DNS what is on offer: one instance per channel and architecture."""
+"""Tell the local networks by multicast DNS what is on offer: one instance per channel and architecture."""
 
 import asyncio
+import contextlib
+import ipaddress
 import logging
 import socket
+from collections.abc import Sequence
 
-from zeroconf import Error as ZeroconfError
-from zeroconf import IPVersion, ServiceInfo, ServiceStateChange, Zeroconf
-from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
-
-from phase.discovery.interfaces import addresses
-from phase.discovery.records import SERVICE
-from phase.provider.status import Advertisement
+from phase.discovery.interfaces import Interface, Ip, speaking
+from phase.discovery.mdns.claims import Offer
+from phase.discovery.mdns.responder import Chooser, Responder
+from phase.provider.status import Advertisement, MdnsInterface
 from phase.provider.store import Store
 
 _log = logging.getLogger(__name__)
 #: Seconds between two looks whether there is a new release to tell of.
 WATCH_SECONDS = 1.0
-#: Seconds to say goodbye on the way out.
-GOODBYE_SECONDS = 3.0
-#: Others that are remembered; a flood of names takes no more memory than this.
-MAX_SEEN = 64
-
-
-def services(store: Store, *, ips: list[str], port: int, identity: str) -> dict[str, ServiceInfo]:
-    """What to advertise, by instance name.
-
-    Args:
-        store: the repository.
-        ips: IPv4 addresses of this provider.
-        port: where it listens.
-        identity: eight characters that tell this provider from others.
-    """
-    found = {}
-    for release in store.current().releases.values():
-        name = f"phase-{release.channel}-{release.arch}-{identity}"[:63] + f".{SERVICE}"
-        found[name] = ServiceInfo(
-            SERVICE,
-            name,
-            port=port,
-            addresses=[socket.inet_aton(ip) for ip in ips],
-            server=f"phase-{identity}.local.",
-            properties={
-                "txtvers": "1",
-                "channel": release.channel,
-                "arch": release.arch,
-                "version": str(release.version),
-                "id": identity,
-            },
-        )
-    return found
+_ANY4, _ANY6 = ("", "0.0.0.0"), ("", "::")  # noqa: S104
 
 
 async def advertise(store: Store, told: Advertisement, *, bind: str, port: int, identity: str) -> None:
@@ -57,66 +25,86 @@ async def advertise(store: Store, told: Advertisement, *, bind: str, port: int, 
     Args:
         store: the repository; a new release in it is told of.
         told: what the status page shows.
-        bind: address that is listened on; `0.0.0.0` or `::` for all.
+        bind: address that is listened on, or several with commas; `0.0.0.0`, `::` or nothing for all.
         port: where it listens.
         identity: eight characters that tell this provider from others.
     """
-    ips = [bind] if bind not in ("", "0.0.0.0", "::") else [a.ip for a in addresses()]  # noqa: S104
-    ips = [ip for ip in ips if ":" not in ip]
+    said = "starting"
+
+    def changed() -> None:
+        told.instances, told.problem = responder.instances, responder.problem
+        told.seen, told.interfaces = (
+            responder.seen,
+            [MdnsInterface(each.name, list(each.addresses), each.state) for each in responder.told],
+        )
+
     told.problem = "starting"
-    if not ips:
-        told.problem = f"no IPv4 address to advertise for {bind}"
-        return
+    responder = Responder(port=port, identity=identity, choose=chooser(bind), changed=changed)
+    running = asyncio.create_task(responder.run())
     try:
-        zeroconf = AsyncZeroconf(interfaces=ips, ip_version=IPVersion.V4Only)
-    except OSError as error:
-        told.problem = f"multicast DNS cannot be used: {error}"
-        _log.warning("%s", told.problem)
-        return
-    known: dict[str, ServiceInfo] = {}
-
-    def changed(zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
-        note(told, name, state_change)
-
-    browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[changed])
-    try:
-        while True:
-            wanted = services(store, ips=ips, port=port, identity=identity)
-            try:
-                await _apply(zeroconf, known, wanted)
-                told.problem = ""
-            except (OSError, ZeroconfError) as error:
-                told.problem = f"registration failed: {error or type(error).__name__}"
-            told.instances = sorted(known)
-            await asyncio.sleep(WATCH_SECONDS)
+        while not running.done():
+            responder.offer(
+                Offer(each.channel, each.arch, each.version) for each in store.current().releases.values()
+            )
+            await asyncio.wait([running], timeout=WATCH_SECONDS)
+            changed()
+            if told.problem != said:
+                # What lasts no longer than this is not worth a line.
+                said = told.problem
+                _log.info("mDNS: %s", said or f"answering for {', '.join(told.instances)}")
+        running.result()
+    except Exception as error:
+        _log.exception("mDNS ended")
+        told.problem = f"it failed: {error or type(error).__name__}; the log says why"
+        raise
     finally:
-        told.instances, told.problem = [], "stopped"
-        await browser.async_cancel()
-        try:
-            async with asyncio.timeout(GOODBYE_SECONDS):
-                await zeroconf.async_unregister_all_services()
-        except (OSError, TimeoutError) as error:
-            _log.debug("no goodbye: %s", error)
-        await zeroconf.async_close()
+        running.cancel()
+        await asyncio.wait([running])
+        told.instances, told.interfaces = [], []
+        with contextlib.suppress(asyncio.CancelledError):
+            told.problem = "stopped" if running.cancelled() or running.exception() is None else told.problem
 
 
-def note(told: Advertisement, name: str, change: ServiceStateChange) -> None:
-    """Remember who else is there, or that they have gone."""
-    if change is ServiceStateChange.Removed:
-        told.seen.discard(name)
-    elif len(told.seen) < MAX_SEEN:
-        told.seen.add(name[:255])
+def chooser(bind: str) -> Chooser:
+    """Which addresses to tell on which interface, where this is listened on."""
+    binds = [each.strip() for each in bind.split(",")] or [""]
+
+    def choose(here: list[Interface]) -> dict[int, Sequence[Ip]]:
+        listened = [address for each in binds for address in _numbers(each)]
+        wild = {4 for each in binds if each in _ANY4} | {4 for each in binds if each == "::"}
+        wild |= {6 for each in binds if each in _ANY6}
+        usual = {each.number for each in speaking(here)}
+        chosen: dict[int, Sequence[Ip]] = {}
+        for interface in here:
+            if not interface.multicast:
+                continue
+            ips: list[Ip] = []
+            if interface.number in usual:
+                ips = [each.ip for each in interface.addresses if each.version in wild]
+            for ip, scope in listened:
+                on = ip in (each.ip for each in interface.addresses) or (
+                    interface.loopback and ip.is_loopback and interface.on_link(ip)
+                )
+                if on and scope in (0, interface.number):
+                    ips.append(ip)
+            if ips:
+                chosen[interface.number] = list(dict.fromkeys(ips))
+        return chosen
+
+    return choose
 
 
-async def _apply(
-    zeroconf: AsyncZeroconf, known: dict[str, ServiceInfo], wanted: dict[str, ServiceInfo]
-) -> None:
-    for name, info in wanted.items():
-        if name not in known:
-            await (await zeroconf.async_register_service(info))
-        elif known[name].properties != info.properties:
-            await (await zeroconf.async_update_service(info))
-        known[name] = info
-    for name in known.keys() - wanted.keys():
-        await (await zeroconf.async_unregister_service(known[name]))
-        del known[name]
+def _numbers(bind: str) -> list[tuple[Ip, int]]:
+    """The addresses that a name or an address means at this moment, each with its zone's number or 0."""
+    if bind in (*_ANY4, *_ANY6):
+        return []
+    try:
+        found = socket.getaddrinfo(bind, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    numbers = []
+    for family, _, _, _, address in found:
+        ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
+        scope = int(address[3]) if family == socket.AF_INET6 and len(address) == 4 else 0
+        numbers.append((ip, scope))
+    return numbers

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from phase.discovery.dht import Dht
 from phase.discovery.dht.announcement import LIFETIME, key, sign
-from phase.discovery.interfaces import addresses
+from phase.discovery.interfaces import source
 from phase.discovery.records import DiscoveryError
 from phase.identity import Identity
 from phase.provider.status import DhtTold
@@ -123,4 +123,4 @@ def _problem(options: Options, own: Dht, host: str, keepers: int) -> str:
 def _local(bind: str) -> str:
     if bind not in ("", "0.0.0.0", "::"):  # noqa: S104
         return "" if ":" in bind else bind
-    return next((address.ip for address in addresses()), "")
+    return source()

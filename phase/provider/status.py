@@ -14,6 +14,14 @@ from phase.provider.store import Store
 STARTING = "starting"
 
 
+class MdnsInterface(msgspec.Struct, frozen=True):
+    """Multicast DNS on one interface: what is told there, and `answering` or what keeps it from that."""
+
+    name: str
+    addresses: list[str]
+    state: str
+
+
 @dataclass
 class DhtTold:
     """What of this provider the DHT knows; kept by its node."""
@@ -46,6 +54,8 @@ class Advertisement:
     problem: str = "not asked for"
     #: Names that others have registered, at this moment; a hint, like everything found that way.
     seen: set[str] = field(default_factory=set)
+    #: On each interface: its name, the addresses told there, and whether it is answered on.
+    interfaces: list[MdnsInterface] = field(default_factory=list)
     dht: DhtTold = field(default_factory=DhtTold)
     #: Whether advertising was asked for.
     wanted: bool = False
@@ -83,6 +93,8 @@ class MdnsStatus(msgspec.Struct, frozen=True):
     instances: list[str]
     problem: str
     seen: list[str]
+    #: Older providers say nothing of it.
+    interfaces: list[MdnsInterface] = []
 
 
 class DhtStatus(msgspec.Struct, frozen=True):
@@ -156,6 +168,7 @@ def status(store: Store, metrics: Metrics, advertisement: Advertisement, *, now:
             list(advertisement.instances),
             advertisement.problem,
             sorted(advertisement.seen.difference(advertisement.instances)),
+            list(advertisement.interfaces),
         ),
         active_requests=metrics.active,
         requests=sum(metrics.requests.values()),

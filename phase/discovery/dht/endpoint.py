@@ -8,8 +8,8 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from phase.discovery.budget import Budget
 from phase.discovery.dht import wire
-from phase.discovery.dht.budget import Budget
 
 _T = TypeVar("_T")
 #: Takes the sender's address, the question's name and its arguments; an answer of None is not sent.

@@ -8,7 +8,7 @@ from typing import Self
 
 from phase.discovery.dht.announcement import Announcement, key
 from phase.discovery.dht.node import Dht
-from phase.discovery.records import DiscoveryError, Provider
+from phase.discovery.records import DiscoveryError, Heard, Provider
 
 #: Seconds between two searches that found nothing new.
 _AGAIN_SECONDS = 2.0
@@ -30,7 +30,7 @@ class Search:
         channel: str,
         arch: str,
         peers: Sequence[tuple[str, int]],
-        found: "SimpleQueue[str | Provider]",
+        found: "SimpleQueue[Heard]",
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -73,7 +73,8 @@ class Search:
             self._dht.close()
 
     def _tell(self, said: Announcement) -> None:
-        self._found.put(Provider(said.url, self._channel, self._arch, said.version, "dht", said.key[:8]))
+        found = Provider(said.url, self._channel, self._arch, said.version, "dht", said.key[:8])
+        self._found.put(Heard(found, 0))
 
     def __enter__(self) -> Self:
         return self

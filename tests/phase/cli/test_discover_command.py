@@ -1,6 +1,5 @@
 """`phase discover`, for people and for scripts: real multicast DNS, on loopback only."""
 
-import ipaddress
 import json
 import secrets
 import subprocess
@@ -15,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from phase.cli import main
 from phase.cli.discover import command
-from phase.discovery import DiscoveryError, interfaces, mdns
+from phase.discovery import DiscoveryError, interfaces
+from phase.discovery.mdns import browser
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
 
@@ -34,8 +34,8 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = [interfaces.Address("127.0.0.1", ipaddress.IPv4Network("127.0.0.0/8"))]
-    monkeypatch.setattr(mdns, "addresses", lambda: own)
+    here = [each for each in interfaces.interfaces() if each.loopback]
+    monkeypatch.setattr(browser, "interfaces", lambda: here)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """`phase provider`, for people and for scripts."""
 
 import contextlib
-import ipaddress
 import json
 import secrets
 import socket
@@ -15,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from phase.cli.provider import command
-from phase.discovery import interfaces, mdns
+from phase.discovery import interfaces
+from phase.discovery.mdns import browser
 from phase.fetch import FetchError
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
@@ -40,8 +40,8 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = [interfaces.Address("127.0.0.1", ipaddress.IPv4Network("127.0.0.0/8"))]
-    monkeypatch.setattr(mdns, "addresses", lambda: own)
+    here = [each for each in interfaces.interfaces() if each.loopback]
+    monkeypatch.setattr(browser, "interfaces", lambda: here)
 
 
 def test_status(url: str) -> None:

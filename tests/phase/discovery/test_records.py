@@ -1,7 +1,7 @@
 import pytest
 
 from phase.discovery import MAX_PROVIDERS, Provider, discover
-from phase.discovery.records import from_txt
+from phase.discovery.records import from_txt, http_url
 
 TXT: dict[bytes, bytes | None] = {
     b"txtvers": b"1",
@@ -53,10 +53,30 @@ def test_ports_that_are_none(port: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "0.0.0.0", "224.0.0.251", "255.255.255.255", "::1", "host", "1.2.3"]
+    "address",
+    [
+        "",
+        "0.0.0.0",
+        "224.0.0.251",
+        "255.255.255.255",
+        "::",
+        "ff02::fb",
+        "fe80::1",
+        "::ffff:10.0.0.1",
+        "host",
+        "1.2.3",
+    ],
 )
 def test_addresses_that_are_none(address: str) -> None:
     assert read(address=address) is None
+
+
+def test_ipv6_addresses() -> None:
+    found = read(address="2001:db8::1")
+    assert found is not None
+    assert found.url == "http://[2001:db8::1]:8080"
+    # RFC 6874: the zone's percent sign is escaped.
+    assert http_url("fe80::1", 80, zone="eth0") == "http://[fe80::1%25eth0]:80"
 
 
 def test_given_addresses_come_first_once_and_bounded() -> None:

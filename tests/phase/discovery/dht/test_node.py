@@ -12,11 +12,11 @@ import pytest
 from kademlia.network import Server
 
 from fixtures.hostile.dht import LIES, VICTIM, Liar, Lie, Town, liar
-from phase.discovery import Provider
 from phase.discovery.dht import Search, announcement, node, wire
 from phase.discovery.dht.announcement import Announcement
 from phase.discovery.dht.node import Dht
 from phase.discovery.dht.table import MAX_OF_HOST
+from phase.discovery.records import Heard
 from phase.identity import Identity
 from tests.phase.discovery.dht.conftest import Start
 
@@ -332,12 +332,11 @@ async def test_a_search_is_not_kept_waiting_by_those_who_lie_of_neighbours(start
     honest, address = await start(1)
     honest.own[PLACE] = signed(f"{net}.1")
     evil, at = await lie(f"{net}.66", find_node=endless, find_value=endless)
-    queue: SimpleQueue[str | Provider] = SimpleQueue()
+    queue: SimpleQueue[Heard] = SimpleQueue()
     search = Search("stable", "x86_64", [at, address], queue, clock=time.time)
     try:
         found = await asyncio.to_thread(queue.get, timeout=4)
-        assert isinstance(found, Provider)
-        assert found.url == f"http://{net}.1:8080"
+        assert found.provider.url == f"http://{net}.1:8080"
     finally:
         await asyncio.to_thread(search.close)
         evil.transport.close()

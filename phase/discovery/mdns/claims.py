@@ -1,0 +1,105 @@
+"""What a provider says by multicast DNS: names of its own, and the records under them."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from phase.discovery.interfaces import Ip
+from phase.discovery.mdns import wire
+from phase.discovery.mdns.wire import META_NAME, SERVICE_NAME, Name, Record
+
+#: Bytes of one label.
+MAX_LABEL = 63
+#: Seconds that others may keep it: what names a host, and what does not (RFC 6762, section 10).
+HOST_TTL, OTHER_TTL = 120, 4500
+
+
+class Offer(NamedTuple):
+    """A release that is on offer."""
+
+    channel: str
+    arch: str
+    version: int
+
+
+class Claims(NamedTuple):
+    """All names that one provider takes, and what it says under them.
+
+    Attributes:
+        host: name of the machine, for this purpose.
+        port: where it serves.
+        instances: name and TXT data of each offer.
+    """
+
+    host: Name
+    port: int
+    instances: tuple[tuple[Name, bytes], ...]
+
+    @property
+    def unique(self) -> frozenset[Name]:
+        """The names that nobody else may have, folded."""
+        return frozenset(wire.folded(each) for each in (self.host, *(name for name, _ in self.instances)))
+
+    def pointers(self) -> list[Record]:
+        """What everybody who has such a service says alike."""
+        found = [
+            Record(SERVICE_NAME, wire.PTR, wire.pack_name(name), OTHER_TTL) for name, _ in self.instances
+        ]
+        return [*found, Record(META_NAME, wire.PTR, wire.pack_name(SERVICE_NAME), OTHER_TTL)]
+
+    def instance(self, name: Name) -> list[Record]:
+        """SRV and TXT of one instance; `name` is folded."""
+        return [
+            record
+            for one, txt in self.instances
+            if wire.folded(one) == name
+            for record in (
+                Record(one, wire.SRV, wire.pack_srv(self.port, self.host), HOST_TTL, True),
+                Record(one, wire.TXT, txt, OTHER_TTL, True),
+            )
+        ]
+
+    def addresses(self, ips: Iterable[Ip]) -> list[Record]:
+        """The host's addresses, and which kinds there are."""
+        found = [
+            Record(self.host, wire.A if ip.version == 4 else wire.AAAA, ip.packed, HOST_TTL, True)
+            for ip in ips
+        ]
+        kinds = {record.type for record in found}
+        nsec = wire.pack_nsec(self.host, sorted(kinds))
+        return [*found, Record(self.host, wire.NSEC, nsec, HOST_TTL, True)]
+
+    def all(self, ips: Sequence[Ip]) -> list[Record]:
+        """Everything."""
+        own = [record for name, _ in self.instances for record in self.instance(wire.folded(name))]
+        return [*self.pointers(), *own, *self.addresses(ips)]
+
+
+def claims(offers: Iterable[Offer], *, port: int, identity: str, attempt: int = 1) -> Claims:
+    """The names a provider takes.
+
+    Args:
+        offers: what is on offer.
+        port: where it serves.
+        identity: eight characters that tell this provider from others.
+        attempt: 1, and one more each time that another has the names (RFC 6762, section 9).
+    """
+    suffix = identity if attempt == 1 else f"{identity}-{attempt}"
+    instances: dict[Name, tuple[Name, bytes]] = {}
+    for offer in offers:
+        name = (_label(offer, suffix, short=False), *SERVICE_NAME)
+        if wire.folded(name) in instances:
+            # Channels may differ in upper and lower case only, names in DNS may not.
+            name = (_label(offer, suffix, short=True), *SERVICE_NAME)
+        pairs = f"txtvers=1 channel={offer.channel} arch={offer.arch} version={offer.version} id={identity}"
+        instances[wire.folded(name)] = name, wire.pack_txt(pair.encode() for pair in pairs.split())
+    return Claims((f"phase-{suffix}".encode(), b"local"), port, tuple(instances.values()))
+
+
+def _label(offer: Offer, suffix: str, *, short: bool) -> bytes:
+    label = f"phase-{offer.channel}-{offer.arch}-{suffix}".encode()
+    if len(label) <= MAX_LABEL and not short:
+        return label
+    # The TXT record has the whole channel, and alone decides; this only has to be another for each.
+    digest = hashlib.sha256(offer.channel.encode()).hexdigest()[:12]
+    return f"phase-{offer.channel[:12]}-{digest}-{offer.arch}-{suffix}".encode()[:MAX_LABEL]

@@ -1,0 +1,229 @@
+"""Tells of a provider on every interface that leads to it, and follows the interfaces as they change."""
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
+from typing import NamedTuple
+
+from phase.discovery.interfaces import Interface, Ip, Watch, interfaces
+from phase.discovery.mdns import wire
+from phase.discovery.mdns.claims import Claims, Offer, claims
+from phase.discovery.mdns.link import Link
+from phase.discovery.mdns.wire import Name, Record
+from phase.discovery.records import DiscoveryError
+
+_log = logging.getLogger(__name__)
+#: Seconds for an interface to settle once it changes, and between two looks where nobody tells of changes.
+_SETTLE_SECONDS, POLL_SECONDS = 0.1, 2.0
+#: Seconds between two looks where somebody does: what was told may have been lost.
+_LOOK_SECONDS = 30.0
+#: Names that are tried one after the other, and seconds to wait before another, doubled each time.
+QUICK_NAMES, _WAIT_SECONDS = 5, (2.0, 60.0)
+#: Seconds after which a lost name is forgotten.
+_FORGET_SECONDS = 300.0
+#: Other providers that are remembered, those of them that one machine tells of, and for how many seconds.
+MAX_SEEN, _MAX_SEEN_OF_TELLER, _SEEN_SECONDS = 64, 8, 4500
+_MAX_SAID = 256
+_FINE = ("starting", "claiming its names", "answering")
+
+#: Which addresses of an interface to tell there; none where it is not to be spoken on.
+Chooser = Callable[[list[Interface]], dict[int, Sequence[Ip]]]
+
+
+class Told(NamedTuple):
+    """What is told on one interface.
+
+    Attributes:
+        name: of the interface.
+        addresses: told there.
+        state: `answering`, or what keeps it from that.
+    """
+
+    name: str
+    addresses: tuple[str, ...]
+    state: str
+
+
+class Responder:
+    """One provider in multicast DNS, in a running event loop.
+
+    Args:
+        port: where it serves.
+        identity: eight characters that tell it from others.
+        choose: which addresses to tell on which interface.
+        changed: called when anything of what can be asked of this has changed.
+    """
+
+    def __init__(
+        self, *, port: int, identity: str, choose: Chooser, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        self.claims: Claims = claims((), port=port, identity=identity)
+        self._offers: tuple[Offer, ...] = ()
+        self._port, self._identity = port, identity
+        self._choose = choose
+        self._changed = changed
+        self._links: dict[int, Link] = {}
+        self._attempt, self._lost, self._lost_at = 1, 0, -1e9
+        self._conflict = self._trouble = ""
+        self._retry: asyncio.TimerHandle | None = None
+        #: Others: until when they count, and who said so.
+        self._seen: OrderedDict[str, tuple[float, Ip]] = OrderedDict()
+        #: Data that was said under each name and type: an echo of it is not another machine's.
+        self._said: OrderedDict[tuple[Name, int, bytes], None] = OrderedDict()
+
+    @property
+    def told(self) -> list[Told]:
+        """What is told on each interface."""
+        return [
+            Told(link.interface.name, tuple(str(ip) for ip in link.ips), link.state)
+            for link in self._links.values()
+        ]
+
+    @property
+    def instances(self) -> list[str]:
+        """The names that are answered for at this moment."""
+        told = {
+            name for link in self._links.values() if link.answering for name, _ in link.answering.instances
+        }
+        return sorted(wire.text(name) for name in told)
+
+    @property
+    def problem(self) -> str:
+        """Why nobody is answered; empty where somebody is."""
+        if any(link.state == "answering" for link in self._links.values()):
+            return self._conflict
+        if self._conflict or self._trouble:
+            return self._conflict or self._trouble
+        states = [f"{link.interface.name}: {link.state}" for link in self._links.values()]
+        return "; ".join(states[:4]) or "no network interface to tell anybody on"
+
+    @property
+    def seen(self) -> set[str]:
+        """Others that are there."""
+        now = monotonic()
+        return {name for name, (until, _) in self._seen.items() if until > now}
+
+    def offer(self, offers: Iterable[Offer]) -> None:
+        """Tell of these from now on."""
+        offers = tuple(offers)
+        if offers != self._offers:
+            self._offers = offers
+            self._claim_anew()
+
+    async def run(self) -> None:
+        """Tell until cancelled; then say goodbye."""
+        watch = Watch()
+        event = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        descriptor = watch.fileno()
+        if descriptor is not None:
+
+            def changed() -> None:
+                if watch.changed():
+                    event.set()
+
+            loop.add_reader(descriptor, changed)
+        try:
+            while True:
+                event.clear()
+                await self._follow()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS if descriptor is None else _LOOK_SECONDS):
+                        await event.wait()
+                        await asyncio.sleep(_SETTLE_SECONDS)
+        finally:
+            if descriptor is not None:
+                loop.remove_reader(descriptor)
+            watch.close()
+            if self._retry is not None:
+                self._retry.cancel()
+            links, self._links = list(self._links.values()), {}
+            for link in links:
+                await link.close(goodbye=True)
+
+    def is_own(self, record: Record) -> bool:
+        """Whether this provider says, or has said, that."""
+        return record.key in self._said
+
+    def lost(self, claimed: Claims, record: Record, teller: Ip) -> None:
+        """Another machine has one of the names: take others, soon at first, then more and more slowly."""
+        if claimed != self.claims or self._retry is not None:
+            return
+        now = monotonic()
+        self._lost = 1 if now - self._lost_at > _FORGET_SECONDS else self._lost + 1
+        self._lost_at = now
+        self._attempt += 1
+        name = wire.text(record.name)
+        following = claims(self._offers, port=self._port, identity=self._identity, attempt=self._attempt)
+        wait = 0.0
+        if self._lost > QUICK_NAMES:
+            wait = min(_WAIT_SECONDS[0] * 2.0 ** min(self._lost - QUICK_NAMES - 1, 8), _WAIT_SECONDS[1])
+        self._conflict = f"{teller} says that the name {name} is its own"
+        if self._lost >= QUICK_NAMES:
+            self._conflict += f", after {self._lost - 1} others; the next name is tried in {wait:.0f} s"
+        _log.warning("%s; the next is %s", self._conflict, wire.text(following.host))
+        self._changed()
+        self._retry = asyncio.get_running_loop().call_later(wait, self._claim_anew)
+
+    def heard(self, name: Name, ttl: int, teller: Ip) -> None:
+        """Another provider is there, or has gone."""
+        text = wire.text(name)[:255]
+        if not ttl:
+            if self._seen.pop(text, None) is not None:
+                self._changed()
+            return
+        now = monotonic()
+        if text not in self._seen:
+            for gone in [each for each, (until, _) in self._seen.items() if until <= now]:
+                del self._seen[gone]
+            # Who tells of many does not keep the others out.
+            of = sum(other == teller for _, other in self._seen.values())
+            if of >= _MAX_SEEN_OF_TELLER or len(self._seen) >= MAX_SEEN:
+                return
+        self._seen[text] = now + min(ttl, _SEEN_SECONDS), teller
+        self._changed()
+
+    def _claim_anew(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self.claims = claims(self._offers, port=self._port, identity=self._identity, attempt=self._attempt)
+        for link in self._links.values():
+            self._remember(link.ips)
+            link.follow(link.interface, link.ips)
+
+    def _remember(self, ips: Sequence[Ip]) -> None:
+        for record in self.claims.all(ips):
+            self._said[record.key] = None
+            self._said.move_to_end(record.key)
+        while len(self._said) > _MAX_SAID + 8 * len(self.claims.instances):
+            self._said.popitem(last=False)
+
+    async def _follow(self) -> None:
+        """Have a link for each interface that leads here, with its addresses."""
+        try:
+            here = {each.number: each for each in interfaces()}
+            self._trouble = ""
+        except DiscoveryError as error:
+            self._trouble = str(error)
+            self._changed()
+            return
+        chosen = self._choose(list(here.values()))
+        for index in [index for index in self._links if index not in chosen]:
+            await self._links.pop(index).close(goodbye=True)
+        for index, ips in chosen.items():
+            self._remember(ips)
+            link = self._links.get(index)
+            if link is None:
+                self._links[index] = Link(here[index], ips, self, self._link_changed)
+            elif (link.interface, link.ips) != (here[index], tuple(ips)) or link.state not in _FINE:
+                link.follow(here[index], ips)
+        self._changed()
+
+    def _link_changed(self) -> None:
+        if any(link.state == "answering" for link in self._links.values()) and self._retry is None:
+            self._conflict = ""
+        self._changed()
