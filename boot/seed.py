@@ -14,7 +14,7 @@ for name in ("_ssl", "_hashlib"):
     sys.modules[name] = None
 for name in (
     "phase.boot.main", "phase.boot.x86", "phase.boot.arm64", "phase.discovery.mdns", "phase.discovery.dht",
-    "phase.fetch", "phase.trust", "phase.files", "zeroconf", "nacl.signing",
+    "phase.fetch", "phase.trust", "phase.files", "nacl.signing",
     "tuf.api.serialization.json", "_strptime", "calendar", "traceback", "concurrent.futures.thread",
     "encodings.ascii", "encodings.latin_1", "encodings.idna",
 ):

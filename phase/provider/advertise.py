@@ -1,7 +1,5 @@
 """Tell the local networks by multicast DNS what is on offer: one instance per channel and architecture."""
 
-import asyncio
-import contextlib
 import ipaddress
 import logging
 import socket
@@ -10,7 +8,7 @@ from collections.abc import Sequence
 from phase.discovery.interfaces import Interface, Ip, speaking
 from phase.discovery.mdns.claims import Offer
 from phase.discovery.mdns.responder import Chooser, Responder
-from phase.provider.status import Advertisement, MdnsInterface
+from phase.provider.status import STARTING, Advertisement, MdnsInterface
 from phase.provider.store import Store
 
 _log = logging.getLogger(__name__)
@@ -29,40 +27,30 @@ async def advertise(store: Store, told: Advertisement, *, bind: str, port: int, 
         port: where it listens.
         identity: eight characters that tell this provider from others.
     """
-    said = "starting"
+    said = STARTING
 
     def changed() -> None:
         told.instances, told.problem = responder.instances, responder.problem
-        told.seen, told.interfaces = (
-            responder.seen,
-            [MdnsInterface(each.name, list(each.addresses), each.state) for each in responder.told],
-        )
+        told.seen = responder.seen
+        told.interfaces = [
+            MdnsInterface(each.name, list(each.addresses), each.state) for each in responder.told
+        ]
 
-    told.problem = "starting"
+    def look() -> None:
+        nonlocal said
+        releases = store.current().releases.values()
+        responder.offer(Offer(each.channel, each.arch, each.version) for each in releases)
+        if told.problem != said:
+            # What lasts no longer than this is not worth a line.
+            said = told.problem
+            _log.info("mDNS: %s", said or f"answering for {', '.join(told.instances)}")
+
+    told.problem = STARTING
     responder = Responder(port=port, identity=identity, choose=chooser(bind), changed=changed)
-    running = asyncio.create_task(responder.run())
     try:
-        while not running.done():
-            responder.offer(
-                Offer(each.channel, each.arch, each.version) for each in store.current().releases.values()
-            )
-            await asyncio.wait([running], timeout=WATCH_SECONDS)
-            changed()
-            if told.problem != said:
-                # What lasts no longer than this is not worth a line.
-                said = told.problem
-                _log.info("mDNS: %s", said or f"answering for {', '.join(told.instances)}")
-        running.result()
-    except Exception as error:
-        _log.exception("mDNS ended")
-        told.problem = f"it failed: {error or type(error).__name__}; the log says why"
-        raise
+        await responder.run(look, WATCH_SECONDS)
     finally:
-        running.cancel()
-        await asyncio.wait([running])
-        told.instances, told.interfaces = [], []
-        with contextlib.suppress(asyncio.CancelledError):
-            told.problem = "stopped" if running.cancelled() or running.exception() is None else told.problem
+        told.instances, told.interfaces, told.problem = [], [], "stopped"
 
 
 def chooser(bind: str) -> Chooser:

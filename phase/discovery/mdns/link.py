@@ -99,6 +99,11 @@ class Link:
             self._open()
         self._dirty.set()
 
+    def check(self) -> None:
+        """Raise what ended this, if anything did."""
+        if self._task.done() and not self._task.cancelled():
+            self._task.result()
+
     async def close(self, *, goodbye: bool) -> None:
         """Leave the interface; what it told is taken back where it still can be."""
         await _ended(self._task)

@@ -97,6 +97,8 @@ class Responder:
             return self._conflict
         if self._conflict or self._trouble:
             return self._conflict or self._trouble
+        if any(link.state in _FINE for link in self._links.values()):
+            return "starting"
         states = [f"{link.interface.name}: {link.state}" for link in self._links.values()]
         return "; ".join(states[:4]) or "no network interface to tell anybody on"
 
@@ -113,25 +115,35 @@ class Responder:
             self._offers = offers
             self._claim_anew()
 
-    async def run(self) -> None:
-        """Tell until cancelled; then say goodbye."""
-        watch = Watch()
-        event = asyncio.Event()
+    async def run(self, look: Callable[[], None], every: float) -> None:
+        """Tell until cancelled; then say goodbye.
+
+        Args:
+            look: called now and then, such as to see whether there is something new to offer.
+            every: seconds between two calls of it.
+        """
+        watch, event = Watch(), asyncio.Event()
         loop = asyncio.get_running_loop()
         descriptor = watch.fileno()
+
+        def changed() -> None:
+            if watch.changed():
+                event.set()
+
         if descriptor is not None:
-
-            def changed() -> None:
-                if watch.changed():
-                    event.set()
-
             loop.add_reader(descriptor, changed)
+        again = 0.0
         try:
             while True:
-                event.clear()
-                await self._follow()
+                look()
+                for link in self._links.values():
+                    link.check()
+                if event.is_set() or loop.time() >= again:
+                    event.clear()
+                    await self._follow()
+                    again = loop.time() + (POLL_SECONDS if descriptor is None else _LOOK_SECONDS)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_SECONDS if descriptor is None else _LOOK_SECONDS):
+                    async with asyncio.timeout(min(every, max(again - loop.time(), 0.0))):
                         await event.wait()
                         await asyncio.sleep(_SETTLE_SECONDS)
         finally:

@@ -126,6 +126,12 @@ def test_a_flood_in_mdns_is_bounded() -> None:
     assert asker.queue.qsize() <= browser.MAX_WAITING
 
 
+def test_what_waits_to_be_taken_has_a_bound(asker: Asker) -> None:
+    for number in range(browser.MAX_WAITING + 50):
+        asker.hears(provider(f"10.0.{number // 200}.{number % 200 + 1}", identity=f"w{number}"))
+    assert asker.queue.qsize() == browser.MAX_WAITING
+
+
 def test_who_tells_of_many_comes_after_who_tells_of_itself(asker: Asker) -> None:
     for number in range(40):
         asker.hears(provider(f"10.0.{number}.66", identity=f"m{number}"), "192.0.2.66")
