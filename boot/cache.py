@@ -12,15 +12,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from boot.errors import BuildError
+
 _log = logging.getLogger("boot")
 
 
 def root() -> Path:
-    """Where images are kept: `PHASE_CACHE`, else `phase` in the user's cache directory."""
+    """Where images are kept: `PHASE_CACHE`, else `phase` in the user's cache directory.
+
+    Raises:
+        BuildError: nothing says where this user has a directory.
+    """
     chosen = os.environ.get("PHASE_CACHE")
     if chosen:
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "phase"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "phase"
+    except RuntimeError as error:
+        raise BuildError(
+            f"no directory for images: no HOME, and user {os.geteuid()} has no entry in passwd. "
+            "Set PHASE_CACHE to a directory."
+        ) from error
 
 
 def key(inputs: Mapping[str, object]) -> str:

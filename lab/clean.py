@@ -4,6 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
+from lab.errors import InfrastructureError
+
 #: Below the checkout, everything that a build or a run leaves; also what .gitignore names.
 _MADE = (
     ".tox",
@@ -25,11 +27,22 @@ _CACHED = ("apt", "images", "locks", "stages")
 
 
 def cache_directory() -> Path:
-    """Where images are cached: `$PHASE_CACHE`, else `phase` in the user's cache directory."""
+    """Where images are cached: `$PHASE_CACHE`, else `phase` in the user's cache directory.
+
+    Raises:
+        InfrastructureError: nothing says where this user has a directory.
+    """
     if chosen := os.environ.get("PHASE_CACHE"):
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "phase"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "phase"
+    try:
+        return Path.home() / ".cache/phase"
+    except RuntimeError as error:
+        raise InfrastructureError(
+            f"no directory for images: no HOME, and user {os.geteuid()} has no entry in passwd. "
+            "Set PHASE_CACHE to a directory, and PHASE_STATE to one for the phase command."
+        ) from error
 
 
 def clean(root: Path) -> list[Path]:

@@ -26,8 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when all is well, 1 when something is wrong, 2 for wrong usage.
     """
     arguments = _parser().parse_args(argv)
+    from lab.errors import LabError
+
     try:
         return int(arguments.run(arguments))
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("lab: interrupted", file=sys.stderr)
         return 130

@@ -78,7 +78,7 @@ class Identity:
         except OSError as error:
             raise IdentityError(
                 f"identity {path} cannot be written: {error.strerror}",
-                hint="Choose a writable state directory.",
+                hint="Set PHASE_STATE to a directory that you can write to.",
             ) from error
         try:
             return cls.load(path)

@@ -5,6 +5,7 @@ Each module named below holds a click command called `command`.
 
 import errno
 import importlib
+import json
 import os
 import sys
 from typing import NoReturn
@@ -57,6 +58,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line: exit code 0 done, 1 refused or failed, 2 usage."""
+    open_standard_streams()
     try:
         cli(prog_name="phase", standalone_mode=True)
     except PhaseError as error:
@@ -74,3 +76,31 @@ def main() -> NoReturn:
         click.echo(f"phase: {printable(str(what))}", err=True)
         sys.exit(1)
     sys.exit(0)
+
+
+def open_standard_streams() -> None:
+    """Give every command the three standard streams, also where the caller closed them.
+
+    A closed one reads as empty and drops what is written. Without this, Python has None in its place, and
+    the next file that is opened gets its number: what a module prints would go there.
+    """
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, flags)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+    # They stay open until the process ends, as Python's own do.
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def as_json(value: object, *, indent: int | None = None) -> str:
+    """JSON of a struct or of plain values, in printable ASCII, so that it cannot steer a terminal either."""
+    import msgspec
+
+    return json.dumps(msgspec.to_builtins(value), indent=indent).replace("\x7f", "\\u007f")

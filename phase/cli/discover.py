@@ -6,6 +6,7 @@ import sys
 import click
 
 from phase import arch as arches
+from phase.cli import printable
 from phase.cli._dht import dht_option
 from phase.discovery import DiscoveryError, discover
 
@@ -36,7 +37,8 @@ def command(
             click.echo(json.dumps(provider._asdict()))
         else:
             version = "-" if provider.version is None else provider.version
-            click.echo(f"{provider.url}  {channel}/{wanted}  version {version}  id {provider.id}")
+            line = f"{provider.url}  {channel}/{wanted}  version {version}  id {provider.id}"
+            click.echo(printable(line))
         sys.stdout.flush()
         if first:
             break

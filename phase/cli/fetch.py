@@ -102,7 +102,7 @@ def command(
         for reason in report.dropped.values():
             click.echo(f"  given up: {printable(reason)}", err=True)
     name = f"{channel}/{wanted} {found.manifest.release} (version {found.manifest.version})"
-    click.echo(f"{name} is in {output}")
+    click.echo(printable(f"{name} is in {output}"))
 
 
 def _report(url: str, error: PhaseError) -> None:

@@ -2,23 +2,66 @@
 
 import json
 import os
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from phase.cli import printable
 from phase.errors import PhaseError
 from phase.node import IDENTITY, STATE
 
+if TYPE_CHECKING:
+    from phase.identity import Identity
+
+_HINT = "Set PHASE_STATE to a directory that you can write to, or give --state."
+
 
 def default_state() -> Path:
-    """Where this user's node keeps its identity: `PHASE_STATE`, else by who asks."""
+    """Where this user's node keeps its identity: `PHASE_STATE`, else by who asks.
+
+    Raises:
+        PhaseError: nothing says where this user has a directory.
+    """
     if given := os.environ.get("PHASE_STATE"):
         return Path(given)
     if os.geteuid() == 0:
         return STATE
-    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
-    return Path(home) / "phase"
+    # The XDG specification has relative paths ignored.
+    if (given := os.environ.get("XDG_STATE_HOME", "")).startswith("/"):
+        return Path(given) / "phase"
+    try:
+        return Path.home() / ".local/state/phase"
+    except RuntimeError as error:
+        raise PhaseError(
+            f"no directory for the identity: no HOME, and user {os.geteuid()} has no entry in passwd",
+            hint=_HINT,
+        ) from error
+
+
+def identity_in(state: Path | None) -> "Identity":
+    """Read the identity of a state directory, or make it.
+
+    Args:
+        state: the directory; the user's own when None.
+
+    Raises:
+        PhaseError: it cannot be made or read.
+    """
+    from phase.identity import Identity
+
+    directory = state or default_state()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Said before the identity is looked for, because the remedy is another directory.
+        if not (directory / IDENTITY).exists() and not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(0, "no permission to write")
+    except OSError as error:
+        raise PhaseError(
+            f"no identity in {directory}: {error.filename or directory}: {error.strerror}",
+            hint=_HINT,
+        ) from error
+    return Identity.load_or_create(directory / IDENTITY)
 
 
 @click.command("init")
@@ -26,16 +69,9 @@ def default_state() -> Path:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(state: Path | None, as_json: bool) -> None:
     """Create this node's identity, or show the one it has."""
-    from phase.identity import Identity
-
     directory = state or default_state()
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        identity = Identity.load_or_create(directory / IDENTITY)
-    except (PhaseError, OSError) as error:
-        click.echo(f"phase init: {error}", err=True)
-        sys.exit(1)
+    identity = identity_in(directory)
     if as_json:
         click.echo(json.dumps({"node": identity.public_key, "identity": str(directory / IDENTITY)}))
     else:
-        click.echo(f"node {identity.public_key}\nidentity {directory / IDENTITY}")
+        click.echo(f"node {identity.public_key}\nidentity {printable(str(directory / IDENTITY))}")

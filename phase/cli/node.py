@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from phase import node
-from phase.errors import PhaseError
 
 
 @click.command("node")
@@ -17,9 +16,5 @@ from phase.errors import PhaseError
 @click.option("--ephemeral", is_flag=True, help="Use a key that is never written down.")
 def command(state: Path, job: str, module: Path, receipts: Path, ephemeral: bool) -> None:
     """Run this machine's node."""
-    try:
-        passed = node.run_job(job, state=state, module=module, receipts=receipts, ephemeral=ephemeral)
-    except PhaseError as error:
-        click.echo(f"phase node: {error}", err=True)
-        sys.exit(1)
+    passed = node.run_job(job, state=state, module=module, receipts=receipts, ephemeral=ephemeral)
     sys.exit(0 if passed else 1)

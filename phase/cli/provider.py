@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from phase import arch as arches
+from phase.cli import as_json as to_json
 from phase.cli import printable
 from phase.cli._dht import dht_option
 from phase.discovery import discover
@@ -28,7 +29,7 @@ def status(addr: str, as_json: bool) -> None:
     """Say what one provider offers."""
     found = _status(addr)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        click.echo(to_json(found, indent=2))
         return
     click.echo(f"{addr}: {describe(found)}")
     if found.dht.running and found.dht.problem:
@@ -63,7 +64,7 @@ def list_(
         if as_json:
             click.echo(json.dumps({**provider._asdict(), "answers": answers, "detail": text}))
         else:
-            click.echo(f"{provider.url}: {printable(text)}")
+            click.echo(printable(f"{provider.url}: {text}"))
 
 
 def _status(url: str) -> Status:

@@ -1,10 +1,11 @@
 """`phase receipt`: check what a node signed."""
 
-import sys
 from pathlib import Path
 
 import click
 
+from phase.cli import as_json as to_json
+from phase.cli import printable
 from phase.errors import PhaseError
 
 #: A receipt is a few kilobytes; arguments and environment may make it some hundred.
@@ -27,26 +28,25 @@ def verify(
     file: Path, key: str, job_id: str | None, nonce: str | None, module: str | None, as_json: bool
 ) -> None:
     """Check that FILE is a receipt signed by KEY; print what it says."""
-    import msgspec
-
     from phase.jobs import receipt as receipts
     from phase.jobs.status import explain
 
-    try:
-        with file.open("rb") as opened:
-            envelope = opened.read(MAX_BYTES + 1)
-        if len(envelope) > MAX_BYTES:
-            raise PhaseError(f"{file} is over {MAX_BYTES} bytes, no receipt is")
-        found = receipts.verify(envelope, key=key, job_id=job_id, nonce=nonce, module_sha256=module)
-    except (PhaseError, OSError) as error:
-        click.echo(f"phase receipt: {error}", err=True)
-        sys.exit(1)
+    with file.open("rb") as opened:
+        envelope = opened.read(MAX_BYTES + 1)
+    if len(envelope) > MAX_BYTES:
+        raise PhaseError(f"{file} is over {MAX_BYTES} bytes, which no receipt is")
+    found = receipts.verify(envelope, key=key, job_id=job_id, nonce=nonce, module_sha256=module)
     if as_json:
-        click.echo(msgspec.json.encode(found).decode())
+        click.echo(to_json(found))
         return
-    click.echo(f"signed by  {found.node}")
-    click.echo(f"job        {found.job.id}")
-    click.echo(f"module     sha256:{found.module.sha256}")
-    click.echo(f"stdout     sha256:{found.stdout.sha256} ({found.stdout.length} bytes)")
-    click.echo(f"status     {explain(found.status)}")
-    click.echo(f"when       {found.started} for {found.wall_ms:.0f} ms")
+    # The node has chosen all of these words.
+    for name, said in (
+        ("signed by", found.node),
+        ("job", found.job.id),
+        ("nonce", found.job.nonce or "-"),
+        ("module", f"sha256:{found.module.sha256}"),
+        ("stdout", f"sha256:{found.stdout.sha256} ({found.stdout.length} bytes)"),
+        ("status", explain(found.status)),
+        ("when", f"{found.started} for {found.wall_ms:.0f} ms"),
+    ):
+        click.echo(f"{name:<11}{printable(said)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from phase import arch as arches
-from phase.cli import _release
+from phase.cli import _release, printable
 
 
 @click.command("verify")
@@ -36,4 +36,4 @@ def command(directory: Path, root: Path, channel: str, arch: str, as_json: bool)
         click.echo(json.dumps(facts))
     else:
         name = f"{channel}/{manifest.arch} {manifest.release} (version {manifest.version})"
-        click.echo(f"{name} is as it was signed")
+        click.echo(printable(f"{name} is as it was signed"))

@@ -17,16 +17,18 @@ from phase.errors import PhaseError
 from phase.foreign import MalformedError, read_json
 from phase.identity import Identity
 from phase.jobs import flow, location
-from phase.jobs.errors import ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
+from phase.jobs.errors import JobRefusedError, ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
 from phase.jobs.limits import MAX_INTEGER, Limits
 from phase.jobs.runner import Execution, Job
 from phase.jobs.status import Status
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
+#: Characters of a job id or a nonce.
+MAX_NAME = 128
 
 Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-Nonce = Annotated[str, msgspec.Meta(max_length=128)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
+Nonce = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 Timestamp = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 
@@ -121,6 +123,28 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     subject: Annotated[tuple[Subject, ...], msgspec.Meta(min_length=1, max_length=1)]
     predicate_type: Literal["https://phase.dev/receipt/v1"] = msgspec.field(name="predicateType")
     predicate: Receipt
+
+
+def check_names(job_id: str | None, nonce: str) -> None:
+    """Refuse a job id or a nonce that a receipt cannot carry, before anything runs.
+
+    Args:
+        job_id: 1 to 128 printable characters; None where one is to be made up.
+        nonce: at most 128 printable characters.
+
+    Raises:
+        JobRefusedError: says which of them is wrong, and how.
+    """
+    for what, text, least in (("job id", job_id, 1), ("nonce", nonce, 0)):
+        if text is None:
+            continue
+        if not least <= len(text) <= MAX_NAME:
+            raise JobRefusedError(
+                f"the {what} has {len(text)} characters; {least} to {MAX_NAME} are possible"
+            )
+        # Bytes that are not UTF-8 arrive as surrogates, which are not printable either.
+        if not text.isprintable():
+            raise JobRefusedError(f"the {what} has characters that cannot be printed: {text!a}")
 
 
 def describe(job: Job, execution: Execution, *, node: str, job_id: str, nonce: str) -> Receipt:

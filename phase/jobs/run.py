@@ -80,23 +80,28 @@ def run(
         stdin: its whole input.
         env: its whole environment.
         limits: what it may take; the defaults when left out.
-        job_id: up to 128 characters; random when left out.
-        nonce: the requester's.
+        job_id: 1 to 128 printable characters; random when left out.
+        nonce: the requester's, up to 128 printable characters.
         worker: a warm one; used up.
         streams: where its input comes from and its output goes to, instead of `stdin` and memory.
 
     Raises:
-        JobRefusedError: beyond its limits before it starts.
+        JobRefusedError: beyond its limits before it starts, or its id or nonce cannot be in a receipt.
         EngineError: no engine, or its worker broke.
     """
     limits = limits or Limits()
+    if job_id is not None or nonce:
+        # Refused now: after the run there would be no receipt for it.
+        from phase.jobs.receipt import check_names
+
+        check_names(job_id, nonce)
     with worker or Worker() as used:  # first, so that it loads while the module is read
         from phase.jobs import receipt as receipts
 
         data = read_module(module, limits) if isinstance(module, Path) else module
         job = Job(data, args=args, stdin=stdin, env=env or {}, limits=limits)
         execution = execute(job, used, streams)
-    job_id = job_id or os.urandom(16).hex()
+    job_id = job_id if job_id is not None else os.urandom(16).hex()
     said = receipts.describe(job, execution, node=identity.public_key, job_id=job_id, nonce=nonce)
     return Outcome(
         status=execution.status,

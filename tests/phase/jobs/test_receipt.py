@@ -7,14 +7,16 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from phase import dsse
+from phase.cli import receipt as receipt_command
 from phase.identity import Identity
 from phase.jobs import receipt as receipts
-from phase.jobs.errors import ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
+from phase.jobs.errors import JobRefusedError, ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
 from phase.jobs.limits import Limits
 from phase.jobs.run import Outcome, run
-from phase.jobs.status import Exited, LimitHit
+from phase.jobs.status import Exited, LimitHit, Rejected
 
 SCHEMAS = Path(receipts.__file__).parent / "schemas"
 Wasm = Callable[[str], bytes]
@@ -138,3 +140,34 @@ def test_the_schema_accepts_receipts_and_only_those(
         list(error.path)[:2] for error in jsonschema.Draft202012Validator(schema).iter_errors(statement)
     ]
     assert paths == ([] if where is None else [["predicate", where]])
+
+
+def test_job_id_nonce_of_others_are_printed_printable(
+    identity: Identity, outcome: Outcome, tmp_path: Path
+) -> None:
+    """Another implementation may have put anything into a receipt that it signed."""
+    found = receipts.verify(outcome.receipt, key=identity.public_key)
+    job = receipts.JobRef("x\x1b[31m\nsigned by  00", "\u202e\x9b2J\x7f")
+    status = Rejected("no\x1b]0;title\x07")
+    signed = receipts.issue(msgspec.structs.replace(found, job=job, status=status), identity)
+    (tmp_path / "r.json").write_bytes(signed)
+    words = ["verify", str(tmp_path / "r.json"), "--key", identity.public_key]
+    text = CliRunner().invoke(receipt_command.command, words).stdout
+    assert all(line.isprintable() for line in text.splitlines())
+    assert [line.split()[0] for line in text.splitlines()].count("signed") == 1
+    assert "x [31m signed by  00" in text
+    as_json = CliRunner().invoke(receipt_command.command, [*words, "--json"]).stdout
+    assert as_json.rstrip("\n").isprintable()
+    assert as_json.isascii()
+    assert json.loads(as_json)["job"] == {"id": job.id, "nonce": job.nonce}
+
+
+@pytest.mark.parametrize(
+    ("job_id", "nonce", "words"),
+    [("x\ny", "", "job id has characters"), ("", "", "job id has 0"), (None, "n" * 129, "nonce has 129")],
+)
+def test_job_id_nonce_that_no_receipt_can_carry_are_refused_before_the_run(
+    identity: Identity, job_id: str | None, nonce: str, words: str
+) -> None:
+    with pytest.raises(JobRefusedError, match=words):
+        run(b"not even a module", identity=identity, job_id=job_id, nonce=nonce)
