@@ -1,7 +1,7 @@
 """Exit codes of `phase run`.
 
-0 to 125 belong to the module; WASI preview 1 gives it no others. Phase uses only codes above them, so that
-a script can tell both apart. They follow what shells and tools do already:
+0 to 125 and 193 to 255 belong to the module; any other code that a module ends with becomes 255. The codes
+between are Phase's own, so that a script can tell both apart. They follow what shells and tools do already:
 
 - 126 and 127 for a command that cannot be run or is not found, as in POSIX shells, env and docker run.
 - 128 and 129 for a failure and for wrong usage, as in git.
@@ -31,14 +31,18 @@ LIMITS = {
     "fuel": 128 + signal.SIGXCPU,
     "output": 128 + signal.SIGXFSZ,
     "memory": 128 + signal.SIGKILL,
+    "stdin": 128 + signal.SIGTTIN,
 }
+#: A module's code in this range, or one that does not fit, could be taken for one of Phase's.
+_OWN = range(REJECTED, 128 + 65)
+_OTHER = 255
 
 
 def exit_code(status: Status) -> int:
     """The code that `phase run` ends with when a job has ended like this."""
     match status:
         case Exited(code=code):
-            return code
+            return code if code < 256 and code not in _OWN else _OTHER
         case LimitHit(limit=limit):
             return LIMITS[limit]
         case Rejected():

@@ -3,7 +3,6 @@
 import json
 
 import click
-import msgspec
 
 from phase import arch as arches
 from phase.cli import as_json as to_json

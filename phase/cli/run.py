@@ -1,12 +1,11 @@
 """`phase run`: run a WebAssembly module here and now."""
 
 import os
-import select
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +16,11 @@ if TYPE_CHECKING:
     from phase.cli._target import Target
     from phase.identity import Identity
     from phase.jobs.limits import Limits
-    from phase.jobs.runner import Job, Worker
-    from phase.jobs.status import Status
+    from phase.jobs.runner import Execution, Job, Worker
+
+
+class LostError(PhaseError):
+    """The module ran, and something of what came out could not be written."""
 
 
 class _Run(click.Command):
@@ -91,90 +93,68 @@ def command(
 
             worker = stack.enter_context(Worker())
             limits = _limits(fuel, wall, memory, output)
-            data = _module(module, limits)
+            job = Job(_module(module, limits), args=args, env=variables, limits=limits)
             signer = None if target is None else _signer(state, ephemeral)
             _check_names(job_id, nonce)
-            no_stdin = no_stdin or sys.stdin.isatty()
-            given = b"" if no_stdin else sys.stdin.buffer.read(limits.stdin_bytes + 1)
-            job = Job(data, args=args, stdin=given, env=variables, limits=limits)
-            if target is None or signer is None:
-                execution = worker.run(job)
-                status, printed = execution.status, (execution.stdout, execution.stderr)
-                code = _show(module, status, *printed)
-            else:
-                code = _run_signed(module, job, worker, signer, target, job_id, nonce)
+            execution = _execute(worker, job, no_stdin)
+            code = _tell(module, execution)
+            if target is not None and signer is not None:
+                _sign(job, execution, signer, target, job_id, nonce)
     except KeyboardInterrupt:
         code = _outcome.INTERRUPTED
+    except LostError as error:
+        _say(str(error))
+        code = _outcome.LOST
     except (PhaseError, OSError) as error:
         _say(str(error))
         code = _outcome.FAILED
     sys.exit(code)
 
 
-def _run_signed(
-    module: Path,
-    job: "Job",
-    worker: "Worker",
-    signer: "Identity",
-    target: "Target",
-    job_id: str | None,
-    nonce: str,
-) -> int:
-    from phase.jobs.run import run
+def _execute(worker: "Worker", job: "Job", no_stdin: bool) -> "Execution":
+    """Run the job on this process's own streams."""
+    from phase.jobs.flow import Descriptor, Streams
 
-    outcome = run(
-        job.module,
-        identity=signer,
-        args=job.args,
-        stdin=job.stdin,
-        env=job.env,
-        limits=job.limits,
-        job_id=job_id,
-        nonce=nonce,
-        worker=worker,
-    )
-    code = _show(module, outcome.status, outcome.stdout, outcome.stderr)
     try:
-        target.write(outcome.receipt)
-    except PhaseError as error:
-        _say(str(error))
-        return _outcome.LOST
-    return code
+        numbers = [stream.fileno() for stream in (sys.stdin, sys.stdout, sys.stderr)]
+    except OSError:  # they are not files, where the command is called from Python
+        given = b"" if no_stdin else sys.stdin.buffer.read(job.limits.stdin_bytes + 1)
+        execution = worker.run(type(job)(job.module, job.args, given, job.env, job.limits))
+        sys.stdout.buffer.write(execution.stdout)
+        sys.stderr.buffer.write(execution.stderr)
+        return execution
+    stdin, stdout, stderr = map(Descriptor, numbers)
+    return worker.run(job, Streams(stdin=None if no_stdin else stdin, stdout=stdout, stderr=stderr))
 
 
-def _show(module: Path, status: "Status", stdout: bytes, stderr: bytes) -> int:
-    """Print what the module printed, and say how it ended; the exit code for it."""
+def _tell(module: Path, execution: "Execution") -> int:
+    """Say what is to be said about a job that has ended; the exit code for it."""
     from phase.jobs.status import Exited, explain
 
-    code = _outcome.exit_code(status)
-    for stream, data in ((sys.stdout, stdout), (sys.stderr, stderr)):
-        try:
-            _pour(stream, data)
-        except OSError as error:
-            code = _outcome.LOST
-            # A reader that has left knows why; nothing more is to be said.
-            if not isinstance(error, BrokenPipeError):
-                _say(f"the module's output is lost: {error.strerror or error}")
-    if not isinstance(status, Exited):
-        _say(f"{module} {explain(status)}")
+    for protection in execution.missing:
+        _say(f"{module} ran with less protection: {protection}")
+    code = _outcome.exit_code(execution.status)
+    if not isinstance(execution.status, Exited) or code != execution.status.code:
+        _say(f"{module} {explain(execution.status)}")
+    for name, error in execution.undelivered.items():
+        code = _outcome.LOST
+        # A reader that has left knows why; nothing more is to be said.
+        if not isinstance(error, BrokenPipeError):
+            _say(f"{name} of the module is lost: {error.strerror or error}")
     return code
 
 
-def _pour(stream: TextIO, data: bytes) -> None:
-    """Write all of it, whether the descriptor blocks or not."""
+def _sign(
+    job: "Job", execution: "Execution", signer: "Identity", target: "Target", job_id: str | None, nonce: str
+) -> None:
+    from phase.jobs import receipt as receipts
+
+    name = os.urandom(16).hex() if job_id is None else job_id
+    said = receipts.describe(job, execution, node=signer.public_key, job_id=name, nonce=nonce)
     try:
-        number = stream.fileno()
-    except OSError:  # not a file, as in tests that replace the stream
-        stream.buffer.write(data)
-        return
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(number, view[: 1 << 20]) :]
-        except BlockingIOError:
-            poll = select.poll()
-            poll.register(number, select.POLLOUT)
-            poll.poll()
+        target.write(receipts.issue(said, signer))
+    except PhaseError as error:
+        raise LostError(str(error)) from error
 
 
 def _say(text: str) -> None:

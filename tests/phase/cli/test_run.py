@@ -94,6 +94,9 @@ def test_exit_codes_tell_every_end_apart(phase: Phase, modules: Path) -> None:
     ends = {
         "own 1": phase("run", "exit.wasm", stdin=b"1"),
         "own 125": phase("run", "exit.wasm", stdin=b"125"),
+        "own 200": phase("run", "exit.wasm", stdin=b"200"),
+        "own 126": phase("run", "exit.wasm", stdin=b"126"),
+        "own 256": phase("run", "exit.wasm", stdin=b"256"),
         "rejected": phase("run", f"{m}/beyond.wasm"),
         "absent": phase("run", "nothing.wasm"),
         "a directory": phase("run", "."),
@@ -110,6 +113,9 @@ def test_exit_codes_tell_every_end_apart(phase: Phase, modules: Path) -> None:
     assert {name: done.returncode for name, done in ends.items()} == {
         "own 1": 1,
         "own 125": 125,
+        "own 200": 200,
+        "own 126": 255,
+        "own 256": 255,
         "rejected": 126,
         "absent": 127,
         "a directory": 127,
@@ -124,12 +130,13 @@ def test_exit_codes_tell_every_end_apart(phase: Phase, modules: Path) -> None:
         "memory": 137,
     }
     assert not [name for name, done in ends.items() if b"Traceback" in done.stderr]
+    assert b"exited with code 256" in ends["own 256"].stderr
 
 
 def test_exit_codes_of_output_that_is_lost(phase: Phase, tmp_path: Path) -> None:
     full = phase("run", "hello.wasm", stdin=b"ab", redirect=">/dev/full")
     assert full.returncode == _outcome.LOST
-    assert b"output is lost: No space left" in full.stderr
+    assert b"stdout of the module is lost: No space left" in full.stderr
     command = [*PHASE, "run", "hello.wasm"]
     reader, writer = os.pipe()
     os.close(reader)
@@ -155,6 +162,31 @@ def test_output_goes_to_a_pipe_that_does_not_block(phase: Phase, tmp_path: Path)
         with open(reader, "rb") as file:
             assert file.read() == given[::-1]
         assert child.wait(30) == 0
+
+
+# Input and output as they come.
+
+
+def test_idle_input_does_not_hold_up_the_wall_clock(phase: Phase, tmp_path: Path) -> None:
+    phase("version")  # puts the modules there
+    command = [*PHASE, "run", "--wall", "0.5", "exit.wasm"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path) as child:
+        assert child.wait(50) == 142
+
+
+def test_idle_input_is_left_to_who_reads_it_next(phase: Phase, tmp_path: Path) -> None:
+    """In a `while read` loop, a job that asks for no input leaves the loop's lines alone."""
+    phase("version")
+    script = 'while read -r line; do echo "$line"; "$@" run --wall 5 --fuel 1000 spin.wasm 2>/dev/null; done'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *PHASE],
+        input=b"one\ntwo\n",
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == b"one\ntwo\n"
 
 
 # The receipt's target.
