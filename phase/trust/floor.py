@@ -66,14 +66,14 @@ def merged(floors: Iterable[Floor]) -> Floor:
     Args:
         floors: with versions that the same keys have vouched for.
     """
-    known = tuple(floors)
+    known = (Floor(), *floors)
     return Floor(
-        root=max((floor.root for floor in known), default=0),
-        timestamp=max((floor.timestamp for floor in known), default=0),
-        snapshot=max((floor.snapshot for floor in known), default=0),
+        root=max(floor.root for floor in known),
+        timestamp=max(floor.timestamp for floor in known),
+        snapshot=max(floor.snapshot for floor in known),
         meta=_highest(*(floor.meta for floor in known)),
         keys=next((floor.keys for floor in known if floor.keys), _NONE),
-        time=max((floor.time for floor in known), default=0),
+        time=max(floor.time for floor in known),
         roots=_highest(*(floor.roots for floor in known)),
     )
 
@@ -106,6 +106,8 @@ def load(path: Path) -> Floor:
         return Floor()
     except OSError as error:
         raise FormatError(f"trust state {path} cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_BYTES:
+        raise FormatError(f"trust state {path} is damaged: it has more than {_MAX_BYTES} bytes")
     return parse(data, str(path))
 
 

@@ -8,7 +8,18 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import NamedTuple
 
-from tuf.api.metadata import DelegatedRole, Key, MetaFile, Role, Root, Signed, Snapshot, Targets, Timestamp
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Key,
+    MetaFile,
+    Role,
+    Root,
+    Signed,
+    Snapshot,
+    Targets,
+    Timestamp,
+)
 
 from phase.trust import wire
 from phase.trust.errors import (
@@ -167,8 +178,7 @@ class TrustedState:
         """
         delegation = self.delegation(role, by=by)
         pin = self.meta_pin(role)
-        delegator = by or self._targets
-        keys = delegator.delegations.keys if delegator and delegator.delegations else {}
+        keys = self._delegations(by).keys
         return self._read_targets(data, pin, f"{pin.version}.{role}.json", delegation, keys)
 
     def delegation(self, role: str, *, by: Targets | None = None) -> DelegatedRole:
@@ -177,18 +187,14 @@ class TrustedState:
         Raises:
             WrongTargetError: there is none.
         """
-        delegator = by or self._targets
-        if delegator is None:
-            raise RuntimeError("the targets come before what they delegate to")
-        delegations = delegator.delegations
-        found = (delegations.roles or {}).get(role) if delegations else None
-        if found is None:
-            offered = sorted((delegations.roles or {}) if delegations else ())
+        offered = self._delegations(by).roles or {}
+        if role not in offered:
+            others = ", ".join(sorted(offered))[:300] or "none"
             raise WrongTargetError(
-                f"this repository has no release of {role}; it has {', '.join(offered)[:300] or 'none'}",
+                f"this repository has no release of {role}; it has {others}",
                 hint="Check phase.channel= and the architecture.",
             )
-        return found
+        return offered[role]
 
     def check_path(self, role: str, path: str) -> None:
         """Make sure that a target path is this role's to describe, and no other's first (5.6.7.2).
@@ -197,11 +203,8 @@ class TrustedState:
             WrongTargetError: it is not.
         """
         self.delegation(role)
-        targets = self._targets
-        assert targets is not None  # noqa: S101  # delegation() has looked
-        assert targets.delegations is not None  # noqa: S101
-        first = next(targets.delegations.get_roles_for_target(path), ("nobody", False))[0]
-        if path in targets.targets:
+        first = next((name for name, _ in self._delegations().get_roles_for_target(path)), "nobody")
+        if self._targets and path in self._targets.targets:
             first = "targets"
         if first != role:
             raise WrongTargetError(f"{path} is delegated to {first[:80]}, not to {role}")
@@ -254,6 +257,12 @@ class TrustedState:
         _check_pinned_version(name, targets.version, pin)
         self._check_expiry(targets, name)
         return targets
+
+    def _delegations(self, by: Targets | None = None) -> Delegations:
+        delegator = by or self._targets
+        if delegator is None:
+            raise RuntimeError("the targets come before what they delegate to")
+        return delegator.delegations or Delegations({}, {})
 
     def _check_expiry(self, signed: Signed, name: str, *, grace: int = 0) -> None:
         if not signed.is_expired(self.now):
