@@ -255,13 +255,16 @@ def compose(signed: str, running: str, *, rootfs: str) -> str:
     return compose_within(signed, running, rootfs=rootfs).line
 
 
-def compose_within(signed: str, running: str, *, rootfs: str, limit: int = MAX_LINE) -> Composed:
+def compose_within(
+    signed: str, running: str, *, rootfs: str, also: tuple[str, ...] = (), limit: int = MAX_LINE
+) -> Composed:
     """Build the command line of the second kernel.
 
     Args:
         signed: the manifest's command line, verified.
         running: this kernel's own command line.
         rootfs: SHA-256 of the rootfs artifact, hex.
+        also: words that the seed adds, each unless the signed line decides that itself.
         limit: bytes that the line may have; carried words that do not fit are left out.
 
     Returns:
@@ -272,6 +275,7 @@ def compose_within(signed: str, running: str, *, rootfs: str, limit: int = MAX_L
     """
     words = [word for word in split(signed) if _name(word) not in SET_AT_HANDOFF]
     decided = {_name(word) for word in words}
+    words += [word for word in also if _name(word) not in decided]
     last = f"phase.rootfs=sha256:{rootfs}"
     room = limit - sum(len(word) + 1 for word in words) - len(last)
     left_out = []

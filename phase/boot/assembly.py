@@ -85,7 +85,8 @@ class Assembly:
         image_check.check_kernel(head, manifest.arch)
         _copy(out, places[second.sha256], second.length, plan.tail)
         marks.emit("verify", rootfs=rootfs.sha256, kernel=kernel.sha256)
-        composed = cmdline.compose_within(manifest.cmdline, running, rootfs=rootfs.sha256)
+        also = memory.root_words(plan.size, self._machine.memory())
+        composed = cmdline.compose_within(manifest.cmdline, running, rootfs=rootfs.sha256, also=also)
         if composed.left_out:
             marks.say(f"too long for the next kernel, left out: {' '.join(composed.left_out)[:200]}")
         return Kernel(out, head, (places[kernel.sha256], kernel.length), plan.size, composed.line)

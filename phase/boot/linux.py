@@ -104,6 +104,8 @@ class Linux:
             return length
         from phase.boot import x86
 
+        if x86.is_plain(_read(x86.CPUS).decode("ascii", "replace")):
+            return length
         return memory.x86_kernel(_read(x86.PARAMS), length)
 
     def open_initrd(self) -> int:
@@ -121,7 +123,13 @@ class Linux:
 
             table = x86.root_table(_read(x86.SYSTAB).decode()) if os.path.exists(x86.SYSTAB) else 0
             image = x86.image(
-                kernel.head, kernel.place, kernel.initrd, kernel.line, params=_read(x86.PARAMS), rsdp=table
+                kernel.head,
+                kernel.place,
+                kernel.initrd,
+                kernel.line,
+                params=_read(x86.PARAMS),
+                rsdp=table,
+                plain=x86.is_plain(_read(x86.CPUS).decode("ascii", "replace")),
             )
         else:
             from phase.boot import arm64

@@ -96,6 +96,18 @@ def check(load: Load, memory: Memory, what: str) -> None:
         )
 
 
+def root_words(initrd: int, memory: Memory) -> tuple[str, ...]:
+    """Words for the next kernel's line, so that it can unpack an initrd of this size.
+
+    It unpacks into a tmpfs, which takes half of what is left beside the initrd at most; ramfs has no limit.
+
+    Args:
+        initrd: its length, bytes.
+        memory: of this machine.
+    """
+    return ("rootfstype=ramfs",) if initrd > (memory.total - initrd) * 0.45 else ()
+
+
 def mib(size: int) -> int:
     """Mebibytes, rounded up: what is written on a memory module, or after QEMU's `-m`."""
     return -(-size // MIB)

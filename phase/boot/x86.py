@@ -1,6 +1,9 @@
 """Where an x86_64 kernel goes, and what it is told.
 
 Source: Linux Documentation/arch/x86/boot.rst ("64-bit boot protocol") and zero-page.rst.
+
+Of a kernel of 14 MB that unpacks itself to 54, only the file is given to `kexec_load`: all that is given to
+it, zeros too, the running kernel keeps a second time, and counts in the half of memory that it allows.
 """
 
 import struct
@@ -17,10 +20,21 @@ _RAM = 1
 #: Below it: firmware's own tables, and where other processors start.
 _LOW = 1 << 20
 _ENTRY64 = 0x200
+#: Addresses that our page tables map, and pages that these take.
+_MAPPED = 1 << 32
+_TABLES = 7
+CPUS = "/proc/cpuinfo"
 
 
 def image(
-    head: bytes, kernel: tuple[int, int], initrd: int, cmdline: str, *, params: bytes, rsdp: int = 0
+    head: bytes,
+    kernel: tuple[int, int],
+    initrd: int,
+    cmdline: str,
+    *,
+    params: bytes,
+    rsdp: int = 0,
+    plain: bool = True,
 ) -> Image:
     """Lay out a bzImage and its initrd.
 
@@ -31,6 +45,7 @@ def image(
         cmdline: the kernel's command line.
         params: the running kernel's boot parameters (`/sys/kernel/boot_params/data`), 4096 bytes.
         rsdp: address of the ACPI root table; that of `params` when 0.
+        plain: whether memory is not encrypted, see `is_plain`.
 
     Raises:
         HandoffError: this is no kernel that can be started so, or it does not fit.
@@ -50,12 +65,13 @@ def image(
     memory = tuple(part for part in _memory(params) if part.end > _LOW)
     limit = struct.unpack_from("<I", head, 0x22C)[0] + 1
     # At the top: what the running machine has translated, cached or in use is mostly further down.
-    at = highest(memory, align(needed), below=1 << 32, step=steps)
+    at = highest(memory, align(needed), below=_MAPPED, step=steps)
     if at < max(preferred, _LOW):
         raise HandoffError(f"no {needed >> 20} MiB of memory in one piece for the next kernel")
     left = without(memory, Range(at, at + align(needed)))
     ramdisk = highest(left, initrd, below=limit)
-    told = highest(without(left, Range(ramdisk, align(ramdisk + initrd))), 3 * PAGE, below=limit)
+    left = without(left, Range(ramdisk, align(ramdisk + initrd)))
+    told = highest(left, (3 + _TABLES) * PAGE, below=min(limit, _MAPPED))
 
     page = bytearray(PAGE)
     page[:0x40] = params[:0x40]
@@ -68,17 +84,64 @@ def image(
     struct.pack_into("<B", page, 0x210, 0xFF)
     struct.pack_into("<II", page, 0x218, ramdisk, initrd)
     struct.pack_into("<I", page, 0x228, told + PAGE)
-    # mov rsi, the page; mov rax, the entry; jmp rax
-    go = b"\x48\xbe" + struct.pack("<Q", told) + b"\x48\xb8" + struct.pack("<Q", at + _ENTRY64) + b"\xff\xe0"
-    block = bytes(page) + words.ljust(PAGE, b"\0") + go
+    go = _go(told, at + _ENTRY64)
+    block = bytes(page) + words.ljust(PAGE, b"\0") + go.ljust(PAGE, b"\0") + _tables(told + 3 * PAGE)
+    length = kernel[1] - skip
     segments = (
-        # With what it needs beyond the file: the running kernel keeps its page tables out of that, and
-        # they are in use until the next one has unpacked itself there.
-        Segment(at, needed, (kernel[0] + skip, kernel[1] - skip)),
+        # Without what it needs beyond the file: it clears that itself.
+        Segment(at, align(length) if plain else needed, (kernel[0] + skip, length)),
         Segment(ramdisk, initrd, (0, initrd)),
         Segment(told, len(block), block),
     )
     return Image(told + 2 * PAGE, segments)
+
+
+def is_plain(cpuinfo: str) -> bool:
+    """Whether page tables of our own can be used, which do not say which memory is encrypted.
+
+    Args:
+        cpuinfo: `/proc/cpuinfo`.
+    """
+    words = set(cpuinfo.split())
+    return not words & {"sme", "sev", "sev_es", "sev_snp", "tdx_guest"}
+
+
+def _go(told: int, entry: int) -> bytes:
+    """The first instructions: take our own page tables, and begin in the kernel.
+
+    The running kernel's are wherever it found room, perhaps where the next one unpacks itself before it has
+    made its own.
+    """
+    tables = told + 3 * PAGE
+    return b"".join(
+        (
+            b"\x0f\x20\xe0",  # mov rax, cr4
+            b"\x0f\xba\xe0\x0c",  # bt eax, 12: are addresses translated in five steps?
+            b"\x48\xb8" + struct.pack("<Q", tables + PAGE),  # mov rax, the table of four
+            b"\x48\xb9" + struct.pack("<Q", tables),  # mov rcx, the table of five
+            b"\x48\x0f\x42\xc1",  # cmovc rax, rcx
+            b"\x0f\x22\xd8",  # mov cr3, rax
+            b"\x48\xbe" + struct.pack("<Q", told),  # mov rsi, the zero page
+            b"\x48\xb8" + struct.pack("<Q", entry),  # mov rax, entry
+            b"\xff\xe0",  # jmp rax
+        )
+    )
+
+
+def _tables(at: int) -> bytes:
+    """Page tables that map the first 4 GiB to themselves, in pieces of 2 MiB; at an address.
+
+    One page each: the table of five levels, that of four, four entries for a gigabyte each, and their four.
+
+    Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 3, section 4.5.
+    """
+    present_writable, large = 3, 1 << 7
+    top = struct.pack("<Q", (at + PAGE) | present_writable).ljust(PAGE, b"\0")
+    four = struct.pack("<Q", (at + 2 * PAGE) | present_writable).ljust(PAGE, b"\0")
+    each = [(at + (3 + number) * PAGE) | present_writable for number in range(4)]
+    gigabytes = struct.pack("<4Q", *each).ljust(PAGE, b"\0")
+    pieces = [(number << 21) | present_writable | large for number in range(4 * 512)]
+    return top + four + gigabytes + struct.pack("<2048Q", *pieces)
 
 
 def _memory(params: bytes) -> tuple[Range, ...]:

@@ -291,3 +291,11 @@ def test_no_other_spelling_overrules_a_signed_word(word: str) -> None:
     line = cmdline.compose("phase.mode=private", word, rootfs=ROOTFS)
     assert line == f"phase.mode=private phase.rootfs=sha256:{ROOTFS}"
     assert "ROOTFS" not in cmdline.compose("quiet", f"PHASE.ROOTFS=sha256:{ROOTFS}", rootfs=ROOTFS)
+
+
+def test_what_the_seed_adds_yields_to_what_is_signed() -> None:
+    also = ("rootfstype=ramfs",)
+    found = cmdline.compose_within("quiet", "console=ttyS0 rootfstype=evil", rootfs=ROOTFS, also=also)
+    assert found.line == f"quiet rootfstype=ramfs console=ttyS0 phase.rootfs=sha256:{ROOTFS}"
+    found = cmdline.compose_within("rootfstype=tmpfs", "", rootfs=ROOTFS, also=also)
+    assert found.line == f"rootfstype=tmpfs phase.rootfs=sha256:{ROOTFS}"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from phase import trust
+from phase import files, trust
 from phase.boot import cache, mounts
 from phase.boot.cache import Cache
 from phase.boot.errors import CacheError
@@ -205,3 +205,26 @@ def test_the_kernel_follows_no_link_there(
     with pytest.raises(CacheError, match="metadata cannot be used"):
         cache.mount("/dev/disk", str(tmp_path / "disk"), writable=writable)
     assert calls[2:] == [str(tmp_path / "disk")]
+
+
+def test_the_timestamp_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the rest: a power cut in the middle must leave the release before."""
+    kept = Cache(tmp_path)
+    written: list[str] = []
+    write = files.write
+
+    def noted(path: Path, data: bytes, *, mode: int) -> None:
+        written.append(path.name)
+        write(path, data, mode=mode)
+
+    monkeypatch.setattr(files, "write", noted)
+    names = ("timestamp.json", "1.snapshot.json", "zz.json", "1.root.json", "root.json", "5.targets.json")
+    kept.remember({name: name.encode() for name in names}, ())
+    assert written[-1] == "timestamp.json"
+    assert sorted(written) == sorted(names)
+    # And it is not written at all where one before it cannot be.
+    (tmp_path / "metadata/9.snapshot.json").mkdir()
+    with pytest.raises(CacheError, match="cannot be kept"):
+        kept.remember({"timestamp.json": b"new", "9.snapshot.json": b"new"}, ())
+    assert (tmp_path / "metadata/timestamp.json").read_bytes() == b"timestamp.json"
+    assert (tmp_path / "metadata/5.targets.json").exists()

@@ -57,7 +57,12 @@ def test_everything_is_in_memory_and_apart() -> None:
 def test_the_kernel_is_told_what_it_needs() -> None:
     kernel, initrd, told = lay_out("quiet console=ttyS0").segments
     assert kernel.content == (8192 + 16 * 512, 12 * MIB - 16 * 512)
-    assert kernel.size == 54 * MIB
+    assert kernel.size == 12 * MIB - 16 * 512
+    # What it needs beyond its file is free when it starts.
+    space = range(kernel.address, kernel.address + 54 * MIB)
+    assert initrd.address not in space
+    assert initrd.address + INITRD - 1 not in space
+    assert told.address not in space
     assert initrd.content == (0, INITRD)
     assert isinstance(told.content, bytes)
     page = told.content[:4096]
@@ -76,11 +81,42 @@ def test_the_first_instructions_lead_into_the_kernel() -> None:
     kernel, _, told = image.segments
     assert isinstance(told.content, bytes)
     code = told.content[image.entry - told.address :]
-    assert code[:2] == b"\x48\xbe"
-    assert struct.unpack_from("<Q", code, 2)[0] == told.address
-    assert code[10:12] == b"\x48\xb8"
-    assert struct.unpack_from("<Q", code, 12)[0] == kernel.address + 0x200
-    assert code[20:] == b"\xff\xe0"
+    tables = told.address + 3 * 4096
+    assert code.startswith(b"\x0f\x20\xe0\x0f\xba\xe0\x0c")
+    assert code[7:27] == struct.pack("<2sQ2sQ", b"\x48\xb8", tables + 4096, b"\x48\xb9", tables)
+    assert code[27:34] == b"\x48\x0f\x42\xc1\x0f\x22\xd8"
+    entry = kernel.address + 0x200
+    assert code[34:54] == struct.pack("<2sQ2sQ", b"\x48\xbe", told.address, b"\x48\xb8", entry)
+    assert code[54:56] == b"\xff\xe0"
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_our_page_tables_map_all_below_four_gibibytes_to_itself(levels: int) -> None:
+    told = lay_out().segments[2]
+    assert isinstance(told.content, bytes)
+
+    def entry(table: int, index: int) -> int:
+        return int(struct.unpack_from("<Q", told.content, table - told.address + 8 * index)[0])  # type: ignore[arg-type]
+
+    for address in (0, 0x1234567, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
+        table = told.address + 3 * 4096 + (4096 if levels == 4 else 0)
+        for shift in (48, 39, 30)[5 - levels :]:
+            found = entry(table, (address >> shift) & 511)
+            assert found & 0xFFF == 3, "present, writable, another table"
+            table = found & ~0xFFF
+        found = entry(table, (address >> 21) & 511)
+        assert found & 0xFFF == 0x83, "present, writable, 2 MiB"
+        assert found & ~0xFFF == address & ~0x1FFFFF
+    assert entry(told.address + 4 * 4096, 1) == 0
+
+
+def test_where_memory_is_encrypted_the_running_kernels_tables_stay() -> None:
+    """They know which memory is; so nothing of them may lie where the next kernel unpacks itself."""
+    assert x86.is_plain("flags : fpu vme sse2\n")
+    assert not x86.is_plain("flags : fpu sev sse2\n")
+    assert not x86.is_plain("flags : fpu sme\n")
+    image = x86.image(head(), KERNEL, INITRD, "quiet", params=RAM, plain=False)
+    assert image.segments[0].size == 54 * MIB
 
 
 @pytest.mark.parametrize(
