@@ -218,6 +218,7 @@ class Seed:
         self.stage = "handoff"
         if self.cache is not None:
             self.machine.close_cache()
+        marks.say("starting the next kernel")
         marks.emit("handoff", cmdline=line)
         self.machine.start()
 
@@ -306,7 +307,7 @@ class Seed:
         self.stage = "verify"
         kernel = self.assembly.verify(manifest, plan, self.running)
         self.stage = "load"
-        marks.say(f"starting release {manifest.release}")
+        self.waiting.what = "the running kernel to take the next one"
         self.machine.load(kernel)
         marks.emit("load")
         return kernel.line
