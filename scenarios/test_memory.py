@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from scenarios.images import CHANNEL, KEYS, SIGNED_CMDLINE, Release
 from scenarios.loop import PORT, Loop
 from scenarios.test_foreign import serving
 
-#: MiB of a machine that boots the release of the lab (40 MB on x86_64, 52 on arm64), and of one that does not.
+#: MiB of a machine that boots the release of the lab (40 MB; on arm64 52), and of one that does not.
 ENOUGH = {"x86_64": 224, "arm64": 256}
 TOO_LITTLE = {"x86_64": 192, "arm64": 208}
 _NEEDS = r"phase: giving up at fetch: release 1\.0\.0 needs (\d+) MB of memory, this machine has (\d+) MB"
