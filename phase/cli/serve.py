@@ -81,7 +81,7 @@ def command(
 
     if no_dht and (dht or dht_address):
         raise click.UsageError("--no-dht leaves nothing for --dht and --dht-address to do")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    _log_to_stderr()
     wanted = arches.canonical(arch)
     repository = artifacts
     upkeep = None
@@ -148,6 +148,21 @@ def command(
         # Before there are workers: a bad repository is not a reason to start them again and again.
         Store(repository)
     workers.run(processes, work, places=board, ready=ready, ending=listener.close)
+
+
+def _log_to_stderr() -> None:
+    """Write log lines that neither fail nor wait: standard error may be a full disk or a stuck pipe."""
+    from phase.provider.lines import LineHandler, LineWriter
+
+    for descriptor in range(3):
+        # A closed one would be the number of the next socket that is opened.
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    handler = LineHandler(LineWriter("standard error", descriptor=2, say=lambda _: None))
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _end_in_time() -> None:

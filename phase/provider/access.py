@@ -1,17 +1,16 @@
-"""The access log: one JSON object per request, through the logger `phase.access`."""
+"""The access log: one JSON object per request."""
 
 import json
 import logging
-import sys
 from datetime import UTC, datetime
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from time import monotonic
 
 from aiohttp import web
 
-_log = logging.getLogger("phase.access")
-_log.propagate = False
+from phase.provider.lines import LineWriter
+
+_log = logging.getLogger(__name__)
 _MAX_TEXT = 200
 #: Lines a second about what was turned away before it was read as a request: a flood of that, which costs
 #: its sender next to nothing, must not fill the disk.
@@ -24,6 +23,12 @@ class _Pace:
     since = 0.0
     lines = 0
     left_out = 0
+
+
+class _Place:
+    """Where the lines go; None while nobody wants them."""
+
+    writer: LineWriter | None = None
 
 
 _pace = _Pace()
@@ -76,29 +81,37 @@ def refused(client: str, status: int, length: int) -> None:
 
 
 def _wanted() -> bool:
-    return _log.isEnabledFor(logging.INFO) and bool(_log.handlers)
+    return _Place.writer is not None
 
 
 def _write(**facts: object) -> None:
-    time = datetime.now(UTC).isoformat(timespec="milliseconds")
-    _log.info(json.dumps({"time": time, **facts}))
+    if _Place.writer is not None:
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        _Place.writer.write(json.dumps({"time": time, **facts}))
 
 
 def log_to(place: str) -> None:
     """Write the access log to a file, appended to, or to standard output.
 
+    A file that is moved away, as logrotate does, is opened anew.
+
     Args:
         place: path of the file; `-` for standard output.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be opened.
     """
-    # A file that is moved away, as logrotate does, is opened anew.
-    handler: logging.Handler
     if place == "-":
-        handler = logging.StreamHandler(sys.stdout)
+        _Place.writer = LineWriter("access log", descriptor=1, say=_say)
     else:
-        handler = WatchedFileHandler(Path(place), encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    _log.addHandler(handler)
-    _log.setLevel(logging.INFO)
+        _Place.writer = LineWriter("access log", place=Path(place), say=_say)
+
+
+def reopen() -> None:
+    """Open the file anew, on SIGHUP."""
+    if _Place.writer is not None:
+        _Place.writer.reopen()
+
+
+def _say(text: str) -> None:
+    _log.error("%s", text)

@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from phase.arch import canonical
 from phase.errors import PhaseError
-from phase.provider import access, guard, page
+from phase.provider import access, guard, ipxe, page
 from phase.provider.blobs import send_blob, send_document
 from phase.provider.catalog import Release
 from phase.provider.health import Health, Part, announcing
@@ -177,20 +177,7 @@ class _Routes:
         release = self._release(request)
         if release is None:
             return self._no_release()
-        if "rootfs" in release.artifacts or not {"kernel", "initramfs"} <= release.artifacts.keys():
-            return problem(
-                404, "iPXE starts a seed: kernel and initramfs alone; this release is for seeds to start"
-            )
-        base = f"{request.scheme}://{request.host}/{release.channel}/{release.arch}"
-        # The command line is the publisher's, yet it must not become commands of iPXE's, nor lose its end.
-        line = " ".join(release.cmdline.split())
-        special = next((word for word in line.split() if _means_something_to_ipxe(word)), "")
-        if special:
-            return problem(404, f"iPXE has no way to quote {special!r}, which is in the kernel command line")
-        return web.Response(
-            text=f"#!ipxe\nkernel {base}/kernel initrd=initramfs {line}\n"
-            f"initrd --name initramfs {base}/initramfs\nboot\n"
-        )
+        return ipxe.script(request, release)
 
     async def efi(self, request: web.Request) -> web.StreamResponse:
         release = self._release(request)
@@ -217,11 +204,6 @@ class _Routes:
 
     def _offered(self) -> str:
         return ", ".join("/".join(key) for key in self._store.current().releases) or "none"
-
-
-def _means_something_to_ipxe(word: str) -> bool:
-    """Whether iPXE's shell takes it for more than text: a separator, a comment, a setting to expand."""
-    return word in ("||", "&&", ";") or word.startswith("#") or "${" in word
 
 
 class _Left(web.Response):

@@ -8,6 +8,7 @@ This protocol stands between a transport and aiohttp's own and passes everything
 
 import asyncio
 import contextlib
+import os
 from typing import cast
 
 from aiohttp import web
@@ -23,6 +24,8 @@ IDLE_SECONDS = 75.0
 #: Seconds a connection over the limit has to ask, and hear that it is refused.
 REFUSED_SECONDS = 2.0
 
+#: Bytes of a request that are read before it is refused.
+_READ = 1 << 16
 #: Seconds for the last bytes of answers on connections that wait for a request, at the end. Also how often
 #: the end looks whether the operator has lost patience.
 LAST_WORDS_SECONDS = 0.5
@@ -114,8 +117,7 @@ class Guard(asyncio.Protocol):
             if self._held:
                 self._wait(REFUSED_SECONDS)
             else:
-                access.refused(self._client, self._refused, 0)
-                self._transport.abort()
+                self._refuse_now()
             return
         self._inner.connection_made(transport)
         self._wait(HEAD_SECONDS)
@@ -136,17 +138,32 @@ class Guard(asyncio.Protocol):
         """The first byte of a further request changes from the idle limit to the head's."""
         if self._refused:
             # Not before it has asked: an answer to nothing would be lost with the unread question.
-            if self._transport is not None and not self._transport.is_closing():
-                answer = refusal(self._refused)
-                self._transport.write(answer)
-                self._transport.close()
-                self._metrics.requests["none", self._refused] += 1
-                access.refused(self._client, self._refused, len(answer.partition(b"\r\n\r\n")[2]))
+            self._tell_refused()
             return
         if not self._head and not self._answering:
             self._head = True
             self._wait(HEAD_SECONDS)
         self._inner.data_received(data)
+
+    def _refuse_now(self) -> None:
+        """There are too many that wait to ask: do not wait, read what it has asked, if it has."""
+        transport = self._transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            access.refused(self._client, self._refused, 0)
+            self.abort()
+            return
+        # Unread bytes would turn the answer into a reset.
+        with contextlib.suppress(OSError):
+            os.read(transport.get_extra_info("socket").fileno(), _READ)
+        self._tell_refused()
+
+    def _tell_refused(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            answer = refusal(self._refused)
+            self._transport.write(answer)
+            self._transport.close()
+            self._metrics.requests["none", self._refused] += 1
+            access.refused(self._client, self._refused, len(answer.partition(b"\r\n\r\n")[2]))
 
     def eof_received(self) -> bool | None:
         """Pass on."""

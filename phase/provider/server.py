@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from phase.provider import systemd, workers
+from phase.provider import access, lines, systemd, workers
 from phase.provider.accept import Acceptor, capacity
 from phase.provider.app import ADVERTISEMENT, HEALTH, LIMITS, METRICS, STORE, TOGETHER, make_app
 from phase.provider.background import Background, in_thread
@@ -114,7 +114,7 @@ async def serve(
     )
     app[LIMITS].fit(capacity())
     health, told = app[HEALTH], app[ADVERTISEMENT]
-    health.add(background.found, acceptor.problems)
+    health.add(background.found, acceptor.problems, lines.problems)
     port = accepting.getsockname()[1]
     ending = _Ending(stop or asyncio.Event())
     acceptor.start()
@@ -169,6 +169,8 @@ class _Ending:
         numbers = {signal.SIGTERM: self._end, signal.SIGQUIT: self._end_now}
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             numbers[signal.SIGINT] = self._end
+        if not workers.on_terminal():
+            numbers[signal.SIGHUP] = access.reopen
         for number, call in numbers.items():
             with contextlib.suppress(RuntimeError, ValueError):
                 loop.add_signal_handler(number, call)

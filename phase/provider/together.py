@@ -15,6 +15,7 @@ from time import monotonic
 import msgspec
 
 from phase.provider.health import Health, Part, Problem
+from phase.provider.lines import LOST
 from phase.provider.metrics import Metrics
 from phase.provider.status import Advertisement
 from phase.provider.store import Store
@@ -266,7 +267,7 @@ class Together:
             self._advertisement,
             self._health.problems(),
             own.failures,
-            own.lost_lines,
+            own.lost_lines + LOST,
             own.exhausted,
             own.blobs,
         )

@@ -34,7 +34,7 @@ END_SECONDS = 27.0
 _AGAIN_SECONDS = 0.5
 #: Seconds between two looks whether all workers have begun to serve.
 _LOOK_SECONDS = 0.05
-_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
 Work = Callable[[int, Callable[[], None]], None]
 
 
@@ -144,16 +144,17 @@ class _Parent:
         self._places = places
         self._ready: Callable[[], None] | None = ready
         self._ending = ending
+        self._signals = _SIGNALS if on_terminal() else _SIGNALS | {signal.SIGHUP}
         #: Workers that did not end well after they were told to end.
         self._bad: list[str] = []
 
     def run(self) -> None:
         """Until a signal says to stop."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         try:
             while True:
                 self._start_due()
-                found = signal.sigtimedwait(_SIGNALS, self._pause())
+                found = signal.sigtimedwait(self._signals, self._pause())
                 if found is None:
                     self._look()
                 elif found.si_signo == signal.SIGCHLD:
@@ -232,22 +233,31 @@ class _Parent:
 
     def _end(self) -> None:
         """End all workers, within a time."""
-        begun = monotonic()
+        begun, killed = monotonic(), False
         self._tell(signal.SIGTERM)
         while any(worker.pid for worker in self._workers):
             left = begun + END_SECONDS - monotonic()
-            found = signal.sigtimedwait(_SIGNALS, max(min(left, 1.0), 0.0))
+            found = signal.sigtimedwait(self._signals, max(min(left, 1.0), 0.01))
             again = found is not None and found.si_signo in (signal.SIGTERM, signal.SIGINT)
             if again and monotonic() - begun >= _AGAIN_SECONDS:
                 self._tell(signal.SIGQUIT)
-            if left <= 0:
+            if left <= 0 and not killed:
                 _log.warning("workers do not end within %.0f s; they are killed", END_SECONDS)
                 self._tell(signal.SIGKILL)
+                killed = True
             self._bad += [
                 f"worker {worker.number} ended {reason}"
                 for worker, reason in self._ended()
                 if reason != "with exit code 0"
             ]
+
+
+def on_terminal() -> bool:
+    """Whether a person started this: then SIGHUP means that the terminal is gone, else to open logs anew."""
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
 
 
 def _fork(number: int, work: Work) -> int:
@@ -260,7 +270,7 @@ def _fork(number: int, work: Work) -> int:
         # The parent tells its workers; a terminal would tell them a second time.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _terminated)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS | {signal.SIGHUP})
         _end_with(parent)
         work(number, lambda: None)
         code = 0

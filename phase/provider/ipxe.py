@@ -1,0 +1,78 @@
+"""The script that makes iPXE start a seed."""
+
+import ipaddress
+import re
+
+from aiohttp import web
+
+from phase.provider.catalog import Release
+from phase.provider.problems import problem
+
+_NAME = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?\Z"
+)
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,254})(?::([0-9]{1,5}))?\Z")
+
+
+def script(request: web.Request, release: Release) -> web.Response:
+    """Answer with the script, or why there is none.
+
+    Args:
+        request: whose `Host` names this provider, as the client knows it.
+        release: what is to be started.
+    """
+    if "rootfs" in release.artifacts or not {"kernel", "initramfs"} <= release.artifacts.keys():
+        return problem(
+            404, "iPXE starts a seed: kernel and initramfs alone; this release is for seeds to start"
+        )
+    hosts = request.headers.getall("Host", [])
+    host = hosts[0] if len(hosts) == 1 and is_host(hosts[0]) else _own_address(request)
+    base = f"{request.scheme}://{host}/{release.channel}/{release.arch}"
+    # The command line is the publisher's, yet it must not become commands of iPXE's, nor lose its end.
+    line = " ".join(release.cmdline.split())
+    special = next((word for word in line.split() if _means_something_to_ipxe(word)), "")
+    if special:
+        return problem(404, f"iPXE has no way to quote {special!r}, which is in the kernel command line")
+    return web.Response(
+        text=f"#!ipxe\nkernel {base}/kernel initrd=initramfs {line}\n"
+        f"initrd --name initramfs {base}/initramfs\nboot\n"
+    )
+
+
+def is_host(text: str) -> bool:
+    """Whether it is a name or an address, with or without a port, as in a URL (RFC 3986, 3.2.2).
+
+    Args:
+        text: what a client has sent.
+    """
+    match = _HOST.match(text)
+    if match is None or (match[2] is not None and not 0 < int(match[2]) < 65_536):
+        return False
+    host = match[1]
+    try:
+        if host.startswith("["):
+            ipaddress.IPv6Address(host[1:-1])
+        elif host.rstrip(".").rpartition(".")[2].isdecimal():
+            # A last part of digits alone makes it an address, or nothing.
+            ipaddress.IPv4Address(host)
+        else:
+            return _NAME.match(host) is not None
+    except ValueError:
+        return False
+    return True
+
+
+def _own_address(request: web.Request) -> str:
+    """The address and port that the connection came to."""
+    found = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    if not isinstance(found, tuple) or len(found) < 2:
+        return "localhost"
+    ip = ipaddress.ip_address(str(found[0]).partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    return f"[{ip}]:{found[1]}" if ip.version == 6 else f"{ip}:{found[1]}"
+
+
+def _means_something_to_ipxe(word: str) -> bool:
+    """Whether iPXE's shell takes it for more than text: a separator, a comment, a setting to expand."""
+    return word in ("||", "&&", ";") or word.startswith("#") or "${" in word
