@@ -1,5 +1,6 @@
 """Files that are whole or absent, also when the power goes."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -83,3 +84,18 @@ def sync_directory(path: Path) -> None:
         pass  # some network file systems refuse; the rename itself is still atomic there
     finally:
         os.close(descriptor)
+
+
+def pwrite(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """Write all of it at a place in a file: the system call may write less than it was given.
+
+    Raises:
+        OSError: as usual; some of it may be written.
+    """
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        view = view[written:]
+        offset += written

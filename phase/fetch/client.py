@@ -1,11 +1,15 @@
 """Small files, from whichever provider answers."""
 
+import re
 from collections.abc import Sequence
 from time import monotonic
 
-from phase.fetch.errors import ExhaustedError, NotFoundError, ProviderFailedError
-from phase.fetch.http import Connection, parse_url
+from phase.errors import printable
+from phase.fetch.errors import ExhaustedError, NotFoundError, ProtocolError, ProviderFailedError
+from phase.fetch.http import Connection, Response, parse_url
 
+#: What is not to be read of a web page.
+_WORDS = re.compile(r"<(?:script|style)\b[^<]*+|<[^<>]*+>?")
 #: Seconds one provider may take for one small file before the next is asked.
 ATTEMPT_SECONDS = 20.0
 MAX_PROVIDERS = 16
@@ -45,7 +49,8 @@ class Client:
         for connection in list(self._usable):
             try:
                 deadline = min(self._deadline, monotonic() + ATTEMPT_SECONDS)
-                body = connection.get(path, deadline=deadline).read(max_bytes)
+                answer = connection.get(path, deadline=deadline)
+                body = _not_a_page(connection, path, answer, max_bytes)
             except NotFoundError as error:
                 missing = missing or error
             except ProviderFailedError as error:
@@ -89,3 +94,29 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _not_a_page(connection: Connection, path: str, answer: Response, max_bytes: int) -> bytes:
+    """The body, unless it is a web page: a network that wants a log-in answers everything with one.
+
+    Raises:
+        ProtocolError: it is; names its type and what it begins with.
+    """
+    kind = answer.content_type.partition(";")[0].strip().lower()
+    page = kind in ("text/html", "application/xhtml+xml")
+    try:
+        body = answer.read(max_bytes)
+    except ProtocolError:
+        if not page:
+            raise
+        body = b"<"  # too long to be read
+    # By what it is, too: some servers call everything a page, some nothing.
+    if not body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        return body
+    connection.close()
+    words = printable(" ".join(_WORDS.sub(" ", body[:2000].decode("utf-8", "replace")).split()))[:60]
+    raise ProtocolError(
+        connection.url.text,
+        f"it answers GET {path} with a web page ({printable(kind) or 'of no type'}: {words!r})",
+        hint="Does this network want a log-in first, or is there another server at that address?",
+    )

@@ -2,7 +2,7 @@
 
 Why not `http.client`: importing it brings `ssl`, `email` and some forty modules more. In the seed,
 under emulation, that is seconds and megabytes, for parsing a dozen header lines; and it bounds no
-total time. What is not needed is refused here by name: redirects, chunked bodies, content
+total time. What is not needed is refused here by name: redirects to another server, content
 encodings, TLS (the signatures carry the trust, and the seed's clock may be wrong).
 
 Source: RFC 9110 and RFC 9112.
@@ -12,9 +12,13 @@ import socket
 from collections.abc import Sequence
 from threading import Thread
 from time import monotonic
-from typing import NamedTuple
 
-from phase.fetch.errors import NotFoundError, ProtocolError, ProviderFailedError, StalledError, UrlError
+from phase.errors import printable
+from phase.fetch.body import Response
+from phase.fetch.errors import NotFoundError, ProtocolError, ProviderFailedError, StalledError
+from phase.fetch.url import Url, parse_url, redirected
+
+__all__ = ["Connection", "Response", "Url", "parse_head", "parse_url"]
 
 #: Bytes of status line and headers together.
 MAX_HEAD = 16_384
@@ -24,55 +28,12 @@ MAX_ADDRESSES = 4
 #: Seconds for a connection, and for a complete head after the question.
 CONNECT_SECONDS = 5.0
 HEAD_SECONDS = 15.0
-#: A body must bring this many bytes in each such window, seconds; the last one may be shorter.
-WINDOW_SECONDS = 10.0
-WINDOW_BYTES = 16_384
+#: Heads that only announce the answer (1xx), and redirects on the same server, for one question.
+MAX_INTERIM = 4
+MAX_REDIRECTS = 3
+#: What a server says of a file that it has not; object stores say 403 where they do not list their names.
+_MISSING = (403, 404, 410)
 _RECEIVE = 1 << 16
-
-
-class Url(NamedTuple):
-    """A provider's address, taken apart."""
-
-    text: str
-    host: str
-    port: int
-    #: Path in front of the provider's own, without a slash at the end.
-    prefix: str
-
-    @property
-    def authority(self) -> str:
-        """What stands in the Host field."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == 80 else f"{host}:{self.port}"
-
-
-def parse_url(text: str) -> Url:
-    """Take a provider's address apart.
-
-    Args:
-        text: `http://HOST[:PORT][/PREFIX]`; HOST may be an IPv6 address in brackets.
-
-    Raises:
-        UrlError: it is something else.
-    """
-    problem = UrlError(f"{text[:200]!r} is not a provider's address", hint="Give it as http://HOST:PORT.")
-    if not text.startswith("http://") or len(text) > 512:
-        raise problem
-    if not text.isascii() or any(c <= " " or c in '\x7f?#@\\"<>' for c in text):
-        raise problem
-    authority, slash, path = text.removeprefix("http://").partition("/")
-    if authority.startswith("["):
-        host, bracket, rest = authority[1:].partition("]")
-        if not bracket or ":" not in host or (rest and not rest.startswith(":")):
-            raise problem
-        port = rest[1:]
-        colon = bool(rest)
-    else:
-        host, sep, port = authority.partition(":")
-        colon = bool(sep)
-    if not host or (colon and not (port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65_536)):
-        raise problem
-    return Url(text, host, int(port) if colon else 80, (slash + path).rstrip("/"))
 
 
 class Connection:
@@ -85,7 +46,7 @@ class Connection:
     def __init__(self, url: Url) -> None:
         self.url = url
         self._socket: socket.socket | None = None
-        self._buffer = bytearray()
+        self.buffer = bytearray()
         self._closed = False
 
     def get(
@@ -94,6 +55,8 @@ class Connection:
         """Ask for a file, or for the bytes `first` to `last` of it (both counted in).
 
         A kept connection that the provider has closed meanwhile is opened again, once.
+
+        A server that knows no ranges answers with the whole file: look at the answer's `partial`.
 
         Args:
             path: starts with a slash; already escaped.
@@ -104,10 +67,16 @@ class Connection:
         Raises:
             ProviderFailedError: no usable answer; the connection is closed.
         """
+        target, redirects = self.url.prefix + path, 0
         while True:
             kept = self._socket is not None
             try:
-                return self._ask(path, deadline, first, last)
+                status, headers = self._ask(target, deadline, first, last)
+                if status in (301, 302, 303, 307, 308) and redirects < MAX_REDIRECTS:
+                    target = self._follow(status, headers)
+                    redirects += 1
+                    continue
+                return self._judge(path, status, headers, deadline, first, last)
             except NotFoundError:
                 raise  # an answer like any other; the connection is still good
             except _GoneError as error:
@@ -121,7 +90,7 @@ class Connection:
     def close(self) -> None:
         """Close; a later `get` opens a new one."""
         connection, self._socket = self._socket, None
-        self._buffer.clear()
+        self.buffer.clear()
         if connection is not None:
             connection.close()
 
@@ -135,13 +104,15 @@ class Connection:
             except OSError:
                 return  # it was gone already
 
-    def _ask(self, path: str, deadline: float, first: int | None, last: int | None) -> "Response":
+    def _ask(
+        self, target: str, deadline: float, first: int | None, last: int | None
+    ) -> tuple[int, dict[str, str]]:
         if self._closed:
             raise StalledError(self.url.text, "stopped")
         connection = self._socket or self._connect(deadline)
         ranged = "" if first is None else f"Range: bytes={first}-{last}\r\n"
         question = (
-            f"GET {self.url.prefix}{path} HTTP/1.1\r\nHost: {self.url.authority}\r\n"
+            f"GET {target} HTTP/1.1\r\nHost: {self.url.authority}\r\n"
             f"User-Agent: phase\r\nAccept-Encoding: identity\r\n{ranged}\r\n"
         )
         try:
@@ -151,8 +122,27 @@ class Connection:
             raise StalledError(self.url.text, "it does not take the request") from None
         except OSError as error:
             raise _GoneError(f"the connection broke: {error.strerror or error}") from error
-        status, headers = self._head(connection, min(deadline, monotonic() + HEAD_SECONDS))
-        return self._judge(connection, path, status, headers, deadline, first, last)
+        until = min(deadline, monotonic() + HEAD_SECONDS)
+        for _ in range(MAX_INTERIM):
+            status, headers = self._head(connection, until)
+            if not 100 <= status < 200 or status == 101:
+                return status, headers
+        raise ProtocolError(self.url.text, f"it announces its answer more than {MAX_INTERIM - 1} times")
+
+    def _follow(self, status: int, headers: dict[str, str]) -> str:
+        """The target on this server that a redirect names. Its own body is of no interest."""
+        location = headers.get("location", "")
+        target = redirected(self.url, location)
+        if target is None:
+            raise ProtocolError(
+                self.url.text,
+                f"it redirects ({status}) to {printable(location[:200]) or 'nothing'}, "
+                "which is not on the same server",
+                hint="Name that server as the provider, if you know it; a network may want a log-in first.",
+            )
+        if _length(headers) != 0 or "transfer-encoding" in headers:
+            self.close()
+        return target
 
     def _connect(self, deadline: float) -> socket.socket:
         limit = min(CONNECT_SECONDS, deadline - monotonic())
@@ -162,13 +152,16 @@ class Connection:
         problem: Exception | None = None
         try:
             found = _resolve(self.url.host, self.url.port, limit)
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             found, problem = [], error
-        for family, kind, protocol, _, address in found[:MAX_ADDRESSES]:
-            # Not `create_connection`: `abort` must reach a socket that is still connecting.
-            self._socket = connection = socket.socket(family, kind, protocol)
-            connection.settimeout(max(end - monotonic(), 0.001))
+        addresses = found[:MAX_ADDRESSES]
+        for position, (family, kind, protocol, _, address) in enumerate(addresses):
+            # Each gets its share of what is left: the first may be one that swallows every packet.
+            left = (end - monotonic()) / (len(addresses) - position)
             try:
+                # Not `create_connection`: `abort` must reach a socket that is still connecting.
+                self._socket = connection = socket.socket(family, kind, protocol)
+                connection.settimeout(max(left, 0.001))
                 connection.connect(address)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
@@ -187,7 +180,7 @@ class Connection:
         ) from problem
 
     def _head(self, connection: socket.socket, deadline: float) -> tuple[int, dict[str, str]]:
-        buffer = self._buffer
+        buffer = self.buffer
         while (end := buffer.find(b"\r\n\r\n")) < 0:
             if len(buffer) > MAX_HEAD:
                 raise ProtocolError(self.url.text, f"its headers are longer than {MAX_HEAD} bytes")
@@ -217,150 +210,42 @@ class Connection:
 
     def _judge(
         self,
-        connection: socket.socket,
         path: str,
         status: int,
         headers: dict[str, str],
         deadline: float,
         first: int | None,
         last: int | None,
-    ) -> "Response":
+    ) -> Response:
         """Is this an answer to what was asked? Everything else closes the connection."""
+        connection = self._socket
+        if connection is None:
+            raise StalledError(self.url.text, "stopped")
         url = self.url.text
-        if status == 404:
+        if status in _MISSING:
             # Its body is of no interest, and of no known size: do not keep the connection for it.
             length = _length(headers)
             if length is not None and length <= MAX_HEAD and "transfer-encoding" not in headers:
-                Response(self, connection, length, None, deadline, headers).read(MAX_HEAD)
+                unread = Response(
+                    self, connection, headers, length=length, partial=False, total=None, deadline=deadline
+                )
+                unread.read(MAX_HEAD)
             else:
                 self.close()
-            raise NotFoundError(url, f"it has no {path}")
+            raise NotFoundError(url, f"it has no {path}" + (f" ({status})" if status != 404 else ""))
         if 300 <= status < 400:
-            raise ProtocolError(url, f"it answers with a redirect ({status}), which is not followed")
-        if status != (200 if first is None else 206):
-            raise ProtocolError(url, f"it answers {status} to GET {path}")
-        if "transfer-encoding" in headers:
-            raise ProtocolError(url, "it sends its answer in chunks, without saying how long it is")
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            raise ProtocolError(url, "it sends an encoded answer that was not asked for")
+            raise ProtocolError(url, f"it answers {status} to GET {path}, and redirects further and further")
+        if status != 200 and (status != 206 or first is None):
+            what = printable(headers.get("content-type", "")[:40])
+            raise ProtocolError(url, f"it answers {status} to GET {path}" + (f" ({what})" if what else ""))
+        _check_framing(url, headers)
+        partial, total = status == 206, None
         length = _length(headers)
-        if length is None:
-            raise ProtocolError(url, "it does not say how long its answer is")
-        total = None
-        if first is not None and last is not None:
-            unit, _, rest = headers.get("content-range", "").partition(" ")
-            span, _, whole = rest.partition("/")
-            if unit != "bytes" or span != f"{first}-{last}" or length != last - first + 1:
-                raise ProtocolError(
-                    url,
-                    f"asked for bytes {first}-{last} of {path} it sends {length} bytes "
-                    f"as {headers.get('content-range', 'nothing')[:80]!r}",
-                )
-            total = int(whole) if whole.isascii() and whole.isdecimal() and len(whole) < 20 else None
-        return Response(self, connection, length, total, deadline, headers)
-
-
-class Response:
-    """An answer whose body is still to be read, exactly `length` bytes of it."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        source: socket.socket,
-        length: int,
-        total: int | None,
-        deadline: float,
-        headers: dict[str, str],
-    ) -> None:
-        self.length = length
-        #: Length of the whole file where the answer is a part of it and says so.
-        self.total = total
-        self._connection = connection
-        self._socket = source
-        self._left = length
-        self._deadline = deadline
-        self._keep = headers.get("connection", "").lower() != "close"
-        self._window = (monotonic() + WINDOW_SECONDS, WINDOW_BYTES)
-        # One short timeout for every receive: setting it each time would double the system calls.
-        source.settimeout(max(min(1.0, deadline - monotonic()), 0.001))
-        if not length:
-            self._done()
-
-    def read_into(self, target: memoryview) -> None:
-        """Fill `target` from the body.
-
-        Raises:
-            ProviderFailedError: the body ends early or does not come; the connection is closed.
-        """
-        if len(target) > self._left:
-            raise ValueError("asked for more than the answer holds")
-        try:
-            self._fill(target)
-        except BaseException:
-            self._connection.close()
-            raise
-        self._left -= len(target)
-        if not self._left:
-            self._done()
-
-    def read(self, max_bytes: int) -> bytes:
-        """Read the body to its end.
-
-        Raises:
-            ProtocolError: it is longer than `max_bytes`; nothing was read.
-            ProviderFailedError: it does not arrive.
-        """
-        if self.length > max_bytes:
-            self._connection.close()
-            raise ProtocolError(
-                self._connection.url.text, f"its answer has {self.length} bytes, allowed are {max_bytes}"
-            )
-        body = bytearray(self.length)
-        if body:
-            self.read_into(memoryview(body))
-        return bytes(body)
-
-    def _fill(self, target: memoryview) -> None:
-        url = self._connection.url.text
-        buffer = self._connection._buffer
-        filled = min(len(buffer), len(target))
-        if filled:
-            target[:filled] = buffer[:filled]
-            del buffer[:filled]
-        while filled < len(target):
-            try:
-                got = self._socket.recv_into(target[filled:])
-            except TimeoutError:
-                got = -1
-            except OSError as error:
-                raise ProtocolError(url, f"the connection broke: {error.strerror or error}") from error
-            if got == 0:
-                missing = self._left - filled
-                raise ProtocolError(url, f"it ended its answer {missing} of {self.length} bytes early")
-            self._watch(max(got, 0))
-            filled += max(got, 0)
-
-    def _watch(self, got: int) -> None:
-        """Stop a provider that keeps the connection open without being of use."""
-        now = monotonic()
-        if now >= self._deadline:
-            raise StalledError(self._connection.url.text, "the time was up before its answer was complete")
-        end, missing = self._window
-        missing -= got
-        if now < end:
-            self._window = (end, missing)
-        elif missing > 0:
-            raise StalledError(
-                self._connection.url.text,
-                f"it sends less than {WINDOW_BYTES} bytes in {WINDOW_SECONDS:.0f} s",
-            )
-        else:
-            self._window = (now + WINDOW_SECONDS, WINDOW_BYTES)
-
-    def _done(self) -> None:
-        # Bytes after the end answer no question; such a connection is not to be asked again.
-        if not self._keep or self._connection._buffer:
-            self._connection.close()
+        if partial and first is not None and last is not None:
+            total = _part(url, path, headers, length, first, last)
+        return Response(
+            self, connection, headers, length=length, partial=partial, total=total, deadline=deadline
+        )
 
 
 _Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
@@ -371,7 +256,7 @@ def _resolve(host: str, port: int, seconds: float) -> Sequence[_Address]:
 
     Raises:
         TimeoutError: nobody has said within `seconds`.
-        OSError, UnicodeError: there is no such host, or this cannot be one.
+        OSError, ValueError: there is no such host, or this cannot be one.
     """
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
@@ -382,7 +267,7 @@ def _resolve(host: str, port: int, seconds: float) -> Sequence[_Address]:
     def ask() -> None:
         try:
             answers.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # whatever it is, who asked must hear of it
             answers.append(error)
 
     thread = Thread(target=ask, daemon=True)
@@ -425,13 +310,46 @@ def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
     for line in lines[1:]:
         name, colon, value = line.partition(":")
         if not colon or not name or name.strip() != name or "\n" in line or "\r" in line:
-            raise ValueError(f"it sends a header that is none: {line[:60]!r}")
+            raise ValueError(f"it sends an invalid header line: {line[:60]!r}")
         name = name.lower()
         value = value.strip(" \t")
         if name in ("content-length", "content-range", "transfer-encoding") and name in headers:
             raise ValueError(f"it sends {name} twice")
         headers[name] = value
     return int(code), headers
+
+
+def _check_framing(url: str, headers: dict[str, str]) -> None:
+    """Refuse a body whose bytes would not be the file's, or whose end is in doubt."""
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise ProtocolError(
+            url,
+            f"it sends an encoded answer ({printable(encoding[:40])}) that was not asked for",
+            hint="Switch compression off there for /metadata and /blobs.",
+        )
+    transfer = headers.get("transfer-encoding")
+    if transfer is not None and transfer.lower() != "chunked":
+        raise ProtocolError(url, f"it sends its answer as {transfer[:40]!r}, which was not asked for")
+    if transfer is not None and "content-length" in headers:
+        raise ProtocolError(url, "it sends its answer in chunks and gives a length, too")
+    if "content-length" in headers and _length(headers) is None:
+        raise ProtocolError(url, f"it says that its answer has {headers['content-length'][:40]!r} bytes")
+
+
+def _part(
+    url: str, path: str, headers: dict[str, str], length: int | None, first: int, last: int
+) -> int | None:
+    """The length of the whole file, if the answer is the part that was asked for and says it."""
+    unit, _, rest = headers.get("content-range", "").partition(" ")
+    span, _, whole = rest.partition("/")
+    if unit != "bytes" or span != f"{first}-{last}" or length not in (None, last - first + 1):
+        raise ProtocolError(
+            url,
+            f"asked for bytes {first}-{last} of {path} it sends {length} bytes "
+            f"as {headers.get('content-range', 'nothing')[:80]!r}",
+        )
+    return int(whole) if whole.isascii() and whole.isdecimal() and len(whole) < 20 else None
 
 
 def _length(headers: dict[str, str]) -> int | None:

@@ -142,7 +142,7 @@ MUTANTS = (
     ),
     Mutant(
         "what lies on the disk is believed",
-        "phase/fetch/artifact.py",
+        "phase/fetch/transfer.py",
         "len(block) == self.size(index) and sha256(block).hexdigest() == expected",
         "len(block) == self.size(index)",
         FETCH,
@@ -163,8 +163,8 @@ MUTANTS = (
     ),
     Mutant(
         "answers of any size are read",
-        "phase/fetch/http.py",
-        "if self.length > max_bytes:",
+        "phase/fetch/body.py",
+        "if self.length is not None and self.length > max_bytes:",
         "if False:",
         FETCH,
     ),
@@ -175,11 +175,11 @@ MUTANTS = (
         "            if False:",
         FETCH,
     ),
-    Mutant("a drip is fast enough", "phase/fetch/http.py", "elif missing > 0:", "elif False:", FETCH),
+    Mutant("a drip is fast enough", "phase/fetch/body.py", "if self._window_bytes > 0:", "if False:", FETCH),
     Mutant(
         "any range is the one asked for",
         "phase/fetch/http.py",
-        'if unit != "bytes" or span != f"{first}-{last}" or length != last - first + 1:',
+        'if unit != "bytes" or span != f"{first}-{last}" or length not in (None, last - first + 1):',
         "if False:",
         FETCH,
     ),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from phase.fetch import NotFoundError, ProtocolError, ProviderFailedError, StalledError, UrlError, http
+from phase.fetch import NotFoundError, ProtocolError, ProviderFailedError, StalledError, UrlError, body
 from phase.fetch.http import Connection, parse_head, parse_url
 from tests.phase.fetch.hostile import Answer, Asked, Server, good, raw
 
@@ -116,14 +116,21 @@ OK = b"HTTP/1.1 200 OK\r\n"
     ("answer", "message"),
     [
         (OK + b"Content-Length: 10\r\n\r\nshort", "5 of 10 bytes early"),
-        (OK + b"\r\nwithout a length", "how long"),
-        (OK + b"Content-Length: -1\r\n\r\n", "how long"),
-        (OK + b"Content-Length: 1e3\r\n\r\n", "how long"),
+        (OK + b"\r\n" + b"x" * (1 << 20) + b"x", "more than 1048576 bytes"),
+        (OK + b"Content-Length: -1\r\n\r\n", "its answer has '-1' bytes"),
+        (OK + b"Content-Length: 1e3\r\n\r\n", "its answer has '1e3' bytes"),
+        (OK + b"Content-Length:\r\n\r\n", "its answer has '' bytes"),
+        (OK + b"Content-Length: " + b"9" * 6000 + b"\r\n\r\n", "its answer has '9999"),
         (OK + b"Content-Length: 99999999\r\n\r\n", "allowed are 1048576"),
-        (OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", "in chunks"),
+        (OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", "'gzip, chunked'"),
+        (OK + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n1\r\na\r\n0\r\n\r\n", "too"),
         (OK + b"Content-Encoding: gzip\r\nContent-Length: 1\r\n\r\na", "encoded"),
-        (b"HTTP/1.1 302 Found\r\nLocation: /y\r\n\r\n", "redirect"),
-        (b"HTTP/1.1 500 Oops\r\n\r\n", "answers 500"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /y\r\n\r\n", "redirects further and further"),
+        (b"HTTP/1.1 302 Found\r\n\r\n", r"redirects \(302\) to nothing"),
+        (b"HTTP/1.1 302 Found\r\nLocation: https://a.example/\r\n\r\n", "not on the same server"),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", "answers 304"),
+        (b"HTTP/1.1 500 Oops\r\nContent-Type: text/html\r\n\r\n", r"answers 500 to GET /x \(text/html\)"),
+        (b"HTTP/1.1 100 Go on\r\n\r\n" * 9, "announces its answer more than 3 times"),
         (OK + b"X: y" * 10_000, "longer than"),
         (OK + b"A: b\r\n" * 100 + b"\r\n", "more than 64"),
         (OK + b"Content-Le", "inside its headers"),
@@ -141,7 +148,7 @@ def test_answers_that_are_refused(answer: bytes, message: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+        b"HTTP/1.1 206 P\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         b"HTTP/1.1 206 P\r\nContent-Length: 3\r\n\r\nabc",
         b"HTTP/1.1 206 P\r\nContent-Length: 3\r\nContent-Range: bytes 1-3/9\r\n\r\nabc",
         b"HTTP/1.1 206 P\r\nContent-Length: 4\r\nContent-Range: bytes 2-4/9\r\n\r\nabcd",
@@ -176,12 +183,20 @@ def drip(head: bytes) -> Answer:
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", OK + b"Content-Length: 100000\r\n\r\n"])
 def test_a_slow_drip_ends_at_the_deadline(head: bytes) -> None:
+    began = monotonic()
     with Server(drip(head)) as server, pytest.raises(StalledError):
         read(server.url, seconds=0.4)
+    assert monotonic() - began < 5
+
+
+def test_a_whole_length_of_thousands_of_digits_is_no_length() -> None:
+    head = b"HTTP/1.1 206 P\r\nContent-Length: 3\r\nContent-Range: bytes 2-4/" + b"9" * 6000 + b"\r\n\r\n"
+    with Server(raw(head + b"abc")) as server:
+        assert read(server.url, first=2, last=4) == b"abc"
 
 
 def test_a_slow_drip_ends_long_before_a_far_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "WINDOW_SECONDS", 0.3)
+    monkeypatch.setattr(body, "WINDOW_SECONDS", 0.3)
     with (
         Server(drip(OK + b"Content-Length: 100000\r\n\r\n")) as server,
         pytest.raises(StalledError, match="less than 16384 bytes"),

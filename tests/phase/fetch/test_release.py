@@ -104,6 +104,24 @@ def test_a_silent_one_costs_a_moment(world: World, servers: ExitStack) -> None:
     assert (position, found.release.manifest.release) == (4, "1.1.0")
 
 
+def test_of_several_newer_ones_the_newest_counts(world: World, servers: ExitStack, tmp_path: Path) -> None:
+    repository = Repository.create(tmp_path / "r", keys=KEYS)
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    providers = []
+    for release in ("1", "2", "3", "4"):
+        repository.add(CHANNEL, ARCH, {"kernel": tmp_path / "kernel"}, release=release)
+        repository.publish()
+        provider = honest(world)
+        provider.files = {f"/metadata/{name}": data for name, data in repository.metadata().items()}
+        providers.append(provider)
+    urls = [servers.enter_context(Server(providers[n].answer)).url for n in (0, 2, 3, 1)]
+    root = providers[0].files["/metadata/1.root.json"]
+    found = refresh_from(
+        urls, root, channel=CHANNEL, arch=ARCH, now=datetime.now(UTC), deadline=time.monotonic() + 30
+    )
+    assert (found.url, found.release.manifest.release) == (urls[2], "4")
+
+
 def test_new_keys_are_heard_of_from_anybody(world: World, servers: ExitStack, tmp_path: Path) -> None:
     """A stolen timestamp key proves nothing beside one who knows the roots that revoke it, two of them."""
     repository = Repository.create(tmp_path / "r", keys=KEYS)

@@ -1,0 +1,225 @@
+"""What is still missing of an artifact, and who is at which part of it."""
+
+import os
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from threading import Condition, Thread
+from time import monotonic
+from typing import Protocol
+
+from phase import files
+
+#: Chunks asked for in one request while several providers share the work.
+MAX_RUN = 16
+
+
+class Wanted(Protocol):
+    """What must be known of an artifact to fetch it; the manifest's `Artifact` is one."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def length(self) -> int:
+        """Bytes."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the whole, lower-case hex."""
+
+    @property
+    def chunk_size(self) -> int:
+        """Bytes of every chunk but the last."""
+
+    @property
+    def chunks(self) -> Sequence[str]:
+        """SHA-256 of each chunk, lower-case hex."""
+
+
+class Transfer:
+    """What is still missing, shared by the threads of all providers.
+
+    Args: as of `fetch_artifact`.
+    """
+
+    def __init__(
+        self,
+        artifact: Wanted,
+        out_fd: int,
+        offset: int,
+        deadline: float,
+        progress: Callable[[int, int], None] | None,
+        keep_fd: int | None,
+    ) -> None:
+        self.artifact = artifact
+        self.unkept = ""
+        self._keep_fd = keep_fd
+        self.deadline = deadline
+        self.providers = 1
+        self.failure: BaseException | None = None
+        self.missing = len(artifact.chunks)
+        self._fd = out_fd
+        self._offset = offset
+        self._progress = progress
+        self._done = bytearray(len(artifact.chunks))
+        self._pending = deque(range(len(artifact.chunks)))
+        #: Providers that read the whole file from its start.
+        self._streams = 0
+        #: Chunk -> how many providers are at it.
+        self._holders: dict[int, int] = {}
+        self._bytes = 0
+        self._changed = Condition()
+
+    def size(self, index: int) -> int:
+        """Bytes of a chunk."""
+        return min(self.artifact.chunk_size, self.artifact.length - index * self.artifact.chunk_size)
+
+    def keep_present(self) -> int:
+        """Take over what the file holds already; returns its bytes."""
+        for index, expected in enumerate(self.artifact.chunks):
+            block = os.pread(self._fd, self.size(index), self._offset + index * self.artifact.chunk_size)
+            if len(block) == self.size(index) and sha256(block).hexdigest() == expected:
+                self._done[index] = 1
+                self.missing -= 1
+                self._bytes += len(block)
+        self._pending = deque(index for index, done in enumerate(self._done) if not done)
+        return self._bytes
+
+    def has(self, index: int) -> bool:
+        """Whether a chunk is there already."""
+        return bool(self._done[index])
+
+    def begin_stream(self, run: range) -> None:
+        """A provider sends all chunks from the first on, and needs no asking; `run`, which it held, is free.
+
+        While it does, the others begin at the end.
+        """
+        self.give_back(run)
+        with self._changed:
+            self._streams += 1
+
+    def end_stream(self) -> None:
+        """It does so no longer."""
+        with self._changed:
+            self._streams -= 1
+
+    def take(self) -> range:
+        """Neighbouring chunks for one request; empty when there is nothing left to do.
+
+        Waits while others hold the last chunks, in case they drop them. When all is asked for, a
+        free provider doubles the work of a slower one: the last chunks decide how long it takes.
+        """
+        with self._changed:
+            while self.missing and self.failure is None:
+                if self._pending:
+                    return self._next_run()
+                if self._holders:
+                    # Who comes here holds none. However many are slow together, one that is not helps.
+                    index = min(self._holders, key=lambda each: (self._holders[each], -each))
+                    self._holders[index] += 1
+                    return range(index, index + 1)
+                left = self.deadline - monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            return range(0)
+
+    def _next_run(self) -> range:
+        limit = len(self._pending)
+        if self.providers > 1:
+            limit = max(1, min(MAX_RUN, limit // (2 * self.providers)))
+        run = self._from_end(limit) if self._streams else self._from_start(limit)
+        for index in run:
+            self._holders[index] = self._holders.get(index, 0) + 1
+        return run
+
+    def _from_start(self, limit: int) -> range:
+        first = self._pending.popleft()
+        run = range(first, first + 1)
+        while len(run) < limit and self._pending and self._pending[0] == run.stop:
+            self._pending.popleft()
+            run = range(first, run.stop + 1)
+        return run
+
+    def _from_end(self, limit: int) -> range:
+        """Where somebody reads from the start, what is wanted last is taken first."""
+        last = self._pending.pop()
+        run = range(last, last + 1)
+        while len(run) < limit and self._pending and self._pending[-1] == run.start - 1:
+            self._pending.pop()
+            run = range(run.start - 1, run.stop)
+        return run
+
+    def give_back(self, run: range) -> None:
+        """The holder will not deliver these."""
+        with self._changed:
+            for index in reversed(run):
+                self._release(index)
+                if not self._done[index] and index not in self._holders:
+                    self._insert(index)
+            self._changed.notify_all()
+
+    def _insert(self, index: int) -> None:
+        position = bisect_left(self._pending, index)
+        if position == len(self._pending) or self._pending[position] != index:
+            self._pending.insert(position, index)
+
+    def put(self, index: int, data: memoryview) -> bool:
+        """Write a verified chunk that was taken; false where another provider was quicker."""
+        with self._changed:
+            self._release(index)
+        return self.add(index, data)
+
+    def add(self, index: int, data: memoryview) -> bool:
+        """Write a verified chunk that came by itself; false where another provider was quicker."""
+        if self.has(index):
+            return False
+        start = index * self.artifact.chunk_size
+        files.pwrite(self._fd, data, self._offset + start)
+        if self._keep_fd is not None and not self.unkept:
+            try:
+                files.pwrite(self._keep_fd, data, start)
+            except OSError as error:
+                self.unkept = error.strerror or str(error)
+        with self._changed:
+            if self._done[index]:
+                return False
+            self._done[index] = 1
+            # A slower provider that is still at it must not make others help it.
+            self._holders.pop(index, None)
+            position = bisect_left(self._pending, index)
+            if position < len(self._pending) and self._pending[position] == index:
+                del self._pending[position]
+            self.missing -= 1
+            self._bytes += len(data)
+            if not self.missing:
+                self._changed.notify_all()
+        if self._progress is not None:
+            self._progress(self._bytes, self.artifact.length)
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """Something failed that no other provider can mend, such as a full disk."""
+        with self._changed:
+            self.failure = self.failure or error
+            self._changed.notify_all()
+
+    def wait(self, threads: list[Thread]) -> None:
+        """Until complete, failed, out of providers or out of time."""
+        with self._changed:
+            while self.missing and self.failure is None and any(thread.is_alive() for thread in threads):
+                left = self.deadline - monotonic()
+                if left <= 0:
+                    return
+                # A thread that ends without help from `put` or `fail` notifies nobody.
+                self._changed.wait(min(left, 0.02))
+
+    def _release(self, index: int) -> None:
+        left = self._holders.get(index, 0) - 1
+        if left > 0:
+            self._holders[index] = left
+        else:
+            self._holders.pop(index, None)
