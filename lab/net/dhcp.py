@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 from lab.net.packet import EVERYBODY, IPV4, arp_reply, ethernet, udp
 
 _MAGIC = b"\x63\x82\x53\x63"
-_DISCOVER, _OFFER, _REQUEST, _ACK, _NAK = 1, 2, 3, 5, 6
+_DISCOVER, _OFFER, _REQUEST, _DECLINE, _ACK, _NAK = 1, 2, 3, 4, 5, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class DhcpServer:
 
     Attributes:
         leases: hardware address (6 bytes) to address.
+        declined: addresses that a machine has found to be another's; they are given to nobody again.
         options: told to everybody besides the usual; a router puts itself here.
         faults: what is wrong with it; may be set at any time.
     """
@@ -54,6 +55,7 @@ class DhcpServer:
         self.address = network.network_address + 1
         self.mac = b"\x52\x54\x00\x4c\x00\x01"
         self.leases: dict[bytes, IPv4Address] = {}
+        self.declined: set[IPv4Address] = set()
         self.options: dict[int, bytes] = {}
         self.faults = DhcpFaults()
         self._lease = lease
@@ -68,7 +70,7 @@ class DhcpServer:
         """
         with self._lock:
             if mac not in self.leases:
-                address = self.network.network_address + 10 + len(self.leases)
+                address = self.network.network_address + 10 + len(self.leases) + len(self.declined)
                 if address >= self._top:
                     raise ValueError(f"{self.network} has no free address")
                 self.leases[mac] = address
@@ -81,7 +83,8 @@ class DhcpServer:
             ValueError: the segment is full.
         """
         with self._lock:
-            if self._top - 1 < self.network.network_address + 10 + len(self.leases):
+            used = len(self.leases) + len(self.declined)
+            if self._top - 1 < self.network.network_address + 10 + used:
                 raise ValueError(f"{self.network} has no free address")
             self._top -= 1
             return self._top
@@ -109,12 +112,15 @@ class DhcpServer:
             return []
         options = _options(message[240:])
         kind = options.get(53, b"\0")[0]
-        if kind not in (_DISCOVER, _REQUEST) or self.faults.silent:
+        if kind not in (_DISCOVER, _REQUEST, _DECLINE) or self.faults.silent:
             return []
         asked = options.get(54)
         if asked is not None and asked != self.address.packed:
             return []
         mac = message[28:34]
+        if kind == _DECLINE:
+            self._decline(mac, options.get(50, b""))
+            return []
         try:
             address = self.lease_of(mac)
         except ValueError:
@@ -122,6 +128,11 @@ class DhcpServer:
             return []
         answer = _OFFER if kind == _DISCOVER else _NAK if self.faults.nak else _ACK
         return [self._reply(message, self.faults.address or address, answer)]
+
+    def _decline(self, mac: bytes, address: bytes) -> None:
+        with self._lock:
+            if mac in self.leases and self.leases[mac].packed == address:
+                self.declined.add(self.leases.pop(mac))
 
     def _reply(self, message: bytes, address: IPv4Address, kind: int) -> bytes:
         faults = self.faults

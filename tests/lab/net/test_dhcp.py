@@ -73,6 +73,18 @@ def test_other_messages_are_left_alone() -> None:
         assert DhcpServer(NETWORK)(request(kind)) == []
 
 
+def test_a_declined_address_is_given_to_nobody_again() -> None:
+    server = DhcpServer(NETWORK)
+    first, other = server.lease_of(MAC), server.lease_of(b"\x52\x54\0\0\0\1")
+    assert server(request(4, options=b"\x32\x04" + other.packed)) == [], "another machine's stays"
+    assert server.declined == set()
+    assert server(request(4, options=b"\x32\x04" + first.packed)) == []
+    assert server.declined == {first}
+    again = given_address(server(request(1))[0])
+    assert again not in (first, other)
+    assert server.lease_of(b"\x52\x54\0\0\0\2") not in (first, other, again)
+
+
 def test_a_full_segment_keeps_silent() -> None:
     server = DhcpServer(IPv4Network("10.0.0.0/28"))
     answers = [server(request(1, b"\x52\x54\0\0\0" + bytes([number]))) for number in range(20)]

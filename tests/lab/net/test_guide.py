@@ -30,6 +30,13 @@ def test_the_cable_of_the_guide(tmp_path: Path) -> None:
         assert lan.link("dhcp").from_machine == Faults(delay=5)
 
 
+def test_the_ipv6_router_of_the_guide() -> None:
+    with Lab() as lab:
+        example("IPv6, and addresses that are taken", "test_ipv6_only")(lab)
+        assert lab.segments["lan"].dhcp.faults.silent
+        assert set(lab.segments["lan"].switch.nodes) == {"dhcp", "router6", "neighbour"}
+
+
 def test_the_routers_of_the_guide(tmp_path: Path) -> None:
     (kernel := tmp_path / "kernel").touch()
     with Lab() as lab:
