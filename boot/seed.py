@@ -13,14 +13,15 @@ import importlib, sys
 for name in ("_ssl", "_hashlib"):
     sys.modules[name] = None
 for name in (
-    "phase.boot.main", "phase.boot.x86", "phase.boot.arm64", "phase.discovery.mdns", "phase.discovery.dht",
-    "phase.fetch", "phase.trust", "phase.files", "nacl.signing",
-    "tuf.api.serialization.json", "_strptime", "calendar", "traceback", "concurrent.futures.thread",
+    "phase.boot.main", "phase.boot.advertisement", "phase.boot.x86", "phase.boot.arm64",
+    "phase.discovery.mdns", "phase.discovery.dht", "phase.fetch", "phase.trust", "phase.files",
+    "nacl.signing", "tuf.api.serialization.json", "_strptime", "calendar", "traceback",
+    "concurrent.futures.thread",
     "encodings.ascii", "encodings.latin_1", "encodings.idna",
 ):
     importlib.import_module(name)
 """
-FILES = ("seed-init", "udhcpc")
+FILES = ("seed-init", "network", "udhcpc")
 
 
 def build(arch: str, base: Path, project: Path, into: Path) -> None:
@@ -46,7 +47,11 @@ def build(arch: str, base: Path, project: Path, into: Path) -> None:
         staging.copy_file(source, stage / tree.SITE / source.relative_to(project))
     tree.compile_python(stage, drop_source=True)
     staging.copy_file(tree.HERE / "files/seed-init", stage / "init")
-    staging.copy_file(tree.HERE / "files/udhcpc", stage / "etc/udhcpc")
+    for name in ("network", "udhcpc"):
+        staging.copy_file(tree.HERE / "files" / name, stage / "usr/lib/phase" / name)
+    (stage / "etc").mkdir()
+    (stage / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
+    (stage / "etc/resolv.conf").symlink_to("/run/phase/resolv")
     modules = tree.packages()["modules"]
     tree.kernel_modules(root, modules["seed"], stage)
     for name in ("cache", "efi", "rescue"):

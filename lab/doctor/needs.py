@@ -195,6 +195,12 @@ NEEDS = (
         commands=("cpio",),
     ),
     Need(
+        name="busybox",
+        why="runs the images' own scripts and DHCP client in unit tests",
+        packages=("busybox-static",),
+        files=("/bin/busybox", "/usr/bin/busybox"),
+    ),
+    Need(
         name="tshark",
         why="reads, as a foreign reader, what the lab captured",
         packages=("tshark",),

@@ -32,7 +32,7 @@ class FakeMachine:
         ram: its memory.
         variable: what the firmware keeps; None for firmware that keeps nothing.
         slept: seconds it was told to wait; its clock has gone on by their sum.
-        did: what was asked of it, in order: `load`, `unmount`, `start`.
+        did: what was asked of it, in order: `load`, `unmount`, `start`, `turn`.
         searches: every search for providers.
         loaded: command line and bytes of each kernel that was loaded.
         rescue: what happens after a failed boot, and after how many seconds.
@@ -77,6 +77,14 @@ class FakeMachine:
     def address(self) -> Address | None:
         """See `Machine`."""
         return self.lease
+
+    def network_waits(self) -> str:
+        """See `Machine`."""
+        return "" if self.lease else "eth0: no DHCP server answers"
+
+    def turn_name_servers(self) -> None:
+        """See `Machine`."""
+        self.did.append("turn")
 
     def discover(self, search: Search) -> Iterator[Provider]:
         """See `Machine`."""

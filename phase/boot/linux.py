@@ -10,6 +10,7 @@ from phase.boot.cache import Cache
 from phase.boot.errors import BootError
 from phase.boot.machine import Address, Kernel, Search
 from phase.boot.memory import Memory
+from phase.boot.network import Network
 from phase.discovery import Provider
 from phase.trust import Floor
 
@@ -31,6 +32,7 @@ class Linux:
         self._etc = etc
         self._run = run
         self._initrd: int | None = None
+        self._network = Network(run=run, proc=proc)
 
     def command_line(self) -> str:
         """See `Machine`."""
@@ -55,11 +57,15 @@ class Linux:
 
     def address(self) -> Address | None:
         """See `Machine`."""
-        path = f"{self._run}/net"
-        if not os.path.exists(path):
-            return None
-        interface, address = _read(path).decode().split()
-        return Address(interface, address)
+        return self._network.address()
+
+    def network_waits(self) -> str:
+        """See `Machine`."""
+        return self._network.waits()
+
+    def turn_name_servers(self) -> None:
+        """See `Machine`."""
+        self._network.turn_name_servers()
 
     def discover(self, search: Search) -> Iterator[Provider]:
         """See `Machine`."""

@@ -14,7 +14,7 @@ from phase.trust import Floor
 
 
 class Address(NamedTuple):
-    """What the network gave this machine."""
+    """How this machine is connected: one of its cards, and its address there."""
 
     interface: str
     address: str
@@ -83,7 +83,17 @@ class Machine(Protocol):
         """Wait."""
 
     def address(self) -> Address | None:
-        """The address that the network gave; None as long as there is none."""
+        """An address of this machine; None as long as no card has one.
+
+        Raises:
+            NetworkError: there is no network card, after some seconds in which one could have come.
+        """
+
+    def network_waits(self) -> str:
+        """What its network cards wait for, in words; empty as long as none is known."""
+
+    def turn_name_servers(self) -> None:
+        """Where several cards know name servers, let those of another card be asked first."""
 
     def discover(self, search: Search) -> Iterator[Provider]:
         """Look for providers; each is yielded as soon as it is known.

@@ -144,19 +144,23 @@ class Seed:
             marks.say(f"cache: {device}{'' if found[1].writable else ', only read'}")
 
     def network(self) -> None:
-        """Wait for the address the init asked for."""
+        """Wait until a network card has an address."""
         if self.connected:
+            # The attempt before has failed, for a name that one card's servers do not know, perhaps.
+            self.machine.turn_name_servers()
             return
         self.stage = "network"
         patience = self.left()
         if self.cache is not None and self.offline:
             patience = min(patience, PATIENCE)
         until = self.machine.monotonic() + patience
-        self.waiting.what = "an address from the network"
         while (found := self.machine.address()) is None:
+            waits = self.machine.network_waits()
+            self.waiting.what = f"an address ({waits or 'no network card yet'})"
             if self.machine.monotonic() > until:
                 raise NetworkError(
-                    "no address by DHCP on any interface", hint="Check cable and DHCP server."
+                    f"no network card has an address: {waits or 'there is none'}",
+                    hint="Check the cable, and the network's DHCP server or router.",
                 )
             self.machine.sleep(0.02)
         marks.emit("network", interface=found.interface, address=found.address)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from phase import cmdline, dsse, trust
+from phase.boot import advertisement
 from phase.boot import cache as boot_cache
 from phase.cli.provider import describe, read_status
 from phase.discovery.dht import announcement
@@ -297,6 +298,14 @@ def txt(data: bytes) -> None:
         assert found.id.isprintable()
 
 
+def router(data: bytes) -> None:
+    """A router advertisement: what becomes of it are a few lines of resolv.conf."""
+    lines = advertisement.parse(data).lines("eth0")
+    assert len(lines) <= 9
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    assert all(len(line.split(" ")) == 2 for line in lines)
+
+
 class Cable(asyncio.DatagramTransport):
     """Keeps what an endpoint sends; a question is answered at once, where there is an answer."""
 
@@ -461,6 +470,9 @@ def cases() -> dict[str, Case]:
     found["url"] = Case(url, (b"http://192.0.2.1:8080/a", b"http://[2001:db8::1]:80/"))
     asked = b"bytes=1-5", b"bytes=-5", b'bytes=0-\0"sha256-x"\0W/"sha256-x", "b"'
     found["range"] = Case(range_header, asked)
+    said = bytes.fromhex("8600000040000708000000000000000019030000ffffffff")
+    said += bytes.fromhex("20010db80000000000000000000000531f030000ffffffff076578616d706c65036f726700000000")
+    found["router"] = Case(router, (said,))
     found["mdns-txt"] = Case(txt, (b"192.0.2.1\0\x1f\x90\0version=3\0id=ab",))
     word = announcement.sign(
         NODE, channel="stable", arch="x86_64", host="192.0.2.1", port=8080, version=1, now=NOW.timestamp()
