@@ -278,6 +278,7 @@ class Messages:
         self._buffer = bytearray()
         self.printed = bytearray()
         self.running = False
+        self.compile_bytes = 0
         self.wanted: tuple[int, int] | None = None
         self.done: list[bytes] | None = None
         self.broken = False
@@ -306,6 +307,8 @@ class Messages:
         try:
             while (fields := wire.receive(self._buffer)) is not None:
                 match fields:
+                    case [wire.COMPILE, size]:
+                        self.compile_bytes = int(size)
                     case [wire.RUNNING]:
                         self.running = True
                     case [wire.WANT, read, most]:

@@ -25,7 +25,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         output_bytes: stdout and stderr together.
         stdin_bytes: input given to the module.
         module_bytes: the module itself.
-        compile_bytes: memory of the compiler.
+        compile_bytes: memory of the compiler; of this, a module gets what its code needs.
     """
 
     fuel: Fuel = 20_000_000_000
@@ -34,4 +34,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes: Size = 16 * MIB
     stdin_bytes: Size = 16 * MIB
     module_bytes: Size = 32 * MIB
-    compile_bytes: Memory = 512 * MIB
+    compile_bytes: Memory = 1536 * MIB

@@ -67,12 +67,11 @@ def _drop_capabilities(libc: ctypes.CDLL) -> bool:
     return bool(libc.capset(header, none) == 0)
 
 
-def limit(*, wall_seconds: int, compile_bytes: int) -> None:
-    """Limit the process while it compiles, and what it may never have.
+def limit(*, wall_seconds: int) -> None:
+    """Limit what the process may never have.
 
     Args:
         wall_seconds: of the job; its processor time cannot be more.
-        compile_bytes: private memory beside what the engine has already.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     for kind, value in (
@@ -84,6 +83,14 @@ def limit(*, wall_seconds: int, compile_bytes: int) -> None:
         *(((resource.RLIMIT_NPROC, _PROCESSES),) if os.geteuid() == NOBODY else ()),
     ):
         _lower(kind, value)
+
+
+def limit_compiler(compile_bytes: int) -> None:
+    """Limit the process while it compiles.
+
+    Args:
+        compile_bytes: private memory beside what it has already.
+    """
     # RLIMIT_DATA counts private writable pages, so the engine may still reserve address space
     # for fast bounds checks, which RLIMIT_AS would forbid.
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -323,7 +323,7 @@ def _ending(pump: Pump, signalled: int, limits: Limits) -> tuple[Status, int | N
     if any(words in printed for words in _NO_MEMORY):
         if pump.messages.running:
             return LimitHit("memory"), None, None
-        return Rejected(wire.too_large(limits.compile_bytes)), 0, 0
+        return Rejected(wire.too_large(pump.messages.compile_bytes or limits.compile_bytes)), 0, 0
     reason = _printable(printed.decode("utf-8", "replace").strip()[-500:])
     return Killed(signalled, reason), None, None
 

@@ -3,6 +3,7 @@
 A worker's messages are frames with their length in front; the first field says which it is:
 
     READY    the engine is loaded; then each protection that could not be had
+    COMPILE  bytes of memory that the compiler may have
     RUNNING  the module is compiled and linked, and starts
     WANT     bytes of input read so far, bytes that the module asks for now
     DONE     how it ended, a detail, fuel burnt (empty: unknown), peak of its memory
@@ -17,7 +18,7 @@ import os
 MAX_FIELDS = 4096
 #: Bytes of one message of a worker.
 MAX_MESSAGE = 16 * 1024
-READY, RUNNING, WANT, DONE = b"ready", b"running", b"want", b"done"
+READY, COMPILE, RUNNING, WANT, DONE = b"ready", b"compile", b"running", b"want", b"done"
 
 
 def pack(*fields: bytes) -> bytes:

@@ -3,7 +3,7 @@
     fd 0  the module's stdin, when it comes as a stream
     fd 1  the module's stdout          fd 4  the module's stderr
     fd 2  what goes wrong in the worker itself
-    fd 3  messages to the parent (`phase.jobs.wire`): READY, RUNNING, WANT, DONE
+    fd 3  messages to the parent (`phase.jobs.wire`): READY, COMPILE, RUNNING, WANT, DONE
     fd 5  the job, one frame, then end of file
 
 It starts with an empty environment, `-I -S`, and imports next to nothing. Once the engine is
@@ -65,7 +65,7 @@ class _Run:
     def run(self) -> None:
         """Run it, and end the process."""
         _thread.start_new_thread(self._ring, ())
-        protect.limit(wall_seconds=self._wall_ms // 1000 + 1, compile_bytes=self._compile)
+        protect.limit(wall_seconds=self._wall_ms // 1000 + 1)
         status, exact = self._status()
         if self._output.over:
             status, exact = ("limit", "output"), False
@@ -129,6 +129,11 @@ class _Run:
             stdout=lambda data: output.to(STDOUT, data),
             stderr=lambda data: output.to(STDERR, data),
         )
+        self._compile = binary.compile_bytes(shape, self._compile)
+        if binary.least_bytes(shape) > self._compile:
+            raise MemoryError
+        wire.send(CONTROL, wire.COMPILE, str(self._compile).encode())
+        protect.limit_compiler(self._compile)
         Host(engine, shape.imports, _want if self._streamed else None)
         compiled = engine.compile(shape.module)
         protect.limit_memory(self._memory)
