@@ -33,6 +33,8 @@ def status(addr: str, as_json: bool) -> None:
     click.echo(f"{addr}: {describe(found)}")
     if found.dht.running and found.dht.problem:
         click.echo(f"  DHT: {printable(found.dht.problem)}")
+    for problem in found.problems:
+        click.echo(f"  {printable(problem.part)}: {printable(problem.text)}")
     for release in found.releases:
         line = f"{release.channel}/{release.arch}  {release.release}  version {release.version}"
         click.echo(f"  {printable(line)}  expires {printable(release.expires)}")
@@ -87,8 +89,9 @@ def read_status(url: str, body: bytes) -> Status:
 
 def describe(found: Status) -> str:
     """One line about a provider, whoever it is."""
+    state = found.repository_problem or ("degraded" if found.problems else "ok")
     return printable(
-        f"{found.repository_problem or 'ok'}; up {found.uptime_seconds:.0f} s, {found.requests} requests, "
+        f"{state}; up {found.uptime_seconds:.0f} s, {found.requests} requests, "
         f"{found.bytes_sent / 1e6:.1f} MB sent, {len(found.releases)} releases, "
         f"mDNS {'on' if found.mdns.running else 'off'}, "
         f"DHT {f'with {found.dht.nodes} nodes' if found.dht.running else 'off'}"

@@ -19,7 +19,7 @@ from phase.provider.limits import Limits
 from phase.provider.measure import measured
 from phase.provider.metrics import Metrics
 from phase.provider.problems import problem
-from phase.provider.status import Advertisement, status
+from phase.provider.status import Advertisement, Status, status
 from phase.provider.store import Store
 from phase.provider.together import Row, Together
 
@@ -89,7 +89,7 @@ class _Routes:
         self.together = Together(row, metrics, self.advertisement, store, self.health_)
 
     async def root(self, request: web.Request) -> web.StreamResponse:
-        found = status(self._store, *self.together.all(), now=time.time())
+        found = self._status()
         if "text/html" in request.headers.get("Accept", ""):
             return web.Response(
                 text=page.render(found),
@@ -119,7 +119,16 @@ class _Routes:
         return answer
 
     async def status(self, request: web.Request) -> web.StreamResponse:
-        return _json(status(self._store, *self.together.all(), now=time.time()))
+        return _json(self._status())
+
+    def _status(self) -> Status:
+        return status(
+            self._store,
+            *self.together.all(),
+            now=time.time(),
+            problems=self.together.problems(),
+            workers=self.together.workers(),
+        )
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         text = measured(self._store, self.together, now=time.time())

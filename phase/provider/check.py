@@ -69,7 +69,8 @@ class BlobCheck:
         for digest, seen in list(self._damaged.items()):
             if self._looks.get(digest) != seen:
                 del self._damaged[digest]
-        self._right = {digest: right for digest, right in self._right.items() if digest in named}
+        good = named.keys() - self._missing.keys()
+        self._right = {digest: right for digest, right in self._right.items() if digest in good}
         self._count(named)
 
     async def read_some(self) -> None:
@@ -92,6 +93,7 @@ class BlobCheck:
             self._right[reading.digest] = (reading.look, self._clock())
         else:
             self._damaged[reading.digest] = reading.look
+            self._right.pop(reading.digest, None)
         self._count(self._store.current().blobs)
 
     def _next(self) -> str | None:

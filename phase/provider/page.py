@@ -35,10 +35,8 @@ def render(status: Status) -> str:
         )
         for release in status.releases
     )
-    trouble = (
-        f'<p class="bad">The newest release cannot be read: {escape(status.repository_problem)}</p>'
-        if status.repository_problem
-        else ""
+    trouble = "".join(
+        f'<p class="bad">{escape(problem.part)}: {escape(problem.text)}</p>' for problem in status.problems
     )
     found = (
         "<br>".join(escape(name) for name in status.mdns.instances)

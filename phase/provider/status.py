@@ -1,12 +1,13 @@
 """What a provider says about itself: only what really runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Annotated
 
 import msgspec
 
-from phase.provider.health import Announced
+from phase.provider.health import Announced, Problem
 from phase.provider.metrics import Metrics
 from phase.provider.store import Store
 
@@ -108,6 +109,13 @@ class DhtStatus(msgspec.Struct, frozen=True):
     held: _Count = 0
 
 
+class ProblemStatus(msgspec.Struct, frozen=True):
+    """One thing that is wrong."""
+
+    part: str
+    text: str
+
+
 class Status(msgspec.Struct, frozen=True):
     """The answer to `GET /status`."""
 
@@ -122,8 +130,17 @@ class Status(msgspec.Struct, frozen=True):
     active_requests: _Count
     requests: _Count
     bytes_sent: _Count
-    #: Older providers say nothing of it.
+    #: Older providers say nothing of it, nor of what follows.
     dht: DhtStatus = DhtStatus()
+    #: What is wrong, by part of the provider; a newer one may know other parts.
+    problems: list[ProblemStatus] = []
+    #: Seconds until each role's signature expires; negative since it has.
+    expires_seconds: dict[str, float] = {}
+    #: Files that the releases name, by what is known of them.
+    blobs: dict[str, _Count] = {}
+    task_failures: dict[str, _Count] = {}
+    workers: _Count = 1
+    worker_restarts: _Count = 0
 
 
 def own_version() -> str:
@@ -134,7 +151,15 @@ def own_version() -> str:
         return "unknown"
 
 
-def status(store: Store, metrics: Metrics, advertisement: Advertisement, *, now: float) -> Status:
+def status(
+    store: Store,
+    metrics: Metrics,
+    advertisement: Advertisement,
+    *,
+    now: float,
+    problems: Sequence[Problem] = (),
+    workers: tuple[int, int] = (1, 0),
+) -> Status:
     """Put together what is known.
 
     Args:
@@ -142,6 +167,8 @@ def status(store: Store, metrics: Metrics, advertisement: Advertisement, *, now:
         metrics: the counters.
         advertisement: what is advertised.
         now: seconds since the epoch.
+        problems: what is wrong.
+        workers: how many processes serve, and how often one was started anew.
     """
     releases = store.current().releases.values()
     return Status(
@@ -181,4 +208,12 @@ def status(store: Store, metrics: Metrics, advertisement: Advertisement, *, now:
             advertisement.dht.keepers,
             advertisement.dht.held,
         ),
+        problems=[ProblemStatus(problem.part, problem.text) for problem in problems],
+        expires_seconds={
+            role: round(until - now, 1) for role, until in sorted(store.current().expires.items())
+        },
+        blobs=dict(metrics.blobs),
+        task_failures=dict(metrics.failures),
+        workers=workers[0],
+        worker_restarts=workers[1],
     )

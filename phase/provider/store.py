@@ -51,11 +51,11 @@ class Store:
 
     def problems(self) -> list[Problem]:
         """What is wrong with the repository now."""
+        offered, now = self.current(), time.time()
         found = [Problem(Part.REPOSITORY, self.problem)] if self.problem else []
-        now = time.time()
         found += [
             Problem(Part.EXPIRY, f"the signature of {role} has expired: no machine believes what is served")
-            for role, until in self.current().expires.items()
+            for role, until in offered.expires.items()
             if until <= now
         ]
         if now < EARLIEST:

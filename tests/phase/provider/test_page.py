@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from phase.provider import page
-from phase.provider.status import MdnsStatus, ReleaseStatus, Status
+from phase.provider.status import MdnsStatus, ProblemStatus, ReleaseStatus, Status
 from tests.browser import Browser
 from tests.phase.provider.conftest import Publish
 from tests.phase.provider.test_service import serving
@@ -57,10 +57,11 @@ def test_what_others_wrote_stays_text(tmp_path: Path) -> None:
     evil = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
     release = ReleaseStatus("stable", "x86_64", 1, evil, evil, f"/{evil}", {evil: 1})
     mdns = MdnsStatus(False, [], evil, [evil])
-    status = Status("phase-provider", evil, 1.0, 1.0, evil, 1, [release], mdns, 1, 1, 1)
+    wrong = ProblemStatus(evil, evil)
+    status = Status("phase-provider", evil, 1.0, 1.0, evil, 1, [release], mdns, 1, 1, 1, problems=[wrong])
     (tmp_path / "page.html").write_text(page.render(status))
     with Browser() as browser:
         browser.open((tmp_path / "page.html").as_uri())
         assert browser.evaluate("document.title") == "Phase provider"
         assert browser.evaluate("document.querySelectorAll('script, img').length") == 0
-        assert browser.text.count("<script>") == 7
+        assert browser.text.count("<script>") == 8
