@@ -33,6 +33,8 @@ _MAX_GREETED, _MAX_GREETED_OF_HOST, _MAX_STORING = 16, 2, 32
 _SEEN_SECONDS, _MAX_SEEN = 120.0, 1024
 #: Seconds to wait for other nodes once one has answered.
 _OTHERS_SECONDS = 0.5
+#: Seconds to wait for an asker to answer, where the answer is long and its address has proven nothing.
+_PROVE_SECONDS = 0.4
 
 
 class Dht:
@@ -276,14 +278,35 @@ class Dht:
             case "ping", 1:
                 return self.id
             case "find_node", 2:
-                return self._neighbours(arguments[1], sender, K)
+                return await self._fitting(sender, self._neighbours(arguments[1], sender, K))
             case "find_value", 2:
                 values = self._values(arguments[1])
                 nodes = self._neighbours(arguments[1], sender, _ANSWER_NODES if values else K)
-                return wire.Values(values, nodes) if values else nodes
+                return await self._fitting(sender, wire.Values(values, nodes) if values else nodes)
             case "store", 3:
                 return await self._store(sender, arguments[1], arguments[2])
         return None
+
+    async def _fitting(
+        self, sender: tuple[str, int], said: "wire.Values | list[tuple[bytes, str, int]]"
+    ) -> object:
+        """An answer, or what of it may go to an address that does not answer when it is asked."""
+        if not self._endpoint.fits(sender, said):
+            greeting = self._meet(sender)
+            if greeting is not None:
+                # Who asked waits for the answer meanwhile, and not much longer than this.
+                await asyncio.wait([greeting], timeout=_PROVE_SECONDS)
+        if self._endpoint.fits(sender, said):
+            return said
+        nodes = said.nodes if isinstance(said, wire.Values) else said
+        return next(
+            (
+                nodes[:count]
+                for count in range(len(nodes), 0, -1)
+                if self._endpoint.fits(sender, nodes[:count])
+            ),
+            [],
+        )
 
     def _values(self, place: bytes) -> list[bytes]:
         own = [self.own[place]] if place in self.own else []
@@ -309,12 +332,14 @@ class Dht:
             self._storing.discard(sender[0])
         return True
 
-    def _meet(self, address: tuple[str, int]) -> None:
+    def _meet(self, address: tuple[str, int]) -> "asyncio.Task[Contact | None] | None":
         """See whether somebody is there, who has asked or answered, without waiting for it."""
+        if address in self._greeted:
+            return self._greeted[address]
         of_host = sum(host == address[0] for host, _ in self._greeted)
         if self._is_here(address) or len(self._greeted) >= _MAX_GREETED or of_host >= _MAX_GREETED_OF_HOST:
-            return
-        self._begin_greeting(address)
+            return None
+        return self._begin_greeting(address)
 
     async def _greet(self, address: tuple[str, int], *, tries: int = 1) -> Contact | None:
         """See whether somebody is there; then it is in the table, under the id it says itself."""

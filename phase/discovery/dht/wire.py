@@ -71,6 +71,16 @@ def question(number: bytes, name: str, *arguments: bytes) -> bytes:
     return bytes((QUESTION,)) + number + msgspec.msgpack.encode((name, arguments))
 
 
+def question_bytes(name: str, *arguments: bytes) -> int:
+    """How long a question is."""
+    return 1 + ID_BYTES + size((name, arguments))
+
+
+def size(said: object) -> int:
+    """Bytes of what is said in a question or an answer."""
+    return len(msgspec.msgpack.encode(said))
+
+
 def answer(number: bytes, said: object) -> bytes:
     """Write an answer."""
     return bytes((ANSWER,)) + number + msgspec.msgpack.encode(said)

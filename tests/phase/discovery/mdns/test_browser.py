@@ -218,3 +218,27 @@ def test_those_that_were_of_no_use_come_last(monkeypatch: pytest.MonkeyPatch) ->
     heard = [*((url, 0) for url in useless), ("http://10.0.0.7:8080", 0), ("http://10.0.0.8:8080", 1)]
     found = look(monkeypatch, *heard, last=set(useless))
     assert found == ["http://10.0.0.7:8080", "http://10.0.0.8:8080", *useless[:14]]
+
+
+def test_answers_of_the_dht_leave_room_for_mdns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen of them come first; the provider nearby comes through."""
+    from phase.discovery import dht, mdns
+
+    class Far(_Asked):
+        def __call__(  # type: ignore[override]
+            self, channel: str, arch: str, peers: object, queue: "SimpleQueue[Heard]", *, clock: object
+        ) -> "Far":
+            for url, rank in self._heard:
+                queue.put(Heard(Provider(url, channel, arch, None, "dht", ""), rank))
+            return self
+
+    far = [f"http://198.51.100.{number}:8080" for number in range(1, 17)]
+    monkeypatch.setattr(dht, "Search", Far(*((url, 0) for url in far)))
+    monkeypatch.setattr(mdns, "Browser", _Asked(("http://192.0.2.1:8080", 0)))
+    options = {"timeout": 0.05, "dht": [("198.51.100.99", 1)]}
+    found = [one.url for one in discover("stable", "x86_64", **options)]  # type: ignore[arg-type]
+    assert "http://192.0.2.1:8080" in found
+    assert len(found) == 9
+    # Where the local network is not asked, they have all the room.
+    found = [one.url for one in discover("stable", "x86_64", mdns=False, **options)]  # type: ignore[arg-type]
+    assert len(found) == 16
