@@ -24,7 +24,7 @@ async def main(repository: str, bind: str, port: str) -> None:
     """Advertise until the input ends."""
     store, told = Store(Path(repository)), Advertisement()
     running = asyncio.create_task(
-        advertise(store, told, bind=bind, port=int(port), identity=secrets.token_hex(4))
+        advertise(store, told, hosts=bind.split(","), port=int(port), identity=secrets.token_hex(4))
     )
     while await asyncio.to_thread(sys.stdin.readline):
         found = status(store, Metrics(), told, now=time.time()).mdns

@@ -50,7 +50,9 @@ class Host:
         return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
     @contextlib.contextmanager
-    def advertising(self, repository: Path, bind: str = "", *, port: int = 8099) -> Iterator["Advertiser"]:
+    def advertising(
+        self, repository: Path, bind: str = "0.0.0.0,::", *, port: int = 8099
+    ) -> Iterator["Advertiser"]:
         """A provider's mDNS there; what it says of itself can be asked."""
         words = ("-m", "tests.advertiser", str(repository), bind, str(port))
         process = self.python(*words, stdin=subprocess.PIPE)

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 )
 @click.option("--channel", default="stable", show_default=True)
 @click.option("--arch", default="auto", show_default=True, help="Architecture; auto is this machine's.")
-@click.option("--bind", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104
+@click.option(
+    "--bind",
+    "binds",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Address or name to listen on, a link-local one with its zone; repeat for more.  [default: all]",
+)
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0: any.")
 @click.option("--no-mdns", is_flag=True, help="Do not advertise on the network.")
 @click.option("--no-dht", is_flag=True, help="Take no part in the distributed hash table.")
@@ -57,7 +63,7 @@ def command(
     artifacts: Path,
     channel: str,
     arch: str,
-    bind: str,
+    binds: tuple[str, ...],
     port: int,
     no_mdns: bool,
     no_dht: bool,
@@ -74,7 +80,7 @@ def command(
     for machines that are given that root.
     """
     from phase import arch as arches
-    from phase.provider import access, announce, systemd, workers
+    from phase.provider import access, announce, listening, systemd, workers
     from phase.provider.server import serve
     from phase.provider.store import Store
     from phase.provider.together import Board
@@ -104,18 +110,22 @@ def command(
                 f"the access log {access_log} cannot be written: {error.strerror}"
             ) from error
     context = _tls(*tls) if tls else None
-    listener = systemd.inherited() or workers.listen(bind, port)
+    handed = systemd.inherited()
+    listeners = [handed] if handed else listening.listen(binds, port)
     _allow_many_files()
 
-    actual = listener.getsockname()[1]
+    where_to = " and ".join(listening.urls(listeners, "https" if context else "http"))
 
     def ready() -> None:
-        scheme = "https" if context else "http"
-        where = f"serving {repository} on {scheme}://{f'[{bind}]' if ':' in bind else bind}:{actual}"
+        where = f"serving {repository} on {where_to}"
         try:
             click.echo(where)
         except OSError as error:
             _log.warning("%s; standard output cannot be written: %s", where, error.strerror)
+
+    def close() -> None:
+        for listener in listeners:
+            listener.close()
 
     board = Board(processes) if processes > 1 else None
     identity = secrets.token_hex(4)
@@ -125,7 +135,7 @@ def command(
         asyncio.run(
             serve(
                 repository,
-                bind=bind,
+                bind=binds,
                 port=port,
                 channel=channel,
                 arch=wanted,
@@ -138,7 +148,7 @@ def command(
                 ready=None if board else lambda _: ready(),
                 upkeep=upkeep if first else None,
                 stopping=_end_in_time,
-                listener=listener,
+                listeners=listeners,
                 tls=context,
                 row=board.row(number) if board else None,
             )
@@ -147,7 +157,7 @@ def command(
     if board is not None:
         # Before there are workers: a bad repository is not a reason to start them again and again.
         Store(repository)
-    workers.run(processes, work, places=board, ready=ready, ending=listener.close)
+    workers.run(processes, work, places=board, ready=ready, ending=close)
 
 
 def _log_to_stderr() -> None:

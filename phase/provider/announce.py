@@ -36,27 +36,30 @@ class Options:
     address: str = ""
 
 
-async def announce(store: Store, told: DhtTold, options: Options, *, bind: str, port: int) -> None:
+async def announce(
+    store: Store, told: DhtTold, options: Options, *, hosts: Sequence[str], port: int
+) -> None:
     """Take part until cancelled. Trouble is reported in `told`, never raised: serving goes on.
 
     Args:
         store: the repository; a new release in it is told of.
         told: what the status page shows.
         options: how.
-        bind: address that is listened on; `0.0.0.0` or `::` for all.
+        hosts: addresses that are listened on, in numbers; `0.0.0.0` for all of IPv4.
         port: where it serves HTTP (TCP), and the node's own port (UDP).
     """
     own = Dht(serves=True)
     told.problem = "starting"
-    if ":" in bind and bind != "::":
-        told.problem = f"{bind} is no IPv4 address"
-        return
+    bind = _bound(hosts)
+    while not bind:
+        told.problem = f"{', '.join(hosts)} is not an IPv4 address"
+        await asyncio.sleep(RETRY_SECONDS[1])
     try:
-        await own.start("0.0.0.0" if bind in ("", "::") else bind, port)  # noqa: S104
+        await own.start(bind, port)
     except DiscoveryError as error:
         told.problem = str(error)
         _log.warning("%s", told.problem)
-        return
+        raise
     told.running = True
     try:
         while True:
@@ -120,7 +123,13 @@ def _problem(options: Options, own: Dht, host: str, keepers: int) -> str:
     return ""
 
 
+def _bound(hosts: Sequence[str]) -> str:
+    """Where the node listens: everywhere, or the first address of those that are listened on."""
+    found = [each for each in hosts if ":" not in each]
+    return "0.0.0.0" if "0.0.0.0" in found else next(iter(found), "")  # noqa: S104
+
+
 def _local(bind: str) -> str:
-    if bind not in ("", "0.0.0.0", "::"):  # noqa: S104
-        return "" if ":" in bind else bind
+    if bind != "0.0.0.0":  # noqa: S104
+        return bind
     return source()

@@ -7,13 +7,13 @@ import logging
 import secrets
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from phase.provider import access, lines, systemd, workers
+from phase.provider import access, lines, listening, systemd, workers
 from phase.provider.accept import Acceptor, capacity
 from phase.provider.app import ADVERTISEMENT, HEALTH, LIMITS, METRICS, STORE, TOGETHER, make_app
 from phase.provider.background import Background, in_thread
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 async def serve(
     repository: Path,
     *,
-    bind: str,
+    bind: str | Sequence[str],
     port: int,
     channel: str = "stable",
     arch: str | None = None,
@@ -62,7 +62,7 @@ async def serve(
     drain: float = DRAIN_SECONDS,
     upkeep: Callable[[], object] | None = None,
     every: float = UPKEEP_SECONDS,
-    listener: socket.socket | None = None,
+    listeners: Sequence[socket.socket] = (),
     tls: "ssl.SSLContext | None" = None,
     row: Row | None = None,
 ) -> None:
@@ -70,7 +70,7 @@ async def serve(
 
     Args:
         repository: directory with `metadata/` and `blobs/sha256/`; only ever read.
-        bind: address to listen on.
+        bind: address to listen on, or several; see `listening.listen`.
         port: port to listen on; 0 for any free one.
         channel: what `/manifest.json` means.
         arch: what `/manifest.json` means.
@@ -84,7 +84,7 @@ async def serve(
         upkeep: called in a thread now and then, such as to sign a local repository anew; what it
             raises is logged, and what is there is served on.
         every: seconds between two calls of it.
-        listener: socket to accept from, in place of `bind` and `port`.
+        listeners: sockets to accept from, in place of `bind` and `port`.
         tls: certificate and key to speak TLS with; plain HTTP when left out.
         row: the place of this process among others that serve the same; none where it is alone.
 
@@ -100,32 +100,35 @@ async def serve(
     if inner is None:
         raise ProviderError("the HTTP server did not start")
     try:
-        accepting = listener or workers.listen(bind, port)
+        binds = [bind] if isinstance(bind, str) else bind
+        accepting = list(listeners) or listening.listen(binds, port)
     except ProviderError:
         await runner.cleanup()
         raise
     # What is accepted inherits it.
-    accepting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+    for each in accepting:
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     background, connections = Background(app[METRICS].failures), Connections()
     before = loop.get_exception_handler()
     loop.set_exception_handler(background.loop_failed)
-    acceptor = Acceptor(
-        accepting, _protocols(app, inner, tls, background, connections), background, app[METRICS]
-    )
+    protocols = _protocols(app, inner, tls, background, connections)
+    acceptors = [Acceptor(each, protocols, background, app[METRICS]) for each in accepting]
     app[LIMITS].fit(capacity())
     health, told = app[HEALTH], app[ADVERTISEMENT]
-    health.add(background.found, acceptor.problems, lines.problems)
-    port = accepting.getsockname()[1]
+    health.add(background.found, lines.problems, *(each.problems for each in acceptors))
+    port = accepting[0].getsockname()[1]
+    hosts = listening.hosts(accepting)
     ending = _Ending(stop or asyncio.Event())
-    acceptor.start()
+    for acceptor in acceptors:
+        acceptor.start()
     try:
         ending.listen(loop)
         if row is not None:
             background.repeat("telling the other processes", app[TOGETHER].tell_all, TELL_SECONDS)
         if mdns:
-            _advertise(app, background, bind, port, identity or secrets.token_hex(4))
+            _advertise(app, background, hosts, port, identity or secrets.token_hex(4))
         if dht is not None:
-            _announce(app, background, dht, bind, port)
+            _announce(app, background, dht, hosts, port)
         if row is None or row.number == 0:
             check = BlobCheck(app[STORE], app[METRICS])
             health.add(check.problems)
@@ -144,7 +147,8 @@ async def serve(
         if stopping is not None:
             stopping()
         # Out of the network's sight, no new connection, and the answers under way, all at the same time.
-        acceptor.stop()
+        for acceptor in acceptors:
+            acceptor.stop()
         cut, _ = await asyncio.gather(
             connections.drain(drain, ending.at_once), background.stop(TASKS_SECONDS)
         )
@@ -209,20 +213,24 @@ def _protocols(
     return connection
 
 
-def _advertise(app: web.Application, background: Background, bind: str, port: int, identity: str) -> None:
+def _advertise(
+    app: web.Application, background: Background, hosts: Sequence[str], port: int, identity: str
+) -> None:
     from phase.provider.advertise import advertise
 
     told = app[ADVERTISEMENT]
     told.wanted, told.problem = True, STARTING
-    work = functools.partial(advertise, app[STORE], told, bind=bind, port=port, identity=identity)
+    work = functools.partial(advertise, app[STORE], told, hosts=hosts, port=port, identity=identity)
     background.start("multicast DNS", work)
 
 
-def _announce(app: web.Application, background: Background, dht: "Options", bind: str, port: int) -> None:
+def _announce(
+    app: web.Application, background: Background, dht: "Options", hosts: Sequence[str], port: int
+) -> None:
     from phase.provider.announce import announce
 
     told = app[ADVERTISEMENT].dht
     told.wanted, told.problem = True, STARTING
     background.start(
-        "the DHT node", functools.partial(announce, app[STORE], told, dht, bind=bind, port=port)
+        "the DHT node", functools.partial(announce, app[STORE], told, dht, hosts=hosts, port=port)
     )

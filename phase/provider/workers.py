@@ -10,7 +10,6 @@ import ctypes
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,32 +35,6 @@ _AGAIN_SECONDS = 0.5
 _LOOK_SECONDS = 0.05
 _SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
 Work = Callable[[int, Callable[[], None]], None]
-
-
-def listen(bind: str, port: int, *, backlog: int = 1024) -> socket.socket:
-    """Open the socket that all processes accept from.
-
-    Args:
-        bind: address; one with a colon is IPv6.
-        port: 0 for any.
-        backlog: connections that may wait to be accepted.
-
-    Raises:
-        ProviderError: it cannot be opened.
-    """
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((bind, port))
-        listener.listen(backlog)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise ProviderError(
-            f"cannot listen on {bind} port {port}: {getattr(error, 'strerror', None) or error}",
-            hint="Is another provider running? Choose another --port.",
-        ) from error
-    return listener
 
 
 class Places(Protocol):

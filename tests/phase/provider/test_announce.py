@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from phase.cli.discover import command as discover_command
 from phase.cli.provider import command as provider_command
-from phase.discovery import Provider, discover
+from phase.discovery import DiscoveryError, Provider, discover
 from phase.provider import announce, serve
 from phase.provider.announce import Options
 from phase.provider.status import DhtTold
@@ -36,7 +36,9 @@ async def announcing(
     store: Store, host: str, port: int = 8080, peers: tuple[tuple[str, int], ...] = (), address: str = ""
 ) -> AsyncIterator[DhtTold]:
     told = DhtTold()
-    task = asyncio.create_task(announce.announce(store, told, Options(peers, address), bind=host, port=port))
+    task = asyncio.create_task(
+        announce.announce(store, told, Options(peers, address), hosts=[host], port=port)
+    )
     try:
         yield told
     finally:
@@ -122,7 +124,10 @@ async def test_a_port_that_is_taken_stops_no_provider(publish: Publish, net: str
         for _ in range(100):
             if await asyncio.to_thread(look, (f"{net}.1", number), timeout=0.3):
                 break
-        await announce.announce(Store(publish("2.0.0")), told, Options(), bind=f"{net}.1", port=number)
+        with pytest.raises(DiscoveryError):
+            await announce.announce(
+                Store(publish("2.0.0")), told, Options(), hosts=[f"{net}.1"], port=number
+            )
         assert "cannot be listened on" in told.problem
     finally:
         stop.set()

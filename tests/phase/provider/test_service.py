@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from phase.arch import canonical
-from phase.provider import ProviderError, systemd, workers
+from phase.provider import ProviderError, systemd
 from phase.provider.limits import MAX_PER_CLIENT
 from tests.phase.provider.conftest import FILES, Publish
 
@@ -342,10 +342,3 @@ def test_all_processes_stop_listening_at_once(publish: Publish) -> None:
             reader.close()
         process.wait(30)
     assert process.returncode == 0
-
-
-def test_a_port_that_is_taken() -> None:
-    with workers.listen("127.0.0.1", 0) as first:
-        port = first.getsockname()[1]
-        with pytest.raises(ProviderError, match=f"cannot listen on 127.0.0.1 port {port}"):
-            workers.listen("127.0.0.1", port)

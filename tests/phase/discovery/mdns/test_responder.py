@@ -33,7 +33,7 @@ def loopback() -> Interface:
 @asynccontextmanager
 async def providing(channel: str, identity: str = "") -> AsyncIterator[Responder]:
     """A provider that is told of on loopback."""
-    made = Responder(port=8099, identity=identity or secrets.token_hex(4), choose=chooser("127.0.0.1"))
+    made = Responder(port=8099, identity=identity or secrets.token_hex(4), choose=chooser(["127.0.0.1"]))
     made.offer([Offer(channel, "x86_64", 1)])
     task = asyncio.create_task(made.run(lambda: None, 1.0))
     try:
