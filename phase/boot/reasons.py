@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
-from phase import trust
+from phase import marks, trust
 from phase.errors import PhaseError
 from phase.fetch.errors import ProtocolError, ProviderFailedError, VerificationError
 
 #: Providers whose reasons are kept, and told when the boot gives up.
 MAX_KEPT = 64
 _MAX_TOLD = 5
+#: Characters of one reason: three lines of a screen.
+_MAX_LINE = 240
 
 
 class Reasons:
@@ -52,7 +54,7 @@ def told(url: str, error: PhaseError) -> str:
     """One provider's reason as a short line that names it once."""
     # What a client of one provider raises names the file; who waits wants to know what happened.
     cause = error.__cause__ if isinstance(error.__cause__, ProviderFailedError) else error
-    return f"{url}: {str(cause).removeprefix(f'{url}: ')}"
+    return marks.printable(f"{url}: {str(cause).removeprefix(f'{url}: ')}", _MAX_LINE)
 
 
 def _kind(error: PhaseError) -> int:

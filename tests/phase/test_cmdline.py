@@ -299,3 +299,30 @@ def test_what_the_seed_adds_yields_to_what_is_signed() -> None:
     assert found.line == f"quiet rootfstype=ramfs console=ttyS0 phase.rootfs=sha256:{ROOTFS}"
     found = cmdline.compose_within("rootfstype=tmpfs", "", rootfs=ROOTFS, also=also)
     assert found.line == f"rootfstype=tmpfs phase.rootfs=sha256:{ROOTFS}"
+
+
+def test_what_holds_where_nothing_is_said() -> None:
+    assert cmdline.parse("quiet console=ttyS0") == (
+        "internet", "stable", (), True, False, True, (), 300.0, "reboot", "", "", (),
+    )  # fmt: skip
+    # Of these two only the init scripts take notice.
+    for text in ("phase.marks=1 phase.console=shell", "phase.marks=9"):
+        assert cmdline.parse(text) == cmdline.Parameters()
+        assert cmdline.remarks(text) == []
+
+
+def test_a_remark_quotes_the_start_of_a_word() -> None:
+    word = f"phase.{'x' * 54}"
+    assert cmdline.remarks(word) == [
+        f"ignored on the kernel command line: {word} (there is no such parameter)"
+    ]
+    assert cmdline.remarks(f"{word}y") == [
+        f"ignored on the kernel command line: {word}... (there is no such parameter)"
+    ]
+
+
+def test_each_carried_word_takes_its_room() -> None:
+    whole = f"quiet console=tty0 console=ttyS0 phase.rootfs=sha256:{ROOTFS}"
+    for limit, left_out in ((len(whole), ()), (len(whole) - 1, ("console=ttyS0",))):
+        found = cmdline.compose_within("quiet", "console=tty0 console=ttyS0", rootfs=ROOTFS, limit=limit)
+        assert found.left_out == left_out

@@ -52,6 +52,12 @@ def test_a_provider_is_named_once() -> None:
     assert told(DEAD, exhausted(ProviderFailedError(DEAD, "it is gone"))) == "http://dead: it is gone"
 
 
+def test_a_reason_is_printable_and_takes_a_few_lines_of_a_screen() -> None:
+    line = told(DEAD, TrustError("\x1b[31m" + "x" * 5000))
+    assert len(line) == 240
+    assert line.isprintable()
+
+
 @pytest.mark.parametrize(
     ("rescue", "shell", "said"),
     [
