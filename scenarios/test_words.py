@@ -70,7 +70,7 @@ def test_with_quiet_and_a_low_log_level_each_failure_is_seen_once(loop: Loop) ->
     lines = [line for line in client.console.text.splitlines() if "phase" in line]
     assert not [line for line in lines if "phase-mark" in line]
     end = next(number for number, line in enumerate(lines) if "phase: giving up at trust: " in line)
-    assert len([line for line in lines[:end] if "no connection" in line]) == 1
+    assert len([line for line in lines[:end] if "not from" in line]) == 1
     assert [line for line in lines[:end] if "phase: trying again in " in line]
     assert lines[end + 1].startswith(f"phase:   {nobody}: no connection")
     assert len(lines) < 25, "it fits a screen"

@@ -39,10 +39,16 @@ def give_up(seed: Seed | None, error: PhaseError) -> None:
     """Say why no release was booted, what each provider's part in it was, and what happens next."""
     stage = seed.stage if seed else "init"
     marks.emit(stage, "failed", reason=str(error), final=True)
-    marks.say(f"giving up at {stage}: {error}")
+    reasons = seed.reasons.summary() if seed else []
+    if seed is None or stage != "trust" or not reasons:
+        marks.say(f"giving up at {stage}: {error}")
+    else:
+        # Each provider's reason follows; the error is one of them.
+        wanted = f"{seed.parameters.channel}/{seed.arch}"
+        marks.say(f"giving up at trust: no provider has proved a release of {wanted}")
+    for line in reasons:
+        marks.say(f"  {line}")
     if seed is None:
         return
-    for line in seed.reasons.summary():
-        marks.say(f"  {line}")
     shell = seed.machine.config("allow-shell") is not None
     marks.say(following(*seed.rescue, shell=shell))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from phase import marks, trust
 from phase.errors import PhaseError
-from phase.fetch.errors import ProtocolError, ProviderFailedError, VerificationError
+from phase.fetch.errors import ProtocolError, ProviderFailedError, StalledError, VerificationError
 
 #: Providers whose reasons are kept, and told when the boot gives up.
 MAX_KEPT = 64
@@ -31,6 +31,9 @@ class Reasons:
             A line for people; empty where the same was told before.
         """
         before = self._last.pop(url, None)
+        if before is not None and _is_late(error) and not _is_late(before):
+            # How little time was left says less than what was found out with more of it.
+            error = before
         if len(self._last) >= MAX_KEPT:
             del self._last[next(iter(self._last))]
         self._last[url] = error
@@ -52,13 +55,21 @@ class Reasons:
 
 def told(url: str, error: PhaseError) -> str:
     """One provider's reason as a short line that names it once."""
-    # What a client of one provider raises names the file; who waits wants to know what happened.
-    cause = error.__cause__ if isinstance(error.__cause__, ProviderFailedError) else error
+    cause = _cause(error)
     return marks.printable(f"{url}: {str(cause).removeprefix(f'{url}: ')}", _MAX_LINE)
 
 
+def _cause(error: PhaseError) -> PhaseError:
+    """What happened: what a client of one provider raises names the file that was asked for."""
+    return error.__cause__ if isinstance(error.__cause__, ProviderFailedError) else error
+
+
+def _is_late(error: PhaseError) -> bool:
+    return isinstance(_cause(error), StalledError)
+
+
 def _kind(error: PhaseError) -> int:
-    cause = error.__cause__ if isinstance(error.__cause__, PhaseError) else error
+    cause = _cause(error)
     for rank, kind in enumerate((trust.TrustError | VerificationError, ProtocolError)):
         if isinstance(error, kind) or isinstance(cause, kind):
             return rank

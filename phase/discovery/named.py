@@ -35,7 +35,7 @@ def named(text: str) -> str:
     rest = text.strip().strip('"').removeprefix("%20")
     while rest.endswith(("%20", "/")):
         rest = rest.removesuffix("%20").removesuffix("/")
-    if not rest or len(rest) > _MAX or not rest.isascii() or not rest.isprintable():
+    if not rest or not rest.isascii() or not rest.isprintable():
         raise DiscoveryError(f"{shown!r} is not an address", hint="Write http://HOST:PORT.")
     scheme = _SCHEME.match(rest)
     if scheme is not None:
@@ -51,7 +51,10 @@ def named(text: str) -> str:
     host, port = _split(authority, shown)
     if port is None and scheme is None:
         port = PORT
-    return f"http://{host}{'' if port is None else f':{port}'}{slash}{path}"
+    found = f"http://{host}{'' if port is None else f':{port}'}{slash}{path}"
+    if len(found) > _MAX:
+        raise DiscoveryError(f"{shown!r} is too long for an address", hint=f"It may have {_MAX} characters.")
+    return found
 
 
 def _split(authority: str, shown: str) -> tuple[str, int | None]:

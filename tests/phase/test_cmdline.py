@@ -195,6 +195,12 @@ def test_bad_input_on_the_kernel_command_line_is_named_and_never_fatal(word: str
         ("2001:db8::1:18080", "http://[2001:db8::1]:18080"),
         ("2001:db8:1:2:3:4:5:6:8080", "http://[2001:db8:1:2:3:4:5:6]:8080"),
         ("fe80::1%eth0", "http://[fe80::1%eth0]:8080"),
+        ("2001:db8::1:123", "http://[2001:db8::1:123]:8080"),
+        (
+            f"{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 61}",
+            f"http://{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 61}:8080",
+        ),
+        ("a/" + "p" * 498, "http://a:8080/" + "p" * 498),
     ],
 )
 def test_a_provider_without_its_scheme_is_understood(text: str, url: str) -> None:
@@ -213,7 +219,8 @@ def test_a_provider_without_its_scheme_is_understood(text: str, url: str) -> Non
         "https://10.0.0.2", "ftp://a", "http://", "://a", "http://a:b", "a:0", "a:65536", "a:999999", "a:",
         "http://a b", "http://u@h", "http://a/?q", "http://a/#f", "2001:db8::1:8080", "[10.0.0.2]:80",
         "[::1", "1.2.3", "999.1.1.1", "-a", "a..b", "caf\u00e9", "a\x1b[2J", f"{'a' * 300}", "a" * 5000, "/",
-        "%20", "http://[fe80::1%../x]", "1::2::3",
+        "%20", "http://[fe80::1%../x]", "1::2::3", "2001:db8::1:80",
+        f"{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 62}", "a" * 64, "a/" + "p" * 499,
     ],
 )  # fmt: skip
 def test_a_provider_that_cannot_be_understood_is_ignored_and_said(text: str) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from phase.boot.reasons import MAX_KEPT, Reasons, following, told
-from phase.fetch.errors import ExhaustedError, ProtocolError, ProviderFailedError
+from phase.fetch.errors import ExhaustedError, ProtocolError, ProviderFailedError, StalledError
 from phase.trust import TrustError
 
 NAMED, LIAR, PORTAL, DEAD = "http://named", "http://liar", "http://portal", "http://dead"
@@ -36,6 +36,17 @@ def test_the_same_reason_is_told_once_and_another_one_again() -> None:
     assert reasons.note(LIAR, TrustError("older")) == "http://liar: older"
     assert reasons.note(DEAD, TrustError("older")) == "http://dead: older"
     assert reasons.summary() == ["http://liar: older", "http://dead: older"]
+
+
+def test_a_lack_of_time_hides_no_better_reason() -> None:
+    """The last attempt has a second or less to connect; what the first one found out counts."""
+    reasons = Reasons([])
+    late = exhausted(StalledError(DEAD, "no connection within 1 s"))
+    assert reasons.note(DEAD, exhausted(ProviderFailedError(DEAD, "no connection: no route"))) != ""
+    assert reasons.note(DEAD, late) == ""
+    assert reasons.summary() == ["http://dead: no connection: no route"]
+    assert reasons.note(LIAR, late) != ""
+    assert reasons.note(LIAR, TrustError("older")) == "http://liar: older"
 
 
 def test_any_number_of_providers_costs_a_bounded_screen() -> None:
