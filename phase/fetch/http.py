@@ -16,6 +16,7 @@ from time import monotonic
 from phase.errors import printable
 from phase.fetch.body import Response
 from phase.fetch.errors import NotFoundError, ProtocolError, ProviderFailedError, StalledError
+from phase.fetch.reach import Segments, explained
 from phase.fetch.url import Url, parse_url, redirected
 
 __all__ = ["Connection", "Response", "Url", "parse_head", "parse_url"]
@@ -34,6 +35,8 @@ MAX_REDIRECTS = 3
 #: What a server says of a file that it has not; object stores say 403 where they do not list their names.
 _MISSING = (403, 404, 410)
 _RECEIVE = 1 << 16
+#: For as long as this program runs: who asks a host again has a new connection.
+_segments = Segments()
 
 
 class Connection:
@@ -152,6 +155,10 @@ class Connection:
         problem: Exception | None = None
         try:
             found = _resolve(self.url.host, self.url.port, limit)
+        except TimeoutError:
+            raise StalledError(
+                self.url.text, f"no name server answers for {self.url.host} within {limit:.0f} s"
+            ) from None
         except (OSError, ValueError) as error:
             found, problem = [], error
         addresses = found[:MAX_ADDRESSES]
@@ -162,6 +169,7 @@ class Connection:
                 # Not `create_connection`: `abort` must reach a socket that is still connecting.
                 self._socket = connection = socket.socket(family, kind, protocol)
                 connection.settimeout(max(left, 0.001))
+                _segments.ask(connection, self.url.host)
                 connection.connect(address)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
@@ -173,11 +181,8 @@ class Connection:
                 return connection
         if isinstance(problem, TimeoutError):
             raise StalledError(self.url.text, f"no connection within {limit:.0f} s") from None
-        raise ProviderFailedError(
-            self.url.text,
-            f"no connection: {getattr(problem, 'strerror', None) or problem}",
-            hint="Is `phase serve` running there?",
-        ) from problem
+        why, hint = explained(problem, self.url.host)
+        raise ProviderFailedError(self.url.text, f"no connection: {why}", hint=hint) from problem
 
     def _head(self, connection: socket.socket, deadline: float) -> tuple[int, dict[str, str]]:
         buffer = self.buffer
@@ -191,6 +196,8 @@ class Connection:
                 connection.settimeout(left)
                 block = connection.recv(_RECEIVE)
             except TimeoutError:
+                if not buffer:
+                    _segments.stalled(self.url.host)
                 raise StalledError(self.url.text, "its headers do not arrive") from None
             except OSError as error:
                 raise _GoneError(f"the connection broke: {error.strerror or error}") from error

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from phase.fetch import NotFoundError, ProtocolError, ProviderFailedError, StalledError, UrlError, body
+from phase.fetch import NotFoundError, ProtocolError, ProviderFailedError, StalledError, UrlError, body, http
 from phase.fetch.http import Connection, parse_head, parse_url
+from phase.fetch.reach import Segments
 from tests.phase.fetch.hostile import Answer, Asked, Server, good, raw
 
 
@@ -218,6 +219,28 @@ def test_missing_file_keeps_the_connection() -> None:
         assert server.connections == 1
 
 
+def test_small_path_mtu_is_found_by_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where long packets are lost without a word, no answer arrives; then short ones are asked for."""
+    monkeypatch.setattr(http, "_segments", Segments())
+    monkeypatch.setattr(http, "HEAD_SECONDS", 0.05)
+    lengths: list[int] = []
+
+    def answer(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
+        lengths.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+        if lengths[-1] > 600:
+            stop.wait(0.2)
+            return False
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        return True
+
+    with Server(answer) as server:
+        for _ in range(2):
+            with pytest.raises(StalledError, match="headers do not arrive"):
+                read(server.url)
+        assert read(server.url) == b"hello"
+    assert lengths[0] > 1220 >= lengths[1] > 536 >= lengths[2]
+
+
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -237,7 +260,9 @@ def test_a_silent_name_server_costs_no_more_than_a_silent_host(monkeypatch: pyte
 
     monkeypatch.setattr(socket, "getaddrinfo", silent)
     started = monotonic()
-    with pytest.raises(StalledError, match=r"http://boot\.example: no connection within"):
+    with pytest.raises(
+        StalledError, match=r"http://boot\.example: no name server answers for boot\.example within"
+    ):
         read("http://boot.example", seconds=0.5)
     assert monotonic() - started < 3
     over.set()
