@@ -9,7 +9,7 @@ from boot import cache, tree
 from boot import stage as staging
 from boot.run import run
 
-FILES = ("system-init", "network", "udhcpc", "inittab", "rc", "daemon", "console")
+FILES = ("system-init", "network", "names6", "udhcpc", "inittab", "rc", "daemon", "console")
 _SBIN = ("init", "reboot", "poweroff", "halt", "udhcpc", "ip", "insmod", "modprobe", "losetup")
 _PYTHON_SKIPPED = {
     "__pycache__", "bin", "config-3.11-aarch64-linux-gnu", "config-3.11-x86_64-linux-gnu", "distutils",
@@ -91,7 +91,7 @@ def _fill_base(root: Path, stage: Path) -> None:
         if applet != "busybox":
             place = "sbin" if applet in _SBIN else "bin"
             (stage / place / applet).symlink_to("/bin/busybox")
-    for name in ("rc", "daemon", "console", "network", "udhcpc"):
+    for name in ("rc", "daemon", "console", "network", "names6", "udhcpc"):
         staging.copy_file(tree.HERE / "files" / name, stage / "usr/lib/phase" / name)
     etc = stage / "etc"
     staging.copy_file(tree.HERE / "files/inittab", etc / "inittab")

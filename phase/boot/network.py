@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 from phase.boot.errors import NetworkError
 from phase.boot.machine import Address
+from phase.errors import printable
 
 #: Seconds in which a driver may bring a card, or there is none.
 _CARD_SECONDS = 5.0
 #: Seconds for which a lease by IPv4 is waited for when there is an IPv6 address already.
 _IPV4_SECONDS = 3.0
-_MOST_CARDS, _MOST_BYTES = 64, 4096
+_MOST_CARDS, _MOST_BYTES, _MOST_SHOWN = 64, 4096, 120
 #: linux/if_addr.h: an address that is not to be used (yet): DADFAILED, TENTATIVE.
 _UNUSABLE = 0x08 | 0x40
 #: PCI base class of network controllers; USB classes of those: communications, wireless, vendor's own.
@@ -88,7 +89,7 @@ class Network:
 
     def waits(self) -> str:
         """What the cards wait for, in one line."""
-        return "; ".join(f"{card.name}: {card.waits or 'starting'}" for card in self.cards())
+        return printable("; ".join(f"{card.name}: {card.waits or 'starting'}" for card in self.cards()))
 
     def _connected(self, found: list[Card], *, alone: bool) -> Address | None:
         for card in found:
@@ -112,7 +113,7 @@ class Network:
         except OSError:
             return []
         return [
-            Card(name, *(_text(f"{base}/{name}/{what}") for what in ("lease", "link-local", "waits")))
+            Card(name, *(_line(f"{base}/{name}/{what}") for what in ("lease", "link-local", "waits")))
             for name in names
         ]
 
@@ -189,6 +190,11 @@ def _devices(path: str) -> list[str]:
         return [f"{path}/{name}" for name in sorted(os.listdir(path))]
     except OSError:
         return []
+
+
+def _line(path: str) -> str:
+    """A small file's first line, as it may be shown: a server's own words may be in it."""
+    return printable(_text(path).partition("\n")[0][:_MOST_SHOWN])
 
 
 def _text(path: str, *, most: int = _MOST_BYTES) -> str:

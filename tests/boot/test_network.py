@@ -188,12 +188,15 @@ def test_no_dhcp_gives_itself_an_address_and_leaves_one_that_is_taken(tmp_path: 
         assert address.endswith("/16")
         assert address != f"{first}/16"
         assert machine.read("/run/phase/cards/eth0/link-local").strip() == address.removesuffix("/16")
+        assert kernel_asks(machine, "10.77.0.5").startswith("10.77.0.5 dev eth0 src 169.254.")
         machine.wait(
             lambda: f"calls itself {address[:-3]}" in machine.log.read_text(), "a line that says so"
         )
         lan.dhcp.faults = DhcpFaults()
         machine.wait(lambda: has_lease(machine), "lease")
         assert "10.77.0.10/24" in machine.addresses()
+        # Neighbours of both kinds are reached on the link.
+        assert kernel_asks(machine, "169.254.7.7").startswith("169.254.7.7 dev eth0")
 
 
 def test_duplicate_address_is_declined_and_said(tmp_path: Path, lan: Segment) -> None:
