@@ -149,6 +149,7 @@ class Lab:
         seed: int | None = None,
         option_rom: bool = False,
         port: bool = False,
+        cpu: str = "",
     ) -> VM:
         """A new virtual machine, switched off.
 
@@ -170,6 +171,7 @@ class Lab:
                 outside reaches it, neither frames nor keys.
             option_rom: its network cards carry iPXE, and it boots from the first of them.
             port: give it a virtio port too, for `VM.shell(over="port")`.
+            cpu: processor model, as `qemu-system-x86_64 -cpu help` lists them; by itself, the best there is.
 
         Raises:
             MisuseError: there can be no such machine.
@@ -187,7 +189,7 @@ class Lab:
         line = f"console={CONSOLES[arch]},115200 {append}".strip() if kernel else append
         spec = Spec(
             name, arch, memory, cpus, kernel, initrd, line, (), disks, firmware, accel, display, seed,
-            option_rom=option_rom, port=port,
+            option_rom=option_rom, port=port, cpu=cpu,
         )  # fmt: skip
         return self._add(spec, segments)
 

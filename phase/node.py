@@ -41,7 +41,7 @@ def run_job(
 
     Returns:
         Whether the module exited with code 0. If not, and on every error below, the mark's
-        outcome is `failed` and says why.
+        outcome is `failed` and says why; `refused` on a processor that the engine cannot run on.
 
     Raises:
         NodeError: no job of this name, or the receipt cannot be kept.
@@ -52,10 +52,18 @@ def run_job(
             raise NodeError(f"no job named {name!r}", hint=f"Known: {', '.join(JOBS)}")
         return _hello(state, module, receipts, ephemeral=ephemeral)
     except (PhaseError, OSError) as error:
-        marks.emit("job", "failed", job=name, reason=str(error))
+        # A machine that cannot run jobs has booted all the same, and serves.
+        outcome = "refused" if _unsuitable(error) else "failed"
+        marks.emit("job", outcome, job=name, reason=str(error))
         if isinstance(error, OSError):
             raise NodeError(f"job {name} failed: {error}") from error
         raise
+
+
+def _unsuitable(error: Exception) -> bool:
+    from phase.jobs.errors import UnsuitableProcessorError
+
+    return isinstance(error, UnsuitableProcessorError)
 
 
 def _hello(state: Path, module: Path, receipts: Path, *, ephemeral: bool) -> bool:

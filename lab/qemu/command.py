@@ -72,6 +72,7 @@ class Spec(NamedTuple):
         display: whether there is a screen.
         seed: of a machine whose time and chance are its own; None for one that lives in the host's.
         option_rom: whether its network cards carry iPXE, and it boots from the first of them.
+        cpu: QEMU's name of the processor model, with its features; empty: the best that runs here.
         port: whether it has a virtio port, `/dev/vport*` there: a line that its kernel never writes to.
     """
 
@@ -91,6 +92,7 @@ class Spec(NamedTuple):
     extra: tuple[str, ...] = ()
     option_rom: bool = False
     port: bool = False
+    cpu: str = ""
 
 
 class Memory(NamedTuple):
@@ -176,6 +178,8 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
 
 
 def _cpu(spec: Spec) -> str:
+    if spec.cpu:
+        return spec.cpu
     if spec.accel == "tcg":
         return _EMULATED[spec.arch]
     host = _HOSTS.get(platform.machine(), platform.machine())

@@ -2,6 +2,7 @@
 
     JobError
     +-- EngineError              no engine here, or its worker process broke
+    |   +-- UnsuitableProcessorError   no engine can run on this processor
     +-- JobRefusedError          the job asks for more than its limits allow
     +-- ReceiptError
         +-- ReceiptFormatError     not a receipt at all
@@ -21,6 +22,10 @@ class JobError(PhaseError):
 
 class EngineError(JobError):
     """There is no usable WebAssembly engine, or the worker broke without saying why."""
+
+
+class UnsuitableProcessorError(EngineError):
+    """The engine cannot run on this processor; everything else of Phase can."""
 
 
 class JobRefusedError(JobError):

@@ -13,6 +13,36 @@ def machine() -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
 
 
+def check_processor(cpuinfo: str = "/proc/cpuinfo") -> None:
+    """Refuse a processor that the engine's library cannot run on.
+
+    The wheel for x86_64 is built for SSE4.1 and does not ask: on an older processor it dies of an illegal
+    instruction. Many hypervisors' default model (qemu64, kvm64) is older. The wheel for arm64 needs nothing
+    beyond ARMv8.0.
+
+    Args:
+        cpuinfo: the kernel's list of processors; where there is none, nothing is refused.
+
+    Raises:
+        UnsuitableProcessorError: it lacks something.
+    """
+    from phase.jobs.errors import UnsuitableProcessorError
+
+    if machine() != "x86_64":
+        return
+    try:
+        with open(cpuinfo, "rb") as file:
+            first = file.read(8192)
+    except OSError:
+        return
+    flags = next((line for line in first.split(b"\n") if line.startswith(b"flags")), b"")
+    if flags and b"sse4_1" not in flags.split():
+        raise UnsuitableProcessorError(
+            "this processor has no SSE4.1, which the WebAssembly engine needs",
+            hint="Give a virtual machine the host's processor model, or any since 2008 (Penryn, x86-64-v2)",
+        )
+
+
 def library(path: list[str] | None = None) -> str:
     """Find wasmtime's shared library.
 

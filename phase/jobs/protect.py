@@ -8,7 +8,7 @@ from collections.abc import Callable
 #: The user nobody everywhere.
 NOBODY = 65_534
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
-_CAPABILITIES = 64
+_CAPABILITIES, _CAP_KILL = 64, 5
 #: _LINUX_CAPABILITY_VERSION_3: two sets of 32 for each of effective, permitted, inheritable.
 _CAPABILITY_VERSION = 0x20080522
 _SIGKILL = 9
@@ -32,7 +32,10 @@ def give_up(parent: int) -> list[str]:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     missing = []
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not _may_kill(libc):
+        # As nobody it could not be ended by its parent, which is as poor in capabilities.
+        missing.append("it keeps the user root: without the capability to kill, its parent could not end it")
+    elif os.geteuid() == 0:
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             ("it keeps its supplementary groups", lambda: os.setgroups([])),
             ("it keeps the group of root", lambda: os.setresgid(NOBODY, NOBODY, NOBODY)),
@@ -43,8 +46,8 @@ def give_up(parent: int) -> list[str]:
                 drop()
             except OSError as error:
                 missing.append(f"{what}: {os.strerror(error.errno or 0)}")
-        if os.geteuid() == 0 and not _drop_capabilities(libc):
-            missing.append("it keeps its capabilities")
+    if os.geteuid() == 0 and not _drop_capabilities(libc):
+        missing.append("it keeps its capabilities")
     for option, value, what in (
         (_PR_SET_NO_NEW_PRIVS, 1, "programs that it starts may gain privileges"),
         (_PR_SET_DUMPABLE, 0, "processes of its user can read its memory"),
@@ -56,6 +59,14 @@ def give_up(parent: int) -> list[str]:
     if os.getppid() != parent:
         os._exit(1)
     return missing
+
+
+def _may_kill(libc: ctypes.CDLL) -> bool:
+    """Whether this thread may signal processes of other users."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    # Twice effective, permitted, inheritable.
+    sets = (ctypes.c_uint32 * 6)()
+    return libc.capget(header, sets) == 0 and bool(sets[0] >> _CAP_KILL & 1)
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> bool:

@@ -104,10 +104,11 @@ class Worker:
     manager: leaving it kills whatever is left.
 
     Raises:
-        EngineError: there is no engine to load.
+        EngineError: there is no engine to load, or none that runs on this processor.
     """
 
     def __init__(self) -> None:
+        location.check_processor()
         library = location.library()
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         command = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, library, package]

@@ -11,7 +11,9 @@ from click.testing import CliRunner
 from phase import node
 from phase.cli import init, receipt, run
 from phase.cli import node as node_command
+from phase.jobs import location
 from phase.jobs import receipt as receipts
+from phase.jobs.errors import UnsuitableProcessorError
 
 Wasm = Callable[[str], bytes]
 
@@ -96,6 +98,19 @@ def test_a_job_that_fails_is_marked_failed_with_the_reason(
     (mark,) = _marks(capfd.readouterr().err)
     assert mark["outcome"] == "failed"
     assert reason in str(mark["reason"])
+
+
+def test_a_job_on_an_old_processor_is_marked_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def old() -> None:
+        raise UnsuitableProcessorError("this processor has no SSE4.1")
+
+    monkeypatch.setattr(location, "check_processor", old)
+    with pytest.raises(UnsuitableProcessorError):
+        node.run_job("hello", state=tmp_path, module=tmp_path / "hello.wasm", receipts=tmp_path)
+    (mark,) = _marks(capfd.readouterr().err)
+    assert (mark["outcome"], mark["reason"]) == ("refused", "this processor has no SSE4.1")
 
 
 def test_a_node_without_its_module_marks_the_job_failed(

@@ -1,6 +1,8 @@
 import hashlib
 import json
+import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from phase.cli import receipt as receipt_command
 from phase.identity import Identity
 from phase.jobs import receipt as receipts
 from phase.jobs.errors import JobRefusedError, ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
+from phase.jobs.flow import Descriptor, Streams
 from phase.jobs.limits import Limits
 from phase.jobs.run import Outcome, run
 from phase.jobs.status import Exited, LimitHit, Rejected
@@ -50,6 +53,36 @@ def test_a_receipt_binds_what_ran(wasm: Wasm, identity: Identity, outcome: Outco
     assert found.node == identity.public_key
     assert found.started <= found.finished
     assert outcome.exit_code == 0
+
+
+def test_a_receipts_times_are_as_far_apart_as_it_took(identity: Identity, outcome: Outcome) -> None:
+    found = receipts.verify(outcome.receipt, key=identity.public_key)
+    started, finished = (datetime.fromisoformat(text) for text in (found.started, found.finished))
+    assert abs((finished - started).total_seconds() * 1000 - found.wall_ms) <= 1
+    assert found.wall_ms == pytest.approx(outcome.execution.wall_seconds * 1000, abs=0.001)
+    assert abs(started.timestamp() - outcome.execution.started) <= 0.001
+
+
+def test_a_receipt_says_null_of_fuel_that_is_not_known(wasm: Wasm, identity: Identity) -> None:
+    outcome = run(wasm("overflow"), identity=identity)
+    assert receipts.verify(outcome.receipt, key=identity.public_key).fuel_used is None
+    statement = json.loads(
+        dsse.verify(outcome.receipt, keys=[identity.public_key], payload_type=receipts.PAYLOAD_TYPE)
+    )
+    assert statement["predicate"]["fuel_used"] is None
+
+
+def test_a_receipt_of_streams_binds_what_passed(wasm: Wasm, identity: Identity) -> None:
+    """What the module does not ask for is not its input, and stays where it is."""
+    reader, writer = os.pipe()
+    os.write(writer, b"0000000000000042of the next")
+    os.close(writer)
+    outcome = run(wasm("exit"), identity=identity, streams=Streams(stdin=Descriptor(reader)))
+    assert os.read(reader, 100) == b"of the next"
+    os.close(reader)
+    found = receipts.verify(outcome.receipt, key=identity.public_key)
+    assert found.status == Exited(42)
+    assert found.stdin == receipts.Content(hashlib.sha256(b"0000000000000042").hexdigest(), 16)
 
 
 def test_another_key_did_not_sign_it(outcome: Outcome) -> None:

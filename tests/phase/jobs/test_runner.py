@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from phase.jobs import location
-from phase.jobs.errors import EngineError, JobRefusedError
+from phase.jobs.errors import EngineError, JobRefusedError, UnsuitableProcessorError
 from phase.jobs.limits import MIB, Limits
 from phase.jobs.runner import Job, Worker, execute
 from phase.jobs.status import Exited, Killed, LimitHit, Rejected, Trapped
@@ -200,6 +201,40 @@ def test_the_worker_inherits_no_descriptor_and_no_environment(monkeypatch: pytes
         assert descriptors == [0, 1, 2, 3, 4, 5]
         assert status["Uid"].split() == ["65534"] * 4
         assert int(status["CapEff"], 16) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "refused"),
+    [
+        (b"flags\t\t: fpu sse sse2 pni cx16 syscall", True),  # qemu64
+        (b"flags\t\t: fpu sse2 ssse3 sse4_1 sse4_2", False),
+        (b"flags\t\t: fpu sse4_1x xsse4_1", True),
+        (b"Features\t: fp asimd", False),
+        (b"", False),
+    ],
+)
+@pytest.mark.skipif(location.machine() != "x86_64", reason="arm64's engine runs on every arm64 processor")
+def test_old_processors_are_refused_by_what_they_lack(tmp_path: Path, flags: bytes, refused: bool) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_bytes(b"processor\t: 0\n" + flags + b"\nbugs\t: sse4_1\n")
+    if not refused:
+        location.check_processor(str(cpuinfo))
+        return
+    with pytest.raises(UnsuitableProcessorError, match=r"no SSE4\.1"):
+        location.check_processor(str(cpuinfo))
+
+
+def test_old_processors_are_asked_before_a_worker_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def old() -> None:
+        raise UnsuitableProcessorError("it is old")
+
+    location.check_processor()
+    location.check_processor("/nonexistent")
+    monkeypatch.setattr(location, "check_processor", old)
+    with pytest.raises(UnsuitableProcessorError):
+        Worker()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_a_missing_engine_is_named() -> None:
