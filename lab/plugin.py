@@ -255,6 +255,7 @@ class Retries:
             if left <= 0 or owners != {"infrastructure"}:
                 break
             left -= 1
+            del item.stash[_FAILURE]
             item.stash.setdefault(_TRIES, []).append(str(dict(failed[0].user_properties)["what"]))
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
@@ -370,7 +371,9 @@ def pytest_runtest_makereport(
     if report.failed:
         what = error.what if isinstance(error, LabError) else clean(str(error))
         report.user_properties += [("owner", owner), ("what", what[:300])]
-        item.stash[_FAILURE] = {"owner": owner, "what": what[:300]}
+        # What failed first counts: that the teardown then met the host does not make it the host's.
+        outcome = "failed" if call.when == "call" else "error"
+        item.stash.setdefault(_FAILURE, {"owner": owner, "what": what[:300], "outcome": outcome})
     elif call.when == "call" and report.passed and tries:
         report.user_properties.append(("flaky", True))
         allure.dynamic.label("flaky", tries[0])
@@ -456,10 +459,10 @@ def record_of(item: pytest.Item, report: pytest.TestReport, made: Lab | None) ->
     told = item.stash.get(_RECORD, None)
     fields |= told or {}
     fields["nodeid"] = _nodeid(item)
+    fields["outcome"] = report.outcome
     if report.failed:
         failure = item.stash.get(_FAILURE, {})
         fields |= failure
-    fields["outcome"] = "error" if report.failed and report.when != "call" else report.outcome
     if ("flaky", True) in report.user_properties:
         fields["outcome"] = "flaky"
     if tries := item.stash.get(_TRIES, []):

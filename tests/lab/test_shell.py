@@ -4,6 +4,7 @@ import hashlib
 import os
 import pty
 import random
+import re
 import select
 import signal
 import socket
@@ -133,6 +134,26 @@ def test_without_a_terminal(tmp_path: Path) -> None:
         child.wait()
         console.close()
         far.close()
+
+
+class Garbler(Terminal):
+    """A wire that changes letters of a command's output, and nothing else."""
+
+    def _spoil(self, data: bytes) -> bytes:
+        changed = re.sub(rb"( raw \d+ )[A-Za-z0-9+/]{4}", rb"\1WFhY", data)
+        self.spoilt += changed != data
+        return changed
+
+
+def test_output_that_was_garbled_is_fetched_again(tmp_path: Path) -> None:
+    """It is still base64, and as long as it was: only its digest tells."""
+    terminal = Garbler(tmp_path / "log")
+    try:
+        shell = Shell(terminal.console, timeout=20)
+        assert shell.run("echo abcdefghij") == (0, "abcdefghij\n")
+        assert terminal.spoilt > 0
+    finally:
+        terminal.close()
 
 
 @pytest.mark.parametrize("key", ["\x13", "'", "\x1a", "\x16", "if "])

@@ -221,3 +221,20 @@ def test_what_machines_are_told_is_part_of_a_stage(
     assert len(set(asked)) == len(changes)
     lab.stage("ready", plain, until=ready)
     assert asked[-1] == asked[-2]
+
+
+def test_other_inputs_are_another_stage(lab: Lab, kernel: Path, tmp_path: Path) -> None:
+    """A condition may read what it was given: a release, a job. Each has a stage of its own."""
+    plain = lab.vm("plain", arch="x86_64", kernel=kernel)
+    places = tmp_path / "cache/stages"
+
+    def asked(*inputs: object) -> set[str]:
+        with pytest.raises(LabError):
+            lab.stage("ready", plain, until=ready, inputs=inputs)
+        return {path.name for path in places.glob("*.lock")}
+
+    first = asked("1.0")
+    assert asked("1.0") == first
+    assert len(asked("1.1")) == 2
+    assert len(asked("1.1", 5)) == 3
+    assert len(asked()) == 4

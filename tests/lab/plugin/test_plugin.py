@@ -200,6 +200,30 @@ def test_only_what_the_host_failed_is_tried_again(pytester: pytest.Pytester) -> 
     assert "the first time" in labels[0]["value"]
 
 
+def test_a_failed_assertion_is_not_tried_again_because_its_teardown_met_the_host(
+    pytester: pytest.Pytester,
+) -> None:
+    source = """
+    from pathlib import Path
+    import pytest
+    from lab.errors import InfrastructureError
+
+    @pytest.fixture
+    def host(lab):
+        yield
+        raise InfrastructureError("the cable is gone, too")
+
+    def test_boots(lab, host):
+        with Path("tries").open("a") as tries:
+            tries.write("x")
+        assert False, "the product is wrong"
+    """
+    result, records = run(pytester, source, "--lab-retries=2")
+    assert Path("tries").read_text() == "x"
+    result.assert_outcomes(failed=1, errors=1)
+    assert [(record["owner"], "tries" in record) for record in records] == [("product", False)]
+
+
 def test_a_second_failure_of_the_host_stays_a_failure(pytester: pytest.Pytester) -> None:
     source = """
     from lab.errors import InfrastructureError

@@ -81,6 +81,12 @@ def test_rate_median_p95_and_trend() -> None:
     assert matrix_page.percent(line) == "95 %"
 
 
+@pytest.mark.parametrize(("failed", "shown"), [(0, "100 %"), (1, "99 %"), (300, "0 %")])
+def test_one_failure_in_three_hundred_is_not_100_percent(failed: int, shown: str) -> None:
+    (line,) = matrix.lines(runs(*[record("failed")] * failed, *[record()] * (300 - failed)))
+    assert matrix_page.percent(line) == shown
+
+
 def test_what_only_went_on_from_a_stage_is_no_boot() -> None:
     clone = msgspec.structs.replace(record(ended=2), stage="one network", booted=False)
     (line,) = matrix.lines(runs(record(ended=1, kernel=1.0), clone))

@@ -51,10 +51,11 @@ def test_keys_are_never_overwritten(tmp_path: Path) -> None:
     assert publics(release_keys.load(tmp_path)) == publics(ReleaseKeys.from_seed("a"))
 
 
-def test_a_key_others_can_read_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o620, 0o604, 0o601])
+def test_a_key_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
     ReleaseKeys.from_seed("a").save(tmp_path)
-    (tmp_path / "targets.json").chmod(0o644)
-    with pytest.raises(KeysError, match="mode 0644"):
+    (tmp_path / "targets.json").chmod(mode)
+    with pytest.raises(KeysError, match=f"mode {mode:04o}"):
         release_keys.load(tmp_path)
 
 

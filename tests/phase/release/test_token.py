@@ -97,3 +97,24 @@ def test_a_token_that_does_not_do(desk: Desk, words: str, environment: dict[str,
     said = desk(f"key root-1.json --role root {words.format(module=desk.module)}", code=1, **environment)
     assert message in said
     assert not (desk.directory / "root-1.json").exists()
+
+
+def test_a_key_made_on_a_token_never_leaves_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    import PyKCS11 as pkcs11
+
+    desk(f"key root-1.json --role root --module {desk.module} --token safe")
+    monkeypatch.setenv("SOFTHSM2_CONF", desk.environment["SOFTHSM2_CONF"])
+    library = pkcs11.PyKCS11Lib()
+    library.load(desk.module)
+    (slot,) = (
+        slot
+        for slot in library.getSlotList(tokenPresent=True)
+        if library.getTokenInfo(slot).label.strip("\0 ") == "safe"
+    )
+    session = library.openSession(slot)
+    session.login(PIN)
+    (key,) = session.findObjects([(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY)])
+    names = [pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_PRIVATE, pkcs11.CKA_NEVER_EXTRACTABLE]
+    assert session.getAttributeValue(key, names) == [False, True, True, True]
+    assert session.getAttributeValue(key, [pkcs11.CKA_VALUE]) == [None]
+    session.closeSession()
