@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lab.doctor.examine import processors
-from tests.mutants.catalogue import MUTANTS, Mutant
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.mutant import Mutant
 
 PROJECT = Path(__file__).resolve().parents[2]
 #: Seconds for one path of tests: of a scenario, whose images may have to be built first, and of others,

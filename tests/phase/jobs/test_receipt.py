@@ -51,7 +51,12 @@ def test_a_receipt_binds_what_ran(wasm: Wasm, identity: Identity, outcome: Outco
     assert found.limits == Limits()
     assert found.engine.version == "50.0.1"
     assert found.node == identity.public_key
-    assert found.started <= found.finished
+    # Both have milliseconds.
+    elapsed = (
+        datetime.fromisoformat(found.finished) - datetime.fromisoformat(found.started)
+    ).total_seconds()
+    assert elapsed * 1000 == pytest.approx(found.wall_ms, abs=1.01)
+    assert found.wall_ms > 0
     assert outcome.exit_code == 0
 
 
