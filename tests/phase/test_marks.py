@@ -79,6 +79,14 @@ def test_what_is_printable_is_bounded(text: str, limit: int) -> None:
         assert clean == text.replace("-mark", "_mark")
 
 
+def test_what_is_printable_is_kept() -> None:
+    plain = "".join(chr(code) for code in range(32, 127) if chr(code) not in '"\\')
+    assert marks.printable(plain) == plain
+    assert marks.printable('\x1f\x7f\x80\u20ac"\\') == " ???''"
+    assert marks.printable("x" * 10, 10) == "x" * 10
+    assert marks.printable("x" * 11, 10) == "x" * 7 + "..."
+
+
 def test_a_plain_line_and_a_mark_of_a_stranger_are_one_line_each(capfd: pytest.CaptureFixture[str]) -> None:
     marks.say(f"not from http://a: {_FORGED}")
     marks.emit("trust", "refused", reason=_FORGED)
