@@ -307,7 +307,9 @@ class Seed:
         """
         self.stage = "fetch"
         self.waiting.what = f"release {manifest.release} to arrive"
-        plan = self.assembly.fetch(manifest, metadata, urls, kept=self.cache, seconds=self.left())
+        # One that was named may be too slow, and others are quick: half of the time is left for them.
+        share = 1 if self.others_too or not self.searchable() else 2
+        plan = self.assembly.fetch(manifest, metadata, urls, kept=self.cache, seconds=self.left() / share)
         self.stage = "verify"
         kernel = self.assembly.verify(manifest, plan, self.running)
         self.stage = "load"

@@ -92,6 +92,25 @@ def test_a_named_provider_that_dies_while_it_sends_is_replaced(
         assert boot(dying.url)[0] == 0
 
 
+def test_a_named_provider_that_is_too_slow_leaves_time_for_others(
+    boot: Boot, publish: Publish, serve: Serve, tmp_path: Path
+) -> None:
+    manifest = publish().manifest("stable", ARCH)
+
+    def answer(request: Request, connection: socket.socket, stop: threading.Event) -> bool:
+        path = tmp_path / "r" / request.path.lstrip("/")
+        if path.name != manifest.artifacts["kernel"].sha256:
+            return send(path.read_bytes() if path.is_file() else None, request, connection)
+        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {path.stat().st_size}\r\n\r\n".encode())
+        stop.wait(30)
+        return False
+
+    boot.machine.nearby = nearby(serve())
+    with Server(answer) as slow:
+        assert boot(slow.url, words="phase.timeout=3")[0] == 0
+    assert len(boot.machine.searches) == 1
+
+
 @pytest.mark.parametrize(
     "words", ["phase.mdns=off", "phase.mdns=off phase.dht=off", "phase.mdns=off phase.mode=local"]
 )
