@@ -95,7 +95,8 @@ class Network:
         for card in found:
             if card.lease:
                 return Address(card.name, card.lease)
-        by_router = self.addresses6() if alone else {}
+        # A card that gave itself an address has waited for a lease already.
+        by_router = self.addresses6() if alone or any(card.link_local for card in found) else {}
         for card in found:
             if card.name in by_router:
                 self.learn_name_servers([card.name for card in found])

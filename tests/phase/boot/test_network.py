@@ -87,6 +87,15 @@ def test_an_address_of_its_own_connects(box: Box) -> None:
     assert box.wait(1) == Address("eth0", "169.254.1.2")
 
 
+def test_an_address_by_a_router_reaches_further_than_one_of_its_own(box: Box) -> None:
+    """Whoever asks first may ask late, on a slow machine."""
+    (box.directory / "run").mkdir()
+    (box.directory / "run/resolv").write_text("nameserver 10.0.0.1\n")
+    box.card("eth0", waits="no DHCP server answers", link_local="169.254.1.2")
+    box.inet6(GLOBAL.format(flags="00"))
+    assert box.network.address() == Address("eth0", "fd4c:4142::5")
+
+
 def test_what_is_waited_for_is_known_for_each_card(box: Box) -> None:
     assert box.network.waits() == ""
     box.card("eth0", waits="no cable")
