@@ -1,13 +1,12 @@
 """`phase fetch`: a verified release, on disk."""
 
-import errno
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -15,10 +14,13 @@ from phase import arch as arches
 from phase import files
 from phase.cli import _release, printable
 from phase.cli._dht import dht_option
+from phase.cli._output import Output
 from phase.discovery import DiscoveryError, discover
 from phase.errors import PhaseError
-from phase.fetch import FetchReport, Progress, fetch_artifact
-from phase.release.manifest import Artifact
+from phase.fetch import Progress
+
+if TYPE_CHECKING:
+    from phase.trust import Floor, Refreshed
 
 
 @click.command("fetch")
@@ -50,6 +52,7 @@ def command(
 
     wanted = arches.canonical(arch)
     deadline = time.monotonic() + timeout
+    trusted = _release.read_root(root)
     if not urls:
         urls = tuple(
             p.url for p in discover(channel, wanted, dht=dht, timeout=min(timeout, 5.0), gather=0.5)
@@ -58,32 +61,45 @@ def command(
         raise DiscoveryError(
             f"no provider of {channel}/{wanted} was found", hint="Name one with --provider."
         )
-    known = floor.load(output / _release.FLOOR)
-    proven = refresh_from(
-        urls,
-        _release.read_root(root),
-        channel=channel,
-        arch=wanted,
-        now=_release.now(known.time),
-        deadline=deadline,
-        floor=known,
-        # With one there is nothing to add to the error below.
-        refused=_report if len(urls) > 1 else None,
-    )
-    found = proven.release
-    urls = (proven.url, *(url for url in urls if url != proven.url))
-    with _written(output):
+    with Output(output) as place:
+        path = output / _release.FLOOR
+        known = floor.load(path, directory=place.descriptor)
+        proven = refresh_from(
+            urls,
+            trusted,
+            channel=channel,
+            arch=wanted,
+            now=_release.now(known.time),
+            deadline=deadline,
+            floor=known,
+            # With one there is nothing to add to the error below.
+            refused=_report if len(urls) > 1 else None,
+        )
+        found = proven.release
+        urls = (proven.url, *(url for url in urls if url != proven.url))
+        still = _Still(place, trusted, channel, wanted, found)
         # Before anything else: a release once seen is the least there may ever be again.
-        floor.save(output / _release.FLOOR, floor.replacing(found.floor, known))
+        with place.locked(deadline, _tell), place.writing():
+            floor.save(
+                path,
+                floor.replacing(found.floor, still.newest(known)),
+                directory=place.descriptor,
+            )
         artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
         with _told(sum(artifact.length for artifact in artifacts)) as progress:
             liars: set[str] = set()
-            reports = [_fetch(artifact, urls, liars, output, deadline, progress) for artifact in artifacts]
-        (output / "metadata").mkdir(exist_ok=True)
-        # The timestamp last: whoever serves this directory meanwhile sees the old release or the new one.
-        for name in sorted(found.metadata, key=lambda name: name == "timestamp.json"):
-            files.write(output / "metadata" / name, found.metadata[name])
-        files.sync_directory(output)
+            reports = [
+                place.fetch(artifact, urls, deadline=deadline, progress=progress.artifact(), liars=liars)
+                for artifact in artifacts
+            ]
+        with place.locked(max(deadline, time.monotonic() + 5), _tell):
+            still.newest(found.floor)
+            # The timestamp last: who serves this directory meanwhile sees the old release or the new one.
+            with place.below("metadata") as metadata, place.writing("metadata"):
+                for name in sorted(found.metadata, key=lambda name: name == "timestamp.json"):
+                    files.write_at(metadata, name, found.metadata[name])
+            place.sweep()
+            files.sync(place.descriptor)
     if as_json:
         click.echo(
             json.dumps(
@@ -110,17 +126,46 @@ def _report(url: str, error: PhaseError) -> None:
     click.echo(f"not from {printable(url)}: {printable(str(error))}", err=True)
 
 
-@contextmanager
-def _written(output: Path) -> Iterator[None]:
-    """Say where it was that something could not be written, and what helps."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise PhaseError(
-            f"{error.filename or output} cannot be written: {error.strerror or error}",
-            hint="Make room there, or give another --output; what has arrived is kept." if full else "",
-        ) from error
+def _tell(line: str) -> None:
+    click.echo(printable(line), err=True)
+
+
+class _Still(NamedTuple):
+    """Whether what was proven is still the newest that has been seen by anybody who fills a directory."""
+
+    place: Output
+    root: bytes
+    channel: str
+    arch: str
+    found: "Refreshed"
+
+    def newest(self, known: "Floor") -> "Floor":
+        """The floor of now; it may be another than `known`, since another fetch may have saved one.
+
+        Raises:
+            TrustError: another fetch has seen a newer release, which must not be replaced.
+        """
+        from phase import trust
+        from phase.trust import floor
+
+        now = floor.load(self.place.path / _release.FLOOR, directory=self.place.descriptor)
+        if now not in (known, self.found.floor):
+            metadata = self.found.metadata
+
+            def get(name: str, _: int) -> bytes:
+                if name not in metadata:
+                    raise trust.NotFoundError(f"there is no {name}")
+                return metadata[name]
+
+            trust.refresh(
+                self.root,
+                get,
+                channel=self.channel,
+                arch=self.arch,
+                now=_release.now(now.time),
+                floor=now,
+            )
+        return now
 
 
 @contextmanager
@@ -133,36 +178,3 @@ def _told(total: int) -> Iterator[Progress]:
         yield Progress(total, lambda line: click.echo(f"\r{line}\x1b[K", nl=False, err=True), every=0.2)
     finally:
         click.echo("\r\x1b[K", nl=False, err=True)
-
-
-def _fetch(
-    artifact: Artifact,
-    urls: tuple[str, ...],
-    liars: set[str],
-    output: Path,
-    deadline: float,
-    progress: Progress,
-) -> FetchReport:
-    final = _release.blob_path(output, artifact.sha256)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    # What is there is checked like what comes from the network, and fetched where it is wrong.
-    part = final if final.exists() else final.with_name(f".{artifact.sha256}.part")
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        report = fetch_artifact(
-            artifact,
-            urls,
-            descriptor,
-            deadline=deadline,
-            progress=progress.artifact(),
-            resume=True,
-            liars=liars,
-        )
-        os.ftruncate(descriptor, artifact.length)
-        # On the disk before anything there says that it is: after a power cut it may be served on.
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    part.replace(final)
-    files.sync_up(final.parent, output)
-    return report

@@ -3,7 +3,7 @@
 import os
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from threading import Condition, Thread
 from time import monotonic
@@ -75,16 +75,14 @@ class Transfer:
 
     def size(self, index: int) -> int:
         """Bytes of a chunk."""
-        return min(self.artifact.chunk_size, self.artifact.length - index * self.artifact.chunk_size)
+        return _size(self.artifact, index)
 
     def keep_present(self) -> int:
         """Take over what the file holds already; returns its bytes."""
-        for index, expected in enumerate(self.artifact.chunks):
-            block = os.pread(self._fd, self.size(index), self._offset + index * self.artifact.chunk_size)
-            if len(block) == self.size(index) and sha256(block).hexdigest() == expected:
-                self._done[index] = 1
-                self.missing -= 1
-                self._bytes += len(block)
+        for index, block in verified(self.artifact, self._fd, self._offset):
+            self._done[index] = 1
+            self.missing -= 1
+            self._bytes += len(block)
         self._pending = deque(index for index, done in enumerate(self._done) if not done)
         return self._bytes
 
@@ -223,3 +221,16 @@ class Transfer:
             self._holders[index] = left
         else:
             self._holders.pop(index, None)
+
+
+def verified(artifact: Wanted, descriptor: int, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The chunks of an artifact that a file holds already, each with its index."""
+    for index, expected in enumerate(artifact.chunks):
+        size = _size(artifact, index)
+        block = os.pread(descriptor, size, offset + index * artifact.chunk_size)
+        if len(block) == size and sha256(block).hexdigest() == expected:
+            yield index, block
+
+
+def _size(artifact: Wanted, index: int) -> int:
+    return min(artifact.chunk_size, artifact.length - index * artifact.chunk_size)

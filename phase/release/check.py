@@ -1,10 +1,12 @@
 """A repository on disk, verified as a client would: signatures, expiry, versions, every byte."""
 
+import os
 from collections.abc import Callable
 from datetime import datetime
 from hashlib import file_digest
 from pathlib import Path
 
+from phase import files
 from phase.release import blobs
 from phase.release.errors import RepositoryError
 from phase.trust import Floor, NotFoundError, Policy, Refreshed, TrustedState, refresh
@@ -34,7 +36,14 @@ def verify(
     for name, artifact in sorted(found.manifest.artifacts.items()):
         path = directory / blobs.PLACE / artifact.sha256
         try:
-            with path.open("rb") as handle:
+            with open(files.open_plain(path), "rb") as handle:
+                length = os.fstat(handle.fileno()).st_size
+                if length != artifact.length:
+                    raise RepositoryError(
+                        f"{name}: {path} is not the signed file: it has {length} bytes, "
+                        f"signed are {artifact.length}",
+                        hint="Fetch or publish it again.",
+                    )
                 digest = file_digest(handle, "sha256").hexdigest()
         except OSError as error:
             raise RepositoryError(f"{name}: {path} cannot be read: {error.strerror}") from error
@@ -75,7 +84,7 @@ def _reader(directory: Path) -> Callable[[str, int], bytes]:
 
     def get(name: str, max_bytes: int) -> bytes:
         try:
-            with (metadata / name).open("rb") as handle:
+            with open(files.open_plain(metadata / name), "rb") as handle:
                 return handle.read(max_bytes + 1)
         except FileNotFoundError:
             raise NotFoundError(f"{metadata} has no {name}") from None

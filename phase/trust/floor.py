@@ -2,12 +2,13 @@
 
 import json
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from phase import files
+from phase.files import open_plain as open_plain  # for who keeps floors
 from phase.trust.errors import FormatError
 
 _MAX_BYTES = 4 << 20
@@ -86,11 +87,12 @@ def _highest(*versions: Mapping[str, int]) -> dict[str, int]:
     return found
 
 
-def load(path: Path) -> Floor:
+def load(path: Path, *, directory: int | None = None) -> Floor:
     """Read a remembered floor.
 
     Args:
         path: a file written by `save`.
+        directory: descriptor of the directory it is in, where others may change that directory's path.
 
     Returns:
         The floor; an empty one if there is no file.
@@ -100,7 +102,7 @@ def load(path: Path) -> Floor:
             old releases back in, so that is a person's decision. A link or a pipe is no floor either.
     """
     try:
-        with open(open_plain(path), "rb") as handle:
+        with open(open_plain(path if directory is None else path.name, directory=directory), "rb") as handle:
             data = handle.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         return Floor()
@@ -109,26 +111,6 @@ def load(path: Path) -> Floor:
     if len(data) > _MAX_BYTES:
         raise FormatError(f"trust state {path} is damaged: it has more than {_MAX_BYTES} bytes")
     return parse(data, str(path))
-
-
-def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Open a file on a disk that others may have written to: no link is followed, no pipe waited for.
-
-    Args:
-        path: the file; nobody may change its directory meanwhile.
-        flags: of open(2), more than those that see to this.
-
-    Returns:
-        A file descriptor.
-
-    Raises:
-        OSError: it cannot be opened, or is no regular file.
-    """
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "it is no regular file", str(path))
-    return descriptor
 
 
 def parse(data: bytes, where: str) -> Floor:
@@ -179,13 +161,20 @@ def _checked(floor: Floor) -> Floor:
     return floor
 
 
-def save(path: Path, floor: Floor) -> None:
+def save(path: Path, floor: Floor, *, directory: int | None = None) -> None:
     """Remember a floor, atomically.
+
+    Args:
+        path: of the file.
+        floor: what to remember.
+        directory: as for `load`.
 
     Raises:
         OSError: it cannot be written; the old one is then still there.
     """
-    from phase import files
-
+    data = encode(floor) + b"\n"
+    if directory is not None:
+        files.write_at(directory, path.name, data, mode=0o600)
+        return
     os.makedirs(path.parent, exist_ok=True)
-    files.write(path, encode(floor) + b"\n", mode=0o600)
+    files.write(path, data, mode=0o600)

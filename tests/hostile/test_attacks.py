@@ -50,7 +50,7 @@ def test_alone_it_is_refused(world: World, attack: Attack, tmp_path: Path) -> No
         if name in truth:
             assert sha256(data).hexdigest() == name
         elif name.endswith(".part"):
-            whole = truth[name.strip(".").removesuffix(".part")]
+            whole = truth[name.split(".")[1]]
             for start in range(0, len(data), 1 << 20):
                 block = data[start : start + (1 << 20)]
                 assert block in (whole[start : start + (1 << 20)], bytes(len(block)))

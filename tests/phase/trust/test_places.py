@@ -122,6 +122,6 @@ def test_a_file_made_on_a_foreign_disk_is_its_owners_alone(tmp_path: Path) -> No
 
 def test_what_is_not_a_file_is_not_kept_open(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         floor.open_plain(tmp_path)
     assert os.listdir("/proc/self/fd") == before
