@@ -1,6 +1,7 @@
 """`phase serve`: serve releases to machines that boot."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -99,7 +100,7 @@ def command(
         local = LocalRepository(artifacts, keep, channel, wanted)
         upkeep = local.keep_up
         for line in local.refresh().lines:
-            click.echo(line, err=True)
+            _say(line)
         repository = local.directory
 
     if access_log is not None:
@@ -158,6 +159,12 @@ def command(
         # Before there are workers: a bad repository is not a reason to start them again and again.
         Store(repository)
     workers.run(processes, work, places=board, ready=ready, ending=close)
+
+
+def _say(line: str) -> None:
+    """Tell who started this; a full disk there is not a reason not to serve."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
 
 
 def _log_to_stderr() -> None:

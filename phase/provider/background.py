@@ -112,9 +112,12 @@ class Background:
 
     def loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Take what the event loop has nobody else to tell; an exception handler of a loop."""
-        error = context.get("exception")
+        error, message = context.get("exception"), str(context.get("message"))
+        if isinstance(error, asyncio.InvalidStateError) and "_call_connection_lost" in message:
+            # A defect of asyncio's: a connection that is cut off during sendfile wakes up who was cancelled.
+            return
         what = "the event loop"
-        self._failed_once(what, error if isinstance(error, BaseException) else None, context.get("message"))
+        self._failed_once(what, error if isinstance(error, BaseException) else None, message)
 
     async def stop(self, seconds: float) -> None:
         """End all tasks; those that do not end in time are left and named in the log.

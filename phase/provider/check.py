@@ -1,5 +1,6 @@
 """Looks whether the files that the releases name are there, and reads them slowly: are they whole?"""
 
+import asyncio
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -15,9 +16,11 @@ from phase.provider.store import Store
 
 #: Seconds between two looks whether all blobs are there, with the right size.
 LOOK_SECONDS = 5.0
-#: Bytes that are read at a time, and seconds between two times: 16 MB in a second at most.
-READ_BYTES = 4 << 20
-READ_SECONDS = 0.25
+#: Bytes that are read at a time, and seconds between two times: 10 MB in a second at most.
+READ_BYTES = 1 << 20
+READ_SECONDS = 0.1
+#: Seconds of rest for each second that reading takes: a slow machine has better things to do.
+_REST = 9.0
 #: Seconds after which a blob is read again, although it looks as before.
 AGAIN_SECONDS = 86_400.0
 #: Files that are named as a problem; the others are counted.
@@ -79,12 +82,14 @@ class BlobCheck:
             self._reading = _Reading(self._store.directory, digest, self._looks[digest])
         if (reading := self._reading) is None:
             return
+        begun = monotonic()
         try:
             done = await in_thread(reading.read)
         except OSError:
             self._reading = None  # the next look says what it is
             self._looks.pop(reading.digest, None)
             return
+        await asyncio.sleep(_REST * (monotonic() - begun))
         if not done:
             return
         self._reading = None
