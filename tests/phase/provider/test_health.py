@@ -118,7 +118,7 @@ def _no_dht(bench: Bench) -> None:
     _held.append(taken)
     listener = socket.create_server(("127.0.0.1", 0))
     taken.bind(listener.getsockname())
-    bench.options.update(dht=Options(), listener=listener)
+    bench.options.update(dht=Options(), listeners=[listener])
 
 
 def _worker(bench: Bench) -> None:
@@ -131,7 +131,7 @@ def _worker(bench: Bench) -> None:
 def _descriptors(bench: Bench) -> None:
     scarce = Scarce(socket.create_server(("127.0.0.1", 0)), errno.EMFILE)
     scarce.refuse = 1
-    bench.options["listener"] = scarce
+    bench.options["listeners"] = [scarce]
 
 
 def _log(bench: Bench) -> None:
