@@ -53,20 +53,25 @@ def test_no_dhcp_at_all(loop: Loop) -> None:
 
 
 @pytest.mark.lab(vcpus=0.5, seconds=45)
-def test_ipv6_only(loop: Loop) -> None:
-    """Router advertisements are all there is; the provider is named by its address."""
+@pytest.mark.parametrize("found", ["named", "mdns"])
+def test_ipv6_only(loop: Loop, found: str) -> None:
+    """Router advertisements are all there is; the provider is named by its address, or found."""
     loop.lan.dhcp.faults = DhcpFaults(silent=True)
     router = Advertiser()
     loop.lan.switch.add_service(router, "router6")
-    server = loop.serve("phase.mdns=off")
-    shell = server.shell()
-    shell.wait_until_succeeds("ip -6 address show scope global | grep -q inet6")
-    said = shell.succeed("ip -6 address show dev eth0 scope global")
-    address = IPv6Address(said.split("inet6 ")[1].split("/")[0])
-    client = loop.boot_vm(f"phase.provider=http://[{address}]:{PORT} phase.mdns=off")
+    if found == "mdns":
+        loop.serve()
+        words = ""
+    else:
+        shell = loop.serve("phase.mdns=off").shell()
+        shell.wait_until_succeeds("ip -6 address show scope global | grep -q inet6")
+        said = shell.succeed("ip -6 address show dev eth0 scope global")
+        address = IPv6Address(said.split("inet6 ")[1].split("/")[0])
+        words = f"phase.provider=http://[{address}]:{PORT} phase.mdns=off"
+    client = loop.boot_vm(words)
     loop.reaches_job(client)
     assert IPv6Address(str(mark(client, "network").facts["address"])) in router.prefix
-    loop.report("IPv6 only", client)
+    loop.report(f"IPv6 only, {found}", client)
 
 
 @contextmanager
