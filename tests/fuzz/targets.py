@@ -43,6 +43,7 @@ from phase.release.manifest import Manifest
 from phase.release.repository import Repository
 from phase.trust import wire
 from phase.trust.errors import TrustError
+from tests.fuzz import local, work
 
 Target = Callable[[bytes], None]
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
@@ -493,4 +494,10 @@ def cases() -> dict[str, Case]:
     found["dht-answer"] = Case(dht_answer, tuple(dht_wire.answer(PLACE, each)[21:] for each in answers))
     line = b'console=ttyS0 phase.mode=local phase.timeout=9 phase.provider=http://a,b phase.job="hello x"'
     found["cmdline"] = Case(kernel_line, (line,))
+    found["mdns-heard"] = Case(local.heard, local.packets())
+    found["mdns-asked"] = Case(local.asked, local.packets())
+    found["host-header"] = Case(local.host, (b"boot.example.org:8080", b"[2001:db8::1]:80", b"192.0.2.1"))
+    found["worker-messages"] = Case(work.messages, work.said())
+    found["module-shape"] = Case(work.shape, work.modules())
+    found["module"] = Case(work.module, work.modules())
     return found
