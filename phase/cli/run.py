@@ -53,6 +53,7 @@ def _usage() -> Iterator[None]:
 @click.option("--fuel", type=click.IntRange(1, 2**53 - 1), help="Engine instructions it may burn.")
 @click.option("--wall", type=click.FloatRange(0.001, 86_400), help="Seconds it may take.")
 @click.option("--memory", type=click.IntRange(0, 4096), help="MiB of memory it may have.")
+@click.option("--compile", "compiler", type=click.IntRange(16, 4096), help="MiB for compiling it.")
 @click.option("--output", type=click.IntRange(0, 1 << 30), help="Bytes it may print.")
 @click.option("--receipt", type=click.Path(path_type=Path), help="Write a signed receipt there.")
 @click.option("--state", type=click.Path(path_type=Path), help="Directory of the signing identity.")
@@ -67,6 +68,7 @@ def command(
     fuel: int | None,
     wall: float | None,
     memory: int | None,
+    compiler: int | None,
     output: int | None,
     receipt: Path | None,
     state: Path | None,
@@ -92,7 +94,7 @@ def command(
             from phase.jobs.runner import Job, Worker
 
             worker = stack.enter_context(Worker())
-            limits = _limits(fuel, wall, memory, output)
+            limits = _limits(fuel, wall, memory, compiler, output)
             job = Job(_module(module, limits), args=args, env=variables, limits=limits)
             signer = None if target is None else _signer(state, ephemeral)
             _check_names(job_id, nonce)
@@ -186,13 +188,16 @@ def _module(path: Path, limits: "Limits") -> bytes:
         sys.exit(_outcome.NOT_FOUND)
 
 
-def _limits(fuel: int | None, wall: float | None, memory: int | None, output: int | None) -> "Limits":
+def _limits(
+    fuel: int | None, wall: float | None, memory: int | None, compiler: int | None, output: int | None
+) -> "Limits":
     from phase.jobs.limits import MIB, Limits
 
     given: dict[str, Any] = {
         "fuel": fuel,
         "wall_seconds": wall,
         "memory_bytes": None if memory is None else memory * MIB,
+        "compile_bytes": None if compiler is None else compiler * MIB,
         "output_bytes": output,
     }
     return Limits(**{name: value for name, value in given.items() if value is not None})

@@ -16,7 +16,7 @@ import errno
 import os
 import sys
 
-from phase.jobs import binary, protect, traps, wire
+from phase.jobs import binary, protect, text, traps, wire
 from phase.jobs.engine import Engine, InvalidModuleError, Stopped, TooMuchMemoryError
 from phase.jobs.host import Host
 
@@ -115,7 +115,10 @@ class _Run:
     def _prepare(self) -> None:
         """Everything up to the module's first instruction."""
         engine, output = self._engine, self._output
-        shape = binary.read(self._module)
+        shape = binary.read(text.binary(engine, self._module))
+        if shape.start is None:
+            # Said before it is compiled: that takes a minute for a large one.
+            raise InvalidModuleError("module exports no function _start; only WASI commands can be run")
         for what, count, most in (
             ("tables", shape.tables, binary.MAX_TABLES),
             ("linear memories", shape.memories, binary.MAX_MEMORIES),

@@ -1,5 +1,6 @@
 """`phase run` as a whole process: its exit codes, streams, receipts and names."""
 
+import hashlib
 import json
 import os
 import socket
@@ -162,6 +163,42 @@ def test_output_goes_to_a_pipe_that_does_not_block(phase: Phase, tmp_path: Path)
         with open(reader, "rb") as file:
             assert file.read() == given[::-1]
         assert child.wait(30) == 0
+
+
+# The text format, and what is not a module.
+
+
+def test_text_format_runs(phase: Phase, tmp_path: Path) -> None:
+    source = (FIXTURES / "hello.wat").read_bytes()
+    for name, before in (("hello.wat", b""), ("marked.wat", b"\xef\xbb\xbf"), ("comment.wat", b"\n;; (\n")):
+        (tmp_path / name).write_bytes(before + source)
+        done = phase("run", "--receipt", "r.json", name, stdin=b"ab")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"ba", b"")
+    found = receipts.verify((tmp_path / "r.json").read_bytes(), key=_key(phase))
+    assert found.module.sha256 == hashlib.sha256(before + source).hexdigest(), "it is that of the file"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"(module\n  (fun))", "its text is not valid in line 2, column 4: "),
+        (b"(" * 100_000, "its text is not valid"),
+        (b"(module \xff)", "its text is not valid"),
+        (b"\x7fELF\x02\x01\x01", "it is not WebAssembly, neither"),
+        (b"#!/bin/sh\n", "it is not WebAssembly, neither"),
+        (b"", "it is not WebAssembly, neither"),
+        (b"\0asm\x0d\0\x01\0", "it is a component (WASI 0.2); only WASI preview 1 modules run"),
+        (b"(component)", "it is a component (WASI 0.2); only WASI preview 1 modules run"),
+        (b"(module)", "module exports no function _start; only WASI commands can be run"),
+    ],
+    ids=["text", "deep", "not UTF-8", "elf", "script", "empty", "component", "component text", "library"],
+)
+def test_text_format_or_what_it_is_instead(phase: Phase, tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "module").write_bytes(content)
+    done = phase("run", "module")
+    assert done.returncode == _outcome.REJECTED
+    assert f"phase: module module rejected: {words}" in done.stderr.decode()
+    assert len(done.stderr.splitlines()) == 1
 
 
 # Input and output as they come.
