@@ -34,7 +34,8 @@ def test_modules_of_real_compilers_run_alike(loop: Loop, tmp_path: Path) -> None
         tar.add(corpus.TEXT, corpus.TEXT.name)
     # One line a run: its name, its exit code, the digest of what it printed.
     lines = [f"{run.script()} >>told" for run in runs]
-    (tmp_path / "all.sh").write_text("\n".join([*lines, "echo end >>told", ""]))
+    phase = 'phase() { python3 -m phase "$@"; }'
+    (tmp_path / "all.sh").write_text("\n".join([phase, *lines, "echo end >>told", ""]))
     server = loop.serve()
     laptop = loop.lab.host_port("laptop", loop.lan)
     address = str(laptop.address.ip)
