@@ -6,15 +6,19 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import monotonic
 
 import pytest
+from click.testing import CliRunner
 
+from fixtures import plain
 from fixtures.hostile.trial import peak
+from phase.cli import cli
 from phase.fetch import ExhaustedError, FetchReport, VerificationError, fetch_artifact
+from phase.release import export
+from phase.release.keys import ReleaseKeys
+from phase.release.repository import Repository
 from tests.phase.fetch.hostile import CHUNK, Answer, Artifact, Asked, Server, describe, good
 
 DATA = random.Random(9).randbytes(30 * CHUNK + 99)  # noqa: S311
@@ -158,10 +162,10 @@ def test_one_with_ranges_and_one_without_share_the_work(out: int) -> None:
         taken.append(asked.span[0])
         return good(DATA)(asked, connection, stop)
 
-    with Server(with_length(DATA, paced)) as plain, Server(ranged) as other:
-        report = fetch([plain.url, other.url], out)
+    with Server(with_length(DATA, paced)) as whole, Server(ranged) as other:
+        report = fetch([whole.url, other.url], out)
     assert os.pread(out, len(DATA) + 1, 0) == DATA
-    assert report.sources[plain.url] >= CHUNK
+    assert report.sources[whole.url] >= CHUNK
     # The first may be asked for before it is known that the other one has no ranges.
     assert taken[1:] == sorted(taken[1:], reverse=True)
 
@@ -208,38 +212,36 @@ def test_an_entity_tag_that_changes_changes_nothing(out: int) -> None:
     assert os.pread(out, len(DATA) + 1, 0) == DATA
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Python's own server, as `python -m http.server` runs it."""
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
-@contextlib.contextmanager
-def python_server(directory: Path, protocol: str = "HTTP/1.0") -> Iterator[str]:
-    handler = type("Handler", (Quiet,), {"protocol_version": protocol})
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(directory))) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join(10)
-
-
-@pytest.mark.parametrize("protocol", ["HTTP/1.0", "HTTP/1.1"])
-def test_pythons_own_web_server(out: int, tmp_path: Path, protocol: str) -> None:
+@pytest.mark.parametrize("kind", sorted(plain.KINDS))
+def test_web_servers_that_know_nothing_of_us(out: int, tmp_path: Path, kind: str) -> None:
     blobs = tmp_path / "tree/blobs/sha256"
     blobs.mkdir(parents=True)
     (blobs / ARTIFACT.sha256).write_bytes(DATA)
     os.pwrite(out, DATA[: 11 * CHUNK], 0)  # as an interrupted fetch leaves it
-    with (
-        python_server(tmp_path / "tree", protocol) as one,
-        python_server(tmp_path / "tree", protocol) as two,
-    ):
+    with plain.serving(tmp_path / "tree", kind) as one, plain.serving(tmp_path / "tree", kind) as two:
         report = fetch([one, two], out)
         assert report.kept == 11 * CHUNK
         assert sum(report.sources.values()) == len(DATA) - 11 * CHUNK
     assert os.pread(out, len(DATA) + 1, 0) == DATA
+
+
+def test_an_exported_release_is_fetched_from_plain_servers(tmp_path: Path) -> None:
+    """All the way: metadata and blobs, from both kinds at once, again where half is missing."""
+    repository = Repository.create(tmp_path / "r", keys=ReleaseKeys.from_seed("plain"))
+    (tmp_path / "kernel").write_bytes(DATA * 3)
+    repository.add("stable", "x86_64", {"kernel": tmp_path / "kernel"}, release="1")
+    repository.publish()
+    export.export(repository, tmp_path / "tree")
+    root, output = tmp_path / "tree/metadata/1.root.json", tmp_path / "out"
+    words = ["fetch", "--root", str(root), "--output", str(output), "--arch", "x86_64"]
+    with contextlib.ExitStack() as stack:
+        for kind in sorted(plain.KINDS):
+            words += ["--provider", stack.enter_context(plain.serving(tmp_path / "tree", kind))]
+        assert CliRunner().invoke(cli, words).exit_code == 0
+        (blob,) = (output / "blobs/sha256").iterdir()
+        os.truncate(blob, len(DATA) * 2)
+        assert CliRunner().invoke(cli, words).exit_code == 0
+    assert blob.read_bytes() == DATA * 3
 
 
 def test_memory_stays_flat_without_ranges_too(out: int) -> None:
