@@ -1,8 +1,11 @@
 """A provider's address, taken apart."""
 
+import re
 from typing import NamedTuple
 
 from phase.fetch.errors import UrlError
+
+_ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")
 
 
 class Url(NamedTuple):
@@ -16,8 +19,9 @@ class Url(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """What stands in the Host field."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        """What stands in the Host field; a zone is this machine's own business (RFC 6874, section 4)."""
+        host = self.host.partition("%")[0]
+        host = f"[{host}]" if ":" in host else host
         return host if self.port == 80 else f"{host}:{self.port}"
 
 
@@ -25,7 +29,8 @@ def parse_url(text: str) -> Url:
     """Take a provider's address apart.
 
     Args:
-        text: `http://HOST[:PORT][/PREFIX]`; HOST may be an IPv6 address in brackets.
+        text: `http://HOST[:PORT][/PREFIX]`; HOST may be an IPv6 address in brackets, a link-local one with
+            its interface: `[fe80::1%25eth0]`, or as people write it `[fe80::1%eth0]`.
 
     Raises:
         UrlError: it is something else.
@@ -40,6 +45,12 @@ def parse_url(text: str) -> Url:
         host, bracket, rest = authority[1:].partition("]")
         if not bracket or ":" not in host or (rest and not rest.startswith(":")):
             raise problem
+        # As the resolver has it; which interface it is, is seen when it is connected to.
+        number, percent, zone = host.partition("%")
+        zone = zone.removeprefix("25") if len(zone) > 2 else zone
+        if percent and not _ZONE.fullmatch(zone):
+            raise problem
+        host = number + percent + zone
         port = rest[1:]
         colon = bool(rest)
     else:
