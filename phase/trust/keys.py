@@ -64,8 +64,7 @@ class NaclKey(VerifyingKey):
     def has_signed(self, signature: object, data: bytes) -> bool:
         """Whether a signature, 128 hex digits, is this key's over `data` (RFC 8032)."""
         try:
-            raw = bytes.fromhex(signature) if isinstance(signature, str) else b""
-            if len(raw) != 64:
+            if not isinstance(signature, str) or len(raw := bytes.fromhex(signature)) != 64:
                 return False
             crypto_sign_open(raw + data, self.raw)
         except (ValueError, BadSignatureError):
@@ -77,15 +76,13 @@ def is_usable(keyid: str, key: object) -> bool:
     """Whether metadata's `key` is one that can be verified with here."""
     if not isinstance(key, dict):
         return False
-    kind = (key.get("keytype"), key.get("scheme"))
-    if not all(isinstance(part, str) for part in kind):
-        return False
-    found = KEY_FOR_TYPE_AND_SCHEME.get((str(kind[0]), str(kind[1])))
+    # As texts: metadata may hold anything, and a list would be no key of a dictionary.
+    found = KEY_FOR_TYPE_AND_SCHEME.get((str(key.get("keytype")), str(key.get("scheme"))))
     if found is None or not issubclass(found, VerifyingKey):
         return False
     try:
         # A copy, because reading a key takes its dictionary apart.
-        found.from_dict(keyid, {**key, "keyval": dict(key["keyval"])})
+        found.from_dict(keyid, dict(key))
     except (KeyError, ValueError, TypeError):
         return False
     return True

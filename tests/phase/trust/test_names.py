@@ -1,5 +1,6 @@
 """Every file is what its name and its delegator say it is, and an error names it."""
 
+import json
 from typing import Any
 
 import pytest
@@ -92,3 +93,46 @@ def test_targets_without_any_delegation_have_no_release(publisher: Publisher, no
 def test_a_delegation_is_not_asked_for_before_the_targets_are_there(publisher: Publisher, now: Any) -> None:
     with pytest.raises(RuntimeError, match="the targets come before"):
         TrustedState(publisher.root, now=now).delegation("stable-x86_64")
+
+
+def test_the_image_s_own_root_is_checked_too(publisher: Publisher, now: Any) -> None:
+    publisher.forge("root", lambda signed: signed.update(consistent_snapshot=False), name="9.root.json")
+    with pytest.raises(trust.FormatError, match="root version 1 has no consistent snapshots"):
+        TrustedState(publisher.files["9.root.json"], now=now)
+    publisher.forge("root", lambda signed: None, signers=[], name="9.root.json")
+    with pytest.raises(trust.SignatureError, match=r"^trusted root is signed by 0 of"):
+        TrustedState(publisher.files["9.root.json"], now=now)
+    with pytest.raises(trust.FormatError, match=r"^trusted root is not usable JSON"):
+        TrustedState(b"{", now=now)
+
+
+@pytest.mark.parametrize("role", ["targets", "stable-x86_64"])
+def test_what_a_provider_sent_wrong_is_not_asked_for_twice(publisher: Publisher, role: str) -> None:
+    name = publisher.current(role)
+    publisher.files[name] += b" "
+    with pytest.raises(trust.TrustError):
+        publisher.refresh()
+    assert [asked for asked, _ in publisher.asked].count(name) == 1
+
+
+def test_more_than_was_asked_for_is_refused_by_name(publisher: Publisher) -> None:
+    publisher.files["2.root.json"] = b" " * 600_000
+    with pytest.raises(trust.SizeError, match=r"2\.root\.json has 600000 bytes; the limit is 512000"):
+        publisher.refresh()
+
+
+def test_the_newest_root_is_kept_under_the_plain_name_too(publisher: Publisher) -> None:
+    publisher.repository.rotate(publisher.keys)
+    publisher.publish()
+    found = publisher.refresh()
+    assert found.metadata["root.json"] == found.metadata["2.root.json"] != found.metadata["1.root.json"]
+
+
+def test_a_signature_that_is_missing_does_not_hide_the_next(publisher: Publisher, now: Any) -> None:
+    """The role names three keys, and the first has not signed."""
+    document = json.loads(publisher.root)
+    first, *others = document["signed"]["roles"]["root"]["keyids"]
+    threshold = document["signed"]["roles"]["root"]["threshold"]
+    assert len(others) >= threshold
+    document["signatures"] = [each for each in document["signatures"] if each["keyid"] != first]
+    assert TrustedState(json.dumps(document).encode(), now=now).root.version == 1

@@ -125,3 +125,18 @@ def test_what_is_not_a_file_is_not_kept_open(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not a regular file"):
         floor.open_plain(tmp_path)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_publisher_that_is_not_known_has_no_least_root() -> None:
+    assert floor.least_root(ONE, []) == floor.least_root(ONE, ["unknown"]) == 0
+    assert floor.least_root(ONE, ["unknown", "x"]) == 2
+    # A floor from before publishers were told apart counts for all of them.
+    assert floor.least_root(ONE._replace(roots={}), ["x"]) == 3
+
+
+def test_a_key_is_called_by_its_first_sixteen_digits() -> None:
+    assert floor.short("0123456789abcdef" * 4) == "0123456789abcdef"
+
+
+def test_a_version_of_zero_is_remembered_as_one() -> None:
+    assert floor.merged([EMPTY._replace(meta={"a": 0})]).meta == {"a": 0}

@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
+from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import KEY_FOR_TYPE_AND_SCHEME, SSlibKey
 from tuf.api.metadata import DelegatedRole, Delegations
 
 from phase import trust
 from phase.release.keys import ReleaseKeys
-from phase.trust.keys import is_usable
+from phase.trust.keys import NaclKey, is_usable
 
 Publisher = Any  # the class is the fixtures' own
 
@@ -61,6 +62,10 @@ def test_a_key_of_a_kind_nobody_verifies_here_counts_for_nothing() -> None:
     unusable: list[object] = [
         {**public, "keytype": "ecdsa", "scheme": "ecdsa-sha2-nistp256"},
         {**public, "keytype": ["ed25519"]},
+        {**public, "keytype": "rsa"},
+        {**public, "scheme": "rsassa-pss-sha256"},
+        {**public, "scheme": None},
+        {name: public[name] for name in ("keytype", "scheme")},
         {**public, "keyval": None},
         {**public, "keyval": {"public": "00"}},
         {"keyval": public["keyval"]},
@@ -95,3 +100,17 @@ def test_a_signature_has_64_bytes_and_no_more() -> None:
     odds: tuple[object, ...] = (None, 5, [], b"", "zz" * 64, "é")
     for odd in odds:
         assert not key.has_signed(odd, payload)
+
+
+def test_other_clients_are_told_of_a_bad_signature_by_these_keys() -> None:
+    """python-tuf's own verification calls the key."""
+    signer = ReleaseKeys.from_seed("a")["root"][0]
+    signed = signer.sign(b"payload")
+    signer.public_key.verify_signature(signed, b"payload")
+    with pytest.raises(UnverifiedSignatureError, match=signer.public_key.keyid[:16]):
+        signer.public_key.verify_signature(signed, b"another")
+
+
+def test_a_key_keeps_the_fields_that_are_not_known_here() -> None:
+    public = ReleaseKeys.from_seed("a")["root"][0].public_key.to_dict()
+    assert NaclKey.from_dict("a", {**public, "x-owner": "b"}).to_dict() == {**public, "x-owner": "b"}
