@@ -97,13 +97,6 @@ MUTANTS = (
     ),
     # Boot
     Mutant(
-        "the time of the build is not believed",
-        "phase/boot/remembered.py",
-        "build_time=built",
-        "build_time=0",
-        (f"{_BOOT}/test_seed.py",),
-    ),
-    Mutant(
         "the cache's timestamp is written first",
         "phase/boot/cache.py",
         'key="timestamp.json".__eq__)',
