@@ -49,6 +49,7 @@ def give_up(seed: Seed | None, error: PhaseError) -> None:
     for line in reasons:
         marks.say(f"  {line}")
     if seed is None:
+        marks.say("next: what phase.rescue= says; a restart in 10 s where it says nothing")
         return
     shell = seed.machine.config("allow-shell") is not None
     marks.say(following(*seed.rescue, shell=shell))

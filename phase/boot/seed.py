@@ -62,6 +62,7 @@ class Seed:
         self.liars: set[str] = set()
         self.assembly = Assembly(machine, self.liars)
         self.remembered = Remembered(machine)
+        _check_root(self.root, self.remembered)
         #: Whether this image lets a kept release boot when no provider gives one.
         self.offline = machine.config("allow-offline") is not None
         #: What this image takes after its expiry, in the mode that whoever is at this machine chose.
@@ -317,6 +318,16 @@ class Seed:
         self.machine.load(kernel)
         marks.emit("load")
         return kernel.line
+
+
+def _check_root(root: bytes, remembered: Remembered) -> None:
+    """Refuse an image that no provider could help, before one is blamed."""
+    try:
+        trust.TrustedState(root, now=remembered.now())
+    except trust.TrustError as error:
+        raise BootError(
+            f"the root built into this image cannot be used: {error.what}", hint="Build the seed anew."
+        ) from error
 
 
 def _believed(result: trust.Refreshed, provider: str) -> None:

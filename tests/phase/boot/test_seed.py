@@ -179,6 +179,19 @@ def test_without_a_root_nothing_is_tried(
     assert "This seed was built without a trust root." in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("root", [b"", b"{}", b"[]", b"\xff"])
+def test_a_root_that_is_damaged_is_the_images_fault_and_no_providers(
+    boot: Boot, publish: Publish, serve: Serve, root: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish()
+    machine = boot.prepared(serve())
+    machine.etc["root.json"] = root
+    assert main.main(machine) == 1
+    said = lines(capfd)
+    assert said[0].startswith("phase: giving up at init: the root built into this image cannot be used: ")
+    assert not [line for line in said if "not from" in line]
+
+
 def test_words_that_are_ignored_are_said_once(
     boot: Boot, publish: Publish, serve: Serve, capfd: pytest.CaptureFixture[str]
 ) -> None:
