@@ -11,6 +11,8 @@ _CUSTOM, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _CODE = 0, 2, 3, 4, 5, 7,
 _FUNC_KIND, _TABLE_KIND = 0, 1
 #: Exports that the worker adds, so that it can ask how large the tables are. A name that no tool makes.
 _TABLE_NAME = "\0phase table {}"
+#: What the compiler may have for any module, unless the job says more.
+COMPILE_BYTES = 1536 << 20
 #: Compiler's memory: for a module, for a byte of code, for a function.
 _BASE, _PER_BYTE, _PER_FUNCTION = 128 << 20, 256, 5500
 #: A module has each section once, besides custom ones.
@@ -57,10 +59,11 @@ def compile_bytes(shape: Shape, most: int) -> int:
         most: the job's limit, in bytes.
 
     Returns:
-        Bytes, at most half of the machine's memory.
+        Bytes, at most half of the machine's memory. A limit above the default one is given whole.
     """
     ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(most, ram // 2, _BASE + _PER_BYTE * shape.code_bytes)
+    needed = _BASE + _PER_BYTE * shape.code_bytes
+    return min(most, ram // 2, needed if most <= COMPILE_BYTES else most)
 
 
 def least_bytes(shape: Shape) -> int:

@@ -80,6 +80,8 @@ class Descriptor:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._step = _CHUNK if stat.S_ISREG(os.fstat(descriptor).st_mode) else _PIPE_BUF
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
 
     def fileno(self) -> int:
         """The descriptor."""
@@ -91,7 +93,10 @@ class Descriptor:
 
     def write(self, data: memoryview) -> int:
         """Write what fits without blocking."""
-        return os.write(self._descriptor, data[: self._step])
+        count = os.write(self._descriptor, data[: self._step])
+        while count < len(data) and self._poll.poll(0):
+            count += os.write(self._descriptor, data[count : count + self._step])
+        return count
 
 
 class Streams(msgspec.Struct, frozen=True):

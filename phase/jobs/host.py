@@ -14,21 +14,25 @@ from ctypes import byref, c_char_p, c_size_t, c_uint64, c_void_p
 
 from phase.jobs.engine import FUNC, ROOM, UNION, Bytes, Engine
 
-#: Imports fd_read and poll_oneoff, exports two functions of these names that call them, and its memory:
+#: Calls three of the engine's functions on its own memory:
 #:
 #:     (module
 #:       (import "wasi_snapshot_preview1" "fd_read" (func (param i32 i32 i32 i32) (result i32)))
 #:       (import "wasi_snapshot_preview1" "poll_oneoff" (func (param i32 i32 i32 i32) (result i32)))
+#:       (import "wasi_snapshot_preview1" "fd_fdstat_get" (func (param i32 i32) (result i32)))
 #:       (memory (export "memory") 3)
 #:       (func (export "fd_read") (param i32 i32 i32 i32) (result i32)
 #:         (call 0 (local.get 0) (local.get 1) (local.get 2) (local.get 3)))
 #:       (func (export "poll_oneoff") (param i32 i32 i32 i32) (result i32)
-#:         (call 1 (local.get 0) (local.get 1) (local.get 2) (local.get 3))))
+#:         (call 1 (local.get 0) (local.get 1) (local.get 2) (local.get 3)))
+#:       (func (export "fd_fdstat_get") (param i32 i32) (result i32)
+#:         (call 2 (local.get 0) (local.get 1))))
 _READER = bytes.fromhex(
-    "0061736d0100000001090160047f7f7f7f017f02470216776173695f736e617073686f745f70726576696577310766645f72656164"
-    "000016776173695f736e617073686f745f70726576696577310b706f6c6c5f6f6e656f6666000003030200000503010003072203"
-    "066d656d6f727902000766645f7265616400020b706f6c6c5f6f6e656f666600030a1b020c00200020012002200310000b0c0020"
-    "0020012002200310010b"
+    "0061736d01000000010f0260047f7f7f7f017f60027f7f017f026e0316776173695f736e617073686f745f70726576696577"
+    "310766645f72656164000016776173695f736e617073686f745f70726576696577310b706f6c6c5f6f6e656f666600001677"
+    "6173695f736e617073686f745f70726576696577310d66645f6664737461745f676574000103040300000105030100030732"
+    "04066d656d6f727902000766645f7265616400030b706f6c6c5f6f6e656f666600040d66645f6664737461745f6765740005"
+    "0a24030c00200020012002200310000b0c00200020012002200310010b08002000200110020b"
 )
 _WASI = b"wasi_snapshot_preview1"
 _MEMORY = 3  # WASMTIME_EXTERN_MEMORY
@@ -39,6 +43,8 @@ _BUFFER, MOST = 1 << 16, 1 << 16
 _MANY = 1024
 _SUBSCRIPTION, _EVENT = 48, 32
 _FD_READ = 1  # eventtype
+#: fs_rights_base in an fdstat, and fd_read in it.
+_RIGHTS, _MAY_READ = 8, 1 << 1
 #: Asking whether there is input reads some; a page, as the engine keeps it for the next read.
 _PEEK = 4096
 _FUEL = 1 << 62
@@ -86,7 +92,7 @@ class Host:
                 byref(trap),
             )
         )
-        for name in (b"fd_read", b"poll_oneoff"):
+        for name in (b"fd_read", b"poll_oneoff", b"fd_fdstat_get"):
             self._functions[name] = engine.export(instance, name, FUNC)
         memory = engine.export(instance, b"memory", _MEMORY)
         self._buffer = engine.call("wasmtime_memory_data", c_void_p, engine.context, byref(memory, UNION))
@@ -152,7 +158,8 @@ class Host:
         if place + length > size:
             return self._trap("pointer out of bounds")
         length = min(length, MOST)
-        if length and self._want is not None:
+        # A read that fails must not take input.
+        if length and self._want is not None and self._readable(descriptor):
             self._want(self._read, length)
         (ctypes.c_uint32 * 2).from_address(self._buffer)[:] = [_BUFFER, length]
         trap = self._ask(b"fd_read", values, (descriptor, 0, 1, 8))
@@ -176,7 +183,12 @@ class Host:
         if given + _SUBSCRIPTION * count > size or out + _EVENT * count > size or told + 4 > size:
             return self._trap("pointer out of bounds")
         wanted = ctypes.string_at(start + given, _SUBSCRIPTION * count)
-        if self._want is not None and _FD_READ in wanted[8::_SUBSCRIPTION]:
+        asked = {
+            int.from_bytes(wanted[at + 16 : at + 20], "little")
+            for at in range(0, len(wanted), _SUBSCRIPTION)
+            if wanted[at + 8] == _FD_READ
+        }
+        if self._want is not None and any(map(self._readable, asked)):
             self._want(self._read, _PEEK)
         ctypes.memmove(self._buffer + _BUFFER, wanted, len(wanted))
         trap = self._ask(b"poll_oneoff", values, (_BUFFER, 16, count, 8))
@@ -186,6 +198,13 @@ class Host:
         ctypes.memmove(start + out, self._buffer + 16, _EVENT * happened)
         ctypes.c_uint32.from_address(start + told).value = happened
         return None
+
+    def _readable(self, descriptor: int) -> bool:
+        """Whether the job's descriptor is its input, by whatever number it has it."""
+        values = (c_uint64 * 2)()
+        trap = self._ask(b"fd_fdstat_get", values, (descriptor, 16))
+        rights = c_uint64.from_address(self._buffer + 16 + _RIGHTS).value
+        return not trap and values[0] == 0 and bool(rights & _MAY_READ)
 
     def _ask(self, name: bytes, values: "ctypes.Array[c_uint64]", given: tuple[int, ...]) -> int | None:
         """Let the engine's function do it. Its result is put where the job's function has its own."""
@@ -199,7 +218,7 @@ class Host:
             engine.context,
             byref(self._functions[name], UNION),  # type: ignore[arg-type]
             raw,
-            c_size_t(4),
+            c_size_t(len(given)),
             byref(trap),
         )
         # The reader's steps are not the job's.

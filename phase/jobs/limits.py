@@ -4,6 +4,8 @@ from typing import Annotated
 
 import msgspec
 
+from phase.jobs.binary import COMPILE_BYTES
+
 #: JSON numbers above this lose digits in many readers (RFC 8259, section 6).
 MAX_INTEGER = 2**53 - 1
 MIB = 1 << 20
@@ -25,7 +27,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         output_bytes: stdout and stderr together.
         stdin_bytes: input given to the module.
         module_bytes: the module itself.
-        compile_bytes: memory of the compiler; of this, a module gets what its code needs.
+        compile_bytes: memory of the compiler, at most half of the machine's. Of the default, a module gets
+            what its code needs; a higher limit is given whole.
     """
 
     fuel: Fuel = 20_000_000_000
@@ -34,4 +37,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes: Size = 16 * MIB
     stdin_bytes: Size = 16 * MIB
     module_bytes: Size = 32 * MIB
-    compile_bytes: Memory = 1536 * MIB
+    compile_bytes: Memory = COMPILE_BYTES

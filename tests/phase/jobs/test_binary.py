@@ -1,5 +1,6 @@
 """What a module costs to compile, and that it is bounded whatever it is padded with."""
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -62,11 +63,13 @@ def test_what_the_compiler_may_have_follows_the_code_and_nothing_else() -> None:
     small = binary.read(_functions(10))
     padded = binary.read(_functions(10) + _section(0, b"\4note" + b"\0" * MIB))
     assert padded.code_bytes == small.code_bytes
-    assert binary.compile_bytes(padded, 1 << 40) == binary.compile_bytes(small, 1 << 40)
+    assert binary.compile_bytes(padded, MIB << 10) == binary.compile_bytes(small, MIB << 10)
     assert padded.module == small.module
     large = binary.read(_functions(10, b"\x41\1\x1a" * 1000 + b"\x0b"))
-    assert binary.compile_bytes(large, 1 << 40) > binary.compile_bytes(small, 1 << 40)
+    assert binary.compile_bytes(large, MIB << 10) > binary.compile_bytes(small, MIB << 10)
     assert binary.compile_bytes(large, 7) == 7
+    ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert binary.compile_bytes(small, 1 << 50) == ram // 2
 
 
 def test_a_module_with_more_sections_than_there_are_kinds_is_left_as_it_is() -> None:
