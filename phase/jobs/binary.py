@@ -15,6 +15,8 @@ _TABLE_NAME = "\0phase table {}"
 COMPILE_BYTES = 1536 << 20
 #: Compiler's memory: for a module, for a byte of code, for a function.
 _BASE, _PER_BYTE, _PER_FUNCTION = 128 << 20, 256, 5500
+#: Assembler's memory for a byte of text.
+_PER_CHARACTER = 64
 #: A module has each section once, besides custom ones.
 _MAX_SECTIONS = 16
 #: Tables that the engine allows a job.
@@ -64,6 +66,11 @@ def compile_bytes(shape: Shape, most: int) -> int:
     ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     needed = _BASE + _PER_BYTE * shape.code_bytes
     return min(most, ram // 2, needed if most <= COMPILE_BYTES else most)
+
+
+def assembler_bytes(length: int, most: int) -> int:
+    """Memory for turning text of a length into a module: as with `compile_bytes`, what usual text needs."""
+    return min(most, _BASE + _PER_CHARACTER * length)
 
 
 def least_bytes(shape: Shape) -> int:

@@ -98,12 +98,12 @@ class _Run:
         except InvalidModuleError as error:
             text = str(error)
             if "Cannot allocate memory" in text:
-                text = wire.too_large(self._compile)
+                text = wire.too_large(self._allowed)
             return ("rejected", text), True
         except TooMuchMemoryError:
             return ("limit", "memory"), True
         except MemoryError:
-            return ("rejected", wire.too_large(self._compile)), True
+            return ("rejected", wire.too_large(self._allowed)), True
         try:
             self._start()
         except TooMuchMemoryError:
@@ -115,6 +115,7 @@ class _Run:
     def _prepare(self) -> None:
         """Everything up to the module's first instruction."""
         engine, output = self._engine, self._output
+        self._limit_compiler(binary.assembler_bytes(len(self._module), self._compile))
         shape = binary.read(text.binary(engine, self._module))
         if shape.start is None:
             # Said before it is compiled: that takes a minute for a large one.
@@ -132,16 +133,19 @@ class _Run:
             stdout=lambda data: output.to(STDOUT, data),
             stderr=lambda data: output.to(STDERR, data),
         )
-        self._compile = binary.compile_bytes(shape, self._compile)
-        if binary.least_bytes(shape) > self._compile:
+        self._limit_compiler(binary.compile_bytes(shape, self._compile))
+        if binary.least_bytes(shape) > self._allowed:
             raise MemoryError
-        wire.send(CONTROL, wire.COMPILE, str(self._compile).encode())
-        protect.limit_compiler(self._compile)
         Host(engine, shape.imports, _want if self._streamed else None)
         compiled = engine.compile(shape.module)
         protect.limit_memory(self._memory)
         engine.link(shape, compiled, fuel=self._fuel, memory_bytes=self._memory)
         self._linked = True
+
+    def _limit_compiler(self, allowed: int) -> None:
+        self._allowed = allowed
+        wire.send(CONTROL, wire.COMPILE, str(allowed).encode())
+        protect.limit_compiler(allowed)
 
     def _start(self) -> None:
         wire.send(CONTROL, wire.RUNNING)

@@ -59,6 +59,12 @@ def test_a_compiler_out_of_memory_says_how_much_it_had(body: bytes) -> None:
     assert done.status == Rejected("module needs more than 4 MB to compile")
 
 
+def test_an_assembler_out_of_memory_says_how_much_it_had() -> None:
+    text = b"(module " + b"(func)" * 200_000 + b")"
+    done = execute(Job(text, limits=Limits(compile_bytes=4 * MIB)))
+    assert done.status == Rejected("module needs more than 4 MB to compile")
+
+
 def test_what_the_compiler_may_have_follows_the_code_and_nothing_else() -> None:
     small = binary.read(_functions(10))
     padded = binary.read(_functions(10) + _section(0, b"\4note" + b"\0" * MIB))
