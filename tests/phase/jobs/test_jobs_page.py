@@ -1,0 +1,44 @@
+"""docs/jobs.md says what is so."""
+
+import re
+import shlex
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fixtures.modules import corpus
+from phase.jobs.limits import MIB, Limits
+from phase.jobs.receipt import Receipt
+
+PAGE = (Path(__file__).parents[3] / "docs/jobs.md").read_text()
+_SUFFIX = {"C": "c", "C++": "cc", "Rust": "rs", "Zig": "zig", "AssemblyScript": "ts"}
+
+
+@pytest.mark.parametrize("name", [n for n, each in corpus.toolchains().items() if each.language in _SUFFIX])
+def test_the_page_has_the_command_that_built_the_corpus(name: str) -> None:
+    toolchain = corpus.toolchains()[name]
+    source = f"words.{_SUFFIX[toolchain.language]}"
+    command = shlex.join(
+        word.format(python="python3", source=source, out="words.wasm") for word in toolchain.build
+    )
+    assert f"\n    {command}\n" in PAGE
+    assert all(package in PAGE for package in (*toolchain.debian, *toolchain.python))
+
+
+def test_the_page_names_every_field_of_a_receipt_and_no_other() -> None:
+    rows = re.findall(r"^\| (`[^|]*) \|", PAGE.partition("## Receipts")[2], re.MULTILINE)
+    named = {word for row in rows for word in re.findall(r"`(\w+)`", row)}
+    assert named == {field.name for field in msgspec.structs.fields(Receipt)}
+    assert all(f"`{field.name}`" in PAGE for field in msgspec.structs.fields(Limits))
+
+
+def test_the_page_has_the_defaults_of_the_limits() -> None:
+    limits = Limits()
+    assert f"| `--fuel N` | {limits.fuel:,} |" in PAGE
+    assert f"| `--wall SECONDS` | {limits.wall_seconds:g} |" in PAGE
+    assert f"| `--memory MIB` | {limits.memory_bytes // MIB} |" in PAGE
+    assert f"| `--compile MIB` | {limits.compile_bytes // MIB} |" in PAGE
+    assert f"| `--output BYTES` | {limits.output_bytes // MIB} MiB |" in PAGE
+    assert f"| | {limits.stdin_bytes // MIB} MiB | standard input |" in PAGE
+    assert f"| | {limits.module_bytes // MIB} MiB | the module |" in PAGE
