@@ -39,6 +39,7 @@ class Output:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._made = not os.path.lexists(path)
         with self.writing():
             path.mkdir(parents=True, exist_ok=True)
             found = path.lstat()
@@ -56,8 +57,12 @@ class Output:
     def __enter__(self) -> "Output":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
+        if kind is not None and self._made:
+            # Nothing came of it, and a directory with nothing in it says nothing.
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
     @contextmanager
     def writing(self, *names: str) -> Iterator[None]:

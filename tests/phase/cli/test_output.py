@@ -322,6 +322,14 @@ def test_a_fetch_that_is_late_does_not_replace_a_newer_release(
     assert newest == world.now["/metadata/timestamp.json"]
 
 
+def test_a_fetch_of_nothing_leaves_nothing(run: Fetch, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("out", "there"):
+        assert isinstance(run(files={}, output=name).exception, PhaseError)
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "there").exists()
+
+
 def test_outputs_that_cannot_be(run: Fetch, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(OLD)
     for name, says in (("file", "file cannot be written"), ("file/below", "Not a directory")):
