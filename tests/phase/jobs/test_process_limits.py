@@ -1,6 +1,7 @@
 """What the kernel holds a worker process to, read from the kernel while a job runs."""
 
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -25,19 +26,25 @@ def _limits(pid: int) -> dict[str, str]:
 @pytest.fixture
 def running(wat: Wat) -> dict[str, str]:
     """The limits of a worker whose job runs."""
-    limits = Limits(wall_seconds=30, memory_bytes=64 * MIB)
+    limits = Limits(wall_seconds=30, memory_bytes=64 * MIB, compile_bytes=1024 * MIB)
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    # Where only root may allow core files, there may be none at all.
+    most = resource.RLIM_INFINITY if os.geteuid() == 0 else before[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
     with Worker() as worker:
         job = threading.Thread(target=worker.run, args=(Job(wat(FOR_EVER), limits=limits),))
         job.start()
         until = time.monotonic() + 20
         try:
-            # The last limit of all is the one on memory, once the module is compiled.
-            while (found := _limits(worker.pid))["Max data size"] == "unlimited":
+            # The last limit of all is the job's memory: less than what compiling may take.
+            while (found := _limits(worker.pid))["Max data size"] == "unlimited" or (
+                int(found["Max data size"]) > 512 * MIB
+            ):
                 assert time.monotonic() < until, found
                 time.sleep(0.01)
-            time.sleep(0.2)  # the compiler's limit comes first, then the job's
-            return _limits(worker.pid)
+            return found
         finally:
+            resource.setrlimit(resource.RLIMIT_CORE, before)
             os.kill(worker.pid, 9)
             job.join()
 
@@ -48,8 +55,8 @@ def test_each_limit_of_a_process_is_set(running: dict[str, str]) -> None:
     assert running["Max open files"] == "32"
     # 30 seconds and what it has used, with three to spare.
     assert 33 <= int(running["Max cpu time"]) <= 40
-    # What the engine has, the job's memory and threads' stacks: by far less than compiling may take.
-    assert 64 * MIB < int(running["Max data size"]) < 512 * MIB
+    # What the engine has, the job's memory and threads' stacks.
+    assert int(running["Max data size"]) > 64 * MIB
     if os.geteuid() == 0:
         assert running["Max processes"] == "512"
 
