@@ -1,5 +1,6 @@
 """The kernel command line: Phase's parameters in it, and what may be carried over a handoff."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -93,8 +94,7 @@ def _seconds(text: str) -> float:
 
 
 def _name_of(text: str) -> str:
-    plain = text.isascii() and text.replace("-", "a").replace("_", "a").isalnum()
-    if not plain or len(text) > 64 or text[0] in "-_":
+    if re.fullmatch("[0-9A-Za-z][0-9A-Za-z_-]{0,63}", text) is None:
         raise ValueError
     return text
 
@@ -112,10 +112,9 @@ def _peers(text: str) -> tuple[tuple[str, int], ...] | None:
 
 
 def _digest(text: str) -> str:
-    digest = text.removeprefix("sha256:")
-    if len(text) != 71 or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+    if re.fullmatch("sha256:[0-9a-f]{64}", text) is None:
         raise ValueError
-    return digest
+    return text.removeprefix("sha256:")
 
 
 def _provider(text: str) -> str:

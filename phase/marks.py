@@ -77,7 +77,7 @@ def printable(text: str, limit: int = _MAX_TEXT) -> str:
 
 
 def _encode(mark: dict[str, Fact]) -> str:
-    return json.dumps(mark, separators=(",", ":"), ensure_ascii=True)
+    return json.dumps(mark, separators=(",", ":"))
 
 
 def emit(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fact) -> None:

@@ -333,3 +333,54 @@ def test_each_carried_word_takes_its_room() -> None:
     for limit, left_out in ((len(whole), ()), (len(whole) - 1, ("console=ttyS0",))):
         found = cmdline.compose_within("quiet", "console=tty0 console=ttyS0", rootfs=ROOTFS, limit=limit)
         assert found.left_out == left_out
+
+
+def test_the_longest_values_that_are_understood_are() -> None:
+    assert cmdline.parse("phase.timeout=000000086400").timeout == 86_400.0
+    assert cmdline.parse("phase.timeout=0000000086400").problems == ("phase.timeout=0000000086400",)
+    for name in ("a" * 64, "0", "A-b_C", "9_", "z-"):
+        assert cmdline.parse(f"phase.channel={name}").channel == name
+    digest = "0123456789abcdef" * 4
+    assert cmdline.parse(f"phase.rootfs=sha256:{digest}").rootfs == digest
+
+
+def test_a_value_with_an_equals_sign_is_one_value() -> None:
+    text = "phase.provider=http://a/b=c console=ttyS0=1"
+    assert cmdline.parse(text).providers == ("http://a/b=c",)
+    assert cmdline.remarks(text) == []
+    assert cmdline.compose("quiet", text, rootfs=ROOTFS) == (
+        f"quiet phase.provider=http://a/b=c console=ttyS0=1 phase.rootfs=sha256:{ROOTFS}"
+    )
+
+
+def test_a_provider_in_quotes_is_as_it_was_written() -> None:
+    assert cmdline.remarks('phase.provider="http://10.0.0.2:8080"') == []
+
+
+def test_a_list_of_nothing_is_named_once() -> None:
+    assert cmdline.parse("phase.provider=,,").problems == ("phase.provider=,,",)
+    assert cmdline.parse("phase.provider=").problems == ("phase.provider=",)
+    # One that stands in a list is told as if it stood alone.
+    assert cmdline.remarks("phase.provider=10.0.0.2,http://b") == [
+        "on the kernel command line: phase.provider=10.0.0.2 is read as http://10.0.0.2:8080"
+    ]
+    assert cmdline.parse("phase.provider=x:y,").problems == ("phase.provider=x:y,",)
+
+
+def test_what_is_used_instead_is_said() -> None:
+    (line,) = cmdline.remarks("phase.mode=loca")
+    assert line.endswith("phase.mode=loca (write internet or local or private; private is used)")
+    (line,) = cmdline.remarks("phase.cache=maybe")
+    assert line.endswith("phase.cache=maybe (write on or off)")
+
+
+def test_six_remarks_are_told_in_full() -> None:
+    assert cmdline.remarks(" ".join(f"phase.a{number}" for number in range(6)))[-1].startswith("ignored")
+    assert len(cmdline.remarks(" ".join(f"phase.a{number}" for number in range(7)))) == 7
+
+
+def test_a_carried_parameter_has_its_plain_name() -> None:
+    assert cmdline.compose("quiet", "Phase.Timeout=20 Phase.Job=Hello", rootfs=ROOTFS) == (
+        f"quiet phase.timeout=20 phase.job=Hello phase.rootfs=sha256:{ROOTFS}"
+    )
+    assert cmdline.compose("quiet", "console=X,XX", rootfs=ROOTFS).startswith("quiet console=X,XX ")

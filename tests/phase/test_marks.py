@@ -98,7 +98,7 @@ def test_a_plain_line_and_a_mark_of_a_stranger_are_one_line_each(capfd: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("copies", "printed"), [("", 1), ("1", 1), ("9", 9), ("0", 1), ("10", 1), ("x", 1), ("-1", 1)]
+    ("copies", "printed"), [("", 1), ("1", 1), ("9", 9), ("0", 1), ("10", 1), ("x", 1), ("X", 1), ("-1", 1)]
 )
 def test_a_mark_is_printed_as_often_as_the_line_asks(
     copies: str, printed: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -195,3 +195,44 @@ def test_without_a_list_of_consoles_the_one_of_this_process_is_used(tmp_path: Pa
     assert (tmp_path / "console").read_text() == "hello\n"
     (tmp_path / "active").write_text("../../etc/passwd nothing")
     assert not Consoles(active=str(tmp_path / "active"), devices=str(tmp_path)).show("hello")
+
+
+def test_a_mark_is_as_short_as_it_can_be() -> None:
+    body = '{"step":"init","outcome":"ok","t":1.0,"a":"b"'
+    assert marks.line("init", t=1.0, a="b") == (
+        f'phase-mark {body},"crc":"{binascii.crc32(body.encode()):08x}"}}'
+    )
+
+
+def test_a_mark_that_is_printed_has_its_facts(capfd: pytest.CaptureFixture[str]) -> None:
+    marks.emit("fetch", "retry", t=1.0, provider="http://a")
+    assert capfd.readouterr().err == marks.line("fetch", "retry", t=1.0, provider="http://a") + "\n"
+
+
+def test_silence_is_counted_from_the_last_line_for_people() -> None:
+    marks.say("now")
+    assert 0 <= marks.silence() < 60
+
+
+def test_what_is_shown_is_kept_in_the_log_where_the_console_does_not_repeat_it(seed: Seed) -> None:
+    marks.say("no provider was found")
+    assert seed.log.read_text() == "<7>phase: no provider was found\n"
+
+
+def test_the_first_process_of_a_machine_speaks_through_the_kernel_s_log(
+    seed: Seed, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PHASE_MARKS")
+    marks.emit("init", t=1.0)
+    assert seed.log.read_text() == ""
+    assert capfd.readouterr().err == marks.line("init", t=1.0) + "\n"
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    marks.emit("init", t=2.0)
+    assert seed.log.read_text() == f"<3>{marks.line('init', t=2.0)}\n"
+
+
+def test_the_log_is_not_kept_open(seed: Seed) -> None:
+    marks.say("opens the consoles")
+    before = os.listdir("/proc/self/fd")
+    marks.emit("init", t=1.0)
+    assert os.listdir("/proc/self/fd") == before
