@@ -1,14 +1,16 @@
 """Tell the DHT what is on offer, and be a node of it: one announcement for each channel and architecture."""
 
 import asyncio
+import functools
+import ipaddress
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phase.discovery.dht import Dht
-from phase.discovery.dht.announcement import LIFETIME, key, sign
-from phase.discovery.interfaces import source
+from phase.discovery.dht.announcement import LIFETIME, is_near, key, sign
+from phase.discovery.interfaces import interfaces, source
 from phase.discovery.records import DiscoveryError
 from phase.identity import Identity
 from phase.provider.status import DhtTold
@@ -21,6 +23,8 @@ WATCH_SECONDS = 1.0
 REFRESH_SECONDS = LIFETIME / 3
 #: Seconds to the next try where other nodes are known of, and none keeps it; doubled each time.
 RETRY_SECONDS = (2.0, 60.0)
+#: Seconds by which the clock may be set without everything being said again.
+CLOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -80,46 +84,61 @@ async def _keep_telling(
 ) -> None:
     # The key lasts as long as the process: it tells this provider's words from others', no more.
     identity = Identity.ephemeral()
-    said: dict[tuple[str, str], int] = {}
+    said: object = None
     again = retry = 0.0
     while True:
         offered = {name: one.version for name, one in store.current().releases.items()}
-        if offered != said or time.monotonic() >= again:
+        own.networks = _networks(bind)
+        # Also when a clock that was wrong is set: what was signed before has expired, or never will.
+        now = offered, own.networks, round((time.time() - time.monotonic()) / CLOCK_SECONDS)
+        if now != said or time.monotonic() >= again:
             if options.peers:
                 await own.join(options.peers)
-            host = options.address or await own.seen_as() or _local(bind)
+            hosts = await _hosts(own, options, bind)
             keepers = [
-                await _tell(own, identity, host, port, channel, arch, version)
+                await own.tell(
+                    key(channel, arch),
+                    functools.partial(_signed, identity, port, channel, arch, version),
+                    hosts,
+                    fixed=options.address or None,
+                )
                 for (channel, arch), version in offered.items()
+                if hosts
             ]
             told.keepers = min(keepers, default=0)
-            told.problem = _problem(options, own, host, told.keepers)
+            told.problem = _problem(options, own, hosts, told.keepers)
             retry = min(max(2 * retry, RETRY_SECONDS[0]), RETRY_SECONDS[1]) if told.problem else 0.0
             again = time.monotonic() + (retry or REFRESH_SECONDS)
-            said, told.address = offered, f"{host}:{port}" if host else ""
+            said, told.address = now, ", ".join(f"{host}:{port}" for host in hosts)
         told.nodes, told.held = len(own.known), len(own.held) + len(own.own)
         await asyncio.sleep(WATCH_SECONDS)
 
 
-async def _tell(
-    own: Dht, identity: Identity, host: str, port: int, channel: str, arch: str, version: int
-) -> int:
-    if not host:
-        return 0
-    place = key(channel, arch)
-    envelope = sign(
-        identity, channel=channel, arch=arch, host=host, port=port, version=version, now=time.time()
-    )
-    return await own.announce(place, envelope)
+def _signed(identity: Identity, port: int, channel: str, arch: str, version: int, host: str) -> bytes:
+    return sign(identity, channel=channel, arch=arch, host=host, port=port, version=version, now=time.time())
 
 
-def _problem(options: Options, own: Dht, host: str, keepers: int) -> str:
-    if not host:
+async def _hosts(own: Dht, options: Options, bind: str) -> list[str]:
+    """The addresses to announce, for who is on no network of this machine's first."""
+    if options.address:
+        return [options.address]
+    seen = await own.seen_as()
+    if bind != "0.0.0.0":  # noqa: S104
+        return list(dict.fromkeys(each for each in (seen, bind) if each))
+    far = [str(each.ip) for each in own.networks if not is_near(str(each.ip))]
+    near = [str(each.ip) for each in own.networks]
+    usual = source()
+    first = [usual] if usual in near else []
+    return list(dict.fromkeys(each for each in (seen, *first, *(far or near)) if each))
+
+
+def _problem(options: Options, own: Dht, hosts: Sequence[str], keepers: int) -> str:
+    if not hosts:
         return "no IPv4 address to announce"
     if options.peers and not own.known:
         return f"no DHT node answers at {', '.join(f'{name}:{port}' for name, port in options.peers)}"
     if own.known and not keepers:
-        return f"no other DHT node keeps {host} as this provider's address"
+        return f"no other DHT node keeps {' or '.join(hosts)} as this provider's address"
     return ""
 
 
@@ -129,7 +148,11 @@ def _bound(hosts: Sequence[str]) -> str:
     return "0.0.0.0" if "0.0.0.0" in found else next(iter(found), "")  # noqa: S104
 
 
-def _local(bind: str) -> str:
-    if bind != "0.0.0.0":  # noqa: S104
-        return bind
-    return source()
+def _networks(bind: str) -> list[ipaddress.IPv4Interface]:
+    """This machine's own IPv4 addresses that are listened on, with their networks."""
+    try:
+        here = interfaces()
+    except DiscoveryError:
+        return []
+    found = [each for one in here for each in one.addresses if isinstance(each, ipaddress.IPv4Interface)]
+    return [each for each in found if bind in ("0.0.0.0", str(each.ip))]  # noqa: S104

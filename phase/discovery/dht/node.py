@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import random
 import socket
@@ -29,6 +30,8 @@ _MAX_CHECKED, _MAX_CHECKED_OF_HOST = 128, 8
 _ANSWER_VALUES, _ANSWER_NODES = 8, 8
 #: Strangers that are greeted at the same time, and of one host; announcements that wait to be vouched for.
 _MAX_GREETED, _MAX_GREETED_OF_HOST, _MAX_STORING = 16, 2, 32
+#: Addresses of its own that a node announces.
+_MAX_OWN = 8
 #: Seconds for which who has answered counts as being there, and how many are remembered.
 _SEEN_SECONDS, _MAX_SEEN = 120.0, 1024
 #: Seconds to wait for other nodes once one has answered.
@@ -48,8 +51,12 @@ class Dht:
     def __init__(self, *, serves: bool, clock: Callable[[], float] = time) -> None:
         self.id = os.urandom(wire.ID_BYTES)
         self.held = Holdings()
-        #: What this node itself announces, by place.
-        self.own: dict[bytes, bytes] = {}
+        #: What this node itself announces, by place and by the address that it says.
+        self.own: dict[bytes, dict[str, bytes]] = {}
+        #: This machine's addresses with their networks: who is on one of them is told that one.
+        self.networks: list[ipaddress.IPv4Interface] = []
+        #: The address that others see this node at, by the address of who sees it.
+        self._seen_by: dict[str, str] = {}
         self._clock = clock
         self._endpoint = Endpoint(self._answer if serves else None)
         self._table = Table(self.id)
@@ -152,18 +159,44 @@ class Dht:
         Returns:
             How many others keep it.
         """
-        self.own[place] = envelope
+        return await self.tell(place, lambda host: envelope, [""], fixed="")
+
+    async def tell(
+        self, place: bytes, sign: Callable[[str], bytes], hosts: Sequence[str], *, fixed: str | None = None
+    ) -> int:
+        """Have announcements of this node's own kept, to each keeper with the address that it sees.
+
+        Args:
+            place: 20 bytes.
+            sign: makes the announcement of one address.
+            hosts: addresses to answer with, where nobody keeps any; the first is for who is on no network of
+                this machine's.
+            fixed: to be announced to everybody, in place of what each sees.
+
+        Returns:
+            How many others keep one.
+        """
+        own = self.own[place] = {host: sign(host) for host in hosts[:_MAX_OWN]}
         nearest = await self._search(place, "find_node", lambda teller, values: None)
-        said = await asyncio.gather(
-            *(
-                # Each asks back first.
-                self._endpoint.ask(
-                    (one.host, one.port), bool, "store", self.id, place, envelope, seconds=3.0
-                )
-                for one in nearest
-            )
-        )
-        return sum(each is True for each in said)
+
+        async def store(one: Contact) -> bool:
+            address = one.host, one.port
+            host = fixed
+            if host is None:
+                seen = await self._endpoint.ask(address, wire.Seen, "stun")
+                host = seen[0] if seen is not None else None
+                if host is None or not announcement.is_unicast(host):
+                    return False
+            if host not in own and len(own) >= 2 * _MAX_OWN:
+                return False
+            envelope = own[host] if host in own else own.setdefault(host, sign(host))
+            self._seen_by[one.host] = host
+            # It asks back first.
+            said = await self._endpoint.ask(address, bool, "store", self.id, place, envelope, seconds=3.0)
+            return said is True
+
+        self._seen_by.clear()
+        return sum(await asyncio.gather(*(store(one) for one in nearest)))
 
     async def look(self, place: bytes, found: Callable[[Announcement], None]) -> None:
         """Search a place.
@@ -280,7 +313,7 @@ class Dht:
             case "find_node", 2:
                 return await self._fitting(sender, self._neighbours(arguments[1], sender, K))
             case "find_value", 2:
-                values = self._values(arguments[1])
+                values = self._values(arguments[1], sender)
                 nodes = self._neighbours(arguments[1], sender, _ANSWER_NODES if values else K)
                 return await self._fitting(sender, wire.Values(values, nodes) if values else nodes)
             case "store", 3:
@@ -308,10 +341,20 @@ class Dht:
             [],
         )
 
-    def _values(self, place: bytes) -> list[bytes]:
-        own = [self.own[place]] if place in self.own else []
+    def _values(self, place: bytes, sender: tuple[str, int]) -> list[bytes]:
+        own = self._own(place, sender[0])
         held = self.held.get(place, now=self._clock())
         return own + random.sample(held, min(len(held), _ANSWER_VALUES - len(own)))
+
+    def _own(self, place: bytes, asker: str) -> list[bytes]:
+        """What this node says of itself to somebody: an address that leads here from there."""
+        own = self.own.get(place)
+        if not own:
+            return []
+        ip = ipaddress.IPv4Address(asker)
+        near = [str(each.ip) for each in self.networks if ip in each.network]
+        hosts = [self._seen_by.get(asker, ""), *near, *own]
+        return [own[next(host for host in hosts if host in own)]]
 
     def _neighbours(self, place: bytes, sender: tuple[str, int], count: int) -> list[tuple[bytes, str, int]]:
         return [one for one in self._table.near(place, count) if (one.host, one.port) != sender]

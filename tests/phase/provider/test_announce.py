@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -179,3 +180,20 @@ def test_a_node_that_is_none_is_said(publish: Publish) -> None:
         told = CliRunner().invoke(discover_command, ["--dht", text])
         assert told.exit_code == 2
         assert "is no DHT node" in told.output
+
+
+async def test_a_clock_that_is_set_right_makes_it_say_everything_again(
+    publish: Publish, net: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was signed in 1970 has expired for everybody else."""
+    store = Store(publish())
+    first = (f"{net}.1", 8080)
+    ahead = [-1_700_000_000.0]
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + ahead[0])
+    async with announcing(store, *first) as told:
+        await until(lambda: told.held == 1, told)
+        assert await asyncio.to_thread(look, first, timeout=1.0) == []
+        ahead[0] = 0.0
+        found = await asyncio.to_thread(look, first, timeout=20)
+        assert [each.version for each in found] == [1]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import socket
 import time
@@ -330,7 +331,7 @@ async def test_a_flood_of_questions_gets_a_trickle(start: Start, net: str) -> No
 async def test_a_search_is_not_kept_waiting_by_those_who_lie_of_neighbours(start: Start, net: str) -> None:
     """What the seed does: nothing that a liar says of others delays what it is told by an honest one."""
     honest, address = await start(1)
-    honest.own[PLACE] = signed(f"{net}.1")
+    honest.own[PLACE] = {f"{net}.1": signed(f"{net}.1")}
     evil, at = await lie(f"{net}.66", find_node=endless, find_value=endless)
     queue: SimpleQueue[Heard] = SimpleQueue()
     search = Search("stable", "x86_64", [at, address], queue, clock=time.time)
@@ -532,3 +533,24 @@ async def test_a_far_node_names_no_address_of_this_machine(start: Start, net: st
         assert len(said) == wanted
     far = wire.usable([(PLACE, "127.0.0.1", 9), (PLACE, "192.0.2.2", 9)], teller="192.0.2.1")
     assert [each.host for each in far] == ["192.0.2.2"]
+
+
+async def test_each_asker_is_told_the_address_on_its_own_network(start: Start, net: str) -> None:
+    """A host with several cards: who is on a network of its own is told that card's address."""
+    several, address = await start(1)
+    several.networks = [ipaddress.IPv4Interface(f"{net}.130/25"), ipaddress.IPv4Interface("192.0.2.7/24")]
+    hosts = ["198.51.100.7", f"{net}.130", "192.0.2.7"]
+    assert await several.tell(PLACE, signed, hosts) == 0
+    for number, wanted in ((200, f"{net}.130"), (20, "198.51.100.7")):
+        looker, _ = await start(number, [address], serves=False)
+        assert {one.host for one in await found(looker)} == {wanted}
+
+
+async def test_each_keeper_keeps_the_address_that_it_sees(start: Start, net: str) -> None:
+    """Not what most of the others see: a host on two networks has an address on each."""
+    keeper, address = await start(1)
+    teller, _ = await start(2, [address])
+    await settled([keeper, teller])
+    assert await teller.tell(PLACE, signed, ["198.51.100.7"]) == 1
+    kept = [announcement.read(each, place=PLACE, now=time.time()) for each in keeper.held.get(PLACE, now=0)]
+    assert [one.host for one in kept] == [f"{net}.2"]
