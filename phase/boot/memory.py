@@ -32,11 +32,13 @@ class Memory(NamedTuple):
         installed: memory that the firmware gave to the kernel.
         total: what the kernel can give to others: without itself (`MemTotal`).
         available: what could be used now without swapping (`MemAvailable`).
+        movable: the part of it that takes files only, and nothing that the kernel keeps (`CmaFree`).
     """
 
     installed: int
     total: int
     available: int
+    movable: int = 0
 
 
 class Load(NamedTuple):
@@ -64,17 +66,39 @@ def needed(load: Load, memory: Memory) -> int:
         load: of the release.
         memory: of this machine, before the release is fetched.
     """
-    kernels_own = memory.installed - memory.total
-    held = memory.installed - memory.available
+    # Of a machine with so much more or less, the kernel takes its part.
+    low, high = -memory.available, 64 * (load.initrd + load.kernel) + (1 << 30)
+    while high - low > MIB // 16:
+        more = (low + high) // 2
+        if _fits(load, memory, more):
+            high = more
+        else:
+            low = more
+    return memory.installed + round(high / _PAGES)
+
+
+def _fits(load: Load, memory: Memory, more: int) -> bool:
+    """Whether a machine that can give so much more to others (bytes) can start a release."""
+    total = memory.total + more
     kept = load.initrd + load.kernel
-    most = max(
-        2 * kept + kernels_own,
-        load.missing + kept + _WORK + held,
-        2 * load.initrd + _UNPACK + kernels_own,
-        load.initrd + _SYSTEM + kernels_own,
+    file, available = load.missing, memory.available + more
+    # A file takes its pages from the larger part, and once they are equal from both; what the kernel keeps
+    # takes them from one. Linux mm/page_alloc.c, `__rmqueue`.
+    anything = available - memory.movable
+    apart = anything - memory.movable
+    if apart >= 0:
+        anything -= min(file, apart)
+        file = max(file - apart, 0)
+    else:
+        file = max(file + apart, 0)
+    anything -= file // 2 if memory.movable else file
+    return (
+        2 * kept <= total
+        and load.missing + kept + _WORK <= available
+        and kept + _WORK <= anything
+        and 2 * load.initrd + _UNPACK <= total
+        and load.initrd + _SYSTEM <= total
     )
-    # A larger machine's kernel needs some more for itself.
-    return round(memory.installed + (most - memory.installed) / _PAGES) if most > memory.installed else most
 
 
 def check(load: Load, memory: Memory, what: str) -> None:
@@ -134,7 +158,7 @@ def parse(meminfo: str, iomem: str) -> Memory:
             first, _, last = place.partition("-")
             installed += int(last, 16) + 1 - int(first, 16)
     # Without root there are no addresses to read; the kernel's own share is then unknown.
-    return Memory(max(installed, total), total, fields.get("MemAvailable", total))
+    return Memory(max(installed, total), total, fields.get("MemAvailable", total), fields.get("CmaFree", 0))
 
 
 def x86_kernel(params: bytes, length: int) -> int:

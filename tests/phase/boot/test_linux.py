@@ -7,6 +7,7 @@ import pytest
 
 from phase.boot.errors import BootError
 from phase.boot.linux import Linux
+from phase.boot.memory import Memory
 
 
 @pytest.fixture
@@ -56,4 +57,4 @@ def test_the_keeper_is_told_what_to_do_and_when(machine: Linux, tmp_path: Path) 
 def test_the_kernels_own_figures_are_read(machine: Linux, tmp_path: Path) -> None:
     (tmp_path / "proc/meminfo").write_text("MemTotal: 1000 kB\nMemAvailable: 600 kB\n")
     (tmp_path / "proc/iomem").write_text("00000000-001fffff : System RAM\n")
-    assert machine.memory() == (2 << 20, 1000 << 10, 600 << 10)
+    assert machine.memory() == Memory(2 << 20, 1000 << 10, 600 << 10)
