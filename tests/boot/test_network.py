@@ -222,6 +222,17 @@ def test_a_card_without_a_cable_waits_for_it(tmp_path: Path, lan: Segment, other
         assert machine.read("/run/phase/cards/eth0/waits").strip() == "no cable"
         machine.cable("eth0", plugged=True)
         machine.wait(lambda: has_lease(machine), "lease")
+        machine.cable("eth0", plugged=False)
+        machine.wait(lambda: "no cable" in machine.read("/run/phase/cards/eth0/waits"), "the cable's loss")
+        pid = machine.read("/run/phase/cards/eth0/pid")
+        assert has_lease(machine), "a cable out for a moment takes no address"
+        before = sum(packet.destination_port == 67 for packet in lan.seen(lambda packet: True))
+        machine.cable("eth0", plugged=True)
+        machine.wait(
+            lambda: sum(p.destination_port == 67 for p in lan.seen(lambda packet: True)) > before,
+            "a renewal",
+        )
+        assert machine.read("/run/phase/cards/eth0/pid") == pid
 
 
 def test_a_server_that_refuses_once(tmp_path: Path, lan: Segment) -> None:
