@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from phase.provider import accept
 from phase.provider.accept import Acceptor
 from phase.provider.background import Background
 from phase.provider.metrics import Metrics
-from tests.phase.provider.conftest import Publish
+from tests.phase.provider.conftest import FILES, Publish
 from tests.phase.provider.test_service import _COMMAND, get
 
 
@@ -50,11 +51,18 @@ def ask(host: str, port: int) -> bytes:
 
 @pytest.mark.parametrize(("descriptors", "idle"), [(90, 150), (64, 300)])
 def test_no_descriptors_left(publish: Publish, tmp_path: Path, descriptors: int, idle: int) -> None:
-    with serving_with(descriptors, publish(), tmp_path / "log") as (host, port):
+    path = f"/blobs/sha256/{sha256(FILES['kernel']).hexdigest()}"
+    with (
+        serving_with(descriptors, publish(), tmp_path / "log") as (host, port),
+        socket.create_connection((host, port), timeout=10) as kept,
+    ):
         crowd = [socket.create_connection((host, port), timeout=10) for _ in range(idle)]
         # Whoever is not served is told so.
         assert ask(host, port).startswith((b"HTTP/1.1 503 ", b"HTTP/1.1 429 "))
         assert b"Retry-After: 5" in ask(host, port)
+        # Who was there before is served, files too.
+        kept.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert kept.recv(1000).startswith(b"HTTP/1.1 200 ")
         for each in crowd:
             each.close()
         until = time.monotonic() + 10
