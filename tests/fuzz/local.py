@@ -58,6 +58,8 @@ class Silent:
 class Owner:
     """Has the names that are asked about."""
 
+    insists = False
+
     claims: Claims = OWN
 
     def is_own(self, record: Record) -> bool:

@@ -39,6 +39,10 @@ class Owner(Protocol):
     def claims(self) -> Claims:
         """The names at this moment."""
 
+    @property
+    def insists(self) -> bool:
+        """Whether they are taken without asking."""
+
     def is_own(self, record: Record) -> bool:
         """Whether a record is one that this provider says, on some interface."""
 
@@ -133,7 +137,7 @@ class Link:
     async def _claim(self, claims: Claims, ips: Sequence[Ip]) -> bool:
         """Probe for the names that are new here; whether nobody else has them."""
         names = claims.unique - self._claimed
-        if not names:
+        if not names or self._owner.insists:
             return True
         self._say_state("claiming its names")
         wanted = [record for record in claims.all(ips) if wire.folded(record.name) in names]
@@ -286,7 +290,7 @@ class Link:
             self._conflict = self._conflict or (record, teller)
             return
         now = asyncio.get_running_loop().time()
-        if now - self._defended >= _DEFEND_SECONDS:
+        if not self._owner.insists and now - self._defended >= _DEFEND_SECONDS:
             # Asked for again, while it is still answered for: who only says so has not got it.
             self._defended = now
             self._claimed = frozenset()

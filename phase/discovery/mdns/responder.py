@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
@@ -20,8 +21,8 @@ _log = logging.getLogger(__name__)
 _SETTLE_SECONDS, POLL_SECONDS = 0.1, 2.0
 #: Seconds between two looks where somebody does: what was told may have been lost.
 _LOOK_SECONDS = 30.0
-#: Names that are tried one after the other, and seconds to wait before another, doubled each time.
-QUICK_NAMES, _WAIT_SECONDS = 5, (2.0, 60.0)
+#: Names that are asked for one after the other.
+QUICK_NAMES = 5
 #: Seconds after which a lost name is forgotten.
 _FORGET_SECONDS = 300.0
 #: Other providers that are remembered, those of them that one machine tells of, and for how many seconds.
@@ -68,7 +69,8 @@ class Responder:
         self._links: dict[int, Link] = {}
         self._attempt, self._lost, self._lost_at = 1, 0, -1e9
         self._conflict = self._trouble = ""
-        self._retry: asyncio.TimerHandle | None = None
+        #: Whether names are taken without asking: somebody claims all of them.
+        self.insists = False
         #: Others: until when they count, and who said so.
         self._seen: OrderedDict[str, tuple[float, Ip]] = OrderedDict()
         #: Data that was said under each name and type: an echo of it is not another machine's.
@@ -150,8 +152,6 @@ class Responder:
             if descriptor is not None:
                 loop.remove_reader(descriptor)
             watch.close()
-            if self._retry is not None:
-                self._retry.cancel()
             links, self._links = list(self._links.values()), {}
             for link in links:
                 await link.close(goodbye=True)
@@ -161,24 +161,25 @@ class Responder:
         return record.key in self._said
 
     def lost(self, claimed: Claims, record: Record, teller: Ip) -> None:
-        """Another machine has one of the names: take others, soon at first, then more and more slowly."""
-        if claimed != self.claims or self._retry is not None:
+        """Another machine has one of the names: take others, and at last one that nobody has by chance.
+
+        Who claims that one too claims whatever is asked for. To give way for ever (RFC 6762, section 8.1)
+        would let one liar stop every boot. Who looks takes all that is said under a name, so both are heard.
+        """
+        if claimed != self.claims:
             return
         now = monotonic()
         self._lost = 1 if now - self._lost_at > _FORGET_SECONDS else self._lost + 1
         self._lost_at = now
         self._attempt += 1
-        name = wire.text(record.name)
-        following = claims(self._offers, port=self._port, identity=self._identity, attempt=self._attempt)
-        wait = 0.0
-        if self._lost > QUICK_NAMES:
-            wait = min(_WAIT_SECONDS[0] * 2.0 ** min(self._lost - QUICK_NAMES - 1, 8), _WAIT_SECONDS[1])
-        self._conflict = f"{teller} says that the name {name} is its own"
+        self._conflict = f"{teller} says that the name {wire.text(record.name)} is its own"
         if self._lost >= QUICK_NAMES:
-            self._conflict += f", after {self._lost - 1} others; the next name is tried in {wait:.0f} s"
-        _log.warning("%s; the next is %s", self._conflict, wire.text(following.host))
+            self.insists = True
+            self._attempt = secrets.randbelow(1 << 32) + QUICK_NAMES
+            self._conflict += f", after {self._lost - 1} others; a random one is answered for without asking"
+        self._claim_anew()
+        _log.warning("%s; the next is %s", self._conflict, wire.text(self.claims.host))
         self._changed()
-        self._retry = asyncio.get_running_loop().call_later(wait, self._claim_anew)
 
     def heard(self, name: Name, ttl: int, teller: Ip) -> None:
         """Another provider is there, or has gone."""
@@ -199,9 +200,6 @@ class Responder:
         self._changed()
 
     def _claim_anew(self) -> None:
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
         self.claims = claims(self._offers, port=self._port, identity=self._identity, attempt=self._attempt)
         for link in self._links.values():
             self._remember(link.ips)
@@ -236,6 +234,6 @@ class Responder:
         self._changed()
 
     def _link_changed(self) -> None:
-        if any(link.state == "answering" for link in self._links.values()) and self._retry is None:
+        if any(link.state == "answering" for link in self._links.values()) and not self.insists:
             self._conflict = ""
         self._changed()

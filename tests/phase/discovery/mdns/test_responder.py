@@ -145,22 +145,26 @@ async def test_a_conflict_in_mdns_makes_it_take_another_name(channel: str) -> No
         assert [each.id for each in found] == ["cafe0002"]
 
 
-async def test_who_claims_every_name_is_named_and_not_fought(
-    channel: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_who_claims_every_name_is_named_and_hides_nobody(
+    channel: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(link, "PROBE_SECONDS", 0.005)
-    async with (
-        Stranger(lambda packet: taken(packet, channel, 1)) as stranger,
-        providing(channel) as provider,
-    ):
-        await until(lambda: "after" in provider.problem and "in 2 s" in provider.problem, provider.problem)
+    """After five names in a row it answers for a random one, and says so."""
+
+    def claim(packet: wire.Packet) -> list[Record]:
+        return taken(packet, channel, 1)
+
+    async with Stranger(claim) as stranger, providing(channel, "cafe0006") as provider:
+        await until(lambda: provider.instances, provider)
         assert "127.0.0.1 says that the name" in provider.problem
-        assert provider.instances == []
+        assert "after 4 others" in provider.problem
         tried = {record.name for packet in stranger.heard for record in packet.authorities}
-        await asyncio.sleep(0.3)
-        again = {record.name for packet in stranger.heard for record in packet.authorities}
-        assert again == tried
-        assert sum(channel.encode() in name[0] for name in tried) == responder.QUICK_NAMES + 1
+        assert sum(channel.encode() in name[0] for name in tried) == responder.QUICK_NAMES
+        # Also when it says later on that this one is its own.
+        name = provider.claims.instances[0][0]
+        stranger.say([Record(name, wire.SRV, wire.pack_srv(1, (b"mine", b"local")), 120, True)])
+        found = await asyncio.to_thread(lambda: list(discover(channel, "x86_64", timeout=10, gather=0.0)))
+        assert [each.id for each in found] == ["cafe0006"]
+        assert provider.claims.instances[0][0] == name
         assert "the next is" in caplog.text
 
 
