@@ -99,7 +99,8 @@ def write_at(directory: int, name: str, data: bytes, *, mode: int = 0o644) -> No
             os.fsync(descriptor)
         os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        os.unlink(temporary, dir_fd=directory)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
         raise
     sync(directory)
 

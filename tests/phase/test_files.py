@@ -1,6 +1,8 @@
 """A file is whole or absent: in every step, and after a power failure."""
 
+import errno
 import os
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,19 @@ import pytest
 
 from phase import files
 
-MAKERS = pytest.mark.parametrize("make", [files.write, files.create])
 Maker = Callable[..., None]
+
+
+def write_at(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """As the others, in a directory that is open."""
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        files.write_at(directory, path.name, data, mode=mode)
+    finally:
+        os.close(directory)
+
+
+MAKERS = pytest.mark.parametrize("make", [files.write, files.create, write_at])
 
 
 @pytest.fixture
@@ -26,10 +39,10 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         taken.append((f"fsync{size}", os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))))
         real["fsync"](descriptor)
 
-    def naming(call: str) -> Callable[[Any, Any], None]:
-        def named(source: Any, target: Any) -> None:
+    def naming(call: str) -> Callable[..., None]:
+        def named(source: Any, target: Any, **more: int) -> None:
             taken.append((call, Path(target).name))
-            real[call](source, target)
+            real[call](source, target, **more)
 
         return named
 
@@ -79,9 +92,10 @@ def test_what_is_not_written_yet_is_not_readable_by_others(
     assert opened == [0o600]
 
 
-def test_writing_replaces_what_was_there(tmp_path: Path) -> None:
-    files.write(tmp_path / "file", b"a longer text than the next")
-    files.write(tmp_path / "file", b"next")
+@pytest.mark.parametrize("make", [files.write, write_at])
+def test_writing_replaces_what_was_there(tmp_path: Path, make: Maker) -> None:
+    make(tmp_path / "file", b"a longer text than the next")
+    make(tmp_path / "file", b"next")
     assert (tmp_path / "file").read_bytes() == b"next"
 
 
@@ -93,30 +107,38 @@ def test_creating_leaves_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("make", [files.write, write_at])
 @pytest.mark.parametrize("step", ["fsync", "replace", "fchmod"])
 def test_a_step_that_fails_leaves_the_old_content_and_nothing_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, make: Maker
 ) -> None:
     (tmp_path / "file").write_bytes(b"old")
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **more: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, step, fails)
     with pytest.raises(OSError, match="No space"):
-        files.write(tmp_path / "file", b"new")
+        make(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize(
     ("make", "step"),
-    [(files.write, "fsync"), (files.create, "fsync"), (files.write, "replace"), (files.create, "link")],
+    [
+        (files.write, "fsync"),
+        (files.create, "fsync"),
+        (write_at, "fsync"),
+        (files.write, "replace"),
+        (write_at, "replace"),
+        (files.create, "link"),
+    ],
 )
 def test_an_error_is_told_as_it_was_when_the_temporary_file_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Maker, step: str
 ) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **more: object) -> None:
         for path in tmp_path.iterdir():
             path.unlink()
         raise OSError(5, "Input/output error")
@@ -168,3 +190,132 @@ def test_what_is_not_a_directory_is_not_synced_as_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(NotADirectoryError):
         files.sync_directory(tmp_path / "file")
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without hard links, as on a USB stick."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+
+
+def test_without_hard_links_a_file_is_made_all_the_same(tmp_path: Path, no_links: None) -> None:
+    before = os.listdir("/proc/self/fd")
+    files.create(tmp_path / "file", b"whole", mode=0o600)
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["file"]
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_without_hard_links_what_is_there_stays(tmp_path: Path, no_links: None) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"mine")
+    (tmp_path / "file").symlink_to("elsewhere")
+    with pytest.raises(FileExistsError):
+        files.create(tmp_path / "file", b"theirs")
+    assert (tmp_path / "elsewhere").read_bytes() == b"mine"
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "file"]
+
+
+def test_a_disk_that_fails_is_not_taken_for_one_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.create(tmp_path / "file", b"whole")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("kind", ["pipe", "link", "dangling", "directory", "socket", "device"])
+@pytest.mark.parametrize("within", [False, True])
+def test_only_a_regular_file_is_opened(tmp_path: Path, kind: str, within: bool) -> None:
+    path = tmp_path / "odd"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    elif kind == "device":
+        path = Path("/dev/zero")
+    else:
+        (tmp_path / "there").touch()
+        path.symlink_to("there" if kind == "link" else "nowhere")
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    before = os.listdir("/proc/self/fd")
+    try:
+        with pytest.raises(OSError, match=f"it is not a regular file.*{path.name}") as refused:
+            files.open_plain(path.name if within else path, directory=directory if within else None)
+        assert refused.value.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO)
+        assert os.listdir("/proc/self/fd") == before
+    finally:
+        os.close(directory)
+
+
+def test_a_plain_file_is_opened_as_it_is_asked(tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    before = os.umask(0)
+    try:
+        made = files.open_plain("new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, directory=directory)
+        os.write(made, b"text")
+        assert os.get_inheritable(made) is False
+        os.close(made)
+        read = files.open_plain(tmp_path / "new")
+        assert os.read(read, 9) == b"text"
+        os.close(read)
+    finally:
+        os.umask(before)
+        os.close(directory)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+    with pytest.raises(FileNotFoundError):
+        files.open_plain(tmp_path / "none")
+
+
+def test_a_directory_is_opened_and_made_and_no_link_is_followed(
+    tmp_path: Path, steps: list[tuple[str, str]]
+) -> None:
+    top = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    before = os.umask(0)
+    try:
+        with pytest.raises(FileNotFoundError):
+            files.open_directory("sub", top)
+        for _ in range(2):
+            made = files.open_directory("sub", top, make=True)
+            assert os.readlink(f"/proc/self/fd/{made}") == str(tmp_path / "sub")
+            assert os.get_inheritable(made) is False
+            os.close(made)
+        # Its name is durable; what was there already is not synced again.
+        assert steps == [("fsync", tmp_path.name)]
+        (tmp_path / "link").symlink_to("sub")
+        (tmp_path / "file").touch()
+        for name in ("link", "file"):
+            for make in (False, True):
+                with pytest.raises(OSError, match=r"directory|symbolic"):
+                    files.open_directory(name, top, make=make)
+    finally:
+        os.umask(before)
+        os.close(top)
+    assert stat.S_IMODE((tmp_path / "sub").stat().st_mode) == 0o755
+
+
+def test_all_of_it_is_written_at_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:3], offset))
+    with (tmp_path / "file").open("w+b") as file:
+        file.truncate(20)
+        files.pwrite(file.fileno(), b"0123456789", 5)
+        files.pwrite(file.fileno(), bytearray(b"ab"), 0)
+        assert file.read() == b"ab\0\0\0" + b"0123456789" + bytes(5)
+        monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: 0)
+        with pytest.raises(OSError, match="No space left") as full:
+            files.pwrite(file.fileno(), b"x", 0)
+        assert full.value.errno == errno.ENOSPC
+        files.pwrite(file.fileno(), b"", 0)
