@@ -126,6 +126,19 @@ def test_a_flood_in_mdns_is_bounded() -> None:
     assert asker.queue.qsize() <= browser.MAX_WAITING
 
 
+def test_what_is_kept_until_the_rest_comes_has_a_bound() -> None:
+    """Of one teller, and of all: those that are there make room."""
+    kept = pool.Pool()
+    for teller in range(2 * pool.MAX_TELLERS):
+        ip = ipaddress.IPv4Address(0xC0000200 + teller)
+        for number in range(pool.MAX_OF_TELLER + 30):
+            kept.add(2, Record(instance(b"%d-%d" % (teller, number)), wire.TXT, b"x", 1 << 31), ip)
+        assert len(kept) <= (teller + 1) * pool.MAX_OF_TELLER
+    assert len(kept) == pool.MAX_TELLERS * pool.MAX_OF_TELLER
+    kept.add(2, Record(instance(b"long"), wire.TXT, bytes(pool.MAX_BYTES + 1)), ip)
+    assert kept.find(2, instance(b"long"), wire.TXT) == []
+
+
 def test_what_waits_to_be_taken_has_a_bound(asker: Asker) -> None:
     for number in range(browser.MAX_WAITING + 50):
         asker.hears(provider(f"10.0.{number // 200}.{number % 200 + 1}", identity=f"w{number}"))

@@ -251,6 +251,29 @@ async def test_who_knows_the_answer_is_not_answered(channel: str) -> None:
         assert wire.pack_name(name) not in [record.data for record in records]
 
 
+async def test_who_asks_from_another_port_is_answered_alone(channel: str) -> None:
+    """A program of ordinary DNS (section 6.7): its number and question come back, and short lives."""
+    async with providing(channel) as provider:
+        await until(lambda: provider.instances)
+        name = provider.claims.instances[0][0]
+        with Socket(loopback(), 4, port=0) as asking:
+            question = wire.query([Question(name, wire.SRV)])
+            asking.multicast(b"\x12\x34" + question[2:])
+            heard: list[wire.Packet] = []
+
+            def answered() -> bool:
+                datagram = asking.receive()
+                packet = wire.parse(datagram.data) if datagram else None
+                heard.extend([packet] if packet else [])
+                return bool(heard)
+
+            await until(answered)
+        (packet,) = heard
+        assert (packet.number, packet.questions) == (0x1234, [Question(name, wire.SRV)])
+        assert {each.type for each in packet.answers} == {wire.SRV}
+        assert all(each.ttl <= 10 and not each.unique for each in (*packet.answers, *packet.additionals))
+
+
 async def test_of_two_that_probe_for_one_name_one_has_it(channel: str) -> None:
     """Two processes with one identity, started together."""
     async with providing(channel, "cafe0003") as one, providing(channel, "cafe0003") as other:
