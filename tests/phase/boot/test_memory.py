@@ -41,12 +41,14 @@ def test_just_enough_is_taken_and_a_megabyte_less_is_refused_with_both_numbers(
         own = 24 * MIB + megabytes * MIB // 64
         return Memory(megabytes * MIB, megabytes * MIB - own, megabytes * MIB - own - 70 * MIB)
 
-    small = mib(needed(load, machine(64)))
-    (least,) = {mib(needed(load, machine(small + extra))) for extra in (-1, 0)}
-    assert abs(least - small) <= 1
+    least = next(size for size in range(32, 4096) if needed(load, machine(size)) <= size * MIB)
     check(load, machine(least), "release 1")
-    with pytest.raises(TooLittleMemoryError, match=f"release 1 needs {least} MB .* has {least - 2} MB"):
-        check(load, machine(least - 2), "release 1")
+    said = rf"release 1 needs ({least}|{least + 1}) MB .* has {least - 1} MB"
+    with pytest.raises(TooLittleMemoryError, match=said):
+        check(load, machine(least - 1), "release 1")
+    # From far below it names a little more, never less.
+    for size in range(least // 2, least, 7):
+        assert least <= mib(needed(load, machine(size))) <= least * 1.06 + 1
 
 
 def test_each_moment_that_needs_the_most_decides_for_some_machine() -> None:
@@ -68,7 +70,7 @@ def test_what_takes_files_only_does_not_hold_the_next_kernel() -> None:
     """64 MB of an arm64 machine: with 256 MB a release of 52 was fetched, and Python killed at the load."""
     load = Load(50 * MIB, 26 * MIB, 50 * MIB)
     plain = Memory(256 * MIB, 227 * MIB, 178 * MIB)
-    assert mib(needed(load, plain)) == 216
+    assert 214 <= mib(needed(load, plain)) <= 218
     split = plain._replace(movable=64 * MIB)
     assert 275 <= mib(needed(load, split)) <= 285
     with pytest.raises(TooLittleMemoryError, match="has 256 MB"):
