@@ -103,6 +103,7 @@ class Workspace:
         settings: dict[str, Any] = {
             "source_paths": [self._package],
             "only_mutate": [pattern],
+            "do_not_mutate": list(self.area.apart),
             "also_copy": others,
             "pytest_add_cli_args_test_selection": list(self.area.tests),
             # A deadline of hypothesis would kill mutants because the machine is busy.

@@ -110,7 +110,7 @@ def test_no_pipe_is_waited_for(tmp_path: Path, writable: bool) -> None:
     with pytest.raises(trust.NotFoundError):
         kept.get("timestamp.json", 10)
     assert kept.open(NAME, 5, ()) is None
-    with pytest.raises(trust.TrustError, match="it is no regular file"):
+    with pytest.raises(trust.TrustError, match="it is not a regular file"):
         kept.floor()
     if writable:
         kept.remember({"timestamp.json": b"1"}, [])
