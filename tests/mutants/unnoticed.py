@@ -130,7 +130,7 @@ MUTANTS = (
         "phase/provider/store.py",
         '                self.problem = ""\n                return\n',
         "                return\n",
-        ("tests/phase/provider/test_health.py",),
+        ("tests/phase/provider/test_health.py::test_a_broken_release_then_a_good_one_is_well_again",),
     ),
     Mutant(
         "a far node names this machine",

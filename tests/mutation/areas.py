@@ -10,8 +10,8 @@ class Area(NamedTuple):
         source: a file, or a directory with all below it.
         tests: pytest's paths. mutmut runs of them only the tests that reach the changed function.
         least: of 100 mutants, how many must be killed for the run to end with 0.
-        apart: modules that are left alone: they run in processes that know neither an environment nor installed
-            packages, and mutmut needs both to say which mutant it is. The curated list has theirs.
+        apart: modules that are left alone: they run in processes that have neither an environment nor
+            installed packages, and mutmut needs both to say which mutant it is. The curated list has theirs.
     """
 
     source: str

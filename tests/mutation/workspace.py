@@ -187,7 +187,10 @@ class Workspace:
         finally:
             _end_orphans()
         if done.returncode:
-            raise SystemExit(f"{self.area.source}: mutmut ended with {done.returncode}: see {self._log}")
+            raise SystemExit(
+                f"{self.area.source}: mutmut ended with {done.returncode}; see {self._log}. "
+                f"Do its tests pass as they are? pytest {' '.join(self.area.tests)}"
+            )
 
 
 def _put(path: Path, data: bytes, *, mode: int) -> None:

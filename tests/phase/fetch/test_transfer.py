@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from phase import files
-from phase.fetch.transfer import Transfer
+from phase.fetch.transfer import Transfer, verified
 from tests.phase.fetch.hostile import CHUNK, describe
 
 DATA = bytes(range(256)) * (CHUNK // 256 * 6)
@@ -102,3 +102,63 @@ def test_time_is_up_for_who_waits_for_others(out: int) -> None:
     began = monotonic()
     shared.wait([threading.current_thread()])
     assert 0.1 < monotonic() - began < 5
+
+
+def _waiting(shared: Transfer) -> tuple[threading.Thread, list[range]]:
+    """A provider that finds nothing to do, and waits for what the others drop."""
+    got: list[range] = []
+    thread = threading.Thread(target=lambda: got.append(shared.take()))
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    return thread, got
+
+
+def _all_taken_and_none_held(shared: Transfer) -> None:
+    """As in the moment when a provider reads the whole from its start."""
+    assert shared.take() == range(6)
+    shared.begin_stream(range(0))
+    for index in range(6):
+        shared._release(index)
+
+
+@pytest.mark.parametrize("what", ["given back", "complete", "failed"])
+def test_who_waits_hears_at_once_that_something_has_changed(out: int, what: str) -> None:
+    shared = transfer(out, providers=1)
+    _all_taken_and_none_held(shared)
+    if what == "complete":
+        for index in range(1, 6):
+            assert shared.add(index, chunk(index))
+    thread, got = _waiting(shared)
+    if what == "given back":
+        shared.give_back(range(2, 4))
+    elif what == "complete":
+        assert shared.add(0, chunk(0))
+    else:
+        shared.fail(OSError("disk full"))
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(got) == 1
+    assert set(got[0]) <= ({2, 3} if what == "given back" else set())
+    assert bool(got[0]) == (what == "given back")
+
+
+def test_a_chunk_is_known_to_be_there_once_it_is(out: int) -> None:
+    shared = transfer(out)
+    assert not shared.has(2)
+    assert shared.add(2, chunk(2))
+    assert shared.has(2)
+    assert not shared.has(3)
+    assert not shared.add(2, chunk(2))
+
+
+def test_where_one_reads_from_the_start_no_chunk_is_handed_out_twice(out: int) -> None:
+    shared = transfer(out)
+    shared.begin_stream(range(0))
+    handed = [index for _ in range(6) for index in shared.take()]
+    assert handed == [5, 4, 3, 2, 1, 0]
+
+
+def test_a_file_s_verified_chunks_are_told_from_its_start_on(out: int) -> None:
+    os.pwrite(out, bytes(CHUNK) + DATA[CHUNK:], 0)
+    assert [index for index, _ in verified(ARTIFACT, out)] == [1, 2, 3, 4, 5]
