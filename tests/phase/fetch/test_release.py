@@ -12,6 +12,7 @@ import pytest
 from fixtures.hostile.provider import Provider, silent
 from fixtures.hostile.server import Server
 from fixtures.hostile.world import ARCH, CHANNEL, KEYS, World
+from phase import trust
 from phase.errors import PhaseError
 from phase.fetch import ExhaustedError
 from phase.fetch.release import OFFER_SECONDS, Proven, refresh_from
@@ -165,3 +166,38 @@ def test_slow_json_does_not_keep_an_honest_provider_from_being_asked(
     position, found = refresh(world, servers, slow, slow, slow, slow, honest(world))
     assert (position, found.release.manifest.release) == (4, "1.1.0")
     assert time.process_time() - began < 2
+
+
+def test_what_is_kept_is_not_asked_for_again(world: World, servers: ExitStack) -> None:
+    _, kept = refresh(world, servers, honest(world))
+    server = servers.enter_context(Server(honest(world).answer))
+    found = refresh_from(
+        [server.url],
+        world.root,
+        channel=CHANNEL,
+        arch=ARCH,
+        now=datetime.now(UTC),
+        deadline=time.monotonic() + 30,
+        cached=kept.release.metadata,
+    )
+    assert [asked.path for asked in server.asked] == ["/metadata/2.root.json", "/metadata/timestamp.json"]
+    assert found.release.manifest == kept.release.manifest
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_who_was_refused_says_more_than_who_did_not_answer(
+    world: World, servers: ExitStack, order: list[int]
+) -> None:
+    liar = honest(world)
+    liar.metadata.forge("timestamp", lambda signed: signed.update(version=99), [])
+    url = servers.enter_context(Server(liar.answer)).url
+    urls = [url, "http://127.0.0.1:9"]
+    with pytest.raises(trust.TrustError, match=r"timestamp\.json is signed by 0 of"):
+        refresh_from(
+            [urls[index] for index in order],
+            world.root,
+            channel=CHANNEL,
+            arch=ARCH,
+            now=datetime.now(UTC),
+            deadline=time.monotonic() + 30,
+        )
