@@ -23,6 +23,7 @@ class Area(NamedTuple):
 _WORKERS = tuple(
     f"phase/jobs/{name}.py"
     for name in (
+        "__init__",
         "binary",
         "engine",
         "host",

@@ -106,3 +106,92 @@ def test_signatures_are_bounded() -> None:
     many = [{"keyid": str(n), "sig": ""} for n in range(65)]
     with pytest.raises(FormatError, match="more than 64"):
         read(json.dumps(VALID | {"signatures": many}).encode())
+
+
+def _signed(**changed: Any) -> bytes:
+    return json.dumps(VALID | {"signed": VALID["signed"] | changed}).encode()
+
+
+@pytest.mark.parametrize("separator", ["[],", "{},", "1,"])
+def test_values_are_counted_before_they_are_parsed(separator: str) -> None:
+    """Time goes into values, not bytes; a few thousand are always allowed."""
+    few = ('{"signed":[' + separator * 600 + "1]}").encode()
+    with pytest.raises(FormatError, match=r"^t is not TUF metadata"):
+        wire.read(few, Timestamp, name="t", max_bytes=16_384)
+    many = ('{"signed":[' + separator * 3000 + "1]}").encode()
+    with pytest.raises(FormatError, match=r"^t has about .* values in .* the limit is 2048"):
+        wire.read(many, Timestamp, name="t", max_bytes=16_384)
+
+
+def test_so_many_values_as_the_limit_are_read() -> None:
+    # An object, a list and its values: one more than commas, and one for each of the two.
+    text = '{"signed":[' + "1," * (wire.LEAST_VALUES - 3) + "1]}"
+    with pytest.raises(FormatError, match=r"^t is not TUF metadata"):
+        wire.read(text.encode(), Timestamp, name="t", max_bytes=16_384)
+    with pytest.raises(FormatError, match=r"^t has about 2049 values in 4\d+ bytes; the limit is 2048"):
+        wire.read(text.replace("1]", "1,1]").encode(), Timestamp, name="t", max_bytes=16_384)
+
+
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_as_many_levels_as_the_limit_are_read_and_no_more(brackets: str) -> None:
+    opening = "[" if brackets == "[]" else '{"a":'
+    closing = brackets[1]
+
+    def nested(levels: int) -> bytes:
+        # The document is the first level, and what is beside stands after one that was closed again.
+        inner = opening * (levels - 1) + "1" + closing * (levels - 1)
+        return json.dumps(VALID)[:-1].encode() + f',"beside":[],"deep":{inner}}}'.encode()
+
+    assert read(nested(wire.MAX_DEPTH)).version == 1
+    with pytest.raises(FormatError, match=r"^t nests more than 32 levels"):
+        read(nested(wire.MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize("text", [b"]", b"}" * 3, b'["a"]]'])
+def test_brackets_that_do_not_match_are_named(text: bytes) -> None:
+    with pytest.raises(FormatError, match=r"^t is not usable JSON: its brackets or quotes do not match"):
+        read(text)
+
+
+@pytest.mark.parametrize("text", [b"[]", b"1", b'"a"', b"null"])
+def test_what_is_not_an_object_is_named(text: bytes) -> None:
+    with pytest.raises(FormatError, match=r"^t is not a JSON object"):
+        read(text)
+
+
+@pytest.mark.parametrize("number", ["1.5", "1e2", "NaN", "Infinity"])
+def test_a_number_that_is_not_whole_is_refused_wherever_it_stands(number: str) -> None:
+    with pytest.raises(FormatError, match=f"^t is not usable JSON: {number} is not a number of canonical"):
+        read(_signed(note=0).replace(b'"note": 0', f'"note": {number}'.encode()))
+
+
+def test_sixteen_digits_are_read() -> None:
+    assert read(_signed(version=10**15)).version == 10**15
+    with pytest.raises(FormatError, match="more than 16 digits"):
+        read(_signed(version=10**16))
+
+
+@pytest.mark.parametrize(("field", "value"), [("version", True), ("length", True)])
+def test_what_the_timestamp_pins_has_whole_numbers(field: str, value: object) -> None:
+    meta = {"snapshot.json": {"version": 1, "length": 5} | {field: value}}
+    with pytest.raises(FormatError, match=r"not an integer|not TUF metadata"):
+        read(_signed(meta=meta))
+
+
+def test_a_key_that_cannot_be_used_is_dropped_where_roles_are_delegated_too() -> None:
+    good = {"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": "ab" * 32}}
+    bad = good | {"scheme": "unknown", "keyval": {}}
+    role = {"name": "a", "keyids": ["k"], "threshold": 1, "terminating": True, "paths": ["*"]}
+    signed = {
+        "_type": "targets",
+        "expires": "2030-01-01T00:00:00Z",
+        "spec_version": "1.0.34",
+        "version": 1,
+        "targets": {},
+        "keys": [],
+        "delegations": {"keys": {"k": good, "b": bad}, "roles": [role]},
+    }
+    data = json.dumps({"signatures": [], "signed": signed}).encode()
+    found, _ = wire.read(data, Targets, name="t", max_bytes=100_000)
+    assert found.delegations is not None
+    assert set(found.delegations.keys) == {"k"}
