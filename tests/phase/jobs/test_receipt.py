@@ -57,6 +57,8 @@ def test_a_receipt_binds_what_ran(wasm: Wasm, identity: Identity, outcome: Outco
     ).total_seconds()
     assert elapsed * 1000 == pytest.approx(found.wall_ms, abs=1.01)
     assert found.wall_ms > 0
+    assert found.fuel_used is not None
+    assert found.fuel_used > 0
     assert outcome.exit_code == 0
 
 
