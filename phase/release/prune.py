@@ -52,7 +52,8 @@ def prune(tree: Tree, *, now: float | None = None) -> Pruned:
         What was removed.
 
     Raises:
-        RepositoryError: a file cannot be removed.
+        RepositoryError: a file cannot be removed, or published metadata cannot be read; then no blob was
+            removed.
     """
     metadata = tree.directory / "metadata"
     moment = time.time() if now is None else now
@@ -63,10 +64,11 @@ def prune(tree: Tree, *, now: float | None = None) -> Pruned:
         there = _there(metadata)
         for role, version in published.items():
             kept, dropped = _split(there.get(role, {}), version)
-            for number in kept:
-                path = there[role][number]
-                if number == version or _replaced_at(there[role], number) > moment - KEEP_SECONDS:
-                    wanted |= _named_by(path)
+            if role not in ("timestamp", "snapshot"):  # these name no blobs
+                wanted |= _published_blobs(metadata / f"{version}.{role}.json")
+                for number in kept[1:]:
+                    if _replaced_at(there[role], number) > moment - KEEP_SECONDS:
+                        wanted |= _replaced_blobs(there[role][number])
             for number in dropped:
                 there[role][number].unlink(missing_ok=True)
                 removed += 1
@@ -98,13 +100,30 @@ def _replaced_at(there: dict[int, Path], number: int) -> float:
     return there[min(other for other in there if other > number)].stat().st_mtime
 
 
-def _named_by(path: Path) -> set[str]:
-    """The blobs that a file of metadata names."""
-    data = path.read_bytes()[: _MAX_METADATA + 1]
+def _published_blobs(path: Path) -> set[str]:
+    """The blobs that published metadata names.
+
+    Raises:
+        RepositoryError: it is damaged. Nothing else says which blobs are wanted.
+    """
     try:
-        signed, _ = wire.read(data, Targets, name=path.name, max_bytes=_MAX_METADATA)
+        return _named_by(path)
+    except TrustError as error:
+        raise RepositoryError(f"{path} is damaged: {error}", hint="Publish the release again.") from error
+
+
+def _replaced_blobs(path: Path) -> set[str]:
+    """The blobs that replaced metadata names; none where it is damaged: no client can fetch by it."""
+    try:
+        return _named_by(path)
     except TrustError:
-        return set()  # a snapshot, or damaged: then nobody can be fetching by it
+        return set()
+
+
+def _named_by(path: Path) -> set[str]:
+    with path.open("rb") as handle:
+        data = handle.read(_MAX_METADATA + 1)
+    signed, _ = wire.read(data, Targets, name=path.name, max_bytes=_MAX_METADATA)
     return {target.hashes.get("sha256", "") for target in signed.targets.values()}
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from phase import trust
 from phase.provider import catalog
-from phase.release import owner, prune
+from phase.release import keys, owner, prune
 from phase.release.artifacts import find_artifacts
 from phase.release.errors import ManifestError, RepositoryError
 from phase.release.local import LocalRepository
@@ -296,6 +296,22 @@ def test_what_was_replaced_an_hour_ago_is_removed(local: LocalRepository, source
         artifact.sha256 for artifact in published.manifest("stable", "x86_64").artifacts.values()
     }
     refresh(local, datetime.now(UTC))
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn"])
+def test_prune_removes_no_blob_while_the_published_manifest_cannot_be_read(
+    local: LocalRepository, damage: str
+) -> None:
+    local.refresh()
+    published = Repository.open(local.directory, keys=keys.load(local.keys))
+    manifest = local.directory / "metadata/1.stable-x86_64.json"
+    if damage == "missing":
+        manifest.unlink()
+    else:
+        manifest.write_bytes(manifest.read_bytes()[:-1])
+    with pytest.raises(RepositoryError, match="cannot be pruned" if damage == "missing" else "is damaged"):
+        prune.prune(published)
+    assert len(list((local.directory / "blobs/sha256").iterdir())) == 3
 
 
 @pytest.mark.parametrize("kind", ["a directory", "a loop", "a pipe", "a way out"])
