@@ -6,9 +6,12 @@ is in `/run/phase/cards/NAME/`; IPv6 addresses are the kernel's own work, by rou
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
+from phase import marks
 from phase.boot.errors import NetworkError
 from phase.boot.machine import Address
 from phase.errors import printable
@@ -131,6 +134,8 @@ class Network:
     def learn_name_servers(self, names: list[str]) -> None:
         """Ask routers for name servers (RFC 8106) where DHCP told of none: the kernel does not keep them.
 
+        Without any, this machine still reaches providers by their addresses.
+
         Args:
             names: of the cards to ask on.
         """
@@ -138,12 +143,14 @@ class Network:
             return
         from phase.boot import advertisement
 
-        for name, told in advertisement.ask(names).items():
-            path = f"{self._run}/cards/{name}/names6"
-            with open(f"{path}.new", "w") as handle:
-                handle.writelines(f"{line}\n" for line in told.lines(name))
-            os.rename(f"{path}.new", path)
-        self._write_names()
+        # A card may be pulled out meanwhile; its directory goes with it.
+        with _said("no name server is known"):
+            for name, told in advertisement.ask(names).items():
+                path = f"{self._run}/cards/{name}/names6"
+                with open(f"{path}.new", "w") as handle:
+                    handle.writelines(f"{line}\n" for line in told.lines(name))
+                os.rename(f"{path}.new", path)
+            self._write_names()
 
     def turn_name_servers(self) -> None:
         """Let the name servers of another card be asked first.
@@ -159,13 +166,23 @@ class Network:
         ]
         if len(names) > 1:
             self._turns += 1
-            with open(f"{self._run}/first", "w") as handle:
-                handle.write(f"{names[self._turns % len(names)]}\n")
-            self._write_names()
+            with _said("the order of the name servers stays"):
+                with open(f"{self._run}/first", "w") as handle:
+                    handle.write(f"{names[self._turns % len(names)]}\n")
+                self._write_names()
 
     def _write_names(self) -> None:
         # Not subprocess: nothing else here needs that module.
         os.waitpid(os.posix_spawn(self._script, [self._script, "names"], {}), 0)
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Say what an error of the system leads to, and go on."""
+    try:
+        yield
+    except OSError as error:
+        marks.say(f"network: {what}: {error.strerror or error}")
 
 
 def undriven(sys: str = "/sys") -> str:

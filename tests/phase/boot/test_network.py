@@ -159,3 +159,16 @@ def test_name_servers_of_two_interfaces_take_turns(box: Box) -> None:
         box.network.turn_name_servers()
         turns.append(first.read_text().strip())
     assert turns == ["eth2", "eth0", "eth2"]
+
+
+def test_a_card_that_is_pulled_out_while_routers_are_asked_does_not_end_the_boot(
+    box: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from phase.boot import advertisement
+
+    told = {"eth1": advertisement.Told(("2001:db8::1",))}
+    monkeypatch.setattr(advertisement, "ask", lambda names: told)
+    box.card("eth0", waits="no DHCP server answers", link_local="169.254.1.2")
+    box.inet6(GLOBAL.format(flags="00"))
+    assert box.network.address() == Address("eth0", "fd4c:4142::5")
+    assert "network: no name server is known: No such file or directory" in capfd.readouterr().err
