@@ -91,7 +91,8 @@ def run(
         ending: called before the workers are told to end, such as to close the socket that they share.
 
     Raises:
-        ProviderError: a worker ends again and again, or did not end well when it was told to.
+        ProviderError: a worker cannot be started at first, ends again and again, or did not end well when
+            it was told to.
     """
     if count == 1:
         # The work has its own way to end, but not from its first moment on.
@@ -151,7 +152,16 @@ class _Parent:
                 if self._places is not None:
                     self._places.started(worker.number)
                 worker.started = now
-                worker.pid = _fork(worker.number, self._work)
+                try:
+                    worker.pid = _fork(worker.number, self._work)
+                except OSError as error:
+                    self._not_started(worker, error)
+
+    def _not_started(self, worker: _Worker, error: OSError) -> None:
+        """Try again later where others serve: memory or processes may be missing for a moment."""
+        if self._ready is not None:
+            raise ProviderError(f"worker {worker.number} cannot be started: {error.strerror}") from error
+        self._start_later(worker, f"and cannot be started: {error.strerror}", RETRY_SECONDS[1])
 
     def _pause(self) -> float:
         if self._ready is not None:
@@ -167,8 +177,7 @@ class _Parent:
 
     def _reap(self) -> None:
         for worker, reason in self._ended():
-            now = monotonic()
-            lived = now - worker.started
+            lived = monotonic() - worker.started
             worker.short_lives = worker.short_lives + 1 if lived < STEADY_SECONDS else 1
             if worker.short_lives >= MAX_SHORT_LIVES:
                 raise ProviderError(
@@ -177,10 +186,13 @@ class _Parent:
                     hint="The lines of the log before this one say why.",
                 )
             pause = min(RETRY_SECONDS[0] * 2 ** (worker.short_lives - 1), RETRY_SECONDS[1])
-            worker.due = now + pause
-            if self._places is not None:
-                self._places.ended(worker.number, reason)
-            _log.error("worker %d ended %s; it is started anew in %.1f s", worker.number, reason, pause)
+            self._start_later(worker, reason, pause)
+
+    def _start_later(self, worker: _Worker, reason: str, pause: float) -> None:
+        worker.due = monotonic() + pause
+        if self._places is not None:
+            self._places.ended(worker.number, reason)
+        _log.error("worker %d ended %s; it is started anew in %.1f s", worker.number, reason, pause)
 
     def _ended(self) -> list[tuple[_Worker, str]]:
         """The workers that have ended since the last look, and how."""

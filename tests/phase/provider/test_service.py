@@ -174,6 +174,58 @@ workers.run(2, work)
     assert done.stderr.count("it is started anew in") == 4
 
 
+def test_a_worker_that_cannot_be_started_anew_is_tried_again_while_the_other_serves() -> None:
+    """No memory and no process left is told to fork(2), for a moment; the first workers get theirs."""
+    program = """
+import errno, logging, os, signal, time
+from phase.provider import workers
+
+logging.basicConfig()
+workers.RETRY_SECONDS = (0.01, 0.02)
+fork, forks = os.fork, []
+serving, tell = os.pipe()
+
+def scarce():
+    forks.append(1)
+    if 2 < len(forks) < 6:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+
+def work(number, stopping):
+    if number and len(forks) < 6:
+        os.read(serving, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif number:
+        os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(60)
+
+os.fork = scarce
+workers.run(2, work, ready=lambda: os.write(tell, b"x"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("and cannot be started: Resource temporarily unavailable; it is started") == 3
+
+
+def test_workers_that_cannot_be_started_at_first_are_a_failure() -> None:
+    program = """
+import os
+from phase.provider import workers
+
+def refuse():
+    raise OSError(12, os.strerror(12))
+
+os.fork = refuse
+workers.run(2, print)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "ProviderError: worker 0 cannot be started: Cannot allocate memory" in done.stderr
+
+
 def test_without_the_first_of_its_processes_the_others_end(publish: Publish) -> None:
     with serving(publish(), "--processes", "3") as (url, process):
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
