@@ -24,7 +24,7 @@ USAGE = 129
 INTERRUPTED = 128 + signal.SIGINT
 #: The engine stopped the module.
 TRAPPED = 128 + signal.SIGABRT
-#: The module ran, and its output or its receipt could not be written.
+#: The module ran, and its input could not be read, or its output or its receipt could not be written.
 LOST = 128 + signal.SIGPIPE
 LIMITS = {
     "wall": 128 + signal.SIGALRM,

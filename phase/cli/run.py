@@ -142,7 +142,8 @@ def _tell(module: Path, execution: "Execution") -> int:
         code = _outcome.LOST
         # A reader that has left knows why; nothing more is to be said.
         if not isinstance(error, BrokenPipeError):
-            _say(f"{name} of the module is lost: {error.strerror or error}")
+            what = "ended early" if name == "stdin" else "is lost"
+            _say(f"{name} of the module {what}: {error.strerror or error}")
     return code
 
 

@@ -146,6 +146,8 @@ class Inlet:
         self._pending = memoryview(b"")
         self.sent = Counted()
         self.over = False
+        #: Why the source gives no more, if that is not its end.
+        self.broken: OSError | None = None
         if source is None:
             self._close()
 
@@ -185,8 +187,9 @@ class Inlet:
             part = source.read(min(self._asked, left) or 1)
         except BlockingIOError:
             return
-        except OSError:
-            part = b""  # a closed descriptor is an empty input
+        except OSError as error:
+            # The module's input is a pipe, which can end and not fail.
+            self.broken, part = error, b""
         self._asked = 0
         if not part:
             self._close()

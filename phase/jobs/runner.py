@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from phase.errors import printable
 from phase.jobs import location, wire
 from phase.jobs.errors import EngineError, JobRefusedError
 from phase.jobs.flow import Collected, Content, Inlet, Messages, Outlet, Pump, Streams
@@ -79,7 +80,7 @@ class Execution(msgspec.Struct, frozen=True):
         output: what it printed to stdout, as far as the sink took it.
         errors: likewise, to stderr.
         missing: protections that the worker could not have, a sentence each.
-        undelivered: why stdout or stderr took no more, by name.
+        undelivered: why stdin gave no more before its end, or stdout or stderr took no more, by name.
     """
 
     status: Status
@@ -112,7 +113,7 @@ class Worker:
         library = location.library()
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         command = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, library, package]
-        pipes = [os.pipe() for _ in range(6)]
+        pipes = _pipes(6)
         # The worker reads from the first and the last, and writes to the others.
         theirs = [pipe[0 if number in _READ else 1] for number, pipe in enumerate(pipes)]
         ours = [pipe[1 if number in _READ else 0] for number, pipe in enumerate(pipes)]
@@ -183,6 +184,7 @@ class Worker:
             signalled = self._finish()
         wall_seconds = time.monotonic() - begun
         status, fuel_used, memory_bytes = _ending(pump, signalled, job.limits)
+        broken = {"stdin": inlet.broken, "stdout": outlets[0].broken, "stderr": outlets[1].broken}
         return Execution(
             status=status,
             stdout=bytes(sinks[0].data) if isinstance(sinks[0], Collected) else b"",
@@ -196,11 +198,7 @@ class Worker:
             output=outlets[0].passed.content(),
             errors=outlets[1].passed.content(),
             missing=missing,
-            undelivered={
-                name: outlet.broken
-                for name, outlet in zip(("stdout", "stderr"), outlets, strict=True)
-                if outlet.broken
-            },
+            undelivered={name: error for name, error in broken.items() if error},
         )
 
     def wait_ready(self) -> tuple[str, ...]:
@@ -353,10 +351,22 @@ def _number(text: str) -> int | None:
     return min(max(int(text), 0), MAX_INTEGER) if text else None
 
 
+def _pipes(count: int) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    try:
+        for _ in range(count):
+            found.append(os.pipe())
+    except OSError as error:
+        for end in (end for pipe in found for end in pipe):
+            os.close(end)
+        raise EngineError(f"cannot start a worker process: {error.strerror}") from error
+    return found
+
+
 def _content(data: bytes) -> Content:
     return Content(hashlib.sha256(data).hexdigest(), len(data))
 
 
 def _printable(text: str) -> str:
     """Engine messages quote names from the module; those must not steer anyone's terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)[:500]
+    return printable(text[:500])

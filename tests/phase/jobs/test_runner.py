@@ -270,3 +270,20 @@ def test_the_parent_imports_neither_engine_nor_asyncio() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_worker_without_descriptors_left_is_refused_and_leaves_none_open() -> None:
+    code = """
+import os, resource
+from phase.jobs.errors import EngineError
+from phase.jobs.runner import Worker
+before = os.listdir("/proc/self/fd")
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + 7,) * 2)
+try:
+    Worker()
+except EngineError as error:
+    print(error)
+print(os.listdir("/proc/self/fd") == before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "cannot start a worker process: Too many open files\nTrue\n"
