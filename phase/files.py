@@ -8,6 +8,9 @@ from pathlib import Path
 
 #: What link(2) says where the file system has no hard links.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+#: How a file is opened that must be new.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOT_PLAIN = "it is not a regular file"
 
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -63,13 +66,9 @@ def create(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 def put_beside(path: Path, data: bytes, *, mode: int) -> Path:
     """Write a synced temporary file next to `path`; the caller renames or removes it."""
     temporary = path.parent / _temporary(path.name)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    descriptor = os.open(temporary, _NEW, mode)
     try:
-        with open(descriptor, "wb") as handle:
-            os.fchmod(descriptor, mode)  # the umask may have taken bits away
-            handle.write(data)
-            handle.flush()
-            os.fsync(descriptor)
+        _fill(descriptor, data, mode)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -89,20 +88,24 @@ def write_at(directory: int, name: str, data: bytes, *, mode: int = 0o644) -> No
         OSError: as usual; the old content is then still there.
     """
     temporary = _temporary(name)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, mode, dir_fd=directory)
+    descriptor = os.open(temporary, _NEW, mode, dir_fd=directory)
     try:
-        with open(descriptor, "wb") as handle:
-            os.fchmod(descriptor, mode)  # the umask may have taken bits away
-            handle.write(data)
-            handle.flush()
-            os.fsync(descriptor)
+        _fill(descriptor, data, mode)
         os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=directory)
         raise
     sync(directory)
+
+
+def _fill(descriptor: int, data: bytes, mode: int) -> None:
+    """Write, sync and close a new file."""
+    with open(descriptor, "wb") as handle:
+        os.fchmod(descriptor, mode)  # the umask may have taken bits away
+        handle.write(data)
+        handle.flush()
+        os.fsync(descriptor)
 
 
 def open_plain(path: Path | str, flags: int = os.O_RDONLY, *, directory: int | None = None) -> int:
@@ -130,9 +133,6 @@ def open_plain(path: Path | str, flags: int = os.O_RDONLY, *, directory: int | N
         os.close(descriptor)
         raise OSError(errno.EINVAL, _NOT_PLAIN, str(path))
     return descriptor
-
-
-_NOT_PLAIN = "it is not a regular file"
 
 
 def open_directory(name: str, directory: int, *, make: bool = False) -> int:

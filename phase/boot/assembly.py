@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Sequence
 
-from phase import cmdline, fetch, marks
+from phase import cmdline, fetch, files, marks
 from phase.boot import cache, image_check, initrd, memory
 from phase.boot.cache import Cache
 from phase.boot.errors import BootError
@@ -112,7 +112,7 @@ class Assembly:
             self._begun.clear()
         os.truncate(out, plan.size)
         for offset, data in plan.pieces:
-            _write(out, data, offset)
+            files.pwrite(out, data, offset)
         return out
 
 
@@ -156,7 +156,7 @@ class _Take:
         try:
             # Once: what has been fetched since may be more than the disk could take.
             for start, data in () if begun else cache.blocks(kept, artifact.length):
-                _write(self._out, data, offset + start)
+                files.pwrite(self._out, data, offset + start)
                 there += len(data)
             self._begun.add(artifact.sha256)
             # The resume verifies what was copied, there where it will be booted from.
@@ -218,12 +218,5 @@ def _copy(file: int, start: int, length: int, offset: int) -> None:
         block = os.pread(file, min(1 << 20, length - done), start + done)
         if not block:
             raise BootError("the initrd file is shorter than it was written")
-        _write(file, block, offset + done)
+        files.pwrite(file, block, offset + done)
         done += len(block)
-
-
-def _write(file: int, data: bytes, offset: int) -> None:
-    """Write all of it: a call may take less than it is given."""
-    done = 0
-    while done < len(data):
-        done += os.pwrite(file, data[done:] if done else data, offset + done)

@@ -48,7 +48,9 @@ class Output:
                     f"{path} is a link that another user has made; it is not followed",
                     hint="Give the directory that it leads to as --output.",
                 )
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            # A link that was put there since is not followed.
+            follow = 0 if stat.S_ISLNK(found.st_mode) else os.O_NOFOLLOW
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | follow)
 
     def close(self) -> None:
         """Close it."""

@@ -13,7 +13,7 @@ from phase.discovery.dht.announcement import LIFETIME, is_near, key, sign
 from phase.discovery.interfaces import interfaces, source
 from phase.discovery.records import DiscoveryError
 from phase.identity import Identity
-from phase.provider.status import DhtTold
+from phase.provider.status import STARTING, DhtTold
 from phase.provider.store import Store
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ async def announce(
         port: where it serves HTTP (TCP), and the node's own port (UDP).
     """
     own = Dht(serves=True)
-    told.problem = "starting"
+    told.problem = STARTING
     bind = _bound(hosts)
     while not bind:
         told.problem = f"{', '.join(hosts)} is not an IPv4 address"
