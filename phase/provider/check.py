@@ -86,6 +86,7 @@ class BlobCheck:
         try:
             done = await in_thread(reading.read)
         except OSError:
+            reading.close()
             self._reading = None  # the next look says what it is
             self._looks.pop(reading.digest, None)
             return
@@ -139,8 +140,13 @@ class _Reading:
         self._hash.update(data)
         if len(data) == READ_BYTES:
             return False
-        self._file.close()
+        self.close()
         return True
+
+    def close(self) -> None:
+        """Close its file."""
+        if self._file is not None:
+            self._file.close()
 
     def right(self) -> bool:
         """Whether its bytes have the hash that is its name."""
