@@ -68,14 +68,14 @@ def join(program: bytes, sections: dict[str, bytes]) -> bytes:
     try:
         (start,) = struct.unpack_from("<I", image, 60)
         if image[:2] != b"MZ" or image[start : start + 4] != b"PE\0\0":
-            raise BuildError("the stub is no PE program")
+            raise BuildError("the stub is not a PE program")
         count, optional = struct.unpack_from("<H12xH", image, start + 6)
         aligned, packed = struct.unpack_from("<II", image, start + 24 + 32)
         (room,) = struct.unpack_from("<I", image, start + 24 + 60)
         table = start + 24 + optional
         taken = [_HEADER.unpack_from(image, table + number * _HEADER.size) for number in range(count)]
     except struct.error as error:
-        raise BuildError(f"the stub is no PE program: {error}") from error
+        raise BuildError(f"the stub is not a PE program: {error}") from error
     end = table + (count + len(sections)) * _HEADER.size
     # What lies between the headers and the first section is padding, and not always zeros.
     if end > min(room, *(offset for *_, offset, _, _, _, _, _ in taken)):

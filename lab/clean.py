@@ -70,7 +70,7 @@ def clean_results(out: Path, arch: str) -> None:
         arch: the architecture; names its directory below `out`.
     """
     if arch in ("", ".", "..") or "/" in arch:
-        raise ValueError(f"{arch!r} is no architecture's name")
+        raise ValueError(f"{arch!r} is not an architecture's name")
     _remove(out / arch)
 
 

@@ -310,7 +310,7 @@ class Lab:
             MisuseError: they cannot be kept.
         """
         if not _NAME.fullmatch(name):
-            raise MisuseError(f"{name!r} is no name of a stage: letters, digits and -, 24 at most")
+            raise MisuseError(f"{name!r} is not a name of a stage: letters, digits and -, 24 at most")
         kept = stages.take(
             name, machines, until, [*inputs, *self._around(machines)], [self.wires(vm) for vm in machines]
         )
@@ -418,6 +418,6 @@ def _started(pid: int) -> str:
 
 def _check(name: str, taken: Mapping[str, object]) -> None:
     if not _NAME.fullmatch(name):
-        raise MisuseError(f"{name!r} is no name here: letters, digits and -, 24 at most")
+        raise MisuseError(f"{name!r} is not a name here: letters, digits and -, 24 at most")
     if name in taken:
         raise MisuseError(f"there is a {name} already")

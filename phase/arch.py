@@ -18,7 +18,7 @@ _ALIASES = {
 
 
 class ArchError(PhaseError):
-    """A name that is no architecture Phase boots."""
+    """A name that is not an architecture Phase boots."""
 
 
 def canonical(name: str) -> str:

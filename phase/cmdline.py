@@ -125,7 +125,7 @@ def _provider(text: str) -> str:
 
 
 _KINDS = {
-    # Whoever typed a mode that does not exist wanted less than everything.
+    # A person who typed a mode that does not exist wanted less than everything.
     "mode": _Kind(_one_of(*MODES), " or ".join(MODES), "mode", careful="private"),
     "channel": _Kind(_name_of, "a name of letters, digits, - and _", "channel"),
     "provider": _Kind(_provider, "http://HOST:PORT", "providers"),

@@ -170,7 +170,7 @@ def _is_signed(key: bytes, signature: str, message: bytes) -> bool:
 
 def _public_key(text: str) -> bytes:
     if re.fullmatch("[0-9a-fA-F]{64}", text) is None:
-        raise DsseError(f"{text[:80]!r} is no Ed25519 public key", hint="It has 64 hex digits.")
+        raise DsseError(f"{text[:80]!r} is not an Ed25519 public key", hint="It has 64 hex digits.")
     return bytes.fromhex(text)
 
 

@@ -131,7 +131,7 @@ def _read_private(path: Path) -> bytes:
         # Asked of the open file: the name could point elsewhere by now.
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise IdentityError(f"identity {path} is no regular file")
+            raise IdentityError(f"identity {path} is not a regular file")
         if status.st_mode & 0o077:
             raise IdentityError(
                 f"identity {path} has mode {stat.S_IMODE(status.st_mode):04o}: others may read the key",

@@ -70,7 +70,7 @@ class DnsServer:
             _name(name)
             data = _data(kind, value)
         except ValueError as error:
-            raise MisuseError(f"{name} {kind} {value!r} is no record: {error}") from error
+            raise MisuseError(f"{name} {kind} {value!r} is not a record: {error}") from error
         self._table.setdefault(name.lower().rstrip("."), []).append((_TYPES[kind], data))
 
     def __call__(self, frame: bytes) -> list[bytes]:

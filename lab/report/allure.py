@@ -82,7 +82,7 @@ def merge(arch: str, source: Path, target: Path) -> Path:
             result: dict[str, Any] = json.loads(path.read_bytes())
             labels = [label for label in result.get("labels", []) if label["name"] != "arch"]
         except (ValueError, TypeError, KeyError) as error:
-            raise ReportError(f"{path} is no result: {error}", hint="Delete it, or run again.") from error
+            raise ReportError(f"{path} is not a result: {error}", hint="Delete it, or run again.") from error
         for label in labels:
             if label["name"] == "flaky" and result.get("status") == "passed":
                 # Never green: the host failed it once, and says nothing of the next time.

@@ -54,7 +54,9 @@ def read(path: Path) -> list[Run]:
     try:
         return msgspec.json.Decoder(Run).decode_lines(path.read_bytes())
     except msgspec.MsgspecError as error:
-        raise ReportError(f"{path} is no history: {error}", hint="Move it away and build again.") from error
+        raise ReportError(
+            f"{path} is not a history: {error}", hint="Move it away and build again."
+        ) from error
 
 
 def add(path: Path, records: Iterable[Record], commit: str) -> tuple[list[Run], bool]:

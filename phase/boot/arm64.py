@@ -46,7 +46,7 @@ def image(
         HandoffError: this is no kernel that can be started so, or it does not fit.
     """
     if head[0x38:0x3C] != b"ARM\x64":
-        raise HandoffError("the kernel is no arm64 Image")
+        raise HandoffError("the kernel is not an arm64 Image")
     offset, needed = struct.unpack_from("<QQ", head, 8)
     needed = max(needed, kernel[1])
     memory = _memory(iomem)
@@ -103,7 +103,7 @@ def with_chosen(tree: bytes, properties: Mapping[bytes, bytes]) -> bytes:
     try:
         return _with_chosen(tree, properties)
     except (struct.error, IndexError, ValueError) as error:
-        raise HandoffError(f"{TREE} is no device tree this can read: {error}") from error
+        raise HandoffError(f"{TREE} is not a device tree that can be read: {error}") from error
 
 
 def _with_chosen(tree: bytes, properties: Mapping[bytes, bytes]) -> bytes:

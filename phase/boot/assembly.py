@@ -106,7 +106,7 @@ class Assembly:
         out = self._machine.open_initrd()
         layout = (plan.slots, plan.tail, plan.size)
         if layout != self._layout:
-            # Bytes of another layout would stand where nobody verifies them.
+            # Bytes of another layout would stand at places that are not verified.
             os.truncate(out, 0)
             self._layout = layout
             self._begun.clear()

@@ -181,7 +181,7 @@ def _directory(path: Path, *, make: bool) -> None:
             path.mkdir()
         if stat.S_ISDIR(path.lstat().st_mode):
             return
-        why = "it is no directory"
+        why = "it is not a directory"
     except FileNotFoundError:
         return  # a new cache that is only read
     except OSError as error:

@@ -72,7 +72,7 @@ class Network:
     def address(self) -> Address | None:
         """The first card with an address; None as long as there is none.
 
-        Other cards may follow; whoever searches looks at them all.
+        Other cards may follow; the search for providers uses them all.
 
         Raises:
             NetworkError: there is no card, some seconds after the first question.

@@ -51,7 +51,7 @@ def image(
         HandoffError: this is no kernel that can be started so, or it does not fit.
     """
     if head[0x202:0x206] != b"HdrS" or struct.unpack_from("<H", head, 0x206)[0] < 0x20C:
-        raise HandoffError("the kernel is no bzImage of boot protocol 2.12 or newer")
+        raise HandoffError("the kernel is not a bzImage of boot protocol 2.12 or newer")
     loading = struct.unpack_from("<H", head, 0x236)[0]
     if not loading & 1:
         raise HandoffError("the kernel has no 64-bit entry point")

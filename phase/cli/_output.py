@@ -62,7 +62,7 @@ class Output:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
         if kind is not None and self._made:
-            # Nothing came of it, and a directory with nothing in it says nothing.
+            # The fetch failed: an empty directory of its own is not left behind.
             with contextlib.suppress(OSError):
                 self.path.rmdir()
 
@@ -105,7 +105,7 @@ class Output:
             deadline: `time.monotonic()` when to give up waiting.
             tell: gets a line if it has to wait.
         """
-        # Readable for nobody else, so that nobody else can hold it.
+        # Only its owner can read it, so that no other user can hold the lock.
         with self.writing():
             lock = files.open_plain(_LOCK, os.O_RDWR | os.O_CREAT, directory=self.descriptor)
         try:
@@ -168,7 +168,7 @@ class Output:
         return report
 
     def sweep(self) -> None:
-        """Remove what was begun once and nobody writes to any more, where locks can tell."""
+        """Remove unfinished files to which no process writes any more, where locks can tell."""
         with self.below("blobs", "sha256") as place:
             for left in _parts(place):
                 try:

@@ -129,7 +129,9 @@ def read_publics(paths: Iterable[Path]) -> dict[str, list[Any]]:
         with path.open("rb") as handle:
             words = handle.read(_MAX_PASSPHRASE).decode("ascii", "replace").split()
         if len(words) != 3 or words[0] != _PUBLIC or words[1] not in ROLES:
-            raise KeysError(f"{path} is no public key of a release", hint="phase release key writes them.")
+            raise KeysError(
+                f"{path} is not a public key of a release", hint="phase release key writes them."
+            )
         found.setdefault(words[1], []).append(release_keys.public_key(words[2]))
     return found
 

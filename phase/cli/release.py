@@ -191,7 +191,7 @@ def sign(
 
     carried = not (directory / "metadata").exists() and not (directory / staging.PLACE).exists()
     if carried and (target or source):
-        raise PhaseError(f"{directory} is no repository", hint="--export and --import are for one.")
+        raise PhaseError(f"{directory} is not a repository", hint="--export and --import are for one.")
     staged = staging.load(directory if carried else directory / staging.PLACE)
     for role, metadata in sorted(staged.items()):
         click.echo("\n".join(staging.summary(role, metadata)))

@@ -164,7 +164,7 @@ def _say(text: str) -> None:
     try:
         click.echo(f"phase: {printable(text)}", err=True)
     except OSError:
-        # There is nobody to tell. What is buffered must not be tried again when the interpreter ends.
+        # Stderr is gone. The interpreter must not try to write the buffered text again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 

@@ -201,7 +201,7 @@ def _tls(certificate: str, key: str) -> "ssl.SSLContext":
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
-        raise ProviderError(f"{certificate} and {key} are no certificate and its key: {error}") from error
+        raise ProviderError(f"{certificate} and {key} are not a certificate and its key: {error}") from error
     return context
 
 

@@ -50,7 +50,7 @@ def peer(text: str) -> tuple[str, int]:
     labels = host.split(".") if len(host) <= 253 and host.isascii() else []
     good = labels and all(0 < len(one) <= 63 and one.replace("-", "a").isalnum() for one in labels)
     if not good or not (port.isascii() and port.isdecimal()) or not 0 < int(port[:6]) < 65_536:
-        raise DiscoveryError(f"{text[:80]!r} is no DHT node", hint="For example 192.0.2.1:8080.")
+        raise DiscoveryError(f"{text[:80]!r} is not a DHT node", hint="For example 192.0.2.1:8080.")
     return host, int(port)
 
 

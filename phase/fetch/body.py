@@ -1,6 +1,6 @@
 """The body of an HTTP answer, as it comes: of a known length, in chunks, or until the connection ends.
 
-However it is framed, nobody reads more of it than was asked for, and a provider that sends too little
+However it is framed, no more of it is read than was asked for, and a provider that sends too little
 of use in too much time is given up.
 
 Source: RFC 9112, sections 6 and 7.

@@ -212,7 +212,7 @@ class Transfer:
                 left = self.deadline - monotonic()
                 if left <= 0:
                     return
-                # A thread that ends without help from `put` or `fail` notifies nobody.
+                # A thread that ends without a call of `put` or `fail` does not notify.
                 self._changed.wait(min(left, 0.02))
 
     def _release(self, index: int) -> None:

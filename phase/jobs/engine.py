@@ -37,7 +37,7 @@ class Bytes(ctypes.Structure):
 
 
 class InvalidModuleError(Exception):
-    """The bytes are no module, or it cannot be linked with WASI preview 1. It did not run."""
+    """The bytes are not a module, or it cannot be linked with WASI preview 1. It did not run."""
 
 
 class TooMuchMemoryError(Exception):

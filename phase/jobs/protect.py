@@ -5,7 +5,7 @@ import os
 import resource
 from collections.abc import Callable
 
-#: The user nobody everywhere.
+#: Number of the user `nobody` on every Linux.
 NOBODY = 65_534
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _CAPABILITIES, _CAP_KILL = 64, 5
@@ -22,7 +22,7 @@ _PROCESSES = 512
 def give_up(parent: int) -> list[str]:
     """Drop what this process has: groups, user, capabilities, and the way to get any of it back.
 
-    In a container without the user nobody, or without the right to change users, it stays who it is.
+    In a container without the user `nobody`, or without the right to change users, it stays who it is.
 
     Args:
         parent: process that this one must not outlive.
@@ -33,7 +33,7 @@ def give_up(parent: int) -> list[str]:
     libc = ctypes.CDLL(None, use_errno=True)
     missing = []
     if os.geteuid() == 0 and not _may_kill(libc):
-        # As nobody it could not be ended by its parent, which is as poor in capabilities.
+        # As the user `nobody` its parent could not end it: that has no capabilities either.
         missing.append("it keeps the user root: without the capability to kill, its parent could not end it")
     elif os.geteuid() == 0:
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
@@ -90,7 +90,7 @@ def limit(*, wall_seconds: int) -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 32),
-        # Counts every process of this user, so it is only meant for the one nobody else uses.
+        # Counts every process of the user, so it is set only for a user that has no others.
         *(((resource.RLIMIT_NPROC, _PROCESSES),) if os.geteuid() == NOBODY else ()),
     ):
         _lower(kind, value)

@@ -26,7 +26,7 @@ class _Pace:
 
 
 class _Place:
-    """Where the lines go; None while nobody wants them."""
+    """Where the lines go; None while there is no access log."""
 
     writer: LineWriter | None = None
 

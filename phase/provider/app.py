@@ -48,7 +48,7 @@ def make_app(
         row: the place of this process among others that serve the same; none where it is alone.
 
     Raises:
-        RepositoryError: the directory is no repository.
+        RepositoryError: the directory is not a repository.
     """
     store, metrics = Store(repository), Metrics()
     routes = _Routes(store, metrics, channel, arch, row)

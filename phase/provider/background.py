@@ -111,7 +111,7 @@ class Background:
         return [Problem(Part.TASKS, trouble) for task in self.tasks.values() if (trouble := task.trouble())]
 
     def loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Take what the event loop has nobody else to tell; an exception handler of a loop."""
+        """Take an error that no task has raised; this is an exception handler of an event loop."""
         error, message = context.get("exception"), str(context.get("message"))
         if isinstance(error, asyncio.InvalidStateError) and "_call_connection_lost" in message:
             # A defect of asyncio's: a connection that is cut off during sendfile wakes up who was cancelled.

@@ -61,7 +61,7 @@ def stamp(directory: Path) -> tuple[object, ...]:
         roots = frozenset(name for name in os.listdir(path.parent) if name.endswith(".root.json"))
     except OSError as error:
         raise RepositoryError(
-            f"{directory} is no repository: {path.name} cannot be read: {error.strerror}",
+            f"{directory} is not a repository: {path.name} cannot be read: {error.strerror}",
             hint="Publish a release into it, or give --artifacts.",
         ) from error
     try:
@@ -118,7 +118,7 @@ def load(directory: Path) -> Catalog:
 
 def _release(phase: Phase, role: Signed, manifest: Document, name: str) -> Release:
     if not (NAME.match(phase.channel) and NAME.match(phase.arch)):
-        raise RepositoryError(f"{name[:MAX_SHOWN]}: its channel or architecture is no plain name")
+        raise RepositoryError(f"{name[:MAX_SHOWN]}: its channel or architecture is not a plain name")
     prefix = f"{phase.channel}/{phase.arch}/"
     artifacts = {
         path.removeprefix(prefix): Blob(target.hashes["sha256"], target.length)

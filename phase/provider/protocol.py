@@ -46,7 +46,7 @@ class Protocol(web.RequestHandler):
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         detail = " ".join((message or "").split())
-        answer = problem(status, f"this is no request: {detail}"[:_MAX_DETAIL])
+        answer = problem(status, f"this is not a request: {detail}"[:_MAX_DETAIL])
         answer.force_close()
         self._metrics.requests["none", status] += 1
         transport = request.transport

@@ -27,7 +27,7 @@ class Store:
         directory: holds `metadata/` and `blobs/sha256/`.
 
     Raises:
-        RepositoryError: it is no repository.
+        RepositoryError: it is not a repository.
     """
 
     def __init__(self, directory: Path) -> None:

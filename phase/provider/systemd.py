@@ -46,9 +46,9 @@ def inherited() -> socket.socket | None:
         found = socket.socket(fileno=_FIRST_FD)
         listening = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
-        raise ProviderError(f"what systemd hands over is no socket: {error.strerror}") from error
+        raise ProviderError(f"what systemd hands over is not a socket: {error.strerror}") from error
     if found.type != socket.SOCK_STREAM or found.family == socket.AF_UNIX or not listening:
         found.close()
-        raise ProviderError("what systemd hands over is no listening TCP socket")
+        raise ProviderError("what systemd hands over is not a listening TCP socket")
     os.set_inheritable(_FIRST_FD, False)
     return found

@@ -112,7 +112,7 @@ class NaclSigner(ReleaseSigner):
         Raises:
             KeysError: always.
         """
-        raise KeysError(f"{priv_key_uri[:80]!r} is no key file", hint="Use phase.release.keys.load.")
+        raise KeysError(f"{priv_key_uri[:80]!r} is not a key file", hint="Use phase.release.keys.load.")
 
 
 class ReleaseKeys:
@@ -259,7 +259,7 @@ def public_key(public: str) -> NaclKey:
         KeysError: it is none.
     """
     if raw_public({"public": public}) is None:
-        raise KeysError(f"{public[:80]!r} is no Ed25519 public key", hint="It has 64 hex digits.")
+        raise KeysError(f"{public[:80]!r} is not an Ed25519 public key", hint="It has 64 hex digits.")
     # Any unique text may name a key; its hash is what other tools would show too.
     keyid = sha256(
         b'{"keytype":"ed25519","keyval":{"public":"%b"},"scheme":"ed25519"}' % public.encode()

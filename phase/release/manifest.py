@@ -119,7 +119,7 @@ def role_name(channel: str, arch: str) -> str:
             f"{channel[:80]!r} is no channel name", hint="Letters, digits, - and _; 64 at most."
         )
     if arch not in ARCHES:
-        raise ManifestError(f"{arch[:80]!r} is no architecture", hint=f"Use one of {', '.join(ARCHES)}.")
+        raise ManifestError(f"{arch[:80]!r} is not an architecture", hint=f"Use one of {', '.join(ARCHES)}.")
     return f"{channel}-{arch}"
 
 
@@ -137,14 +137,16 @@ def split_role(role: str) -> tuple[str, str]:
 def check_name(name: str) -> str:
     """An artifact's name, or ManifestError."""
     if not _NAME.fullmatch(name):
-        raise ManifestError(f"{name[:80]!r} is no artifact name", hint="Lower case letters, digits, . _ -")
+        raise ManifestError(
+            f"{name[:80]!r} is not an artifact name", hint="Lower case letters, digits, . _ -"
+        )
     return name
 
 
 def check_release(release: object) -> str:
     """A release's human version, or ManifestError."""
     if not isinstance(release, str) or not _RELEASE.fullmatch(release):
-        raise ManifestError(f"{_shown(release)} is no release version", hint="For example 1.2.3.")
+        raise ManifestError(f"{_shown(release)} is not a release version", hint="For example 1.2.3.")
     return release
 
 
@@ -152,7 +154,7 @@ def check_cmdline(cmdline: object) -> str:
     """A kernel command line that can be signed and passed on, or ManifestError."""
     if not isinstance(cmdline, str) or not cmdline.isascii() or not cmdline.isprintable():
         raise ManifestError(
-            f"{_shown(cmdline)} is no kernel command line", hint="One line of printable ASCII."
+            f"{_shown(cmdline)} is not a kernel command line", hint="One line of printable ASCII."
         )
     if len(cmdline) > MAX_CMDLINE:
         raise ManifestError(f"kernel command line has {len(cmdline)} bytes; the limit is {MAX_CMDLINE}")
@@ -162,7 +164,7 @@ def check_cmdline(cmdline: object) -> str:
 def _artifact(role: str, prefix: str, path: str, target: "TargetFile") -> Artifact:
     name = path.removeprefix(prefix)
     if name == path or not _NAME.fullmatch(name):
-        raise ManifestError(f"{role}: target {path[:120]!r} is no artifact below {prefix!r}")
+        raise ManifestError(f"{role}: target {path[:120]!r} is not an artifact below {prefix!r}")
     custom = target.custom
     facts = custom.get("phase") if isinstance(custom, dict) else None
     if not isinstance(facts, dict):

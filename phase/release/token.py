@@ -64,7 +64,7 @@ class TokenSigner(ReleaseSigner):
         Raises:
             KeysError: always.
         """
-        raise KeysError(f"{priv_key_uri[:80]!r} is no key file", hint="Use phase.release.keys.load.")
+        raise KeysError(f"{priv_key_uri[:80]!r} is not a key file", hint="Use phase.release.keys.load.")
 
 
 def find(place: Place, pin: str) -> str:
@@ -111,7 +111,7 @@ def _public(pkcs11: Any, session: Any, place: Place) -> str:
     kind, point = session.getAttributeValue(found, [pkcs11.CKA_KEY_TYPE, pkcs11.CKA_EC_POINT])
     raw = bytes(point or ()).removeprefix(_POINT)
     if kind != _CKK_EC_EDWARDS or len(raw) != 32:
-        raise KeysError(f"{_name(place)} is no Ed25519 key", hint="No other kind can sign for a seed.")
+        raise KeysError(f"{_name(place)} is not an Ed25519 key", hint="No other kind can sign for a seed.")
     return raw.hex()
 
 

@@ -162,7 +162,9 @@ class Tree:
             and role == "targets"
             and (signed.delegations is None or signed.delegations.roles is None)
         ):
-            raise RepositoryError(f"{self.directory} is no repository of Phase: {name} delegates to no one")
+            raise RepositoryError(
+                f"{self.directory} is not a repository of Phase: {name} delegates to no one"
+            )
         self._signed[role] = signed
         self._bytes[role] = data
 

@@ -123,7 +123,7 @@ def _check_types(signed: Signed, name: str) -> None:
     """Refuse what the library lets pass and a floor or an arithmetic would trip over later.
 
     Raises:
-        FormatError: a number is `true`, which Python takes for 1; a file's name is none to keep.
+        FormatError: a number is `true`, which Python takes for 1; a file's name is too long or not plain.
     """
     numbers: list[object] = [signed.version]
     roles: list[Role] = []

@@ -59,7 +59,7 @@ def test_no_room() -> None:
 
 @pytest.mark.parametrize("stub", [b"", b"MZ", b"\x7fELF".ljust(500, b"\0"), program()[:140]])
 def test_what_is_no_program(stub: bytes) -> None:
-    with pytest.raises(BuildError, match="no PE program"):
+    with pytest.raises(BuildError, match="not a PE program"):
         uki.join(stub, {})
 
 

@@ -104,7 +104,7 @@ def test_what_cannot_be_kept_is_refused(lab: Lab, kernel: Path, tmp_path: Path) 
     with pytest.raises(MisuseError, match="writes to a disk"):
         lab.stage("ready", writes, until=ready)
     plain = lab.vm("plain", arch="x86_64", kernel=kernel)
-    with pytest.raises(MisuseError, match="no name of a stage"):
+    with pytest.raises(MisuseError, match="not a name of a stage"):
         lab.stage("../ready", plain, until=ready)
     with pytest.raises(MisuseError, match="has no source"):
         lab.stage("ready", plain, until=print)

@@ -114,7 +114,7 @@ def read(envelope: bytes, *, place: bytes, now: float) -> Announcement:
     if key(said.channel, said.arch) != place:
         raise AnnouncementError(f"an announcement of {said.channel}/{said.arch} in another's place")
     if not is_unicast(said.host):
-        raise AnnouncementError(f"{said.host[:60]!r} is no IPv4 address of a host")
+        raise AnnouncementError(f"{said.host[:60]!r} is not an IPv4 address of a host")
     if said.expires <= now:
         raise AnnouncementError(f"an announcement that expired {now - said.expires:.0f} s ago")
     return msgspec.structs.replace(said, key=claimed[0].lower())

@@ -52,7 +52,7 @@ class Holdings:
         held = self._places.get(place, [])
         same_key = [one for one in held if one.said.key == said.key]
         if any(one.said.seq >= said.seq for one in same_key):
-            raise AnnouncementError("an announcement that is no newer than the one that is kept")
+            raise AnnouncementError("an announcement that is not newer than the one that is kept")
         # A provider that was started anew has another key, and a node at the same port as before.
         anew = sender if sender == (said.host, said.port) else None
         rest = [one for one in held if one.said.key != said.key and (one.said.host, one.said.port) != anew]

@@ -142,7 +142,7 @@ def pack_nsec(of: Name, types: Iterable[int]) -> bytes:
 
 
 def parse(data: bytes) -> Packet | None:
-    """Take a packet apart; nothing where it makes no sense, or is none of multicast DNS.
+    """Take a packet apart; None where it makes no sense or is not of multicast DNS.
 
     Of a record that makes no sense in itself, only that record is left out.
     """

@@ -36,7 +36,7 @@ def test_the_least_a_file_says(tmp_path: Path) -> None:
         (LEAST.replace("[serial]", "[serial]\nline_delay = -1.0"), "negative"),
         (LEAST.replace("[serial]", "[serial]\nbaud = 9600"), "unknown field `baud`"),
         (LEAST.replace("[medium]", "[medum]"), "medum|medium"),
-        ("arch = ", "pi.toml is no board file"),
+        ("arch = ", "pi.toml is not a board file"),
         ("", "arch"),
     ],
 )

@@ -143,7 +143,7 @@ def test_a_history_has_an_end(tmp_path: Path) -> None:
 def test_a_broken_history_is_named(tmp_path: Path) -> None:
     path = tmp_path / "boots.jsonl"
     path.write_text("{}\n")
-    with pytest.raises(ReportError, match=r"boots\.jsonl is no history"):
+    with pytest.raises(ReportError, match=r"boots\.jsonl is not a history"):
         history.read(path)
 
 

@@ -126,7 +126,7 @@ def test_refuses_what_cannot_start(tree: bytes) -> None:
     def lay_out(start: bytes, blob: bytes, iomem: str) -> None:
         arm64.image(start, (0, MIB), 9 * MIB, "quiet", tree=blob, iomem=iomem, chance=bytes(72))
 
-    with pytest.raises(HandoffError, match="no arm64 Image"):
+    with pytest.raises(HandoffError, match="not an arm64 Image"):
         lay_out(bytes(4096), tree, IOMEM)
     with pytest.raises(HandoffError, match="device tree"):
         lay_out(head(), b"nonsense" * 8, IOMEM)

@@ -139,7 +139,7 @@ def test_a_directory_elsewhere_is_none_of_ours(tmp_path: Path, name: str, writab
     (outside / "sha256").mkdir(parents=True)
     (disk / name).parent.mkdir(parents=True)
     (disk / name).symlink_to(outside)
-    with pytest.raises(CacheError, match=f"{name} cannot be used: it is no directory"):
+    with pytest.raises(CacheError, match=f"{name} cannot be used: it is not a directory"):
         Cache(disk, writable=writable)
     assert os.listdir(outside) == ["sha256"]
 

@@ -122,7 +122,7 @@ def test_where_memory_is_encrypted_the_running_kernels_tables_stay() -> None:
 @pytest.mark.parametrize(
     ("start", "cmdline", "memory", "why"),
     [
-        (bytes(4096), "quiet", RAM, "no bzImage"),
+        (bytes(4096), "quiet", RAM, "not a bzImage"),
         (head(version=0x20B), "quiet", RAM, "2.12 or newer"),
         (head(loading=0x7E), "quiet", RAM, "64-bit"),
         (head(words=4), "quiet", RAM, "takes fewer"),

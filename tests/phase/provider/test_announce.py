@@ -179,7 +179,7 @@ def test_a_node_that_is_none_is_said(publish: Publish) -> None:
     for text in ("host", "host:0", "host:99999", ":80", "a b:80", "[::1]:80", "x" * 300 + ":1"):
         told = CliRunner().invoke(discover_command, ["--dht", text])
         assert told.exit_code == 2
-        assert "is no DHT node" in told.output
+        assert "is not a DHT node" in told.output
 
 
 async def test_a_clock_that_is_set_right_makes_it_say_everything_again(

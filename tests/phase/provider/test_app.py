@@ -340,5 +340,5 @@ async def test_metrics(client: Client) -> None:
 
 
 def test_no_repository(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryError, match="no repository"):
+    with pytest.raises(RepositoryError, match="not a repository"):
         make_app(tmp_path)

@@ -175,7 +175,7 @@ async def test_what_is_no_request_is_answered_and_not_logged(
         head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.0 400 ")
         assert b"application/problem+json" in head
-        assert json.loads(body)["detail"].startswith("this is no request: ")
+        assert json.loads(body)["detail"].startswith("this is not a request: ")
         writer.close()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await ask(writer, "/metrics")

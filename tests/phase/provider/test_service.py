@@ -297,7 +297,7 @@ def test_a_key_that_is_none(publish: Publish, certificate: tuple[str, str]) -> N
     command = [*_COMMAND, "--artifacts", str(publish()), "--tls", certificate[0], certificate[0]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert "are no certificate and its key" in done.stderr
+    assert "are not a certificate and its key" in done.stderr
 
 
 def test_systemd_is_told_and_its_socket_used(publish: Publish, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_a_socket_that_is_not_tcp_is_refused(monkeypatch: pytest.MonkeyPatch, tm
         listener.bind(str(tmp_path / "listener"))
         listener.listen()
         monkeypatch.setattr(systemd, "_FIRST_FD", listener.detach())
-        with pytest.raises(ProviderError, match="no listening TCP socket"):
+        with pytest.raises(ProviderError, match="not a listening TCP socket"):
             systemd.inherited()
 
 

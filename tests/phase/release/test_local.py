@@ -178,7 +178,7 @@ def test_a_missing_directory_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_command_line_that_cannot_be_signed_is_refused(local: LocalRepository, source: Path) -> None:
     (source / "cmdline").write_bytes(b"quiet \xff")
-    with pytest.raises(ManifestError, match="no kernel command line"):
+    with pytest.raises(ManifestError, match="not a kernel command line"):
         local.refresh()
 
 

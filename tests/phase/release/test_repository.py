@@ -255,9 +255,9 @@ def test_a_second_repository_in_the_same_place_is_refused(repository: Repository
     [
         ({"channel": "../x"}, "no channel name"),
         ({"artifacts": ["initramfs"]}, "without a kernel"),
-        ({"cmdline": "a\nb"}, "no kernel command line"),
+        ({"cmdline": "a\nb"}, "not a kernel command line"),
         ({"cmdline": "x" * 1537}, "1537 bytes"),
-        ({"release": ""}, "no release version"),
+        ({"release": ""}, "not a release version"),
     ],
 )
 def test_what_clients_would_refuse_is_not_signed(

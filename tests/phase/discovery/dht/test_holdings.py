@@ -51,7 +51,7 @@ def test_a_replayed_one_is_refused() -> None:
     old, new = made(now=NOW), made(now=NOW + 60)
     put(held, new, "192.0.2.1", NOW + 60)
     for again in (old, new):
-        with pytest.raises(AnnouncementError, match="no newer"):
+        with pytest.raises(AnnouncementError, match="not newer"):
             put(held, again, "192.0.2.1", NOW + 60)
     assert held.get(PLACE, now=NOW + 60) == [new]
 
