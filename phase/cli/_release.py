@@ -23,11 +23,6 @@ def read_root(path: Path) -> bytes:
         raise PhaseError(f"the trusted root {path} cannot be read: {error.strerror}") from error
 
 
-def blob_path(directory: Path, sha256: str) -> Path:
-    """Where a verified blob lies."""
-    return directory / "blobs" / "sha256" / sha256
-
-
 def now(seen: float = 0.0) -> datetime:
     """The time expiry is judged by: this machine's, unless it is behind what was `seen` (Unix seconds)."""
     from phase.trust import clock

@@ -7,7 +7,6 @@ import os
 import resource
 import secrets
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,7 +130,7 @@ def command(
     board = Board(processes) if processes > 1 else None
     identity = secrets.token_hex(4)
 
-    def work(number: int, stopping: Callable[[], None]) -> None:
+    def work(number: int) -> None:
         first = number == 0
         asyncio.run(
             serve(

@@ -34,7 +34,7 @@ _AGAIN_SECONDS = 0.5
 #: Seconds between two looks whether all workers have begun to serve.
 _LOOK_SECONDS = 0.05
 _SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
-Work = Callable[[int, Callable[[], None]], None]
+Work = Callable[[int], None]
 
 
 class Places(Protocol):
@@ -84,8 +84,7 @@ def run(
 
     Args:
         count: workers; with 1 the work is done in this process.
-        work: ends on SIGTERM. Gets which worker this is, 0 for the first, and what it calls when it begins
-            to end.
+        work: ends on SIGTERM. Gets which worker this is, 0 for the first.
         places: where the state of the workers is written down.
         ready: called once all workers have begun to serve.
         ending: called before the workers are told to end, such as to close the socket that they share.
@@ -97,7 +96,7 @@ def run(
     if count == 1:
         # The work has its own way to end, but not from its first moment on.
         signal.signal(signal.SIGTERM, _terminated)
-        work(0, lambda: None)
+        work(0)
         return
     _Parent(count, work, places, ready, ending).run()
 
@@ -257,7 +256,7 @@ def _fork(number: int, work: Work) -> int:
         signal.signal(signal.SIGTERM, _terminated)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS | {signal.SIGHUP})
         _end_with(parent)
-        work(number, lambda: None)
+        work(number)
         code = 0
     except SystemExit as error:
         code = 0 if error.code in (0, None) else 1  # told to end before the work had begun

@@ -157,7 +157,7 @@ from phase.provider import workers
 logging.basicConfig()
 workers.RETRY_SECONDS = (0.01, 0.02)
 
-def work(number, stopping):
+def work(number):
     if number:
         os.kill(os.getpid(), signal.SIGSEGV)
     time.sleep(60)
@@ -191,7 +191,7 @@ def scarce():
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     return fork()
 
-def work(number, stopping):
+def work(number):
     if number and len(forks) < 6:
         os.read(serving, 1)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -256,7 +256,7 @@ from phase.provider import workers
 async def later(what):
     what()
 
-def work(number, stopping):
+def work(number):
     os.write(1, b"%d\\n" % os.getpid())
     {begin}
 

@@ -148,7 +148,7 @@ from phase.provider import workers
 logging.basicConfig()
 workers.END_SECONDS = 0.5
 
-def work(number, stopping):
+def work(number):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(60)
 
