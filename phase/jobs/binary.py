@@ -9,6 +9,8 @@ import os
 _MAGIC = b"\0asm\x01\0\0\0"
 _CUSTOM, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _CODE = 0, 2, 3, 4, 5, 7, 10
 _FUNC_KIND, _TABLE_KIND = 0, 1
+#: In a memory's flags (threads proposal).
+_SHARED = 2
 #: Exports that the worker adds, so that it can ask how large the tables are. A name that no tool makes.
 _TABLE_NAME = "\0phase table {}"
 #: What the compiler may have for any module, unless the job says more.
@@ -34,6 +36,7 @@ class Shape:
         functions: functions it defines.
         tables: tables it defines.
         memories: linear memories it defines.
+        shared: whether a linear memory it defines is shared between threads.
         imports: WASI functions it asks for.
         start: position of the function `_start` among the exports; None if there is no such function.
         exports: how many exports it had of its own.
@@ -42,6 +45,7 @@ class Shape:
     def __init__(self, module: bytes) -> None:
         self.module = module
         self.code_bytes = self.functions = self.tables = self.memories = self.exports = 0
+        self.shared = False
         self.imports: set[bytes] = set()
         self.start: int | None = None
 
@@ -96,6 +100,8 @@ def read(module: bytes) -> Shape:
                 setattr(shape, number, _leb(module, found[kind][0])[0])
         if _CODE in found:
             shape.code_bytes = found[_CODE][1] - found[_CODE][0]
+        if _MEMORY in found:
+            shape.shared = _shared(module, *found[_MEMORY])
         if _IMPORT in found:
             shape.imports = _wasi_imports(module, *found[_IMPORT])
         if _EXPORT in found:
@@ -137,6 +143,19 @@ def _wasi_imports(module: bytes, at: int, end: int) -> set[bytes]:
         if origin == b"wasi_snapshot_preview1":
             names.add(wanted)
     return names
+
+
+def _shared(module: bytes, at: int, end: int) -> bool:
+    count, at = _leb(module, at)
+    for _ in range(count):
+        flags, at = _leb(module, at)
+        if flags & _SHARED:
+            return True
+        for _ in range(1 + (flags & 1) + (flags >> 3 & 1)):  # least, most, page size
+            while at < end and module[at] & 0x80:
+                at += 1
+            at += 1
+    return False
 
 
 def _exports(module: bytes, at: int, end: int) -> tuple[int, int | None]:

@@ -8,6 +8,7 @@ The structures here and in `phase.jobs.memory` follow wasm.h, wasi.h and wasmtim
 """
 
 import ctypes
+import resource
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_bool, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
 
@@ -85,6 +86,10 @@ class Engine:
             ("memory_init_cow", False),
         ):
             self.call(f"wasmtime_config_{name}_set", None, c_void_p(config), c_bool(wanted))
+        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+            # Otherwise 4 GiB of addresses are set aside for each memory, so that its bounds need no check.
+            for name in ("memory_reservation", "memory_guard_size"):
+                self.call(f"wasmtime_config_{name}_set", None, c_void_p(config), c_uint64(0))
         self.call(
             "wasmtime_config_host_memory_creator_set", None, c_void_p(config), byref(self.memories.creator)
         )
@@ -259,6 +264,8 @@ class Engine:
         except Stopped as error:
             if EXCEEDED in str(error):
                 raise TooMuchMemoryError(str(error)) from None
+            if self.memories.lacking:
+                raise InvalidModuleError(self.memories.lacking) from None
             raise
 
     def start(self) -> None:

@@ -95,7 +95,10 @@ class Descriptor:
         """Write what fits without blocking."""
         count = os.write(self._descriptor, data[: self._step])
         while count < len(data) and self._poll.poll(0):
-            count += os.write(self._descriptor, data[count : count + self._step])
+            try:
+                count += os.write(self._descriptor, data[count : count + self._step])
+            except OSError:
+                break  # what was written before counts; the next call meets the error again
         return count
 
 

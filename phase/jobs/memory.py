@@ -54,6 +54,8 @@ class Memories:
         self._sizes: list[int] = []
         #: Bytes that all may have; None while the worker's own modules are made.
         self.limit: int | None = None
+        #: What the machine did not give, where that is why a memory could not be made.
+        self.lacking = ""
         #: Bytes that the job has; a memory never shrinks, so this is the peak as well.
         self.used = 0
         # Kept: freed while the engine still points at them, they would crash it.
@@ -72,7 +74,11 @@ class Memories:
         flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE
         place = self._map(None, capacity + guard, _PROT_NONE, flags, -1, 0)
         if place is None or place == c_void_p(-1).value or not self._open(place, minimum):
-            return self._fail(f"memory {EXCEEDED}: the machine has no {minimum} bytes")
+            self.lacking = (
+                f"its process may not have {capacity + guard >> 20} MiB of addresses more (ulimit -v); "
+                "a smaller memory limit may help"
+            )
+            return self._fail(self.lacking)
         self._places.append((place, capacity))
         self._sizes.append(minimum)
         if self.limit is not None:

@@ -124,7 +124,7 @@ class Worker:
 
             moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in theirs]
             actions = [(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(moved)]
-            self.pid = os.posix_spawn(sys.executable, command, _ENVIRONMENT, file_actions=actions)
+            self.pid = os.posix_spawn(sys.executable, command, _environment(), file_actions=actions)
         except OSError as error:
             for end in ours:
                 os.close(end)
@@ -147,8 +147,7 @@ class Worker:
     def close(self) -> None:
         """Kill the worker if it still lives, and free what it held. May be called twice."""
         if self._reaped is None:
-            os.kill(self.pid, signal.SIGKILL)
-            self._reap()
+            self._kill()
         for end in self._ends:
             if end >= 0:
                 os.close(end)
@@ -238,13 +237,18 @@ class Worker:
         )
 
     def _finish(self) -> int:
-        os.kill(self.pid, signal.SIGKILL)  # a no-op for one that has already left
-        code = self._reap()
+        code = self._kill()
         self.close()
         return -code if code < 0 else 0
 
-    def _reap(self) -> int:
-        _, raw = os.waitpid(self.pid, 0)
+    def _kill(self) -> int:
+        """End the worker if it still lives; its exit code, negative for a signal."""
+        # Where SIGCHLD is ignored, which a process inherits, the kernel reaps it by itself.
+        try:
+            os.kill(self.pid, signal.SIGKILL)  # a no-op for one that has left and is not reaped
+            _, raw = os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            raw = 0
         self._reaped = os.waitstatus_to_exitcode(raw)
         return self._reaped
 
@@ -263,6 +267,12 @@ def execute(job: Job, worker: Worker | None = None, streams: Streams | None = No
     """
     with worker or Worker() as used:
         return used.run(job, streams)
+
+
+def _environment() -> dict[str, str]:
+    """The worker's: nothing of the caller's, but where a shared libpython is found."""
+    found = os.environ.get("LD_LIBRARY_PATH")
+    return _ENVIRONMENT | ({"LD_LIBRARY_PATH": found} if found else {})
 
 
 def _request(job: Job, *, streamed: bool) -> bytes:

@@ -106,6 +106,8 @@ class _Run:
             return ("rejected", wire.too_large(self._allowed)), True
         try:
             self._start()
+        except InvalidModuleError as error:
+            return ("rejected", str(error)), True
         except TooMuchMemoryError:
             return ("limit", "memory"), True
         except Stopped as stop:
@@ -120,6 +122,8 @@ class _Run:
         if shape.start is None:
             # Said before it is compiled: that takes a minute for a large one.
             raise InvalidModuleError("module exports no function _start; only WASI commands can be run")
+        if shape.shared:
+            raise InvalidModuleError("its memory is shared between threads; a job has one thread")
         for what, count, most in (
             ("tables", shape.tables, binary.MAX_TABLES),
             ("linear memories", shape.memories, binary.MAX_MEMORIES),

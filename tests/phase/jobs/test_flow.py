@@ -1,5 +1,6 @@
 """A job's input and output as they come: real workers, real pipes."""
 
+import errno
 import hashlib
 import os
 import socket
@@ -252,6 +253,25 @@ def test_output_to_a_full_disk_is_told_by_name(wasm: Wasm) -> None:
     done = execute(Job(wasm("hello"), stdin=b"ab"), streams=Streams(stdout=Descriptor(full)))
     os.close(full)
     assert done.undelivered["stdout"].strerror == "No space left on device"
+
+
+def test_output_that_a_file_took_before_it_was_full_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    code = f"""
+import os, resource, signal
+from phase.jobs.flow import Descriptor
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))
+sink = Descriptor(os.open({str(path)!r}, os.O_WRONLY | os.O_CREAT))
+print(sink.write(memoryview(bytes(100_000))))
+try:
+    sink.write(memoryview(b"x"))
+except OSError as error:
+    print(error.errno)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
+    assert done.stdout.split() == [b"70000", str(errno.EFBIG).encode()]
+    assert path.stat().st_size == 70_000
 
 
 @pytest.mark.parametrize("limit", [100_001, 65_536, 1])

@@ -1,5 +1,7 @@
 """One limit over linear memories, tables and the collector's heap, and a true peak."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -117,6 +119,49 @@ def test_what_is_beyond_a_memory_cannot_be_touched(wat: Wat, address: int) -> No
 def test_what_a_memory_grew_to_can_be_used(wat: Wat, address: int, status: object) -> None:
     body = f"(drop (memory.grow (i32.const 2))) (i32.store (i32.const {address}) (i32.const 9))"
     assert execute(Job(wat(f'(memory 1 3) (func (export "_start") {body})'))).status == status
+
+
+def _execute_with(words: str, module: bytes, limits: str) -> str:
+    """What becomes of a job in a process with a limit of its own."""
+    code = f"""
+import resource, sys
+{words}
+from phase.jobs.limits import Limits
+from phase.jobs.runner import Job, execute
+print(execute(Job(sys.stdin.buffer.read(), limits=Limits({limits}))).status)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=module, capture_output=True, check=True, timeout=60
+    )
+    return done.stdout.decode()
+
+
+@pytest.mark.parametrize("fields", ["", "(func $f (drop (memory.grow (i32.const 100)))) (start $f)"])
+def test_a_process_with_few_addresses_still_runs_jobs(wat: Wat, fields: str) -> None:
+    module = wat(f"""(memory (export "memory") 1 200) {fields} (func (export "_start")
+      (i32.store (i32.const 65532) (i32.const 1)))""")
+    few = "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))"
+    assert "Exited(code=0)" in _execute_with(few, module, "")
+    beyond = wat("""(memory (export "memory") 1) (func (export "_start")
+      (i32.store (i32.const 65533) (i32.const 1)))""")
+    assert "memory out of bounds" in _execute_with(few, beyond, "")
+
+
+def test_a_process_without_enough_addresses_is_not_called_a_memory_limit(wat: Wat) -> None:
+    module = wat('(memory (export "memory") 1) (func (export "_start"))')
+    said = _execute_with(
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))", module, "memory_bytes=2 << 30"
+    )
+    assert "Rejected" in said
+    assert "ulimit -v" in said
+
+
+@pytest.mark.parametrize("before", ["", "(memory 1) ", "(memory i64 1 300) "])
+def test_a_memory_shared_between_threads_is_rejected(wat: Wat, before: str) -> None:
+    module = wat(f'{before}(memory (export "memory") 1 300 shared) (func (export "_start"))')
+    assert execute(Job(module)).status == Rejected(
+        "its memory is shared between threads; a job has one thread"
+    )
 
 
 def test_bulk_memory_fills_the_whole(wat: Wat) -> None:

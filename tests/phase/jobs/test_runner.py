@@ -182,6 +182,28 @@ def test_no_process_and_no_descriptor_is_left_behind(wasm: Wasm) -> None:
         os.waitpid(-1, os.WNOHANG)
 
 
+def test_a_caller_that_ignores_the_end_of_children_gets_its_result(wasm: Wasm) -> None:
+    # As some service managers do; exec hands it on.
+    code = """
+import signal, sys
+from phase.jobs.runner import Job, Worker, execute
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print(execute(Job(sys.stdin.buffer.read(), stdin=b"ab")).stdout)
+Worker().close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=wasm("hello"), capture_output=True, check=True, timeout=60
+    )
+    assert done.stdout == b"b'ba'\n"
+
+
+def test_the_worker_finds_a_shared_libpython(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/somewhere/lib")
+    with Worker() as worker:
+        environment = Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")
+    assert b"LD_LIBRARY_PATH=/opt/somewhere/lib" in environment
+
+
 def test_the_worker_inherits_no_descriptor_and_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "of the caller")
     leaked = os.open("/dev/null", os.O_RDONLY)
