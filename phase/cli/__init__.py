@@ -42,7 +42,12 @@ class LazyGroup(click.Group):
         """Import the one that is used."""
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        try:
+            found: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        except KeyboardInterrupt:
+            if cmd_name == "run":
+                sys.exit(130)  # click would end with 1, which may be the module's
+            raise
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import signal
 import stat
 import time
 from pathlib import Path
@@ -53,6 +54,9 @@ class Target:
         except OSError as error:
             self.close()
             raise self._unwritable(error) from error
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> "Target":
         return self
@@ -89,7 +93,12 @@ class Target:
     def _prepare(self, path: Path, room: int, *, exists: bool) -> None:
         if exists and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        self._temporary = files.put_beside(path, b"", mode=0o644)
+        # A signal that ends this process between the file and its name here would leave the file behind.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            self._temporary = files.put_beside(path, b"", mode=0o644)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.posix_fallocate(self._descriptor, 0, room)

@@ -1,7 +1,9 @@
 """`phase run`: run a WebAssembly module here and now."""
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +25,35 @@ class LostError(PhaseError):
     """The module ran, and something of what came out could not be written."""
 
 
+class _EndedError(BaseException):
+    """A signal has asked this process to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(number)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Clean up before SIGTERM or SIGHUP ends this process: a receipt that was begun goes away."""
+
+    def end(number: int, _frame: object) -> None:
+        raise _EndedError(number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    # What the caller has it ignore stays ignored (nohup); only the main thread may ask.
+    mine = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        mine = []
+    for number in mine:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
+
+
 class _Run(click.Command):
     """Wrong usage has a code of its own here, because 2 may be the module's."""
 
@@ -42,16 +73,36 @@ def _usage() -> Iterator[None]:
     except click.UsageError as error:
         error.show()
         sys.exit(_outcome.USAGE)
+    except KeyboardInterrupt:
+        sys.exit(_outcome.INTERRUPTED)
+    except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
+        raise
+    except MemoryError:
+        _say("there is not enough memory to run a job")
+        sys.exit(_outcome.FAILED)
+    except Exception:  # Python's own code for it is 1, which may be the module's
+        import traceback
+
+        traceback.print_exc()
+        sys.exit(_outcome.FAILED)
 
 
-@click.command(
-    "run", cls=_Run, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
-)
+class _Seconds(click.FloatRange):
+    """A range that NaN is not in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return number
+
+
+@click.command("run", cls=_Run, context_settings={"allow_interspersed_args": False})
 @click.argument("module", type=click.Path(path_type=Path))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Give the module a variable.")
 @click.option("--fuel", type=click.IntRange(1, 2**53 - 1), help="Engine instructions it may burn.")
-@click.option("--wall", type=click.FloatRange(0.001, 86_400), help="Seconds it may take.")
+@click.option("--wall", type=_Seconds(0.001, 86_400), help="Seconds it may take.")
 @click.option("--memory", type=click.IntRange(0, 4096), help="MiB of memory it may have.")
 @click.option("--compile", "compiler", type=click.IntRange(16, 4096), help="MiB for compiling it.")
 @click.option("--output", type=click.IntRange(0, 1 << 30), help="Bytes it may print.")
@@ -88,7 +139,7 @@ def command(
     """
     variables = _environment(env)
     try:
-        with ExitStack() as stack:
+        with _ended_by_signals(), ExitStack() as stack:
             # First, while the numbers of descriptors still mean what the person means by them.
             target = None if receipt is None else _target(stack, receipt, module, (*args, *env))
             from phase.jobs.runner import Job, Worker
@@ -104,6 +155,11 @@ def command(
                 _sign(job, execution, signer, target, job_id, nonce)
     except KeyboardInterrupt:
         code = _outcome.INTERRUPTED
+    except _EndedError as ended:
+        # As any program that a signal ends, once nothing is left behind.
+        signal.signal(ended.number, signal.SIG_DFL)
+        os.kill(os.getpid(), ended.number)
+        code = 128 + ended.number
     except LostError as error:
         _say(str(error))
         code = _outcome.LOST

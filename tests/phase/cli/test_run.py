@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
 import sys
+import time
 import tty
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +114,9 @@ def test_exit_codes_tell_every_end_apart(phase: Phase, modules: Path) -> None:
         "refused": phase("run", "exit.wasm", "\udc80"),
         "usage": phase("run", "--fuel", "x", "exit.wasm"),
         "no module": phase("run"),
+        "no option": phase("run", "--fule", "5", "exit.wasm"),
+        "no number": phase("run", "--wall", "nan", "exit.wasm"),
+        "unread": phase("run", "hello.wasm", redirect="</proc/self/mem"),
         "not a variable": phase("run", "--env", "x", "exit.wasm"),
         "trapped": phase("run", f"{m}/overflow.wasm"),
         "wall": phase("run", "--wall", "0.2", "--fuel", "9007199254740991", "spin.wasm"),
@@ -131,6 +136,9 @@ def test_exit_codes_tell_every_end_apart(phase: Phase, modules: Path) -> None:
         "refused": 128,
         "usage": 129,
         "no module": 129,
+        "no option": 129,
+        "no number": 129,
+        "unread": 141,
         "not a variable": 129,
         "trapped": 134,
         "wall": 142,
@@ -140,6 +148,50 @@ def test_exit_codes_tell_every_end_apart(phase: Phase, modules: Path) -> None:
     }
     assert not [name for name, done in ends.items() if b"Traceback" in done.stderr]
     assert b"exited with code 256" in ends["own 256"].stderr
+
+
+_INTERRUPTED = """
+import sys
+sys.argv = ["phase", "run", "x.wasm"]
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == "{name}":
+            raise {error}
+sys.meta_path.insert(0, Interrupt())
+from phase.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["phase.cli.run", "phase.jobs.runner"])
+def test_exit_codes_of_an_early_interrupt(name: str) -> None:
+    code = _INTERRUPTED.format(name=name, error="KeyboardInterrupt")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert done.returncode == _outcome.INTERRUPTED
+
+
+@pytest.mark.parametrize("error", ["MemoryError", "RuntimeError"])
+def test_exit_codes_of_what_phase_did_not_expect(error: str) -> None:
+    code = _INTERRUPTED.format(name="phase.jobs.runner", error=error)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert done.returncode == _outcome.FAILED
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_half_receipt(phase: Phase, tmp_path: Path, number: signal.Signals) -> None:
+    phase("version")  # puts the modules there
+    target = tmp_path / "receipts"
+    target.mkdir()
+    command = [*PHASE, "run", "--ephemeral", "--receipt", str(target / "r.json"), "spin.wasm"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 30
+        while not os.listdir(target) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert os.listdir(target)
+        time.sleep(0.05)
+        child.send_signal(number)
+        assert child.wait(30) == -number
+    assert os.listdir(target) == []
 
 
 def test_exit_codes_of_output_that_is_lost(phase: Phase, tmp_path: Path) -> None:
