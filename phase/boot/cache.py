@@ -83,12 +83,16 @@ class Cache:
         """Metadata of the last whole release: file name to content, all of it unverified."""
         found: dict[str, bytes] = {}
         room = _MAX_ALL
-        for path in sorted(self._metadata.glob("*.json"))[:_MAX_FILES]:
+        try:
+            names = sorted(name for name in os.listdir(self._metadata) if name.endswith(".json"))
+        except OSError:
+            return {}  # there is none, or the file system is damaged
+        for name in names[:_MAX_FILES]:
             try:
-                found[path.name] = _read(path, min(_MAX_FILE, room))
+                found[name] = _read(self._metadata / name, min(_MAX_FILE, room))
             except OSError:
                 continue  # a damaged file is a missing one
-            room -= len(found[path.name])
+            room -= len(found[name])
         return found
 
     def get(self, name: str, limit: int) -> bytes:
@@ -193,7 +197,7 @@ def _read(path: Path, limit: int) -> bytes:
     """A file's first bytes.
 
     Raises:
-        OSError: there is no such file, or it is no regular one.
+        OSError: there is no such file, or it is not a regular one.
     """
     with open(floors.open_plain(path), "rb") as handle:
         return handle.read(limit)

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -66,6 +67,21 @@ def test_a_release_replaces_the_one_before(tmp_path: Path) -> None:
     assert kept.get("2.targets.json", 1) == b"ne"
     with pytest.raises(trust.NotFoundError):
         kept.get("1.targets.json", 10)
+
+
+def test_a_directory_that_cannot_be_listed_holds_no_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged file system costs a fetch, and does not end the boot."""
+    kept = Cache(tmp_path)
+    kept.remember({"timestamp.json": b"1"}, ())
+
+    def damaged(*_: object) -> None:
+        raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+
+    for listing in ("listdir", "scandir"):
+        monkeypatch.setattr(os, listing, damaged)
+    assert kept.metadata() == {}
 
 
 def test_what_may_only_be_read_is_not_written(tmp_path: Path) -> None:
