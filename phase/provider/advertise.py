@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from phase.discovery.interfaces import Interface, Ip, speaking
 from phase.discovery.mdns.claims import Offer
 from phase.discovery.mdns.responder import Chooser, Responder
-from phase.provider.status import STARTING, Advertisement, MdnsInterface
+from phase.discovery.records import STARTING
+from phase.provider.status import Advertisement, MdnsInterface
 from phase.provider.store import Store
 
 _log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from phase.discovery.dht import Dht
 from phase.discovery.dht.announcement import LIFETIME, is_near, key, sign
 from phase.discovery.interfaces import interfaces, source
-from phase.discovery.records import DiscoveryError
+from phase.discovery.records import STARTING, DiscoveryError
 from phase.identity import Identity
-from phase.provider.status import STARTING, DhtTold
+from phase.provider.status import DhtTold
 from phase.provider.store import Store
 
 _log = logging.getLogger(__name__)

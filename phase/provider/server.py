@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from phase.discovery.records import STARTING
 from phase.provider import access, lines, listening, systemd, workers
 from phase.provider.accept import Acceptor, capacity
 from phase.provider.app import ADVERTISEMENT, HEALTH, LIMITS, METRICS, STORE, TOGETHER, make_app
@@ -22,7 +23,6 @@ from phase.provider.errors import ProviderError
 from phase.provider.guard import Connections, Guard
 from phase.provider.limits import MAX_HANDSHAKES, Limits
 from phase.provider.protocol import Protocol
-from phase.provider.status import STARTING
 from phase.provider.together import TELL_SECONDS, Row
 
 if TYPE_CHECKING:

@@ -7,12 +7,10 @@ from typing import Annotated
 
 import msgspec
 
+from phase.discovery.records import STARTING
 from phase.provider.health import Announced, Problem
 from phase.provider.metrics import Metrics
 from phase.provider.store import Store
-
-#: What an advertiser says as its problem until it has tried for the first time.
-STARTING = "starting"
 
 
 class MdnsInterface(msgspec.Struct, frozen=True):

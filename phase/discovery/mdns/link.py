@@ -16,7 +16,10 @@ from phase.discovery.mdns.claims import Claims
 from phase.discovery.mdns.sockets import PORT, Datagram, Socket
 from phase.discovery.mdns.speaker import Speaker
 from phase.discovery.mdns.wire import META_NAME, SERVICE_NAME, Name, Packet, Question, Record
+from phase.discovery.records import STARTING
 
+#: What a link does; every other state is a reason why it does nothing.
+CLAIMING, ANSWERING = "claiming its names", "answering"
 #: Seconds between probes, how many there are, and seconds to let a machine go first that probes, too.
 PROBE_SECONDS, _PROBES, _DEFER_SECONDS, _MAX_DEFERRED = 0.25, 3, 1.0, 3
 #: Seconds between announcements, how many there are, and seconds until others are asked for anew.
@@ -63,7 +66,7 @@ class Link:
         changed: called when `state` has changed.
 
     Attributes:
-        state: what it does: `starting`, `claiming its names`, `answering`, or why nothing.
+        state: `STARTING`, `CLAIMING`, `ANSWERING`, or why it does nothing.
     """
 
     def __init__(
@@ -71,7 +74,9 @@ class Link:
     ) -> None:
         self.interface = interface
         self.ips = tuple(ips)
-        self.state = "starting"
+        self.state = STARTING
+        #: Why it has no socket for one of the IP versions.
+        self._refused = ""
         self._owner = owner
         self._changed = changed
         self._told: Claims | None = None
@@ -124,7 +129,7 @@ class Link:
             elif await self._claim(claims, ips):
                 self._take_back(self._told, self._told_ips, claims, ips)
                 self._told, self._told_ips = claims, ips
-                self._say_state(self._problem() or "answering")
+                self._say_state(self._problem() or ANSWERING)
                 await self._announce(claims, ips)
             elif not self._dirty.is_set():
                 continue
@@ -139,7 +144,7 @@ class Link:
         names = claims.unique - self._claimed
         if not names or self._owner.insists:
             return True
-        self._say_state("claiming its names")
+        self._say_state(CLAIMING)
         wanted = [record for record in claims.all(ips) if wire.folded(record.name) in names]
         wanted = [record for record in wanted if record.unique and record.type != wire.NSEC]
         probe = wire.query([Question(name, wire.ANY) for name in sorted(names)], claimed=wanted)
@@ -173,7 +178,7 @@ class Link:
         for number in range(_ANNOUNCEMENTS):
             for speaker in self._speakers:
                 speaker.say(claims.all(ips))
-            self._say_state(self._problem() or "answering")
+            self._say_state(self._problem() or ANSWERING)
             if number + 1 < _ANNOUNCEMENTS:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_ANNOUNCE_SECONDS):
@@ -212,7 +217,7 @@ class Link:
         """Why nothing can be said at all; empty where one of both IP versions works."""
         problems = [speaker.problem for speaker in self._speakers]
         if not problems:
-            return self.state if self.state.startswith("it cannot") else "it cannot be used"
+            return self._refused or "it cannot be used"
         return problems[0] if all(problems) else ""
 
     def _say_state(self, state: str) -> None:
@@ -222,6 +227,7 @@ class Link:
 
     def _open(self) -> None:
         self._shut()
+        self._refused = ""
         loop = asyncio.get_running_loop()
         for version in (4, 6):
             if not self.interface.has(version):
@@ -229,7 +235,7 @@ class Link:
             try:
                 socket = Socket(self.interface, version)
             except OSError as error:
-                self.state = f"it cannot be used: UDP port {PORT}: {error.strerror or error}"
+                self._refused = f"it cannot be used: UDP port {PORT}: {error.strerror or error}"
                 continue
             speaker = Speaker(socket)
             self._speakers.append(speaker)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from phase.discovery.interfaces import Interface, Ip, Watch, interfaces
 from phase.discovery.mdns import wire
 from phase.discovery.mdns.claims import Claims, Offer, claims
-from phase.discovery.mdns.link import Link
+from phase.discovery.mdns.link import ANSWERING, CLAIMING, Link
 from phase.discovery.mdns.wire import Name, Record
-from phase.discovery.records import DiscoveryError
+from phase.discovery.records import STARTING, DiscoveryError
 
 _log = logging.getLogger(__name__)
 #: Seconds for an interface to settle once it changes, and between two looks where nobody tells of changes.
@@ -28,7 +28,7 @@ _FORGET_SECONDS = 300.0
 #: Other providers that are remembered, those of them that one machine tells of, and for how many seconds.
 MAX_SEEN, _MAX_SEEN_OF_TELLER, _SEEN_SECONDS = 64, 8, 4500
 _MAX_SAID = 256
-_FINE = ("starting", "claiming its names", "answering")
+_FINE = (STARTING, CLAIMING, ANSWERING)
 
 #: Which addresses of an interface to tell there; none where it is not to be spoken on.
 Chooser = Callable[[list[Interface]], dict[int, Sequence[Ip]]]
@@ -95,12 +95,12 @@ class Responder:
     @property
     def problem(self) -> str:
         """Why nobody is answered; empty where somebody is."""
-        if any(link.state == "answering" for link in self._links.values()):
+        if any(link.state == ANSWERING for link in self._links.values()):
             return self._conflict
         if self._conflict or self._trouble:
             return self._conflict or self._trouble
         if any(link.state in _FINE for link in self._links.values()):
-            return "starting"
+            return STARTING
         states = [f"{link.interface.name}: {link.state}" for link in self._links.values()]
         return "; ".join(states[:4]) or "no network interface to tell anybody on"
 
@@ -234,6 +234,6 @@ class Responder:
         self._changed()
 
     def _link_changed(self) -> None:
-        if any(link.state == "answering" for link in self._links.values()) and not self.insists:
+        if any(link.state == ANSWERING for link in self._links.values()) and not self.insists:
             self._conflict = ""
         self._changed()
