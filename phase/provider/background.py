@@ -254,7 +254,7 @@ def describe(error: BaseException) -> str:
 
 def _evidence(error: BaseException | None) -> BaseException | None:
     """The traceback, where an error is one that was not foreseen."""
-    return None if isinstance(error, PhaseError | OSError) else error
+    return None if isinstance(error, PhaseError | OSError | MemoryError) else error
 
 
 def _cancelled() -> bool:

@@ -1,6 +1,7 @@
 """Looks whether the files that the releases name are there, and reads them slowly: are they whole?"""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ from phase.beneath import Beneath
 from phase.provider.background import in_thread
 from phase.provider.catalog import Blob
 from phase.provider.health import Part, Problem
+from phase.provider.limits import EXHAUSTED
 from phase.provider.metrics import Metrics
 from phase.provider.store import Store
 
@@ -160,7 +162,10 @@ def _look(directory: Path, named: dict[str, Blob]) -> tuple[dict[str, _Look], di
         try:
             found = Beneath(directory, f"blobs/sha256/{digest}").stat()
         except OSError as error:
-            missing[digest] = f"is missing: {error.strerror}"
+            if error.errno in EXHAUSTED:
+                raise  # this process lacks something, not the directory
+            gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
+            missing[digest] = f"{'is missing' if gone else 'cannot be read'}: {error.strerror}"
             continue
         looks[digest] = (found.st_ino, found.st_mtime_ns, found.st_size)
         if found.st_size != blob.length:

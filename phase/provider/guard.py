@@ -166,10 +166,17 @@ class Guard(asyncio.Protocol):
             access.refused(self._client, self._refused, len(answer.partition(b"\r\n\r\n")[2]))
 
     def eof_received(self) -> bool | None:
-        """Pass on."""
-        if not self._refused:
-            self._inner.eof_received()
-        return None
+        """A client that has ended its side may still read: finish the answer under way, then close."""
+        transport = self._transport
+        if self._refused or transport is None:
+            return None
+        self._inner.eof_received()
+        if transport.get_extra_info("sslcontext") is not None:
+            return None  # TLS has no half-open connections
+        self._inner.close()
+        # What waits for a request does not close by itself; what came just now has begun by then.
+        asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._close_idle)
+        return True
 
     def pause_writing(self) -> None:
         """Pass on."""
@@ -197,6 +204,10 @@ class Guard(asyncio.Protocol):
         """Close it now, whatever it does."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _close_idle(self) -> None:
+        if self._transport is not None and not self._answering:
+            self._transport.close()
 
     def request_started(self) -> None:
         """A whole head has arrived."""

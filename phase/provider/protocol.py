@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
 
 from phase.provider import access, guard
 from phase.provider.limits import client_of
@@ -32,8 +34,17 @@ class Protocol(web.RequestHandler):
             logger=_log,
             access_log=None,  # type: ignore[arg-type]  # none is wanted, as its own runner says it
             keepalive_timeout=guard.IDLE_SECONDS,
+            # No body is read here, so none is worth unpacking.
+            auto_decompress=False,
         )
         self._metrics = metrics
+
+    def log_exception(self, *args: object, **kw: Any) -> None:
+        """Log what is wrong here. A body that breaks off or is not HTTP is only counted."""
+        if isinstance(kw.get("exc_info"), RequestPayloadError | HttpProcessingError | ConnectionError):
+            self._metrics.requests["none", 400] += 1
+            return
+        super().log_exception(*args, **kw)
 
     def handle_error(
         self,

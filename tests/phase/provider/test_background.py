@@ -150,9 +150,12 @@ async def test_a_task_that_ends_is_started_anew() -> None:
     await tasks.stop(1)
 
 
-async def test_the_same_failure_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "error", [kind("no kernel in there") for kind in (PhaseError, OSError, MemoryError)]
+)
+async def test_the_same_failure_is_said_once(caplog: pytest.LogCaptureFixture, error: Exception) -> None:
     async def fails() -> None:
-        raise PhaseError("no kernel in there")
+        raise error
 
     tasks = Background()
     tasks.repeat("upkeep", fails, 0.01)
@@ -160,7 +163,7 @@ async def test_the_same_failure_is_said_once(caplog: pytest.LogCaptureFixture) -
     await tasks.stop(1)
     assert caplog.text.count("no kernel in there") == 1
     assert tasks.failures["upkeep"] > 1
-    assert not any(record.exc_info for record in caplog.records), "our own errors need no traceback"
+    assert not any(record.exc_info for record in caplog.records), "what is foreseen needs no traceback"
 
 
 async def test_a_part_of_a_connection_that_fails_is_counted(caplog: pytest.LogCaptureFixture) -> None:

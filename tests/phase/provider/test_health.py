@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
+from phase.beneath import Beneath
 from phase.errors import PhaseError
 from phase.provider import access, background, server, store
 from phase.provider.announce import Options
@@ -286,6 +287,26 @@ async def test_a_blob_that_comes_back_is_well_again(publish: Publish) -> None:
     assert await looked() == []
     check._clock = lambda: time.monotonic() + 2 * DAY
     assert len(await looked()) == 1
+
+
+async def test_no_descriptor_to_look_at_a_blob_does_not_make_it_missing(
+    publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = BlobCheck(Store(publish()), Metrics())
+    await check.look()
+    number = errno.EMFILE
+
+    def refuse(_: object) -> os.stat_result:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Beneath, "stat", refuse)
+    # The supervisor shows it as this task's failure.
+    with pytest.raises(OSError, match="Too many open files"):
+        await check.look()
+    assert check.problems() == []
+    number = errno.EACCES
+    await check.look()
+    assert check.problems()[0].text.endswith("cannot be read: Permission denied")
 
 
 async def test_many_missing_blobs_are_counted(publish: Publish) -> None:

@@ -23,6 +23,7 @@ TAG = "sha256-ab"
         ("bytes=-", Whole()),
         ("bytes=0-1,3-4", Whole()),
         ("bytes=a-b", Whole()),
+        ("bytes=\u0661-", Whole()),
         ("bytes=" + "9" * 30 + "-", Whole()),
         ("lines=0-1", Whole()),
         ("", Whole()),

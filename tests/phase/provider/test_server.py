@@ -185,6 +185,52 @@ async def test_what_is_no_request_is_answered_and_not_logged(
     assert not caplog.records
 
 
+HALF = b"POST /health HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HALF + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\n|abc",
+        HALF + b"Content-Encoding: deflate\r\nTransfer-Encoding: chunked\r\n\r\n|3\r\nabc\r\n0\r\n\r\n",
+        HALF + b"Transfer-Encoding: chunked\r\n\r\n|zz\r\n",
+        HALF + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n|fffffffffffffffff\r\n",
+    ],
+)
+async def test_a_body_that_is_no_http_is_not_logged(
+    publish: Publish, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    """The head is answered before the rest of the body comes."""
+    async with running(publish(kernel=b"k")) as (port, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head, _, rest = sent.partition(b"|")
+        writer.write(head)
+        assert b" 405 " in await asyncio.wait_for(reader.readline(), 10)
+        writer.write(rest)
+        writer.write_eof()
+        await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    assert not [record.message for record in caplog.records]
+
+
+async def test_a_client_that_ends_its_side_gets_its_answer(publish: Publish) -> None:
+    """`nc -N` and `socat` do so, and read until the end."""
+    kernel = bytes(range(256)) * 40_000
+    async with running(publish(kernel=kernel)) as (port, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /stable/x86_64/kernel HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write_eof()
+        _, _, body = (await asyncio.wait_for(reader.read(), 20)).partition(b"\r\n\r\n")
+        assert body == kernel
+        writer.close()
+        # Half a head is not waited for.
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HT")
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+
 async def test_a_port_that_is_taken(publish: Publish) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
