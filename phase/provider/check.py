@@ -2,11 +2,11 @@
 
 import asyncio
 import errno
+import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
-from typing import BinaryIO
 
 from phase.beneath import Beneath
 from phase.provider.background import in_thread
@@ -88,7 +88,6 @@ class BlobCheck:
         try:
             done = await in_thread(reading.read)
         except OSError:
-            reading.close()
             self._reading = None  # the next look says what it is
             self._looks.pop(reading.digest, None)
             return
@@ -132,27 +131,32 @@ class _Reading:
         self.look = look
         self._place = Beneath(directory, f"blobs/sha256/{digest}")
         self._hash = sha256()
-        self._file: BinaryIO | None = None
+        self._read = 0
 
     def read(self) -> bool:
-        """Read a part; whether that was the last."""
-        if self._file is None:
-            self._file = self._place.open()
-        data = self._file.read(READ_BYTES)
-        self._hash.update(data)
-        if len(data) == READ_BYTES:
-            return False
-        self.close()
-        return True
+        """Read a part; whether that was the last.
 
-    def close(self) -> None:
-        """Close its file."""
-        if self._file is not None:
-            self._file.close()
+        The file is open for that moment only, so that none is left open when the provider ends.
+
+        Raises:
+            OSError: it cannot be read, or is another file by now.
+        """
+        with self._place.open() as file:
+            if _look_of(os.fstat(file.fileno())) != self.look:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            file.seek(self._read)
+            data = file.read(READ_BYTES)
+        self._read += len(data)
+        self._hash.update(data)
+        return len(data) < READ_BYTES
 
     def right(self) -> bool:
         """Whether its bytes have the hash that is its name."""
         return self._hash.hexdigest() == self.digest
+
+
+def _look_of(found: os.stat_result) -> _Look:
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _look(directory: Path, named: dict[str, Blob]) -> tuple[dict[str, _Look], dict[str, str]]:
@@ -167,7 +171,7 @@ def _look(directory: Path, named: dict[str, Blob]) -> tuple[dict[str, _Look], di
             gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
             missing[digest] = f"{'is missing' if gone else 'cannot be read'}: {error.strerror}"
             continue
-        looks[digest] = (found.st_ino, found.st_mtime_ns, found.st_size)
+        looks[digest] = _look_of(found)
         if found.st_size != blob.length:
             missing[digest] = f"has {found.st_size} bytes, the release says {blob.length}"
     return looks, missing

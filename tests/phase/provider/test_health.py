@@ -289,6 +289,23 @@ async def test_a_blob_that_comes_back_is_well_again(publish: Publish) -> None:
     assert len(await looked()) == 1
 
 
+async def test_no_blob_stays_open_while_it_is_read_slowly(publish: Publish) -> None:
+    """What stays open when the provider ends is a warning, and an error in these tests."""
+    directory = publish(kernel=bytes(3 << 20), initramfs=b"i")
+
+    def held() -> list[str]:
+        links = (os.path.join("/proc/self/fd", each) for each in os.listdir("/proc/self/fd"))
+        return [to for link in links if str(directory) in (to := os.path.realpath(link))]
+
+    metrics = Metrics()
+    check = BlobCheck(Store(directory), metrics)
+    await check.look()
+    for _ in range(9):
+        await check.read_some()
+        assert not held()
+    assert metrics.blobs["verified"] == 2
+
+
 async def test_no_descriptor_to_look_at_a_blob_does_not_make_it_missing(
     publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
