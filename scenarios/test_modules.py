@@ -19,14 +19,17 @@ from scenarios.loop import Loop
 #: Of the host's web server, as the system sees it.
 _PORT = 8000
 #: Runs each job and prints its exit code and the digest of its output. One process for all of them: where a
-#: processor is emulated, the command line's parser would take most of the time.
+#: processor is emulated, the command line's parser would take most of the time. For the same reason each may
+#: take its time.
 _DRIVER = """
 import hashlib, json, sys
 from phase.cli._outcome import exit_code
+from phase.jobs.limits import Limits
 from phase.jobs.runner import Job, execute
+limits = Limits(wall_seconds=300.0)
 for name, module, args, env, text in json.load(open("runs.json")):
     given = open("text.txt", "rb").read() if text else b""
-    done = execute(Job(open(module + ".wasm", "rb").read(), args=args, stdin=given, env=env))
+    done = execute(Job(open(module + ".wasm", "rb").read(), args=args, stdin=given, env=env, limits=limits))
     print(json.dumps([name, exit_code(done.status), hashlib.sha256(done.stdout).hexdigest()]), flush=True)
 print("end", flush=True)
 """
