@@ -24,7 +24,7 @@ class Advertiser:
 
     Attributes:
         address: its own, in the prefix; link-local is `fe80::1`.
-        lifetime: seconds for which it is a default router; 0: it is none.
+        lifetime: seconds for which it is a default router; 0: it is not one.
         mtu: of the link; left out when 0.
         servers: addresses of name servers.
         domains: that a name without dots is looked for in.

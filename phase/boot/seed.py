@@ -34,7 +34,7 @@ class Seed:
         machine: the one that boots.
 
     Raises:
-        PhaseError: this image cannot boot anything, whoever is asked.
+        PhaseError: this image cannot boot anything, from any provider.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -65,7 +65,7 @@ class Seed:
         _check_root(self.root, self.remembered)
         #: Whether this image lets a kept release boot when no provider gives one.
         self.offline = machine.config("allow-offline") is not None
-        #: What this image takes after its expiry, in the mode that whoever is at this machine chose.
+        #: How long after its expiry this image takes metadata, in the mode of the command line.
         self.policy = trust.Policy(grace=_grace(machine, self.parameters.mode))
 
     @property

@@ -34,7 +34,7 @@ def verify(
     with file.open("rb") as opened:
         envelope = opened.read(MAX_BYTES + 1)
     if len(envelope) > MAX_BYTES:
-        raise PhaseError(f"{file} is over {MAX_BYTES} bytes, which no receipt is")
+        raise PhaseError(f"{file} is over {MAX_BYTES} bytes, the limit of a receipt")
     found = receipts.verify(envelope, key=key, job_id=job_id, nonce=nonce, module_sha256=module)
     if as_json:
         click.echo(to_json(found))

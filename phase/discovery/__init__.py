@@ -141,7 +141,7 @@ class _Told:
 
     @property
     def problem(self) -> str:
-        """Why nobody could be asked; empty where somebody could."""
+        """Why no network could be asked; empty where one could."""
         return self._browser.problem if self._browser else ""
 
     def next(self, end: float) -> Heard | None:

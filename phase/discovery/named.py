@@ -1,6 +1,6 @@
 """A provider's address as people write it, made one that can be fetched from.
 
-Kept apart from `phase.fetch`: whoever reads a command line need not be able to fetch.
+Kept apart from `phase.fetch`: reading a command line needs no HTTP client.
 """
 
 import ipaddress

@@ -68,7 +68,7 @@ class Browser:
 
     @property
     def problem(self) -> str:
-        """Why nobody can be asked at this moment; empty where somebody can."""
+        """Why no network can be asked at this moment; empty where one can."""
         return self._problem
 
     def close(self) -> None:

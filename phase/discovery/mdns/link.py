@@ -352,7 +352,7 @@ class Link:
         *,
         legacy: bool,
     ) -> None:
-        """Answer one machine, if it is on this link: whoever else is named as sender has not asked."""
+        """Answer one machine, if it is on this link: the address of another sender is forged."""
         source = datagram.source
         if not self.interface.on_link(source) or not datagram.port:
             return
@@ -396,7 +396,7 @@ def answers_to(question: Question, told: Claims, ips: Sequence[Ip]) -> tuple[lis
         found = asked(addresses)
         kinds = {each.type for each in addresses}
         if not found and question.type in (wire.A, wire.AAAA):
-            # There is none: said, so that nobody waits for it.
+            # There is no such address. Saying so spares the asker a wait.
             found = [each for each in addresses if each.type == wire.NSEC]
         return found, [each for each in addresses if each not in found] if kinds else []
     found = asked(told.instance(name))

@@ -94,7 +94,7 @@ class Responder:
 
     @property
     def problem(self) -> str:
-        """Why nobody is answered; empty where somebody is."""
+        """Why no question is answered; empty where one interface answers."""
         if any(link.state == ANSWERING for link in self._links.values()):
             return self._conflict
         if self._conflict or self._trouble:
@@ -102,7 +102,7 @@ class Responder:
         if any(link.state in _FINE for link in self._links.values()):
             return STARTING
         states = [f"{link.interface.name}: {link.state}" for link in self._links.values()]
-        return "; ".join(states[:4]) or "no network interface to tell anybody on"
+        return "; ".join(states[:4]) or "no network interface to answer on"
 
     @property
     def seen(self) -> set[str]:
@@ -163,8 +163,8 @@ class Responder:
     def lost(self, claimed: Claims, record: Record, teller: Ip) -> None:
         """Another machine has one of the names: take others, and at last one that nobody has by chance.
 
-        Who claims that one too claims whatever is asked for. To give way for ever (RFC 6762, section 8.1)
-        would let one liar stop every boot. Who looks takes all that is said under a name, so both are heard.
+        A machine that claims that one too claims every name. Giving way without end (RFC 6762, section 8.1)
+        would let one liar stop every boot. A seed takes all records of a name, so it hears both.
         """
         if claimed != self.claims:
             return
