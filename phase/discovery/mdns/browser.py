@@ -87,6 +87,9 @@ class Browser:
                 selector.register(descriptor, selectors.EVENT_READ, watch)
             try:
                 self._loop(watch)
+            except Exception as error:
+                # The search ends without a provider; its caller hears why.
+                self._problem = f"multicast DNS failed: {error!r:.200}"
             finally:
                 for each in self._sockets.values():
                     each.close()

@@ -13,7 +13,7 @@ from phase.discovery.interfaces import Interface
 from phase.discovery.mdns import browser, pool, wire
 from phase.discovery.mdns.browser import Reader, candidates
 from phase.discovery.mdns.wire import SERVICE_NAME, Record
-from phase.discovery.records import Heard
+from phase.discovery.records import DiscoveryError, Heard
 from tests.phase.discovery.mdns.packets import DOCKER0, ETH0, LO, datagram, instance, pointer, provider
 
 
@@ -255,3 +255,14 @@ def test_answers_of_the_dht_leave_room_for_mdns(monkeypatch: pytest.MonkeyPatch)
     # Where the local network is not asked, they have all the room.
     found = [one.url for one in discover("stable", "x86_64", mdns=False, **options)]  # type: ignore[arg-type]
     assert len(found) == 16
+
+
+def test_a_search_that_breaks_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its own thread, where an error would be a trace on the console and a search without a reason."""
+
+    def breaks(self: browser.Browser) -> None:
+        raise KeyError("\x1b[31m")
+
+    monkeypatch.setattr(browser.Browser, "_open", breaks)
+    with pytest.raises(DiscoveryError, match=r"multicast DNS failed: KeyError\('\\x1b\[31m'\)"):
+        list(discover("stable", "x86_64", timeout=0.3))
