@@ -123,17 +123,11 @@ async def serve(
         acceptor.start()
     try:
         ending.listen(loop)
-        if row is not None:
-            background.repeat("telling the other processes", app[TOGETHER].tell_all, TELL_SECONDS)
         if mdns:
             _advertise(app, background, hosts, port, identity or secrets.token_hex(4))
         if dht is not None:
             _announce(app, background, dht, hosts, port)
-        if row is None or row.number == 0:
-            check = BlobCheck(app[STORE], app[METRICS])
-            health.add(check.problems)
-            background.repeat("looking for the blobs", check.look, LOOK_SECONDS)
-            background.repeat("reading the blobs", check.read_some, READ_SECONDS)
+        _look_after(app, background, row)
         if upkeep is not None:
             background.repeat("upkeep", functools.partial(in_thread, upkeep), every)
         if ready is not None:
@@ -211,6 +205,17 @@ def _protocols(
         return Handshake(guarded, tls, handshakes, background)
 
     return connection
+
+
+def _look_after(app: web.Application, background: Background, row: Row | None) -> None:
+    """Tell the other processes how this one is; the first of them looks after the blobs."""
+    if row is not None:
+        background.repeat("telling the other processes", app[TOGETHER].tell_all, TELL_SECONDS)
+    if row is None or row.number == 0:
+        check = BlobCheck(app[STORE], app[METRICS])
+        app[HEALTH].add(check.problems)
+        background.repeat("looking for the blobs", check.look, LOOK_SECONDS)
+        background.repeat("reading the blobs", check.read_some, READ_SECONDS)
 
 
 def _advertise(
