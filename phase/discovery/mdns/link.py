@@ -220,6 +220,11 @@ class Link:
             return self._refused or "it cannot be used"
         return problems[0] if all(problems) else ""
 
+    def _heard_of_trouble(self) -> None:
+        """A firewall may come and go while nothing else changes."""
+        if self._told is not None and self._probing is None:
+            self._say_state(self._problem() or "answering")
+
     def _say_state(self, state: str) -> None:
         if state != self.state:
             self.state = state
@@ -237,7 +242,7 @@ class Link:
             except OSError as error:
                 self._refused = f"it cannot be used: UDP port {PORT}: {error.strerror or error}"
                 continue
-            speaker = Speaker(socket)
+            speaker = Speaker(socket, self._heard_of_trouble)
             self._speakers.append(speaker)
             loop.add_reader(socket.fileno(), self._readable, speaker)
 

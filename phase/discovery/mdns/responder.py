@@ -134,16 +134,20 @@ class Responder:
 
         if descriptor is not None:
             loop.add_reader(descriptor, changed)
-        again = 0.0
+        followed = -_LOOK_SECONDS
         try:
             while True:
                 look()
                 for link in self._links.values():
                     link.check()
+                # What keeps an interface from answering, such as a port that is held, ends without a word.
+                well = descriptor is not None and all(link.state in _FINE for link in self._links.values())
+                again = followed + (_LOOK_SECONDS if well else POLL_SECONDS)
                 if event.is_set() or loop.time() >= again:
                     event.clear()
                     await self._follow()
-                    again = loop.time() + (POLL_SECONDS if descriptor is None else _LOOK_SECONDS)
+                    followed = loop.time()
+                    continue
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(every, max(again - loop.time(), 0.0))):
                         await event.wait()

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from phase.discovery.mdns import wire
 from phase.discovery.mdns.sockets import Socket
@@ -19,10 +19,12 @@ class Speaker:
 
     Args:
         socket: to speak on.
+        changed: called when `problem` has changed.
     """
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(self, socket: Socket, changed: Callable[[], None] = lambda: None) -> None:
         self.socket = socket
+        self._changed = changed
         #: Why the last thing could not be said; empty where it could.
         self.problem = ""
         self._last: dict[_Key, float] = {}
@@ -41,11 +43,14 @@ class Speaker:
 
     def send(self, packet: bytes) -> None:
         """Send a packet to everybody; trouble is kept in `problem`."""
+        before = self.problem
         try:
             self.socket.multicast(packet)
             self.problem = ""
         except OSError as error:
             self.problem = f"nothing can be sent: {error.strerror or error}"
+        if self.problem != before:
+            self._changed()
 
     def answer(self, answers: Sequence[Record], additionals: Sequence[Record], *, alone: bool) -> None:
         """Say it to everybody soon.

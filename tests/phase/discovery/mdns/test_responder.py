@@ -1,7 +1,9 @@
 """A provider among others on loopback: claims its names, answers, and gives way."""
 
 import asyncio
+import errno
 import ipaddress
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -344,3 +346,38 @@ def test_what_another_library_tells_is_found(channel: str) -> None:
 
 def test_claims_are_what_is_offered() -> None:
     assert claims([], port=1, identity="a").instances == ()
+
+
+async def test_a_firewall_that_comes_and_goes_is_seen(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing else changes: what is said of an interface is true within seconds."""
+    blocked, multicast = False, Socket.multicast
+    async with providing(channel) as made, Stranger(lambda _: []) as stranger:
+
+        def send(socket: Socket, data: bytes) -> None:
+            if blocked and socket is not stranger._socket:
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            multicast(socket, data)
+
+        monkeypatch.setattr(Socket, "multicast", send)
+        await until(lambda: made.told and made.told[0].state == "answering")
+        await asyncio.sleep(1.2)  # the second announcement
+        blocked = True
+        multicast(stranger._socket, wire.query([Question(SERVICE_NAME, wire.PTR)]))
+        await until(lambda: "nothing can be sent: Operation not permitted" in made.problem, made.told)
+        blocked = False
+        await until(lambda: not made.problem, made.told)
+        assert made.told[0].state == "answering"
+
+
+async def test_a_port_that_another_program_lets_go_is_taken(
+    channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held(*_: object) -> Socket:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(link, "Socket", held)
+        async with providing(channel) as made:
+            await until(lambda: "Address already in use" in made.problem, made.told)
+            patch.undo()
+            await until(lambda: not made.problem, made.told)
