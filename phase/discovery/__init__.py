@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from phase.discovery.records import SERVICE, DiscoveryError, Heard, Provider
 
 if TYPE_CHECKING:
+    from phase.discovery.dht import Search
     from phase.discovery.mdns import Browser
 
 MAX_PROVIDERS = 16
@@ -132,17 +133,17 @@ class _Told:
 
     Args:
         queue: where it comes in.
-        browser: of the local network, if that was asked.
+        asked: those that look, each in one network.
     """
 
-    def __init__(self, queue: "SimpleQueue[Heard]", browser: "Browser | None") -> None:
+    def __init__(self, queue: "SimpleQueue[Heard]", asked: "Sequence[Browser | Search]") -> None:
         self._queue = queue
-        self._browser = browser
+        self._asked = asked
 
     @property
     def problem(self) -> str:
-        """Why no network could be asked; empty where one could."""
-        return self._browser.problem if self._browser else ""
+        """Why a network could not be asked; empty where all could."""
+        return "; ".join(each.problem for each in self._asked if each.problem)
 
     def next(self, end: float) -> Heard | None:
         """The next, or nothing once `time.monotonic()` passes `end`."""
@@ -163,14 +164,14 @@ def _ask(
 ) -> _Told:
     """Begin to ask."""
     queue: SimpleQueue[Heard] = SimpleQueue()
+    asked: list[Browser | Search] = []
     # Imported only here: asyncio and sockets are nothing that a boot with phase.provider= need wait for.
     if dht:
-        from phase.discovery.dht import Search
+        from phase.discovery import dht as far
 
-        stack.enter_context(Search(channel, arch, dht, queue, clock=clock))
-    browser = None
+        asked.append(stack.enter_context(far.Search(channel, arch, dht, queue, clock=clock)))
     if mdns:
         from phase.discovery import mdns as local
 
-        browser = stack.enter_context(local.Browser(channel, arch, queue))
-    return _Told(queue, browser)
+        asked.append(stack.enter_context(local.Browser(channel, arch, queue)))
+    return _Told(queue, asked)

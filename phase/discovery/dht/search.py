@@ -38,6 +38,8 @@ class Search:
         self._arch = arch
         self._peers = peers
         self._found = found
+        #: Why no node can be asked; empty where one can.
+        self.problem = ""
         self._dht = Dht(serves=False, clock=clock)
         self._loop = asyncio.new_event_loop()
         self._task = self._loop.create_task(self._run())
@@ -53,8 +55,13 @@ class Search:
     def _work(self) -> None:
         try:
             self._loop.run_until_complete(self._task)
-        except (asyncio.CancelledError, DiscoveryError):
-            pass  # closed; or without a network there is nobody to find, as if nobody had answered
+        except asyncio.CancelledError:
+            pass  # closed
+        except DiscoveryError as error:
+            self.problem = str(error)
+        except Exception as error:
+            # The search ends without a provider; its caller hears why.
+            self.problem = f"the DHT failed: {error!r:.200}"
         finally:
             left = asyncio.all_tasks(self._loop)
             for task in left:

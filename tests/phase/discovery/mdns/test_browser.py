@@ -266,3 +266,14 @@ def test_a_search_that_breaks_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browser.Browser, "_open", breaks)
     with pytest.raises(DiscoveryError, match=r"multicast DNS failed: KeyError\('\\x1b\[31m'\)"):
         list(discover("stable", "x86_64", timeout=0.3))
+
+
+def test_a_search_of_the_dht_that_breaks_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from phase.discovery.dht.node import Dht
+
+    async def breaks(self: Dht, *_: object) -> None:
+        raise KeyError("odd")
+
+    monkeypatch.setattr(Dht, "start", breaks)
+    with pytest.raises(DiscoveryError, match="the DHT failed: KeyError"):
+        list(discover("stable", "x86_64", mdns=False, dht=[("192.0.2.9", 1)], timeout=0.3))
