@@ -76,7 +76,6 @@ class Engine:
         config = self.call("wasm_config_new", c_void_p)
         for name, wanted in (
             ("consume_fuel", True),
-            ("epoch_interruption", True),
             # Same NaN bits on every architecture, so equal jobs give equal output digests.
             ("cranelift_nan_canonicalization", True),
             # One job, one core: compiling must not take the machine from its neighbours.
@@ -98,9 +97,6 @@ class Engine:
             self.call("wasmtime_store_new", c_void_p, self._engine, c_void_p(), c_void_p())
         )
         self.context = c_void_p(self.call("wasmtime_store_context", c_void_p, self._store))
-        self._increment = self._dll.wasmtime_engine_increment_epoch
-        self._increment.restype = None
-        self.call("wasmtime_context_set_epoch_deadline", None, self.context, c_uint64(1))
         self.linker = c_void_p(self.call("wasmtime_linker_new", c_void_p, self._engine))
         self._instance = ctypes.create_string_buffer(ROOM)
         self._tables: list[bytes] = []
@@ -116,10 +112,6 @@ class Engine:
         function.restype = result
         value = function(*args)
         return value or 0
-
-    def interrupt(self) -> None:
-        """Stop the module at its next loop or call. Safe from any thread and from a write callback."""
-        self._increment(self._engine)
 
     def wasi(
         self,

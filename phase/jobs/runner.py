@@ -24,8 +24,8 @@ from phase.jobs.status import Exited, Killed, LimitHit, Rejected, Status, Trappe
 
 #: Seconds a worker may take to load its engine; an emulated board needs most of ten.
 STARTUP_SECONDS = 120.0
-#: Seconds past the wall limit until the worker is killed: its own clock stops the module at the limit,
-#: and ends the worker if the engine cannot be interrupted. The kill is for a worker that does neither.
+#: Seconds past the wall limit until the worker is killed: its own clock ends it at the limit. The kill is
+#: for a worker whose clock does not.
 GRACE_SECONDS = 0.5
 MAX_ARGUMENTS = 1024
 MAX_ARGUMENT_BYTES = 128 * 1024

@@ -53,7 +53,6 @@ TRAPS = (
     "waitable used both synchronously and asynchronously",
     "uncaught exception",
 )
-INTERRUPT = TRAPS.index("interrupt")
 OUT_OF_FUEL = TRAPS.index("out of fuel")
 UNREACHABLE = TRAPS.index("unreachable")
 

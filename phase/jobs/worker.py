@@ -15,23 +15,26 @@ import _thread
 import errno
 import os
 import sys
+from collections.abc import Callable
 
 from phase.jobs import binary, protect, text, traps, wire
 from phase.jobs.engine import Engine, InvalidModuleError, Stopped, TooMuchMemoryError
 from phase.jobs.host import Host
 
 STDIN, STDOUT, DIAGNOSTICS, CONTROL, STDERR, REQUEST = range(6)
-#: Seconds from the wall limit until the process ends by itself: where the engine could not be interrupted.
-_LATE_SECONDS = 0.1
 
 
 class _Output:
-    """Counts stdout and stderr together, and stops the module at the limit."""
+    """Counts stdout and stderr together.
 
-    def __init__(self, engine: Engine, limit: int) -> None:
-        self._engine = engine
+    Args:
+        limit: bytes of both.
+        over: called when the module prints more; does not return.
+    """
+
+    def __init__(self, limit: int, over: Callable[[], None]) -> None:
         self._left = limit
-        self.over = False
+        self._over = over
 
     def to(self, descriptor: int, data: bytes) -> int:
         fits = data[: self._left]
@@ -41,9 +44,7 @@ class _Output:
             return -(error.errno or errno.EIO)
         self._left -= len(fits)
         if len(fits) < len(data):
-            self.over = True
-            self._engine.interrupt()
-            return -errno.EFBIG
+            self._over()
         return len(data)
 
 
@@ -58,8 +59,8 @@ class _Run:
         self._fuel, self._wall_ms, self._memory, output, self._compile, self._streamed = map(
             int, numbers.split()
         )
-        self._output = _Output(engine, output)
-        self._late = self._linked = self._started = False
+        self._output = _Output(output, self._printed_too_much)
+        self._linked = self._started = False
         self._said = _thread.allocate_lock()
 
     def run(self) -> None:
@@ -67,11 +68,14 @@ class _Run:
         _thread.start_new_thread(self._ring, ())
         protect.limit(wall_seconds=self._wall_ms // 1000 + 1)
         status, exact = self._status()
-        if self._output.over:
-            status, exact = ("limit", "output"), False
         burnt = (self._fuel - self._engine.fuel_left() if self._linked else 0) if exact else None
-        tables = self._engine.table_bytes() if self._started else self._engine.fixed_tables
-        self._end(status, burnt, tables)
+        self._end(status, burnt, self._tables())
+
+    def _tables(self) -> int | None:
+        return self._engine.table_bytes() if self._started else self._engine.fixed_tables
+
+    def _printed_too_much(self) -> None:
+        self._end(("limit", "output"), None, self._tables())
 
     def _end(self, status: tuple[str, str], burnt: int | None, tables: int | None) -> None:
         self._said.acquire()  # for ever: there is one last message
@@ -86,9 +90,8 @@ class _Run:
         alarm = _thread.allocate_lock()
         alarm.acquire()
         alarm.acquire(timeout=self._wall_ms / 1000)
-        self._late = True
-        self._engine.interrupt()
-        alarm.acquire(timeout=_LATE_SECONDS)
+        # The process ends under the module: checks in its code for this would cost a fifth of the compiling.
+        # The module may be at its tables just now, so these are not asked.
         self._end(("limit", "wall"), None, self._engine.fixed_tables)
 
     def _status(self) -> tuple[tuple[str, str], bool]:
@@ -162,8 +165,6 @@ class _Run:
             return ("exited", str(stop.code)), True
         if stop.trap == traps.OUT_OF_FUEL:
             return ("limit", "fuel"), True
-        if stop.trap == traps.INTERRUPT and self._late:
-            return ("limit", "wall"), False
         # The engine counts fuel in a register, and writes it down where a function is called or left. Of
         # the traps only `unreachable` does so: at the others it does not know what was burnt.
         if stop.trap is None:
