@@ -16,6 +16,7 @@ from phase.cli import _release, printable
 from phase.cli._dht import dht_option
 from phase.cli._output import Output
 from phase.discovery import DiscoveryError, discover
+from phase.discovery.named import named
 from phase.errors import PhaseError
 from phase.fetch import Progress
 
@@ -52,6 +53,8 @@ def command(
 
     wanted = arches.canonical(arch)
     deadline = time.monotonic() + timeout
+    # As on a seed's kernel command line.
+    urls = tuple(dict.fromkeys(named(url) for url in urls))
     trusted = _release.read_root(root)
     if not urls:
         urls = tuple(

@@ -41,7 +41,7 @@ def named(text: str) -> str:
     if scheme is not None:
         if scheme[1].lower() != "http":
             raise DiscoveryError(
-                f"{shown!r}: a seed does not speak {scheme[1].lower()[:20]}",
+                f"{shown!r}: Phase does not fetch by {scheme[1].lower()[:20]}",
                 hint="Write http://HOST:PORT; the release's signatures carry the trust.",
             )
         rest = rest[scheme.end() :]

@@ -46,6 +46,25 @@ def fetch(world: World, tmp_path: Path) -> Fetch:
     return fetch
 
 
+@pytest.mark.parametrize("scheme", ["", "HTTP://"])
+def test_an_address_is_read_as_on_a_kernel_line(world: World, tmp_path: Path, scheme: str) -> None:
+    (tmp_path / "root.json").write_bytes(world.root)
+    words = ["fetch", "--root", str(tmp_path / "root.json"), "--output", str(tmp_path / "out")]
+    words += ["--channel", CHANNEL, "--arch", ARCH]
+    with Server(Provider(world).answer) as server:
+        words += ["--provider", server.url.replace("http://", scheme)]
+        result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 0, (result.output, result.exception)
+
+
+def test_https_is_refused_with_the_reason(tmp_path: Path) -> None:
+    words = ["fetch", "--root", "r", "--output", str(tmp_path), "--provider", "https://boot.example.org"]
+    error = CliRunner().invoke(cli, words).exception
+    assert isinstance(error, PhaseError)
+    assert "does not fetch by https" in str(error)
+    assert "signatures carry the trust" in str(error)
+
+
 def test_a_liar_is_asked_for_one_artifact_only(world: World, fetch: Fetch) -> None:
     liar, honest = Provider(world), Provider(world)
     lied = threading.Event()
