@@ -333,8 +333,15 @@ def _ending(pump: Pump, signalled: int, limits: Limits) -> tuple[Status, int | N
         if pump.messages.running:
             return LimitHit("memory"), None, None
         return Rejected(wire.too_large(pump.messages.compile_bytes or limits.compile_bytes)), 0, 0
-    reason = _printable(printed.decode("utf-8", "replace").strip()[-500:])
-    return Killed(signalled, reason), None, None
+    return Killed(signalled, _reason(printed)), None, None
+
+
+def _reason(printed: bytes) -> str:
+    """What a broken worker said: of Python's traceback the last line, which is the error."""
+    text = printed.decode("utf-8", "replace").strip()
+    if "Traceback (most recent call last)" in text:
+        text = text.rpartition("\n")[2]
+    return _printable(text[-500:])
 
 
 def _result(fields: list[bytes]) -> tuple[Status, int | None, int | None] | None:

@@ -197,6 +197,30 @@ Worker().close()
     assert done.stdout == b"b'ba'\n"
 
 
+def test_a_worker_without_threads_says_so(wasm: Wasm) -> None:
+    # A limit of the system's counts every process of a user, so the failure is made inside the worker.
+    code = '''
+import sys
+from phase.jobs import runner
+runner._BOOTSTRAP = """
+import sys
+sys.path.append(sys.argv.pop())
+from phase.jobs import worker
+def none(*_): raise RuntimeError("no thread")
+lock = worker._thread.allocate_lock
+worker._thread = type("Threads", (), {"allocate_lock": lock, "start_new_thread": none})
+worker.main()
+"""
+from phase.jobs.runner import Job, execute
+from phase.jobs.status import explain
+print(explain(execute(Job(sys.stdin.buffer.read())).status))
+'''
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=wasm("hello"), capture_output=True, check=True, timeout=60
+    )
+    assert done.stdout == b"not finished: its worker ended without a result: RuntimeError: no thread\n"
+
+
 def test_the_worker_finds_a_shared_libpython(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/somewhere/lib")
     with Worker() as worker:
