@@ -92,6 +92,9 @@ class Seed:
                     raise
                 except PhaseError as error:
                     self.follow(error, attempts)
+                except OSError as error:
+                    # The machine's own: a full /run, a disk that fails, a card that is gone.
+                    self.follow(BootError(f"this machine failed: {error}"), attempts)
 
     def follow(self, error: PhaseError, attempts: int) -> None:
         """Do what the policy says after a failed attempt; raises the error when it is to give up."""

@@ -1,5 +1,6 @@
 """Whom the seed asks, in which order, and what a person at its console reads meanwhile."""
 
+import errno
 import os
 import socket
 import threading
@@ -299,3 +300,25 @@ def test_a_plan_leaves_no_byte_to_what_was_there(publish: Publish) -> None:
             assert offset == end
             end = offset + size
         assert end == plan.size
+
+
+def test_a_machine_that_fails_for_a_moment_is_tried_again(
+    boot: Boot,
+    publish: Publish,
+    serve: Serve,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish()
+    left = [OSError(errno.ENOSPC, "No space left on device", "/run/phase/initrd")]
+    truncate = os.truncate
+
+    def full(file: int, size: int) -> None:
+        if size and left:
+            raise left.pop()
+        truncate(file, size)
+
+    monkeypatch.setattr(os, "truncate", full)
+    assert boot(serve())[0] == 0
+    assert any("this machine failed: " in line and "No space left" in line for line in lines(capfd))
+    assert not left
