@@ -56,7 +56,9 @@ def test_a_receipt_binds_what_ran(wasm: Wasm, identity: Identity, outcome: Outco
         datetime.fromisoformat(found.finished) - datetime.fromisoformat(found.started)
     ).total_seconds()
     assert elapsed * 1000 == pytest.approx(found.wall_ms, abs=1.01)
-    assert found.wall_ms > 0
+    assert found.wall_ms == pytest.approx(outcome.execution.wall_seconds * 1000, abs=0.001)
+    assert found.memory_bytes == outcome.execution.memory_bytes
+    assert found.memory_bytes
     assert found.fuel_used is not None
     assert found.fuel_used > 0
     assert outcome.exit_code == 0
@@ -125,7 +127,7 @@ def test_a_true_receipt_of_something_else_is_refused(
 def test_a_node_cannot_sign_in_the_name_of_another(identity: Identity, outcome: Outcome) -> None:
     found = receipts.verify(outcome.receipt, key=identity.public_key)
     other = Identity.ephemeral()
-    with pytest.raises(ReceiptBindingError, match="node key"):
+    with pytest.raises(ReceiptBindingError, match="another node key"):
         receipts.verify(receipts.issue(found, other), key=other.public_key)
 
 
