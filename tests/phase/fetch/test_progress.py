@@ -61,3 +61,43 @@ def test_what_is_quick_is_not_told() -> None:
     progress = Progress(1000, said.append)
     progress.artifact()(1000, 1000)
     assert not said
+
+
+def test_words_that_come_late_take_nothing_back() -> None:
+    """Two threads may tell in the wrong order."""
+    said: list[str] = []
+    clock = Watch()
+    progress = Progress(10_000_000, said.append, every=2, clock=clock)
+    kernel = progress.artifact()
+    kernel(0, 10_000_000)
+    kernel(4_000_000, 10_000_000)
+    kernel(3_000_000, 10_000_000)
+    clock.now += 2
+    kernel(4_000_000, 10_000_000)
+    assert said == ["4.0 of 10.0 MB, 2.0 MB/s, 3 s left"]
+
+
+def test_lines_come_five_seconds_apart_and_count_what_came_before() -> None:
+    said: list[str] = []
+    clock = Watch()
+    progress = Progress(30_000_000, said.append, clock=clock)
+    for _ in range(3):
+        one = progress.artifact()
+        one(0, 10_000_000)
+        clock.now += 4
+        one(10_000_000, 10_000_000)
+    # After 4, 8 and 12 seconds; the second line would be due at 13.
+    assert said == ["20.0 of 30.0 MB, 2.5 MB/s, 4 s left"]
+
+
+def test_what_is_ten_seconds_old_says_nothing_of_now() -> None:
+    said: list[str] = []
+    clock = Watch()
+    progress = Progress(100_000_000, said.append, every=1, clock=clock)
+    rootfs = progress.artifact()
+    rootfs(0, 100_000_000)
+    for done in (50_000_000, 51_000_000, 52_000_000):
+        clock.now += 5
+        rootfs(done, 100_000_000)
+    # What came in the first five seconds is just outside at fifteen.
+    assert said[-1] == "52.0 of 100.0 MB, 0.2 MB/s, 240 s left"

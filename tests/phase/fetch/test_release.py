@@ -1,11 +1,11 @@
 """Among many providers the newest release counts, and nobody's silence costs much."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,7 +14,8 @@ from fixtures.hostile.server import Server
 from fixtures.hostile.world import ARCH, CHANNEL, KEYS, World
 from phase import trust
 from phase.errors import PhaseError
-from phase.fetch import ExhaustedError
+from phase.fetch import Client, ExhaustedError
+from phase.fetch import release as releases
 from phase.fetch.release import OFFER_SECONDS, Proven, refresh_from
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
@@ -156,7 +157,11 @@ def test_nobody_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("file", ["2.root.json", "timestamp.json"])
-@pytest.mark.parametrize("text", [b'"' + b'\\"' * 8000, b"[" * 16_000, b"[1" + b",1" * 8000 + b"]"])
+@pytest.mark.parametrize(
+    "text",
+    [b'"' + b'\\"' * 8000, b"[" * 16_000, b"[1" + b",1" * 8000 + b"]"],
+    ids=["quotes", "brackets", "numbers"],
+)
 def test_slow_json_does_not_keep_an_honest_provider_from_being_asked(
     world: World, servers: ExitStack, file: str, text: bytes
 ) -> None:
@@ -201,3 +206,119 @@ def test_who_was_refused_says_more_than_who_did_not_answer(
             now=datetime.now(UTC),
             deadline=time.monotonic() + 30,
         )
+
+
+class Timed(Client):
+    """Remembers what time each provider got, seconds."""
+
+    given: ClassVar[list[float]] = []
+
+    def __init__(self, urls: Sequence[str], *, timeout: float) -> None:
+        self.given.append(timeout)
+        super().__init__(urls, timeout=timeout)
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    monkeypatch.setattr(Timed, "given", [])
+    monkeypatch.setattr(releases, "Client", Timed)
+    return Timed.given
+
+
+def nobody(count: int) -> list[str]:
+    """Addresses at which nothing listens."""
+    return [f"http://127.0.0.{number + 1}:9" for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shares"), [(60, [15, 20, 30]), (1.6, [1, 1, 0.9]), (0.7, [0.7] * 3), (-5, [0] * 3)]
+)
+def test_each_provider_gets_its_share_of_the_time_left(
+    given: list[float], seconds: float, shares: list[float]
+) -> None:
+    said: list[str] = []
+    with pytest.raises(PhaseError):
+        refresh_from(
+            [*nobody(3), nobody(1)[0]],
+            b"",
+            channel=CHANNEL,
+            arch=ARCH,
+            now=datetime.now(UTC),
+            deadline=time.monotonic() + seconds,
+            refused=lambda url, why: said.append(url),
+        )
+    assert given == pytest.approx(shares, abs=0.4 if seconds < 2 else 5)
+    assert max(given) <= seconds or seconds < 0
+    assert said == nobody(3)
+
+
+def test_only_so_many_providers_are_asked() -> None:
+    said: list[str] = []
+    with pytest.raises(PhaseError):
+        refresh_from(
+            nobody(17),
+            b"",
+            channel=CHANNEL,
+            arch=ARCH,
+            now=datetime.now(UTC),
+            deadline=time.monotonic(),
+            refused=lambda url, why: said.append(url),
+        )
+    assert said == nobody(16)
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(30, 1.0, OFFER_SECONDS), (1.6, 0.0, 1.6)])
+def test_for_offers_there_is_a_moment_and_no_more_than_is_left(
+    world: World, servers: ExitStack, given: list[float], seconds: float, least: float, most: float
+) -> None:
+    urls = [servers.enter_context(Server(honest(world).answer)).url for _ in range(3)]
+    refresh_from(
+        urls,
+        world.root,
+        channel=CHANNEL,
+        arch=ARCH,
+        now=datetime.now(UTC),
+        deadline=time.monotonic() + seconds,
+    )
+    assert len(given) == 3
+    assert all(least <= offered <= most for offered in given[1:])
+
+
+def test_what_is_remembered_binds_everybody(world: World, servers: ExitStack) -> None:
+    _, newest = refresh(world, servers, honest(world))
+    for more in ({"floor": newest.release.floor}, {"others": [newest.release.floor]}):
+        with pytest.raises(trust.RollbackError):
+            refresh(world, servers, old(world), **more)
+        assert refresh(world, servers, old(world), honest(world), **more)[0] == 1
+
+
+def test_a_policy_binds_everybody(world: World, servers: ExitStack) -> None:
+    with pytest.raises(PhaseError, match="timestamp"):
+        refresh(world, servers, honest(world), policy=trust.Policy(max_timestamp=10))
+
+
+def test_a_newer_one_is_asked_only_for_what_is_not_known_yet(world: World, servers: ExitStack) -> None:
+    server = servers.enter_context(Server(honest(world).answer))
+    first = servers.enter_context(Server(old(world).answer))
+    found = refresh_from(
+        [first.url, server.url],
+        world.root,
+        channel=CHANNEL,
+        arch=ARCH,
+        now=datetime.now(UTC),
+        deadline=time.monotonic() + 30,
+    )
+    assert found.url == server.url
+    asked = [each.path.removeprefix("/metadata/") for each in server.asked]
+    assert asked[:4] == ["2.root.json", "timestamp.json"] * 2
+
+
+@pytest.mark.parametrize(("grace", "winner"), [(0, 0), (10**9, 1)])
+def test_an_offer_that_has_expired_counts_as_far_as_the_policy_goes(
+    world: World, servers: ExitStack, grace: int, winner: int
+) -> None:
+    late = honest(world)
+    late.metadata.forge("timestamp", lambda signed: signed.update(expires="2020-01-01T00:00:00Z"))
+    position, found = refresh(world, servers, old(world), late, policy=trust.Policy(grace=grace))
+    assert position == winner
+    assert found.release.manifest.release == ("1.0.0", "1.1.0")[winner]
