@@ -148,7 +148,7 @@ def _rank(
         return _of(known)
     found = (0, 0)
     try:
-        state = trust.TrustedState(known.metadata["root.json"], now=now, floor=known.floor, policy=policy)
+        state = trust.TrustedState(known.metadata["root.json"], now=now, policy=policy)
         if offer.root is not None:
             # It counts by itself: the timestamp may be signed by the keys of one that is newer still.
             found = state.update_root(offer.root).version, 0

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import current_thread
 from typing import Any, ClassVar
 
 import pytest
@@ -212,8 +213,11 @@ class Timed(Client):
     """Remembers what time each provider got, seconds."""
 
     given: ClassVar[list[float]] = []
+    #: Whether the process waits for each of those who ask, when it ends.
+    waited_for: ClassVar[list[bool]] = []
 
     def __init__(self, urls: Sequence[str], *, timeout: float) -> None:
+        self.waited_for.append(not current_thread().daemon)
         self.given.append(timeout)
         super().__init__(urls, timeout=timeout)
 
@@ -221,6 +225,7 @@ class Timed(Client):
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(Timed, "given", [])
+    monkeypatch.setattr(Timed, "waited_for", [])
     monkeypatch.setattr(releases, "Client", Timed)
     return Timed.given
 
@@ -282,6 +287,7 @@ def test_for_offers_there_is_a_moment_and_no_more_than_is_left(
     )
     assert len(given) == 3
     assert all(least <= offered <= most for offered in given[1:])
+    assert Timed.waited_for == [True, False, False]
 
 
 def test_what_is_remembered_binds_everybody(world: World, servers: ExitStack) -> None:

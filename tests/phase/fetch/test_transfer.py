@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 
@@ -10,7 +11,7 @@ import pytest
 
 from phase import files
 from phase.fetch.transfer import Transfer, verified
-from tests.phase.fetch.hostile import CHUNK, describe
+from tests.phase.fetch.hostile import CHUNK, Artifact, describe
 
 DATA = bytes(range(256)) * (CHUNK // 256 * 6)
 ARTIFACT = describe(DATA)
@@ -116,6 +117,7 @@ def _waiting(shared: Transfer) -> tuple[threading.Thread, list[range]]:
 
 def _all_taken_and_none_held(shared: Transfer) -> None:
     """As in the moment when a provider reads the whole from its start."""
+    shared.providers = 1
     assert shared.take() == range(6)
     shared.begin_stream(range(0))
     for index in range(6):
@@ -162,3 +164,107 @@ def test_where_one_reads_from_the_start_no_chunk_is_handed_out_twice(out: int) -
 def test_a_file_s_verified_chunks_are_told_from_its_start_on(out: int) -> None:
     os.pwrite(out, bytes(CHUNK) + DATA[CHUNK:], 0)
     assert [index for index, _ in verified(ARTIFACT, out)] == [1, 2, 3, 4, 5]
+
+
+def small(count: int) -> Artifact:
+    """Chunks of one byte each, all the same."""
+    return Artifact("small", count, "0" * 64, 1, (sha256(b"x").hexdigest(),) * count)
+
+
+@pytest.mark.parametrize(("providers", "first"), [(1, 100), (2, 16), (5, 10), (60, 1)])
+def test_the_more_share_the_work_the_less_one_takes_at_once(out: int, providers: int, first: int) -> None:
+    shared = Transfer(small(100), out, 0, monotonic() + 20, None, None)
+    shared.providers = providers
+    assert shared.take() == range(first)
+    shared.begin_stream(range(0))
+    left = 100 - first
+    if left:
+        assert shared.take().stop == 100
+
+
+def test_a_run_ends_where_another_has_brought_something(out: int) -> None:
+    for streamed, runs in ((False, [range(3), range(4, 6)]), (True, [range(4, 6), range(3)])):
+        shared = transfer(out, providers=1)
+        if streamed:
+            shared.begin_stream(range(0))
+        assert shared.add(3, chunk(3))
+        assert [shared.take(), shared.take()] == runs
+
+
+def test_who_has_nothing_to_do_helps_where_fewest_are_with_what_is_last(out: int) -> None:
+    shared = transfer(out, providers=1)
+    assert shared.take() == range(6)
+    assert [shared.take() for _ in range(7)] == [range(n, n + 1) for n in (5, 4, 3, 2, 1, 0, 5)]
+    # One of three leaves chunk 5, one of two chunk 4: each is still held by another.
+    shared.give_back(range(4, 6))
+    assert shared.take() == range(4, 5)
+    assert shared.put(4, chunk(4))
+    assert not shared.put(4, chunk(4))
+    assert shared.take() == range(5, 6)
+    assert shared.missing == 5
+
+
+def test_what_is_given_back_twice_is_handed_out_once(out: int) -> None:
+    shared = transfer(out, providers=1)
+    assert shared.take() == range(6)
+    shared.give_back(range(1, 3))
+    shared.give_back(range(1, 3))
+    shared.give_back(range(4, 5))
+    assert [shared.take(), shared.take()] == [range(1, 3), range(4, 5)]
+
+
+def test_what_has_come_is_counted_and_told(out: int, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    data = DATA + b"end"
+    artifact = describe(data)
+    os.pwrite(out, data[CHUNK : 2 * CHUNK], 7 + CHUNK)
+    kept = os.open(tmp_path / "kept", os.O_RDWR | os.O_CREAT)
+    shared = Transfer(artifact, out, 7, monotonic() + 20, lambda *so_far: told.append(so_far), kept)
+    assert (shared.size(5), shared.size(6)) == (CHUNK, 3)
+    assert shared.keep_present() == CHUNK
+    assert (shared.missing, shared.has(0), shared.has(1)) == (6, False, True)
+    shared.providers = 1
+    assert [shared.take(), shared.take()] == [range(1), range(2, 7)]
+    assert shared.add(6, memoryview(b"end"))
+    assert shared.put(2, chunk(2))
+    assert told == [(CHUNK + 3, len(data)), (2 * CHUNK + 3, len(data))]
+    assert os.pread(out, 9, 7 + 6 * CHUNK) == b"end"
+    assert os.pread(kept, 9, 6 * CHUNK) == b"end"
+    os.close(kept)
+
+
+def test_what_cannot_be_kept_is_tried_once(out: int, tmp_path: Path) -> None:
+    (tmp_path / "kept").touch()
+    kept = os.open(tmp_path / "kept", os.O_RDONLY)
+    shared = Transfer(ARTIFACT, out, 0, monotonic() + 20, None, kept)
+    assert shared.add(0, chunk(0))
+    assert shared.unkept == "Bad file descriptor"
+    shared.unkept = "as before"
+    assert shared.add(1, chunk(1))
+    os.close(kept)
+    assert shared.unkept == "as before"
+
+
+def test_nobody_waits_for_what_is_over(out: int) -> None:
+    here = [threading.current_thread()]
+    ended = threading.Thread(target=int)
+    ended.start()
+    ended.join()
+    began = monotonic()
+    transfer(out).wait([ended])
+    failed = transfer(out)
+    first = OSError("first")
+    failed.fail(first)
+    failed.fail(OSError("second"))
+    assert failed.failure is first
+    failed.wait(here)
+    complete = transfer(out)
+    for index in range(6):
+        complete.add(index, chunk(index))
+    complete.wait(here)
+    assert complete.take() == failed.take() == range(0)
+    late = Transfer(ARTIFACT, out, 0, monotonic() - 1, None, None)
+    late.wait(here)
+    _all_taken_and_none_held(late)
+    assert late.take() == range(0)
+    assert monotonic() - began < 5
