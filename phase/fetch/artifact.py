@@ -186,7 +186,7 @@ class _Source:
                     return problem
                 # Not given back even if writing it fails: then no other provider could help.
                 done = index + 1
-                if transfer.put(index, data):
+                if transfer.add(index, data):
                     self.delivered += len(data)
             answer.finish()
         except ProviderFailedError as error:

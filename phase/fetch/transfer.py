@@ -165,14 +165,8 @@ class Transfer:
         if position == len(self._pending) or self._pending[position] != index:
             self._pending.insert(position, index)
 
-    def put(self, index: int, data: memoryview) -> bool:
-        """Write a verified chunk that was taken; false where another provider was quicker."""
-        with self._changed:
-            self._release(index)
-        return self.add(index, data)
-
     def add(self, index: int, data: memoryview) -> bool:
-        """Write a verified chunk that came by itself; false where another provider was quicker."""
+        """Write a verified chunk; false where another provider was quicker."""
         if self.has(index):
             return False
         start = index * self.artifact.chunk_size
@@ -212,7 +206,7 @@ class Transfer:
                 left = self.deadline - monotonic()
                 if left <= 0:
                     return
-                # A thread that ends without a call of `put` or `fail` does not notify.
+                # A thread that ends without a call of `add` or `fail` does not notify.
                 self._changed.wait(min(left, 0.02))
 
     def _release(self, index: int) -> None:

@@ -328,3 +328,15 @@ def test_an_offer_that_has_expired_counts_as_far_as_the_policy_goes(
     position, found = refresh(world, servers, old(world), late, policy=trust.Policy(grace=grace))
     assert position == winner
     assert found.release.manifest.release == ("1.0.0", "1.1.0")[winner]
+
+
+def test_an_offer_goes_back_behind_nothing_that_is_proven(world: World, servers: ExitStack) -> None:
+    """With a stolen timestamp key somebody calls an old release the newest."""
+    thief = old(world)
+    thief.metadata.forge("timestamp", lambda signed: signed.update(version=9))
+    said: list[PhaseError] = []
+    position, found = refresh(
+        world, servers, honest(world), thief, refused=lambda url, why: said.append(why)
+    )
+    assert (position, found.release.manifest.release) == (0, "1.1.0")
+    assert [type(why) for why in said] == [trust.RollbackError]

@@ -46,7 +46,7 @@ def test_a_chunk_that_two_write_at_once_counts_once(out: int, monkeypatch: pytes
     told: list[bool] = []
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", together)
-        threads = [threading.Thread(target=lambda: told.append(shared.put(0, chunk(0)))) for _ in range(2)]
+        threads = [threading.Thread(target=lambda: told.append(shared.add(0, chunk(0)))) for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -60,7 +60,7 @@ def test_a_chunk_is_written_whole_however_little_is_written_at_once(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", lambda descriptor, data, offset: WRITE(descriptor, data[:4099], offset))
-        transfer(out).put(1, chunk(1))
+        transfer(out).add(1, chunk(1))
     assert os.pread(out, CHUNK, CHUNK) == chunk(1)
 
 
@@ -75,7 +75,7 @@ def test_what_is_given_back_is_taken_in_order(out: int) -> None:
     shared = transfer(out, providers=1)
     run = shared.take()
     assert run == range(6)
-    assert shared.put(0, chunk(0))
+    assert shared.add(0, chunk(0))
     shared.give_back(range(1, 6))
     assert shared.take() == range(1, 6)
 
@@ -198,8 +198,8 @@ def test_who_has_nothing_to_do_helps_where_fewest_are_with_what_is_last(out: int
     # One of three leaves chunk 5, one of two chunk 4: each is still held by another.
     shared.give_back(range(4, 6))
     assert shared.take() == range(4, 5)
-    assert shared.put(4, chunk(4))
-    assert not shared.put(4, chunk(4))
+    assert shared.add(4, chunk(4))
+    assert not shared.add(4, chunk(4))
     assert shared.take() == range(5, 6)
     assert shared.missing == 5
 
@@ -211,6 +211,12 @@ def test_what_is_given_back_twice_is_handed_out_once(out: int) -> None:
     shared.give_back(range(1, 3))
     shared.give_back(range(4, 5))
     assert [shared.take(), shared.take()] == [range(1, 3), range(4, 5)]
+
+
+def test_who_reads_from_the_start_leaves_what_it_held_to_others(out: int) -> None:
+    shared = transfer(out, providers=1)
+    shared.begin_stream(shared.take())
+    assert shared.take() == range(6)
 
 
 def test_what_has_come_is_counted_and_told(out: int, tmp_path: Path) -> None:
@@ -226,7 +232,7 @@ def test_what_has_come_is_counted_and_told(out: int, tmp_path: Path) -> None:
     shared.providers = 1
     assert [shared.take(), shared.take()] == [range(1), range(2, 7)]
     assert shared.add(6, memoryview(b"end"))
-    assert shared.put(2, chunk(2))
+    assert shared.add(2, chunk(2))
     assert told == [(CHUNK + 3, len(data)), (2 * CHUNK + 3, len(data))]
     assert os.pread(out, 9, 7 + 6 * CHUNK) == b"end"
     assert os.pread(kept, 9, 6 * CHUNK) == b"end"
