@@ -23,15 +23,18 @@ _ENGINE = Path(__file__).with_name("engine.py")
 #: mutmut stops the tests of a mutant after (their usual seconds + the first) times the second.
 _EXTRA_SECONDS, _TIMES = 4.0, 8.0
 _PR_SET_CHILD_SUBREAPER = 36
-#: A test may start a process in a directory of its own; there mutmut would not find its settings.
-_ELSEWHERE = """import os
+#: mutmut reads its settings from the current directory when the first changed function is called, and by
+#: then a test may have gone elsewhere, or have started a process elsewhere.
+_AT_START = """import os
 
-if os.environ.get("MUTANT_UNDER_TEST") is not None and os.getcwd() not in ({root!r}, {mutants!r}):
-    from mutmut.configuration import Config
-
+try:
+    from mutmut.configuration import config
+except ImportError:  # another Python's process
+    config = None
+if config is not None:
     here = os.getcwd()
     os.chdir({root!r})
-    Config.get()
+    config()
     os.chdir(here)
 """
 #: Of an exit code that mutmut keeps: a test failed, pytest broke, or the time was over.
@@ -150,7 +153,7 @@ class Workspace:
                 }
                 path.write_text(json.dumps(data, indent=4))
         # Python runs it first in each process that has this directory on its path.
-        words = _ELSEWHERE.format(root=str(self.root), mutants=str(self.mutants))
+        words = _AT_START.format(root=str(self.root))
         _put(self.mutants / "sitecustomize.py", words.encode(), mode=0o644)
         # Whatever ends this run, the next begins with what this one was made from.
         self._remember()
