@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -155,6 +157,22 @@ def _unready(says: bytes, prints: bytes) -> Worker:
         os.close(worker._ends[number])
         worker._ends[number] = reader
     return worker
+
+
+def test_a_worker_that_makes_no_sense_is_killed(wasm: Callable[[str], bytes]) -> None:
+    reader, writer = os.pipe()
+    with Worker() as worker:
+        worker.wait_ready()
+        own = worker._ends[3]
+        worker._ends[3] = reader
+        frame = wire.pack(b"nonsense")
+        os.write(writer, len(frame).to_bytes(4, "little") + frame)
+        began = time.monotonic()
+        done = worker.run(Job(wasm("spin"), limits=Limits(fuel=MAX_INTEGER, wall_seconds=20)))
+        assert time.monotonic() - began < 15
+    os.close(own)
+    os.close(writer)
+    assert done.status == Killed(signal.SIGKILL)
 
 
 def test_a_closed_worker_may_be_closed_again() -> None:

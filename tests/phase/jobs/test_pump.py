@@ -415,6 +415,23 @@ class TestPump:
         wires.pump.run(time.monotonic() + 10)
         assert (wires.pump.request, wires.pump.messages.done) == (-1, [b"x"])
 
+    def test_what_is_printed_is_carried_though_nothing_more_is_said(self, pipe: Pipe) -> None:
+        wires = Wires(pipe)
+        os.close(wires.control)
+        os.close(wires.diagnostics)
+
+        def prints() -> None:
+            time.sleep(0.1)
+            os.write(wires.stdout, b"late")
+            os.close(wires.stdout)
+            os.close(wires.stderr)
+
+        worker = threading.Thread(target=prints)
+        worker.start()
+        wires.pump.run(time.monotonic() + 10)
+        worker.join()
+        assert bytes(wires.sinks[0].data) == b"late"
+
     def test_time_is_up(self, pipe: Pipe) -> None:
         wires = Wires(pipe)
         began = time.monotonic()
