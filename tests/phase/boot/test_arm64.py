@@ -92,9 +92,9 @@ def test_a_damaged_tree_is_an_error_and_no_more(tree: bytes, data: st.DataObject
         arm64.with_chosen(bytes(damaged[: data.draw(st.integers(0, len(damaged)))]), {b"bootargs": b"a\0"})
 
 
-def head(size: int = 30 * MIB) -> bytes:
+def head(size: int = 30 * MIB, offset: int = 0) -> bytes:
     page = bytearray(4096)
-    struct.pack_into("<QQ", page, 8, 0, size)
+    struct.pack_into("<QQ", page, 8, offset, size)
     page[0x38:0x3C] = b"ARM\x64"
     return bytes(page)
 
@@ -120,6 +120,13 @@ def test_everything_is_in_memory_and_apart(tree: bytes) -> None:
     assert chosen["/chosen/kaslr-seed"] == bytes(range(8))
     code = told.content[image.entry - told.address :]
     assert struct.unpack_from("<QQ", code, 24) == (told.address, kernel.address)
+
+
+def test_a_kernel_lies_as_far_behind_a_boundary_as_it_asks(tree: bytes) -> None:
+    image = arm64.image(
+        head(offset=0x80000), (512, MIB), 9 * MIB, "quiet", tree=tree, iomem=IOMEM, chance=bytes(72)
+    )
+    assert image.segments[0].address % (2 * MIB) == 0x80000
 
 
 def test_refuses_what_cannot_start(tree: bytes) -> None:

@@ -45,3 +45,15 @@ def test_an_archive_is_the_same_whatever_the_host_says(tmp_path: Path) -> None:
 
 def test_an_archive_ends_on_a_block() -> None:
     assert len(archive(cpio.regular("a", b"b"))) % 512 == 0
+
+
+def test_each_parent_comes_once_and_before_what_is_in_it() -> None:
+    data = archive(
+        cpio.regular("a/b/one", b""), cpio.directory("a/b"), cpio.directory("c"), cpio.regular("c/two", b"")
+    )
+    names, at = [], 0
+    while names[-1:] != ["TRAILER!!!"]:
+        size = int(data[at + 94 : at + 102], 16)
+        names.append(data[at + 110 : at + 110 + size - 1].decode())
+        at += (110 + size + 3) // 4 * 4
+    assert names == ["a", "a/b", "a/b/one", "c", "c/two", "TRAILER!!!"]

@@ -432,6 +432,14 @@ class TestPump:
         worker.join()
         assert bytes(wires.sinks[0].data) == b"late"
 
+    def test_a_sink_that_takes_little_is_given_the_rest_at_once(self, pipe: Pipe) -> None:
+        wires = Wires(pipe)
+        sink = Failing()
+        wires.pump.outlets = (Outlet(wires.pump.outlets[0].pipe, sink), wires.pump.outlets[1])
+        os.write(wires.stdout, b"abcdefgh")
+        wires.pump.run(time.monotonic() + 0.2)
+        assert sink.got == b"abcdefgh"
+
     def test_time_is_up(self, pipe: Pipe) -> None:
         wires = Wires(pipe)
         began = time.monotonic()
