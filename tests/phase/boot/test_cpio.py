@@ -51,7 +51,8 @@ def test_each_parent_comes_once_and_before_what_is_in_it() -> None:
     data = archive(
         cpio.regular("a/b/one", b""), cpio.directory("a/b"), cpio.directory("c"), cpio.regular("c/two", b"")
     )
-    names, at = [], 0
+    names: list[str] = []
+    at = 0
     while names[-1:] != ["TRAILER!!!"]:
         size = int(data[at + 94 : at + 102], 16)
         names.append(data[at + 110 : at + 110 + size - 1].decode())
