@@ -159,7 +159,8 @@ class TestInlet:
     def test_a_source_that_has_nothing_yet_is_asked_again_and_a_broken_one_has_ended(
         self, pipe: Pipe
     ) -> None:
-        source = Failing(BlockingIOError(), None, OSError("gone"))
+        gone = OSError("gone")
+        source = Failing(BlockingIOError(), None, gone)
         inlet = Inlet(source, pipe()[1], 100)
         inlet.want(0, 3)
         inlet.step()
@@ -168,6 +169,7 @@ class TestInlet:
         assert inlet.sent.length == 3
         inlet.want(3, 3)
         inlet.step()
+        assert inlet.broken is gone
         assert inlet.pipe == -1
 
     def test_a_full_pipe_is_waited_for_and_the_rest_is_sent(self, pipe: Pipe) -> None:
