@@ -12,7 +12,7 @@ import pytest
 
 from fixtures.hostile.trial import peak
 from phase.fetch import ExhaustedError, FetchError, FetchReport, VerificationError, fetch_artifact, http
-from tests.phase.fetch.hostile import CHUNK, Artifact, Asked, Server, describe, good, raw
+from tests.phase.fetch.hostile import CHUNK, Answer, Artifact, Asked, Server, describe, good, raw
 
 DATA = random.Random(7).randbytes(20 * CHUNK + 1234)  # noqa: S311
 ARTIFACT = describe(DATA)
@@ -249,6 +249,50 @@ def test_resume_keeps_only_what_verifies(out: int) -> None:
         spans = [asked.span for asked in server.asked]
     assert spans == [(4 * CHUNK, 5 * CHUNK - 1), (10 * CHUNK, len(DATA) - 1)]
     assert report.kept == 9 * CHUNK
+    assert os.pread(out, len(DATA), 0) == DATA
+
+
+def without_ranges(data: bytes, sent: int) -> Answer:
+    """Answers everything with the whole, of which it sends so many bytes; then it waits."""
+
+    def answer(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data[:sent])
+        if sent < len(data):
+            stop.wait(60)
+        return False
+
+    return answer
+
+
+def test_of_a_whole_answer_what_is_there_already_is_read_over(out: int) -> None:
+    os.pwrite(out, DATA[CHUNK : 2 * CHUNK], CHUNK)
+    os.pwrite(out, DATA[20 * CHUNK :], 20 * CHUNK)
+    begun = monotonic()
+    with Server(without_ranges(flipped(DATA, CHUNK + 5), 20 * CHUNK)) as server:
+        report = fetch([server.url], out, resume=True, seconds=20)
+    assert os.pread(out, len(DATA), 0) == DATA
+    assert report.sources == {server.url: 19 * CHUNK}
+    # The last chunk is there, so nobody waits for it.
+    assert monotonic() - begun < 10
+
+
+def test_after_a_whole_answer_that_broke_off_the_first_missing_chunks_are_asked_for(out: int) -> None:
+    for index in (0, 10):
+        os.pwrite(out, DATA[index * CHUNK : (index + 1) * CHUNK], index * CHUNK)
+
+    def breaks(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
+        if len(server.asked) > 1:
+            return good(DATA)(asked, connection, stop)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(DATA)
+        connection.sendall(head + DATA[: 3 * CHUNK])
+        return False
+
+    with Server(breaks) as server:
+        fetch([server.url], out, resume=True)
+        assert [asked.span for asked in server.asked][1:] == [
+            (3 * CHUNK, 10 * CHUNK - 1),
+            (11 * CHUNK, len(DATA) - 1),
+        ]
     assert os.pread(out, len(DATA), 0) == DATA
 
 

@@ -117,7 +117,15 @@ def test_of_several_newer_ones_the_newest_counts(world: World, servers: ExitStac
         provider = honest(world)
         provider.files = {f"/metadata/{name}": data for name, data in repository.metadata().items()}
         providers.append(provider)
-    urls = [servers.enter_context(Server(providers[n].answer)).url for n in (0, 2, 3, 1)]
+    # The newest has the address that is first in the alphabet: its place there must not decide.
+    answers: dict[int, Provider] = {}
+    started = [
+        servers.enter_context(Server(lambda *asked, n=n: answers[n].answer(*asked))) for n in range(4)
+    ]
+    for place, (n, _) in enumerate(sorted(enumerate(started), key=lambda pair: pair[1].url)):
+        answers[n] = providers[(3, 0, 1, 2)[place]]
+    by_release = {id(answers[n]): server.url for n, server in enumerate(started)}
+    urls = [by_release[id(providers[n])] for n in (0, 2, 3, 1)]
     root = providers[0].files["/metadata/1.root.json"]
     found = refresh_from(
         urls, root, channel=CHANNEL, arch=ARCH, now=datetime.now(UTC), deadline=time.monotonic() + 30
