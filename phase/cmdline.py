@@ -302,7 +302,8 @@ def _carried(running: str) -> Iterator[str]:
             plain = f"{name.lower()}{equals}{value}"
             if _is_carried(plain):
                 yield plain
-        elif _is_carried(word):
+        elif name in CARRIED and _is_carried(word):
+            # The kernel tells upper from lower case: another spelling is another word, which nobody allowed.
             yield word
 
 

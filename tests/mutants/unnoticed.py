@@ -34,8 +34,8 @@ MUTANTS = (
     Mutant(
         "data is not synced",
         "phase/files.py",
-        "            os.fsync(descriptor)\n    except BaseException",
-        "    except BaseException",
+        "        handle.flush()\n        os.fsync(descriptor)\n",
+        "        handle.flush()\n",
         ("tests/phase/test_files.py",),
     ),
     Mutant(

@@ -384,3 +384,8 @@ def test_a_carried_parameter_has_its_plain_name() -> None:
         f"quiet phase.timeout=20 phase.job=Hello phase.rootfs=sha256:{ROOTFS}"
     )
     assert cmdline.compose("quiet", "console=X,XX", rootfs=ROOTFS).startswith("quiet console=X,XX ")
+
+
+def test_a_kernel_word_in_another_spelling_is_not_carried() -> None:
+    made = cmdline.compose("quiet", "conSole=ttyS1 console=ttyS0", rootfs="0" * 64)
+    assert made == f"quiet console=ttyS0 phase.rootfs=sha256:{'0' * 64}"
