@@ -68,7 +68,7 @@ class Host:
         self._want = want
         self._read = 0
         self._keep: list[object] = []
-        self._functions: dict[bytes, object] = {}
+        self._functions: dict[bytes, ctypes.Array[ctypes.c_char]] = {}
         if want is not None and imports & {b"fd_read", b"poll_oneoff"}:
             self._make_reader()
             self._define(b"fd_read", self._fd_read, parameters=4, results=1)
@@ -216,7 +216,7 @@ class Host:
             "wasmtime_func_call_unchecked",
             c_void_p,
             engine.context,
-            byref(self._functions[name], UNION),  # type: ignore[arg-type]
+            byref(self._functions[name], UNION),
             raw,
             c_size_t(len(given)),
             byref(trap),

@@ -63,7 +63,14 @@ class Memories:
         self.creator = Creator(None, _New(self._create), None)
 
     def _create(
-        self, _env: object, _type: object, minimum: int, maximum: int, reserved: int, guard: int, out: object
+        self,
+        _env: object,
+        _type: object,
+        minimum: int,
+        maximum: int,
+        reserved: int,
+        guard: int,
+        out: "ctypes._Pointer[_LinearMemory]",
     ) -> int | None:
         if self.limit is not None and self.used + minimum > self.limit:
             return self._fail(f"memory {EXCEEDED}")
@@ -83,14 +90,16 @@ class Memories:
         self._sizes.append(minimum)
         if self.limit is not None:
             self.used += minimum
-        memory = out.contents  # type: ignore[attr-defined]
+        memory = out.contents
         memory.env, memory.get_memory, memory.grow_memory = len(self._sizes), self._get, self._grow
         memory.finalizer = None
         return None
 
-    def _tell(self, env: int, size: object, capacity: object) -> int:
+    def _tell(
+        self, env: int, size: "ctypes._Pointer[c_size_t]", capacity: "ctypes._Pointer[c_size_t]"
+    ) -> int:
         place, room = self._places[env - 1]
-        size[0], capacity[0] = self._sizes[env - 1], room  # type: ignore[index]
+        size.contents.value, capacity.contents.value = self._sizes[env - 1], room
         return place
 
     def _enlarge(self, env: int, size: int) -> int | None:

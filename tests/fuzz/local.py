@@ -83,7 +83,8 @@ def asked(data: bytes) -> None:
             link._told, link._probing, link._told_ips = told, probing, (CARD.addresses[0].ip,)
             speaker = Silent()
             for port, unicast in ((PORT, False), (PORT, True), (4000, True)):
-                link.read(Datagram(data, TELLER, port, CARD.number, unicast), speaker)  # type: ignore[arg-type]
+                heard = Datagram(data, TELLER, port, CARD.number, unicast)
+                link.read(heard, speaker)  # type: ignore[arg-type]  # has the two methods that are called
             assert speaker.said <= 6 * wire.MAX_SENT
             await link.close(goodbye=False)
 

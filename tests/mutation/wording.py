@@ -28,7 +28,7 @@ def marked(source: str) -> str:
 
 
 def _wording(node: ast.AST) -> range:
-    spoken: ast.AST | None = None
+    spoken: ast.stmt | ast.expr | ast.keyword | None = None
     match node:
         case ast.Raise(exc=ast.Call()):
             spoken = node
@@ -44,7 +44,7 @@ def _wording(node: ast.AST) -> range:
             spoken = node
     if spoken is None:
         return range(0)
-    return range(spoken.lineno, (spoken.end_lineno or spoken.lineno) + 1)  # type: ignore[attr-defined]
+    return range(spoken.lineno, (spoken.end_lineno or spoken.lineno) + 1)
 
 
 def _ends(source: str) -> dict[int, int]:

@@ -1,5 +1,7 @@
 """What follows a failed attempt."""
 
+from typing import Any
+
 import pytest
 
 from phase.boot.policy import GATHER, MAX_PAUSE, Decision, Standing, decide
@@ -31,8 +33,8 @@ def test_it_ends_when_no_time_is_left_for_another_attempt(left: float, pause: fl
         ({"lasting": True}, True),
     ],
 )
-def test_what_is_kept_boots_when_providers_cannot_help(change: dict[str, float], kept: bool) -> None:
-    standing = FIRST._replace(**change)  # type: ignore[arg-type]
+def test_what_is_kept_boots_when_providers_cannot_help(change: dict[str, Any], kept: bool) -> None:
+    standing = FIRST._replace(**change)
     assert decide(standing._replace(kept=True)).boot_kept is kept
     assert decide(standing).boot_kept is False
 

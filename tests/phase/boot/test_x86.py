@@ -94,9 +94,10 @@ def test_the_first_instructions_lead_into_the_kernel() -> None:
 def test_our_page_tables_map_all_below_four_gibibytes_to_itself(levels: int) -> None:
     told = lay_out().segments[2]
     assert isinstance(told.content, bytes)
+    content: bytes = told.content
 
     def entry(table: int, index: int) -> int:
-        return int(struct.unpack_from("<Q", told.content, table - told.address + 8 * index)[0])  # type: ignore[arg-type]
+        return int(struct.unpack_from("<Q", content, table - told.address + 8 * index)[0])
 
     for address in (0, 0x1234567, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
         table = told.address + 3 * 4096 + (4096 if levels == 4 else 0)

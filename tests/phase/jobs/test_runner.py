@@ -224,6 +224,7 @@ print(explain(execute(Job(sys.stdin.buffer.read())).status))
 def test_the_worker_finds_a_shared_libpython(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/somewhere/lib")
     with Worker() as worker:
+        worker.wait_ready()  # before that the kernel may not have its environment in place
         environment = Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")
     assert b"LD_LIBRARY_PATH=/opt/somewhere/lib" in environment
 

@@ -528,6 +528,7 @@ async def test_a_far_node_names_no_address_of_this_machine(start: Start, net: st
             take(teller, near)
             return []
 
+        # Only what a search brings matters here, not how it is made.
         looker._search = search  # type: ignore[method-assign,assignment]
         await looker.look(PLACE, said.append)
         assert len(said) == wanted

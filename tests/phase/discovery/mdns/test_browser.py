@@ -5,6 +5,7 @@ import ipaddress
 import tracemalloc
 from queue import SimpleQueue
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -248,12 +249,12 @@ def test_answers_of_the_dht_leave_room_for_mdns(monkeypatch: pytest.MonkeyPatch)
     far = [f"http://198.51.100.{number}:8080" for number in range(1, 17)]
     monkeypatch.setattr(dht, "Search", Far(*((url, 0) for url in far)))
     monkeypatch.setattr(mdns, "Browser", _Asked(("http://192.0.2.1:8080", 0)))
-    options = {"timeout": 0.05, "dht": [("198.51.100.99", 1)]}
-    found = [one.url for one in discover("stable", "x86_64", **options)]  # type: ignore[arg-type]
+    options: dict[str, Any] = {"timeout": 0.05, "dht": [("198.51.100.99", 1)]}
+    found = [one.url for one in discover("stable", "x86_64", **options)]
     assert "http://192.0.2.1:8080" in found
     assert len(found) == 9
     # Where the local network is not asked, they have all the room.
-    found = [one.url for one in discover("stable", "x86_64", mdns=False, **options)]  # type: ignore[arg-type]
+    found = [one.url for one in discover("stable", "x86_64", mdns=False, **options)]
     assert len(found) == 16
 
 
