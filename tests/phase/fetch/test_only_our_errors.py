@@ -54,6 +54,7 @@ def test_any_answer(answer: bytes, edits: list[tuple[float, int, bytes]]) -> Non
         client = Client(["http://192.0.2.1:1"], timeout=2)
         connection = client._usable[0]
         connection._socket = ours
+        # The answer is given already; it must not try to reach anybody.
         connection._connect = _gone  # type: ignore[method-assign]
         said = ""
         try:

@@ -86,6 +86,7 @@ def test_what_is_no_file_is_no_floor(tmp_path: Path, kind: str) -> None:
     [
         FLOOR._replace(timestamp=True),
         FLOOR._replace(meta={"a": True}),
+        # The wrong type is the point.
         FLOOR._replace(keys={"timestamp": "a"}),  # type: ignore[dict-item]
         FLOOR._replace(meta={"é" * 60_000 + str(n): 1 for n in range(12)}),
     ],

@@ -239,6 +239,7 @@ def test_answers_of_the_dht_leave_room_for_mdns(monkeypatch: pytest.MonkeyPatch)
     from phase.discovery import dht, mdns
 
     class Far(_Asked):
+        # It stands for the DHT's search, which takes more than the browser does.
         def __call__(  # type: ignore[override]
             self, channel: str, arch: str, peers: object, queue: "SimpleQueue[Heard]", *, clock: object
         ) -> "Far":
