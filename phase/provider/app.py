@@ -13,7 +13,7 @@ from phase.arch import canonical
 from phase.errors import PhaseError
 from phase.provider import access, guard, ipxe, page
 from phase.provider.blobs import send_blob, send_document
-from phase.provider.catalog import Release
+from phase.provider.catalog import Blob, Release
 from phase.provider.health import Health, Part, announcing
 from phase.provider.limits import Limits
 from phase.provider.measure import measured
@@ -159,13 +159,14 @@ class _Routes:
             return problem(404, "no release names this target")
         # Only a path with the hash in it always means the same bytes.
         fixed = blob.sha256 in request.match_info["path"]
-        return await send_blob(request, self._store.directory, blob, immutable=fixed)
+        return await self._send(request, blob, immutable=fixed)
 
     async def blob(self, request: web.Request) -> web.StreamResponse:
-        blob = self._store.blob(request.match_info["hex"])
-        if blob is None:
+        digest = request.match_info["hex"]
+        lengths = self._store.lengths(digest)
+        if lengths is None:
             return problem(404, "no release here names this blob")
-        return await send_blob(request, self._store.directory, blob, immutable=True)
+        return await send_blob(request, self._store.directory, digest, lengths, immutable=True)
 
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         release = self._release(request)
@@ -180,7 +181,7 @@ class _Routes:
         blob = release.artifacts.get(request.match_info["artifact"])
         if blob is None:
             return problem(404, f"the release has no such artifact, but {', '.join(release.artifacts)}")
-        return await send_blob(request, self._store.directory, blob, immutable=False)
+        return await self._send(request, blob)
 
     async def ipxe(self, request: web.Request) -> web.StreamResponse:
         release = self._release(request)
@@ -197,8 +198,23 @@ class _Routes:
             has = ", ".join(release.artifacts)
             return problem(404, f"UEFI starts one file, the artifact {UKI!r}; this release has {has}")
         # Firmware goes by the type where the name says nothing.
+        return await self._send(request, blob, content_type="application/efi")
+
+    async def _send(
+        self,
+        request: web.Request,
+        blob: Blob,
+        *,
+        immutable: bool = False,
+        content_type: str = "application/octet-stream",
+    ) -> web.StreamResponse:
         return await send_blob(
-            request, self._store.directory, blob, immutable=False, content_type="application/efi"
+            request,
+            self._store.directory,
+            blob.sha256,
+            (blob.length,),
+            immutable=immutable,
+            content_type=content_type,
         )
 
     def _release(self, request: web.Request) -> Release | None:

@@ -8,6 +8,7 @@ download of a changed file is corrupt; and it serves a `.gz` neighbour in place 
 import asyncio
 import base64
 import os
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +18,6 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from phase.beneath import Beneath
 from phase.provider import ranges
-from phase.provider.catalog import Blob
 from phase.provider.documents import MAX_FILES, Document
 from phase.provider.limits import EXHAUSTED, RETRY_SECONDS
 from phase.provider.problems import problem
@@ -75,13 +75,23 @@ class SentFile(web.StreamResponse):
 async def send_blob(
     request: web.Request,
     directory: Path,
-    blob: Blob,
+    sha256: str,
+    lengths: Collection[int],
     *,
     immutable: bool,
     content_type: str = "application/octet-stream",
 ) -> web.StreamResponse:
-    """Answer with a blob, a part of it, or why not."""
-    etag = f"sha256-{blob.sha256}"
+    """Answer with a blob, a part of it, or why not.
+
+    Args:
+        request: what is asked for.
+        directory: of the repository.
+        sha256: the blob's name.
+        lengths: how long it may be, bytes.
+        immutable: whether the path always means these bytes.
+        content_type: of the answer.
+    """
+    etag = f"sha256-{sha256}"
     headers = {
         "ETag": f'"{etag}"',
         "Accept-Ranges": "bytes",
@@ -92,16 +102,17 @@ async def send_blob(
     if ranges.not_modified(request.headers.get("If-None-Match"), etag):
         return web.Response(status=304, headers=headers)
     try:
-        file = Beneath(directory, f"blobs/sha256/{blob.sha256}").open()
+        file = Beneath(directory, f"blobs/sha256/{sha256}").open()
     except OSError as error:
         if error.errno in EXHAUSTED:
             return problem(503, "this provider has too many files open", retry=RETRY_SECONDS)
         return problem(404, "the release names this file, but this provider does not hold it")
     length = os.fstat(file.fileno()).st_size
-    if length != blob.length:
+    if length not in lengths:
         file.close()
-        return problem(500, f"the stored file has {length} bytes, the release says {blob.length}")
-    headers["Repr-Digest"] = repr_digest(bytes.fromhex(blob.sha256))
+        said = " or ".join(map(str, sorted(lengths)))
+        return problem(500, f"the stored file has {length} bytes, the release says {said}")
+    headers["Repr-Digest"] = repr_digest(bytes.fromhex(sha256))
     asked = request.headers.get("Range") if request.method == "GET" else None
     choice = ranges.select(asked, request.headers.get("If-Range"), etag, length)
     if isinstance(choice, ranges.Unsatisfiable):

@@ -10,8 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from phase.provider.documents import MAX_SHOWN, NAME, Document, Documents, Phase, Signed
-from phase.provider.errors import RepositoryError
+from phase.provider.documents import MAX_SHOWN, Document, Documents, Signed
+from phase.provider.errors import DocumentError, RepositoryError
+from phase.release.errors import ManifestError
+from phase.release.manifest import split_role
 
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -42,9 +44,12 @@ class Catalog(NamedTuple):
     metadata: dict[str, Document]
     releases: dict[tuple[str, str], Release]
     targets: dict[str, Blob]
-    blobs: dict[str, Blob]
+    #: By hash: how long roles say that it is. Where they differ, the file itself decides.
+    blobs: dict[str, frozenset[int]]
     #: When each role's signature ends, Unix seconds.
     expires: dict[str, float]
+    #: Roles that say nothing that can be served, and why. They stop no other role.
+    refused: dict[str, str]
 
 
 def stamp(directory: Path) -> tuple[object, ...]:
@@ -94,47 +99,71 @@ def load(directory: Path) -> Catalog:
         expires["root"] = _until(root)
     releases: dict[tuple[str, str], Release] = {}
     targets: dict[str, Blob] = {}
-    for file in sorted(snapshot.meta):
-        name = _versioned(snapshot, file)
+    lengths: dict[str, set[int]] = {}
+    refused: dict[str, str] = {}
+    # The top-level role last: what it says of a path counts before what others say.
+    for file in sorted(snapshot.meta, key=lambda file: (file == "targets.json", file)):
+        role, name = file.removesuffix(".json"), _versioned(snapshot, file)
         if name not in files.names:
             continue  # a machine that booted serves its own release, not every one of the snapshot
-        role = files.signed(name)
-        expires[file.removesuffix(".json")] = _until(role)
-        for path, target in role.targets.items():
-            blob = Blob(target.hashes.get("sha256", ""), target.length)
-            if not _HEX.match(blob.sha256):
-                raise RepositoryError(
-                    f"{name[:MAX_SHOWN]}: target {path[:MAX_SHOWN]!r} has no SHA-256 in hex"
-                )
+        try:
+            signed = files.signed(name)
+            found = _targets(role, signed, name)
+            release = _release(role, signed, found, files.read[name], name)
+        except DocumentError as error:
+            if file == "targets.json":
+                raise
+            refused[role] = str(error)
+            continue
+        expires[role] = _until(signed)
+        for path, blob in found.items():
             folder, _, last = path.rpartition("/")
             targets[path] = targets[f"{folder}/{blob.sha256}.{last}" if folder else path] = blob
-        if role.phase is not None:
-            release = _release(role.phase, role, files.read[name], name)
+            lengths.setdefault(blob.sha256, set()).add(blob.length)
+        if release is not None:
             releases[release.channel, release.arch] = release
-    blobs = {blob.sha256: blob for blob in targets.values()}
+    blobs = {digest: frozenset(found) for digest, found in lengths.items()}
     files.read_others({"snapshot": _number(snapshot_name), **_published(snapshot)})
-    return Catalog(files.read, releases, targets, blobs, expires)
+    return Catalog(files.read, releases, targets, blobs, expires, refused)
 
 
-def _release(phase: Phase, role: Signed, manifest: Document, name: str) -> Release:
-    if not (NAME.match(phase.channel) and NAME.match(phase.arch)):
-        raise RepositoryError(f"{name[:MAX_SHOWN]}: its channel or architecture is not a plain name")
-    prefix = f"{phase.channel}/{phase.arch}/"
-    artifacts = {
-        path.removeprefix(prefix): Blob(target.hashes["sha256"], target.length)
-        for path, target in role.targets.items()
-        if path.startswith(prefix)
-    }
-    return Release(
-        phase.channel,
-        phase.arch,
-        role.version,
-        phase.release,
-        phase.cmdline,
-        role.expires,
-        manifest,
-        artifacts,
-    )
+def _targets(role: str, signed: Signed, name: str) -> dict[str, Blob]:
+    """What a role describes: the top-level one anything, one of a release the files of that release."""
+    place, top = _place(role), role == "targets"
+    found = {}
+    for path, target in signed.targets.items():
+        if not top and (place is None or not path.startswith(f"{'/'.join(place)}/")):
+            continue
+        blob = Blob(target.hashes.get("sha256", ""), target.length)
+        if not _HEX.match(blob.sha256):
+            raise DocumentError(f"{name[:MAX_SHOWN]}: target {path[:MAX_SHOWN]!r} has no SHA-256 in hex")
+        found[path] = blob
+    return found
+
+
+def _place(role: str) -> tuple[str, str] | None:
+    """Channel and architecture of a role; its name alone says so. None for a role of something else."""
+    try:
+        return split_role(role)
+    except ManifestError:
+        return None
+
+
+def _release(
+    role: str, signed: Signed, targets: dict[str, Blob], manifest: Document, name: str
+) -> Release | None:
+    facts, place = signed.phase, _place(role)
+    if facts is None or place is None:
+        return None
+    if (facts.channel, facts.arch) != place:
+        said = f"{facts.channel}/{facts.arch}"[:MAX_SHOWN]
+        raise DocumentError(
+            f"{name[:MAX_SHOWN]} says that it is a release of {said!r}",
+            hint=f"The role {role} can publish {'/'.join(place)} only.",
+        )
+    prefix = f"{'/'.join(place)}/"
+    artifacts = {path.removeprefix(prefix): blob for path, blob in targets.items()}
+    return Release(*place, signed.version, facts.release, facts.cmdline, signed.expires, manifest, artifacts)
 
 
 def _published(snapshot: Signed) -> dict[str, int]:

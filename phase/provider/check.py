@@ -10,7 +10,6 @@ from time import monotonic
 
 from phase.beneath import Beneath
 from phase.provider.background import in_thread
-from phase.provider.catalog import Blob
 from phase.provider.health import Part, Problem
 from phase.provider.limits import EXHAUSTED
 from phase.provider.metrics import Metrics
@@ -112,7 +111,7 @@ class BlobCheck:
                 return digest
         return None
 
-    def _count(self, named: dict[str, Blob]) -> None:
+    def _count(self, named: dict[str, frozenset[int]]) -> None:
         self._metrics.blobs.update(
             {
                 "named": len(named) - self._metrics.blobs["named"],
@@ -159,10 +158,10 @@ def _look_of(found: os.stat_result) -> _Look:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _look(directory: Path, named: dict[str, Blob]) -> tuple[dict[str, _Look], dict[str, str]]:
+def _look(directory: Path, named: dict[str, frozenset[int]]) -> tuple[dict[str, _Look], dict[str, str]]:
     looks: dict[str, _Look] = {}
     missing: dict[str, str] = {}
-    for digest, blob in named.items():
+    for digest, lengths in named.items():
         try:
             found = Beneath(directory, f"blobs/sha256/{digest}").stat()
         except OSError as error:
@@ -172,6 +171,7 @@ def _look(directory: Path, named: dict[str, Blob]) -> tuple[dict[str, _Look], di
             missing[digest] = f"{'is missing' if gone else 'cannot be read'}: {error.strerror}"
             continue
         looks[digest] = _look_of(found)
-        if found.st_size != blob.length:
-            missing[digest] = f"has {found.st_size} bytes, the release says {blob.length}"
+        if found.st_size not in lengths:
+            said = " or ".join(map(str, sorted(lengths)))
+            missing[digest] = f"has {found.st_size} bytes, the release says {said}"
     return looks, missing

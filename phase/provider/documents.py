@@ -11,7 +11,7 @@ import msgspec
 from phase import beneath
 from phase.beneath import Beneath
 from phase.foreign import MalformedError, read_json
-from phase.provider.errors import RepositoryError
+from phase.provider.errors import DocumentError, RepositoryError
 
 _log = logging.getLogger(__name__)
 MAX_METADATA = 5_000_000
@@ -99,7 +99,12 @@ class Documents:
         self._bytes = 0
 
     def signed(self, name: str) -> Signed:
-        """What a file says that the releases need."""
+        """What a file says that the releases need.
+
+        Raises:
+            DocumentError: what is in it cannot be used.
+            RepositoryError: it cannot be read.
+        """
         shown = name[:MAX_SHOWN]
         try:
             document = self._document(name)
@@ -112,7 +117,7 @@ class Documents:
         try:
             return read_json(document.body, _Envelope).signed
         except MalformedError as error:
-            raise RepositoryError(f"metadata/{shown} cannot be read: {str(error)[:MAX_SHOWN]}") from error
+            raise DocumentError(f"metadata/{shown} cannot be read: {str(error)[:MAX_SHOWN]}") from error
 
     def newest_root(self) -> Signed | None:
         """The newest root, where there is one that can be read; `read_others` says why not."""
@@ -163,12 +168,12 @@ class Documents:
                 raise FileNotFoundError(name)
             with Beneath(self._directory, f"metadata/{name}").open() as handle:
                 body = handle.read(MAX_METADATA + 1)
-            self._bytes += len(body)
-            if len(body) > MAX_METADATA or self._bytes > MAX_BYTES:
-                self._bytes -= len(body)
+            if len(body) > MAX_METADATA:
+                raise DocumentError(f"metadata/{name[:MAX_SHOWN]} has more than {MAX_METADATA} bytes")
+            if self._bytes + len(body) > MAX_BYTES:
                 raise RepositoryError(
-                    f"metadata/{name[:MAX_SHOWN]} has more than {MAX_METADATA} bytes, "
-                    f"or all together have more than {MAX_BYTES}"
+                    f"metadata/{name[:MAX_SHOWN]} and what was read before have more than {MAX_BYTES} bytes"
                 )
+            self._bytes += len(body)
             self.read[name] = Document(body, sha256(body).digest())
         return self.read[name]

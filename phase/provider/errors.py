@@ -9,3 +9,7 @@ class ProviderError(PhaseError):
 
 class RepositoryError(ProviderError):
     """A repository directory does not hold what it should."""
+
+
+class DocumentError(RepositoryError):
+    """A file of metadata can be read, and says nothing that can be served: its signer's mistake."""

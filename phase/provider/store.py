@@ -58,12 +58,16 @@ class Store:
             for role, until in offered.expires.items()
             if until <= now
         ]
+        found += [
+            Problem(Part.REPOSITORY, f"nothing of {role} is served: {why}")
+            for role, why in offered.refused.items()
+        ]
         if now < EARLIEST:
             found.append(Problem(Part.CLOCK, "the clock of this machine was not set"))
         return found
 
-    def blob(self, sha256: str) -> Blob | None:
-        """The blob of this hash that the release names, or one that was on offer lately."""
+    def lengths(self, sha256: str) -> frozenset[int] | None:
+        """How long the blob of this hash may be; None if no release names it, nor one of lately."""
         return next((offer.blobs[sha256] for offer in self._offers() if sha256 in offer.blobs), None)
 
     def target(self, path: str) -> Blob | None:

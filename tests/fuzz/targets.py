@@ -147,9 +147,11 @@ def served(name: str) -> Target:
         except RepositoryError as error:
             short(error)
             return
-        for blob in found.blobs.values():
-            assert len(blob.sha256) == 64
-            assert blob.length >= 0
+        for why in found.refused.values():
+            assert len(why) < 1000
+        for digest, lengths in found.blobs.items():
+            assert len(digest) == 64
+            assert min(lengths) >= 0
         for release in found.releases.values():
             for text in (release.channel, release.arch):
                 assert text.isascii()
