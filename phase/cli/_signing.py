@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from phase.cli._passphrases import ENVIRONMENT, Passphrases
 from phase.release import keys as release_keys
 from phase.release.errors import KeysError, RepositoryError
 from phase.release.keys import ROLES, ReleaseKeys
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from phase.release.repository import Repository
     from phase.release.roles import Lack, Rule
 
-#: Holds the passphrase, where nobody is there to type it.
-ENVIRONMENT = "PHASE_RELEASE_PASSPHRASE"
-_MAX_PASSPHRASE = 1024
+_MAX_PUBLIC = 1024
 _PUBLIC = "phase-release-public-v1"
 
 directory = click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
@@ -63,34 +61,18 @@ gap = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
 
-def passphrase(path: Path, file: Path | None, *, new: bool = False) -> str:
-    """The passphrase of a key.
-
-    Args:
-        path: the key, for the question.
-        file: holds it, if there is such a file.
-        new: ask twice: a slip would lose the key.
-    """
-    if file is not None:
-        with file.open("rb") as handle:
-            return handle.read(_MAX_PASSPHRASE).decode("utf-8", "strict").rstrip("\r\n")
-    found = os.environ.get(ENVIRONMENT)
-    if found is not None:
-        return found
-    if not sys.stdin.isatty():
-        raise KeysError(
-            f"key {path} needs a passphrase", hint=f"Give --passphrase-file, or set {ENVIRONMENT}."
-        )
-    answer: str = click.prompt(f"Passphrase of {path}", hide_input=True, confirmation_prompt=new, err=True)
-    return answer
-
-
 def load(directories: Iterable[Path], file: Path | None, only: Iterable[str] = ROLES) -> ReleaseKeys:
     """The keys of several directories."""
+    passphrases = Passphrases.of_command(file)
     found = ReleaseKeys({})
     for each in directories:
-        found |= release_keys.load(each, passphrase=lambda path: passphrase(path, file), only=only)
+        found |= release_keys.load(each, passphrase=passphrases.of, only=only)
     return found
+
+
+def new_passphrase(path: Path, file: Path | None, *, plain: bool) -> str | None:
+    """The passphrase of keys that are made; None keeps them in the clear."""
+    return None if plain else Passphrases.of_command(file).new(path)
 
 
 def on_token(
@@ -101,7 +83,7 @@ def on_token(
 
     if path.exists():
         raise KeysError(f"{path} is there already", hint="Keys are never overwritten.")
-    pin = passphrase(path, file)
+    pin = Passphrases.of_command(file).of(path)
     public = token.find(place, pin) if existing else token.make(place, pin)
     signer = token.TokenSigner(place, public, lambda: pin)
     release_keys.save_one(path, role, signer, place=place)
@@ -127,7 +109,7 @@ def read_publics(paths: Iterable[Path]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for path in paths:
         with path.open("rb") as handle:
-            words = handle.read(_MAX_PASSPHRASE).decode("ascii", "replace").split()
+            words = handle.read(_MAX_PUBLIC).decode("ascii", "replace").split()
         if len(words) != 3 or words[0] != _PUBLIC or words[1] not in ROLES:
             raise KeysError(
                 f"{path} is not a public key of a release", hint="phase release key writes them."

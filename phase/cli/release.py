@@ -54,7 +54,9 @@ def key(
             file, role, release_keys.Place(module, token, label or file.stem), passphrase_file, existing
         )
     else:
-        words = "" if plain else _signing.passphrase(file, passphrase_file, new=True)
+        if plain and passphrase_file:
+            raise click.UsageError("--plain makes a key without a passphrase; leave --passphrase-file out")
+        words = _signing.new_passphrase(file, passphrase_file, plain=plain)
         signer = ReleaseKeys.generate({role: 1})[role][0]
         release_keys.save_one(file, role, signer, passphrase=words, cost=cost)
     _signing.write_public(file.with_suffix(".pub"), role, signer.public_hex)
@@ -93,7 +95,7 @@ def init(
 
     at_hand = _signing.load(key_directories, passphrase_file)
     if new_keys is not None:
-        words = "" if plain else _signing.passphrase(new_keys, passphrase_file, new=True)
+        words = _signing.new_passphrase(new_keys, passphrase_file, plain=plain)
         made = ReleaseKeys.generate({**LOCAL_COUNTS, "root": root_keys})
         paths = made.save(new_keys, passphrase=words, cost=cost)
         named = [(role, signer.public_hex) for role in ROLES for signer in made[role]]

@@ -183,13 +183,13 @@ class ReleaseKeys:
         )
 
     def save(
-        self, directory: Path, *, passphrase: str = "", cost: str = "moderate", test: str = ""
+        self, directory: Path, *, passphrase: str | None = None, cost: str = "moderate", test: str = ""
     ) -> list[Path]:
         """Write one file per key, for its owner alone to read.
 
         Args:
             directory: made if it is not there.
-            passphrase: encrypts the private keys; empty keeps them in the clear.
+            passphrase: encrypts the private keys; None keeps them in the clear.
             cost: of the encryption's key, one of `sealed.COSTS`.
             test: for published test keys: says so in each file.
 
@@ -213,7 +213,7 @@ def save_one(
     role: str,
     signer: ReleaseSigner,
     *,
-    passphrase: str = "",
+    passphrase: str | None = None,
     cost: str = "moderate",
     test: str = "",
     place: Place | None = None,
@@ -224,7 +224,7 @@ def save_one(
         path: of the file.
         role: what the key signs.
         signer: the key.
-        passphrase: encrypts the private key; empty keeps it in the clear.
+        passphrase: encrypts the private key; None keeps it in the clear.
         cost: of the encryption's key, one of `sealed.COSTS`.
         test: for published test keys.
         place: on a token; the file then says where, and holds nothing private.
@@ -236,7 +236,7 @@ def save_one(
         stored = _Stored(_FORMAT, role, signer.public_hex, token=place)
     elif not isinstance(signer, NaclSigner):
         raise KeysError(f"the {role} key {signer.public_hex} is on a token and fits in no file")
-    elif passphrase:
+    elif passphrase is not None:
         stored = _Stored(
             _FORMAT, role, signer.public_hex, sealed=seal(signer.seed, passphrase, cost=cost), test=test
         )

@@ -51,6 +51,12 @@ def test_keys_are_never_overwritten(tmp_path: Path) -> None:
     assert publics(release_keys.load(tmp_path)) == publics(ReleaseKeys.from_seed("a"))
 
 
+def test_an_empty_passphrase_is_not_the_same_as_none(tmp_path: Path) -> None:
+    with pytest.raises(KeysError, match="0 characters"):
+        ReleaseKeys.from_seed("a").save(tmp_path / "keys", passphrase="")
+    assert not (tmp_path / "keys").exists()
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o620, 0o604, 0o601])
 def test_a_key_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
     ReleaseKeys.from_seed("a").save(tmp_path)
