@@ -2,38 +2,50 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
 
+from phase.errors import printable
 from phase.release.errors import KeysError
+from phase.release.keys import Place
 
 #: Holds the passphrase, where nobody is there to type it.
 ENVIRONMENT = "PHASE_RELEASE_PASSPHRASE"
 #: Bytes of one passphrase.
 MAX_PASSPHRASE = 1024
-_META = "phase.release.passphrases"
+_META, _PINS = "phase.release.passphrases", "phase.release.pin-files"
 
 
 class Passphrases:
-    """The passphrases of one command.
+    """The passphrases and PINs of one command.
 
     Args:
         file: holds the passphrase, if there is such a file.
         environment: holds it otherwise, as `ENVIRONMENT`.
+        pin_files: hold the PINs of tokens, by label.
     """
 
-    def __init__(self, file: Path | None, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, file: Path | None, environment: Mapping[str, str], pin_files: Mapping[str, Path]
+    ) -> None:
         self._file = file
         self._variable = environment.get(ENVIRONMENT)
         self._given: str | None = None
+        self._pin_files = pin_files
+        #: PINs by token, (module, label); None where only the passphrase could be one.
+        self._pins: dict[tuple[str, str], str | None] = {}
+        #: A key that the passphrase is for.
+        self._sealed: Path | None = None
 
     @classmethod
     def of_command(cls, file: Path | None) -> "Passphrases":
         """Those of the command that runs, whichever part of it asks."""
-        context = click.get_current_context()
-        found: Passphrases = context.meta.setdefault(_META, cls(file, os.environ))
+        meta = click.get_current_context().meta
+        if _META not in meta:
+            meta[_META] = cls(file, os.environ, meta.get(_PINS, {}))
+        found: Passphrases = meta[_META]
         return found
 
     def new(self, path: Path) -> str:
@@ -43,7 +55,7 @@ class Passphrases:
             KeysError: there is none, or it cannot be one.
         """
         given = self._from_elsewhere(path)
-        return self._typed(path, again=True) if given is None else given
+        return self._typed(f"Passphrase of {path}", again=True) if given is None else given
 
     def of(self, path: Path) -> str:
         """The passphrase of a key.
@@ -51,8 +63,53 @@ class Passphrases:
         Raises:
             KeysError: there is none, or it cannot be one.
         """
+        self._sealed = path
         given = self._from_elsewhere(path)
-        return self._typed(path, again=False) if given is None else given
+        return self._typed(f"Passphrase of {path}") if given is None else given
+
+    def pin(self, path: Path, place: Place) -> Callable[[], str]:
+        """What gives the PIN of a token when its key signs; whoever types it is asked at once.
+
+        The passphrase counts as the PIN only where it can be meant for nothing else: tokens lock
+        themselves after a few wrong ones.
+
+        Args:
+            path: the key.
+            place: where it is.
+
+        Raises:
+            KeysError: there is none, or it cannot be one.
+        """
+        token = (place.module, place.token)
+        if token not in self._pins:
+            self._pins[token] = self._read_pin(path, place.token)
+        return lambda: self._pin(token)
+
+    def _read_pin(self, path: Path, label: str) -> str | None:
+        if label in self._pin_files:
+            return _read(self._pin_files[label])
+        if self._file is not None or self._variable is not None:
+            self._from_elsewhere(path)
+        elif sys.stdin.isatty():
+            return self._typed(f"PIN of token {label}")
+        return None
+
+    def _pin(self, token: tuple[str, str]) -> str:
+        found, label = self._pins[token], token[1]
+        if found is not None:
+            return found
+        hint = f"Give --pin-file {label}=FILE."
+        if self._given is None:
+            raise KeysError(f"token {label!r} needs its PIN", hint=hint)
+        others = [f"token {each!r}" for _, each in self._pins if each != label]
+        if self._sealed is not None:
+            others.append(f"key {self._sealed}")
+        if others:
+            raise KeysError(
+                f"the PIN of token {label!r} is not given: the passphrase may be that of {others[0]}",
+                hint=hint,
+            )
+        return self._given
 
     def _from_elsewhere(self, path: Path) -> str | None:
         """What the file or the variable holds; None where there is neither, and somebody can type."""
@@ -67,9 +124,24 @@ class Passphrases:
                 )
         return self._given
 
-    def _typed(self, path: Path, *, again: bool) -> str:
-        answer = click.prompt(f"Passphrase of {path}", hide_input=True, confirmation_prompt=again, err=True)
+    def _typed(self, question: str, *, again: bool = False) -> str:
+        answer = click.prompt(printable(question), hide_input=True, confirmation_prompt=again, err=True)
         return checked(answer, "what was typed")
+
+
+def note_pin_files(context: click.Context, _: click.Parameter, given: tuple[str, ...]) -> None:
+    """Keep what `--pin-file` says, for `Passphrases.of_command`.
+
+    Raises:
+        click.BadParameter: one is not TOKEN=FILE.
+    """
+    found = {}
+    for each in given:
+        label, equals, file = each.rpartition("=")
+        if not equals or not label or not file:
+            raise click.BadParameter(f"{each!r} is not TOKEN=FILE")
+        found[label] = Path(file)
+    context.meta[_PINS] = found
 
 
 def checked(text: str, source: str) -> str:
@@ -85,11 +157,11 @@ def checked(text: str, source: str) -> str:
     line = text.removesuffix("\n").removesuffix("\r")
     if not line.strip():
         raise KeysError(
-            f"the passphrase in {source} is empty",
-            hint="Is a secret not set? A key without a passphrase is made with --plain.",
+            f"{source} is empty, no passphrase or PIN is in it",
+            hint="Is a secret not set? Only --plain makes a key without a passphrase.",
         )
     if len(line) > MAX_PASSPHRASE:
-        raise KeysError(f"the passphrase in {source} has more than {MAX_PASSPHRASE} characters")
+        raise KeysError(f"{source} has more than {MAX_PASSPHRASE} characters")
     if line.startswith("\ufeff"):
         raise KeysError(
             f"{source} begins with a byte order mark", hint="Save it as UTF-8 without one (no BOM)."

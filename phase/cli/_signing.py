@@ -2,14 +2,14 @@
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from phase.cli._passphrases import ENVIRONMENT, Passphrases
+from phase.cli._passphrases import ENVIRONMENT, Passphrases, note_pin_files
 from phase.release import keys as release_keys
 from phase.release.errors import KeysError, RepositoryError
 from phase.release.keys import ROLES, ReleaseKeys
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from phase.release.roles import Lack, Rule
 
 _MAX_PUBLIC = 1024
+_Command = TypeVar("_Command", bound=Callable[..., object])
 _PUBLIC = "phase-release-public-v1"
 
 directory = click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
@@ -30,7 +31,15 @@ keys = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Directory with private keys; repeat for more.",
 )
-passphrase_file = click.option(
+_pin_files = click.option(
+    "--pin-file",
+    multiple=True,
+    metavar="TOKEN=FILE",
+    expose_value=False,
+    callback=note_pin_files,
+    help="File with the PIN of the token of this label; repeat for more.",
+)
+_passphrase_file = click.option(
     "--passphrase-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help=f"File with the passphrase; else ${ENVIRONMENT}, else asked for.",
@@ -61,12 +70,17 @@ gap = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
 
+def passphrase_file(command: _Command) -> _Command:
+    """The options that say where passphrases and PINs are; `load` finds them all."""
+    return _passphrase_file(_pin_files(command))
+
+
 def load(directories: Iterable[Path], file: Path | None, only: Iterable[str] = ROLES) -> ReleaseKeys:
     """The keys of several directories."""
-    passphrases = Passphrases.of_command(file)
+    secrets = Passphrases.of_command(file)
     found = ReleaseKeys({})
     for each in directories:
-        found |= release_keys.load(each, passphrase=passphrases.of, only=only)
+        found |= release_keys.load(each, secrets=secrets, only=only)
     return found
 
 
@@ -83,9 +97,9 @@ def on_token(
 
     if path.exists():
         raise KeysError(f"{path} is there already", hint="Keys are never overwritten.")
-    pin = Passphrases.of_command(file).of(path)
-    public = token.find(place, pin) if existing else token.make(place, pin)
-    signer = token.TokenSigner(place, public, lambda: pin)
+    pin = Passphrases.of_command(file).pin(path, place)
+    public = token.find(place, pin()) if existing else token.make(place, pin())
+    signer = token.TokenSigner(place, public, pin)
     release_keys.save_one(path, role, signer, place=place)
     return signer
 

@@ -11,16 +11,18 @@ which hardware token the key is (`phase.release.token`).
 """
 
 import abc
-import functools
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 from nacl.signing import SigningKey
 from securesystemslib.signer import Key, SecretsHandler, Signature, Signer
+from tuf.api.exceptions import UnsignedMetadataError
+from tuf.api.metadata import Metadata
 
 from phase import files
 from phase.foreign import read_json
@@ -274,14 +276,37 @@ def save_test_keys(directory: Path, seed: str) -> ReleaseKeys:
     return keys
 
 
-def load(
-    directory: Path, *, passphrase: Callable[[Path], str] | None = None, only: Iterable[str] = ROLES
-) -> ReleaseKeys:
+def add_signature(metadata: Metadata[Any], signer: Signer) -> None:
+    """Add a signature to metadata.
+
+    Raises:
+        KeysError: the key cannot be used, a token refuses for example.
+    """
+    try:
+        metadata.sign(signer, append=True)
+    except UnsignedMetadataError as error:
+        # tuf wraps whatever a signer raises; people can do something about what we raise.
+        if isinstance(error.__cause__, KeysError):
+            raise error.__cause__ from None
+        raise
+
+
+class Secrets(Protocol):
+    """Who gives passphrases and PINs."""
+
+    def of(self, path: Path) -> str:
+        """The passphrase of an encrypted key."""
+
+    def pin(self, path: Path, place: Place) -> Callable[[], str]:
+        """What gives the PIN of the token that a key is on, when the key signs."""
+
+
+def load(directory: Path, *, secrets: Secrets | None = None, only: Iterable[str] = ROLES) -> ReleaseKeys:
     """Read the keys of a directory.
 
     Args:
         directory: holds `{role}.json` or `{role}-{n}.json`; not every role must be there.
-        passphrase: asked for the passphrase of each encrypted file.
+        secrets: asked for the passphrase of each encrypted file, and for the PIN of each token.
         only: the roles wanted: no other file is opened, nor its passphrase asked for.
 
     Raises:
@@ -294,7 +319,7 @@ def load(
         raise KeysError(f"no keys can be read from {directory}: {error.strerror}") from error
     for path in paths:
         if _role_of(path) in only:
-            found[_role_of(path)].append(_load_one(path, _role_of(path), passphrase))
+            found[_role_of(path)].append(_load_one(path, _role_of(path), secrets))
     if not paths:
         raise KeysError(f"{directory} holds no keys", hint="They are called root-1.json, targets.json ...")
     return ReleaseKeys({role: tuple(signers) for role, signers in found.items()})
@@ -311,12 +336,12 @@ def _role_of(path: Path) -> str:
     return role if usual else ""
 
 
-def _load_one(path: Path, role: str, passphrase: Callable[[Path], str] | None) -> ReleaseSigner:
+def _load_one(path: Path, role: str, secrets: Secrets | None) -> ReleaseSigner:
     try:
         with path.open("rb") as handle:
             status = os.fstat(handle.fileno())
             stored = read_json(handle.read(_MAX_BYTES), _Stored)
-        signer = _signer(path, stored, passphrase)
+        signer = _signer(path, stored, secrets)
     except OSError as error:
         raise KeysError(f"key {path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError) as error:
@@ -331,18 +356,18 @@ def _load_one(path: Path, role: str, passphrase: Callable[[Path], str] | None) -
     return signer
 
 
-def _signer(path: Path, stored: _Stored, passphrase: Callable[[Path], str] | None) -> ReleaseSigner:
+def _signer(path: Path, stored: _Stored, secrets: Secrets | None) -> ReleaseSigner:
     if stored.sealed is not None:
-        if passphrase is None:
+        if secrets is None:
             raise KeysError(f"key {path} is encrypted", hint="Give its passphrase.")
-        return NaclSigner(SigningKey(_unsealed(path, stored.sealed, passphrase(path))))
+        return NaclSigner(SigningKey(_unsealed(path, stored.sealed, secrets.of(path))))
     if stored.token is not None:
-        if passphrase is None:
+        if secrets is None:
             raise KeysError(f"key {path} is on a token", hint="Give its PIN.")
         # Only publishing machines have what it takes.
         from phase.release.token import TokenSigner
 
-        return TokenSigner(stored.token, stored.public, functools.cache(functools.partial(passphrase, path)))
+        return TokenSigner(stored.token, stored.public, secrets.pin(path, stored.token))
     return NaclSigner(SigningKey(bytes.fromhex(stored.seed)))
 
 

@@ -31,7 +31,7 @@ from phase import arch as arches
 from phase import files
 from phase.release import blobs, roles, staging
 from phase.release.errors import KeysError, RepositoryError
-from phase.release.keys import ReleaseKeys
+from phase.release.keys import ReleaseKeys, add_signature
 from phase.release.manifest import (
     CHUNK_SIZE,
     FIELD,
@@ -376,7 +376,7 @@ class Repository(Tree):
             wanted |= set(self._before.roles[role].keyids)
         for signer in self._keys[roles.kind(role)]:
             if signer.public_key.keyid in wanted:
-                metadata.sign(signer, append=True)
+                add_signature(metadata, signer)
 
     def publish(self, *, gap: bool = False) -> None:
         """Sign what has changed, a new snapshot and timestamp, and put all in place at once.

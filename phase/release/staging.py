@@ -15,7 +15,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from phase import files
 from phase.errors import PhaseError
 from phase.release.errors import RepositoryError
-from phase.release.keys import ReleaseKeys
+from phase.release.keys import ReleaseKeys, add_signature
 from phase.release.manifest import Manifest
 from phase.release.roles import RELEASE_FIELD, TOP, kind
 from phase.trust import wire
@@ -102,7 +102,7 @@ def sign(directory: Path, keys: ReleaseKeys) -> list[str]:
     signed = []
     for role, metadata in staged.items():
         for signer in keys[kind(role)]:
-            metadata.sign(signer, append=True)
+            add_signature(metadata, signer)
             signed.append(role)
     save(directory, staged)
     return sorted(set(signed))

@@ -4,8 +4,9 @@ securesystemslib's own signer for tokens makes ECDSA signatures, which a seed wo
 Source: PKCS#11 3.0 (CKM_EDDSA, CKK_EC_EDWARDS).
 """
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from securesystemslib.signer import Key, SecretsHandler, Signature
@@ -18,6 +19,23 @@ from phase.trust.keys import NaclKey
 _CKM_EC_EDWARDS_KEY_PAIR_GEN, _CKM_EDDSA, _CKK_EC_EDWARDS = 0x1055, 0x1057, 0x40
 #: PrintableString "edwards25519", and what begins an OCTET STRING of 32 bytes (DER).
 _CURVE, _POINT = bytes.fromhex("130c656477617264733235353139"), b"\x04\x20"
+#: What to do about errors of tokens.
+_HINTS = {
+    "CKR_TOKEN_NOT_PRESENT": "Plug the token in again.",
+    "CKR_DEVICE_REMOVED": "Plug the token in again.",
+    "CKR_SLOT_ID_INVALID": "Plug the token in again.",
+    "CKR_SESSION_HANDLE_INVALID": "Plug the token in again.",
+    "CKR_DEVICE_ERROR": "Take the token out, plug it in again, and try once more.",
+    "CKR_MECHANISM_INVALID": "The token must sign Ed25519 (CKM_EDDSA); one for ECDSA only does not fit.",
+    "CKR_CURVE_NOT_SUPPORTED": "The token must sign Ed25519 (CKM_EDDSA); one for ECDSA only does not fit.",
+    "CKR_KEY_FUNCTION_NOT_PERMITTED": "The key on the token was made for something else; make another.",
+    "CKR_TOKEN_WRITE_PROTECTED": "The token takes no new keys; lift its write protection.",
+    "CKR_DEVICE_MEMORY": "The token is full; remove a key from it that is not needed any more.",
+    "CKR_USER_PIN_NOT_INITIALIZED": "Set the token's PIN with its own tool first.",
+    "CKR_PIN_EXPIRED": "Change the token's PIN with its own tool.",
+}
+#: Tokens that have refused a PIN in this process: (module, label).
+_REFUSED: set[tuple[str, str]] = set()
 
 
 class TokenSigner(ReleaseSigner):
@@ -83,7 +101,7 @@ def make(place: Place, pin: str) -> str:
     Raises:
         KeysError: the token has a key of this name, or cannot make one of this kind.
     """
-    with _session(place, pin) as (pkcs11, session):
+    with _session(place, pin, write=True) as (pkcs11, session):
         wanted = [(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), (pkcs11.CKA_LABEL, place.object)]
         if session.findObjects(wanted):
             raise KeysError(f"{_name(place)} is there already", hint="Keys are never overwritten.")
@@ -123,7 +141,8 @@ def _one(pkcs11: Any, session: Any, kind: int, place: Place) -> Any:
 
 
 @contextmanager
-def _session(place: Place, pin: str) -> Iterator[tuple[Any, Any]]:
+def _session(place: Place, pin: str, *, write: bool = False) -> Iterator[tuple[Any, Any]]:
+    """A session on the token, logged in; its login ends with it."""
     try:
         import PyKCS11 as pkcs11
     except ImportError as error:
@@ -131,28 +150,96 @@ def _session(place: Place, pin: str) -> Iterator[tuple[Any, Any]]:
             f"{_name(place)} is on a token, and PyKCS11 is not installed", hint="pip install 'phase[pkcs11]'"
         ) from error
     try:
-        library = pkcs11.PyKCS11Lib()
-        library.load(place.module)
-        slots = [
-            slot
-            for slot in library.getSlotList(tokenPresent=True)
-            if library.getTokenInfo(slot).label.strip("\0 ") == place.token
-        ]
-        if len(slots) != 1:
-            raise KeysError(
-                f"{len(slots)} tokens called {place.token!r} are plugged in, as {place.module} sees it"
-            )
-        session = library.openSession(slots[0], pkcs11.CKF_SERIAL_SESSION | pkcs11.CKF_RW_SESSION)
+        library = _library(pkcs11, place)
+        slot = _slot(library, place)
+        flags = pkcs11.CKF_SERIAL_SESSION | (pkcs11.CKF_RW_SESSION if write else 0)
+        session = library.openSession(slot, flags)
         try:
-            session.login(pin)
+            log_in(pkcs11, session, library.getTokenInfo(slot).flags, place, pin)
             yield pkcs11, session
         finally:
-            # Its login ends with it.
-            session.closeSession()
+            # A token that was pulled out has ended it already.
+            with suppress(pkcs11.PyKCS11Error):
+                session.closeSession()
     except PhaseError:
         raise
     except pkcs11.PyKCS11Error as error:
-        raise KeysError(f"{_name(place)} cannot be used: {error}") from error
+        hints = {getattr(pkcs11, name): hint for name, hint in _HINTS.items()}
+        raise KeysError(
+            f"{_name(place)} cannot be used: {error}", hint=hints.get(error.value, "")
+        ) from error
+
+
+def _library(pkcs11: Any, place: Place) -> Any:
+    """The token's PKCS#11 library, loaded."""
+    hint = f"Install the token's library, or correct the path of {_name(place)} in its file."
+    # Asked before, because the loader writes lines of its own about it.
+    if os.path.isabs(place.module) and not os.path.isfile(place.module):
+        raise KeysError(f"the PKCS#11 library {place.module!r} is not there", hint=hint)
+    library = pkcs11.PyKCS11Lib()
+    try:
+        library.load(place.module)
+    except pkcs11.PyKCS11Error as error:
+        raise KeysError(f"{place.module!r} is not a PKCS#11 library of this machine", hint=hint) from error
+    return library
+
+
+def _slot(library: Any, place: Place) -> Any:
+    """Where the token is plugged in."""
+    there = [
+        (library.getTokenInfo(slot).label.strip("\0 "), slot)
+        for slot in library.getSlotList(tokenPresent=True)
+    ]
+    slots = [slot for label, slot in there if label == place.token]
+    if not slots:
+        others = ", ".join(repr(label) for label, _ in there) or "no token"
+        raise KeysError(
+            f"token {place.token!r} is not plugged in; {place.module!r} sees {others}", hint="Plug it in."
+        )
+    if len(slots) > 1:
+        raise KeysError(
+            f"{len(slots)} tokens called {place.token!r} are plugged in", hint="Plug in only one of them."
+        )
+    return slots[0]
+
+
+def log_in(pkcs11: Any, session: Any, flags: int, place: Place, pin: str) -> None:
+    """Log in, and never risk that a token locks itself: a wrong PIN is tried once, the last try never.
+
+    Args:
+        pkcs11: the module PyKCS11.
+        session: an open session.
+        flags: of the token, as it says them now.
+        place: where the key is.
+        pin: the PIN.
+
+    Raises:
+        KeysError: it was refused, or not tried.
+    """
+    token = f"token {place.token!r}"
+    unlock = "Whoever set it up can unlock it, with its security officer's PIN and the token's own tool."
+    if flags & pkcs11.CKF_USER_PIN_LOCKED:
+        raise KeysError(f"{token} is locked: its PIN was wrong too often", hint=unlock)
+    if flags & pkcs11.CKF_USER_PIN_FINAL_TRY:
+        raise KeysError(
+            f"{token} locks itself if the next PIN is wrong, so none was tried",
+            hint="Log in once with the token's own tool; a right PIN gives it its tries back.",
+        )
+    known = (place.module, place.token)
+    if known in _REFUSED:
+        raise KeysError(f"{token} has refused its PIN, and is not asked again")
+    try:
+        session.login(pin)
+    except pkcs11.PyKCS11Error as error:
+        if error.value == pkcs11.CKR_PIN_LOCKED:
+            raise KeysError(f"{token} is locked: its PIN was wrong too often", hint=unlock) from error
+        if error.value not in (pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE):
+            raise
+        _REFUSED.add(known)
+        raise KeysError(
+            f"the PIN of {token} is wrong",
+            hint="It was tried once. Tokens lock themselves after a few wrong ones.",
+        ) from error
 
 
 def _name(place: Place) -> str:

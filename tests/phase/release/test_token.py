@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from phase.release import check
+from phase.release import check, token
+from phase.release.errors import KeysError
+from phase.release.keys import Place
 
 MODULES = (
     "/usr/lib/softhsm/libsofthsm2.so",
@@ -31,8 +33,28 @@ class Desk:
             "PHASE_RELEASE_PASSPHRASE": PIN,
         }
         self.module = next(path for path in MODULES if Path(path).exists())
-        words = ["--init-token", "--free", "--label", "safe", "--so-pin", "12345678", "--pin", PIN]
+        self.plug_in("safe", PIN)
+
+    def plug_in(self, label: str, pin: str) -> None:
+        """A new token."""
+        words = ["--init-token", "--free", "--label", label, "--so-pin", "12345678", "--pin", pin]
         subprocess.run(["softhsm2-util", *words], env=self.environment, check=True, capture_output=True)
+
+    def refused(self, label: str) -> bool:
+        """Whether a token remembers a wrong PIN."""
+        code = (
+            "import sys, PyKCS11 as p; l = p.PyKCS11Lib(); l.load(sys.argv[1]); "
+            "i = [l.getTokenInfo(s) for s in l.getSlotList(tokenPresent=True)]; "
+            "print([bool(t.flags & p.CKF_USER_PIN_COUNT_LOW) for t in i if t.label.strip() == sys.argv[2]])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, self.module, label],
+            env=self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip() == "[True]"
 
     def __call__(self, words: str, *, code: int = 0, **environment: str) -> str:
         """Run `phase release ...`; what it said."""
@@ -87,10 +109,15 @@ def test_a_key_that_the_token_has_already(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("words", "environment", "message"),
     [
-        ("--module {module} --token lost", {}, "0 tokens called 'lost' are plugged in"),
+        ("--module {module} --token lost", {}, "token 'lost' is not plugged in"),
         ("--module {module} --token safe --existing", {}, "key 'root-1' on token 'safe' is there 0 times"),
-        ("--module {module} --token safe", {"PHASE_RELEASE_PASSPHRASE": "000000"}, "CKR_PIN_INCORRECT"),
-        ("--module /nothing.so --token safe", {}, "cannot be used"),
+        (
+            "--module {module} --token safe",
+            {"PHASE_RELEASE_PASSPHRASE": "000000"},
+            "the PIN of token 'safe' is wrong",
+        ),
+        ("--module /nothing.so --token safe", {}, "library '/nothing.so' is not there"),
+        ("--module /etc/passwd --token safe", {}, "'/etc/passwd' is not a PKCS#11 library"),
     ],
 )
 def test_a_token_that_does_not_do(desk: Desk, words: str, environment: dict[str, str], message: str) -> None:
@@ -118,3 +145,128 @@ def test_a_key_made_on_a_token_never_leaves_it(desk: Desk, monkeypatch: pytest.M
     assert session.getAttributeValue(key, names) == [False, True, True, True]
     assert session.getAttributeValue(key, [pkcs11.CKA_VALUE]) == [None]
     session.closeSession()
+
+
+OTHER_PIN = "775533"
+ROLES = ("targets", "snapshot", "timestamp")
+
+
+@pytest.fixture
+def two(desk: Desk) -> Desk:
+    """The root key on one token, the release key on another; a repository with nothing in it."""
+    desk.plug_in("vault", OTHER_PIN)
+    desk(f"key root/root-1.json --role root --module {desk.module} --token safe")
+    desk(
+        f"key signer/release.json --role release --module {desk.module} --token vault",
+        PHASE_RELEASE_PASSPHRASE=OTHER_PIN,
+    )
+    for role in ROLES:
+        desk(f"key keys/{role}.json --role {role} --plain")
+    publics = " ".join(f"--public keys/{role}.pub" for role in ROLES)
+    desk(f"init repo --public root/root-1.pub --public signer/release.pub {publics} --keys root --keys keys")
+    return desk
+
+
+ROTATE = "rotate repo --threshold root=1 --keys root --keys signer --keys keys"
+
+
+def one_line(said: str) -> str:
+    """What was said, if it is one line with a remedy."""
+    assert len(said.splitlines()) == 1, said
+    return said
+
+
+@pytest.mark.parametrize(
+    "command", ["rotate repo --threshold root=1 --keys root --keys keys", "sign stick --keys root"]
+)
+def test_a_token_error_while_signing_is_one_line(two: Desk, command: str) -> None:
+    """Where the repository is, and where a stick is signed."""
+    two("rotate repo --threshold root=1 --keys keys")
+    two("sign repo --export stick")
+
+    def said(**environment: str) -> str:
+        lines = two(command, code=1, **environment).splitlines()
+        (last,) = (line for line in lines if line.startswith("phase: "))
+        assert not any("Traceback" in line for line in lines)
+        return last
+
+    assert "the PIN of token 'safe' is wrong" in said(PHASE_RELEASE_PASSPHRASE="000000")
+    assert two.refused("safe")
+    (two.directory / "broken").mkdir()
+    (two.directory / "broken/PyKCS11.py").write_text("raise ImportError('no such library')")
+    path = f"{two.directory / 'broken'}:{os.environ.get('PYTHONPATH', '')}"
+    assert "pip install 'phase[pkcs11]'" in said(PYTHONPATH=path)
+    (two.directory / "tokens").rename(two.directory / "away")
+    (two.directory / "tokens").mkdir()
+    assert "token 'safe' is not plugged in" in said()
+    (two.directory / "tokens").rmdir()
+    (two.directory / "away").rename(two.directory / "tokens")
+    key = two.directory / "root/root-1.json"
+    stored = json.loads(key.read_bytes())
+    stored["token"]["module"] = "/nothing.so"
+    key.write_text(json.dumps(stored))
+    assert "'/nothing.so' is not there" in said()
+
+
+def test_each_token_has_its_own_pin(two: Desk) -> None:
+    said = one_line(two(ROTATE, code=1))
+    assert "the PIN of token" in said
+    assert "--pin-file" in said
+    assert not two.refused("safe")
+    assert not two.refused("vault"), "the other token's PIN was tried on it"
+    for label, pin in (("safe", PIN), ("vault", OTHER_PIN)):
+        (two.directory / label).write_text(f"{pin}\n")
+    pins = "--pin-file safe=safe --pin-file vault=vault"
+    (two.directory / "vmlinuz").write_bytes(b"K" * 5000)
+    said = two(f"add repo stable x86_64 --kernel vmlinuz --release 1.0 --keys signer --keys keys {pins}")
+    assert "published in repo" in said
+    assert "published in repo" in two(f"{ROTATE} {pins}")
+    assert "is not TOKEN=FILE" in two(f"{ROTATE} --pin-file safe", code=2)
+
+
+def test_a_passphrase_of_a_key_is_not_tried_as_a_pin(two: Desk) -> None:
+    words = "correct horse"
+    two("key sealed/targets.json --role targets --cost interactive", PHASE_RELEASE_PASSPHRASE=words)
+    command = "rotate repo --public sealed/targets.pub --keys root --keys sealed --keys keys"
+    said = two(command, code=1, PHASE_RELEASE_PASSPHRASE=words)
+    assert "the passphrase may be that of key sealed/targets.json" in one_line(said)
+    assert not two.refused("safe")
+
+
+class Session:
+    """A session that counts the PINs it was given, and refuses each."""
+
+    def __init__(self) -> None:
+        self.tried: list[str] = []
+
+    def login(self, pin: str) -> None:
+        import PyKCS11 as pkcs11
+
+        self.tried.append(pin)
+        raise pkcs11.PyKCS11Error(pkcs11.CKR_PIN_INCORRECT)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("CKF_USER_PIN_FINAL_TRY", "locks itself if the next PIN is wrong, so none was tried"),
+        ("CKF_USER_PIN_LOCKED", "is locked"),
+    ],
+)
+def test_the_last_try_of_a_token_is_never_taken(flag: str, message: str) -> None:
+    import PyKCS11 as pkcs11
+
+    session, place = Session(), Place("/module.so", flag, "root-1")
+    with pytest.raises(KeysError, match=message):
+        token.log_in(pkcs11, session, getattr(pkcs11, flag), place, PIN)
+    assert session.tried == []
+
+
+def test_a_token_that_has_refused_its_pin_is_not_asked_again() -> None:
+    import PyKCS11 as pkcs11
+
+    session, place = Session(), Place("/module.so", "refuses", "root-1")
+    for _ in range(3):
+        with pytest.raises(KeysError, match="token 'refuses'"):
+            token.log_in(pkcs11, session, 0, place, PIN)
+    assert session.tried == [PIN]
