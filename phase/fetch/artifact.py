@@ -1,11 +1,12 @@
 """One artifact from one or many providers; every chunk verified before it touches the file.
 
-The chunks' hashes are signed where the whole's is, and cover every byte. So the whole is not hashed
-once more: that is for whoever publishes (`phase release verify`), and on emulated machines it cost a
-fifth of the transfer.
+The chunks' hashes are signed where the whole's is, and cover every byte. So who boots does not hash the
+whole once more: on emulated machines it cost a fifth of the transfer. Who gives a file the whole's hash as
+a name must, since others go by that name: two roles may name one hash, and describe different chunks.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from hashlib import sha256
 from threading import Thread
 from time import monotonic
@@ -22,6 +23,7 @@ from phase.fetch.errors import (
 )
 from phase.fetch.http import Connection, Response, parse_url
 from phase.fetch.transfer import Transfer, Wanted
+from phase.fetch.whole import followed
 
 __all__ = ["FetchReport", "Wanted", "fetch_artifact"]
 MAX_PROVIDERS = 16
@@ -57,6 +59,7 @@ def fetch_artifact(
     resume: bool = False,
     keep_fd: int | None = None,
     liars: set[str] | None = None,
+    whole: bool = False,
 ) -> FetchReport:
     """Fetch an artifact into a file.
 
@@ -73,9 +76,11 @@ def fetch_artifact(
             cannot take them stops nothing.
         liars: providers that have sent wrong bytes before; they are not asked, and new ones are added. Keep
             it for all artifacts and attempts.
+        whole: hash the whole, too, while it arrives.
 
     Raises:
-        VerificationError: a provider's bytes are not the signed ones, and no other could help.
+        VerificationError: a provider's bytes are not the signed ones, and no other could help; or the signed
+            chunks do not make a file of the signed hash.
         ExhaustedError: no provider is left; names each with its reason.
         FetchError: the artifact's description does not hold together.
     """
@@ -95,11 +100,16 @@ def fetch_artifact(
         except UrlError as error:
             unusable[url] = str(error)
     transfer.providers = len(sources)
-    if transfer.missing:
+    # Of a single chunk it is known that both hashes are the same.
+    with followed(transfer) if whole and len(artifact.chunks) > 1 else nullcontext() as digest:
         if len(sources) == 1:
             sources[0].run()
         else:
             _run_all(transfer, sources)
+        if digest is not None and not transfer.missing:
+            found = digest.hexdigest()
+            if transfer.failure is None:
+                _check_whole(artifact, found)
     dropped = unusable | {source.url: source.reason for source in sources if source.reason}
     for source in sources:
         if source.lied:
@@ -123,6 +133,15 @@ def fetch_artifact(
         monotonic() - started,
         transfer.unkept,
     )
+
+
+def _check_whole(artifact: Wanted, found: str) -> None:
+    if found != artifact.sha256:
+        raise VerificationError(
+            f"{artifact.name}: its signed chunks make a file of sha256 {found}, "
+            f"but it is signed as {artifact.sha256}",
+            hint="The publisher signed one of them wrong; nothing gets that name.",
+        )
 
 
 def _run_all(transfer: Transfer, sources: "list[_Source]") -> None:

@@ -72,6 +72,9 @@ class Transfer:
         self._holders: dict[int, int] = {}
         self._bytes = 0
         self._changed = Condition()
+        #: Whether nothing more arrives, and whether somebody waits for each chunk.
+        self._ended = False
+        self._awaited = False
 
     def size(self, index: int) -> int:
         """Bytes of a chunk."""
@@ -89,6 +92,25 @@ class Transfer:
     def has(self, index: int) -> bool:
         """Whether a chunk is there already."""
         return bool(self._done[index])
+
+    def arrives(self, index: int) -> bool:
+        """Wait for a chunk; false when it does not come."""
+        with self._changed:
+            self._awaited = True
+            while not self._done[index] and not self._ended and self.failure is None:
+                self._changed.wait()
+            return bool(self._done[index])
+
+    def read(self, index: int) -> bytes:
+        """A chunk that has arrived, from the file."""
+        start = self._offset + index * self.artifact.chunk_size
+        return os.pread(self._fd, self.size(index), start)
+
+    def end(self) -> None:
+        """Nothing more arrives: who waits for a chunk need not."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
     def begin_stream(self, run: range) -> None:
         """A provider sends all chunks from the first on, and needs no asking; `run`, which it held, is free.
@@ -187,7 +209,7 @@ class Transfer:
                 del self._pending[position]
             self.missing -= 1
             self._bytes += len(data)
-            if not self.missing:
+            if not self.missing or self._awaited:
                 self._changed.notify_all()
         if self._progress is not None:
             self._progress(self._bytes, self.artifact.length)

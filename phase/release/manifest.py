@@ -4,7 +4,7 @@ Pure, and cheap to import: the seed and every server read manifests with it.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -95,6 +95,7 @@ class Manifest(NamedTuple):
         for path, target in signed.targets.items():
             artifact = _artifact(role, f"{channel}/{arch}/", path, target)
             artifacts[artifact.name] = artifact
+        _check_blobs(role, artifacts.values())
         if "kernel" not in artifacts:
             raise ManifestError(f"{role}: a release without a kernel boots nothing")
         return cls(
@@ -183,6 +184,17 @@ def _artifact(role: str, prefix: str, path: str, target: "TargetFile") -> Artifa
         if not isinstance(digest, str) or not _HEX.fullmatch(digest):
             raise ManifestError(f"{role}: {name} has a malformed SHA-256, {_shown(digest)}")
     return Artifact(name, target.length, str(whole), size, tuple(chunks), path)
+
+
+def _check_blobs(role: str, artifacts: Iterable[Artifact]) -> None:
+    """Refuse one hash for two contents: both would be written to one place, and one may be longer."""
+    seen: dict[str, Artifact] = {}
+    for artifact in artifacts:
+        other = seen.setdefault(artifact.sha256, artifact)
+        if other._replace(name=artifact.name, path=artifact.path) != artifact:
+            raise ManifestError(
+                f"{role}: {other.name} and {artifact.name} have one SHA-256, but other lengths or chunks"
+            )
 
 
 def _shown(value: object) -> str:

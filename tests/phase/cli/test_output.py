@@ -172,21 +172,35 @@ def test_a_damaged_blob_is_repaired_beside_it(tmp_path: Path) -> None:
     assert left(tmp_path / "out") == []
 
 
-def test_a_blob_is_not_replaced_by_chunks_that_are_not_its(tmp_path: Path) -> None:
-    """Another role may name the same blob and sign other chunks for it."""
-    path = blob(tmp_path / "out")
-    path.parent.mkdir(parents=True)
-    path.write_bytes(DATA)
-    other = bytes(len(DATA))
-    forged = BLOB._replace(chunks=describe(other).chunks)
-    deadline = time.monotonic() + 9
-    with (
-        Server(good(other)) as server,
-        Output(tmp_path / "out") as place,
-        pytest.raises(PhaseError, match="the file that is there was kept"),
-    ):
-        place.fetch(forged, [server.url], deadline=deadline, progress=lambda *_: None, liars=set())
-    assert path.read_bytes() == DATA
+@pytest.mark.parametrize("there", ["nothing", "the blob", "what they have begun", "what they have named"])
+def test_blobs_of_another_role_keep_their_names(tmp_path: Path, there: str) -> None:
+    """Two roles name one hash; the chunks of one of them make another file."""
+    theirs = random.Random(6).randbytes(len(DATA))  # noqa: S311
+    lying = Artifact(*describe(theirs), path="beta/x86_64/rootfs")._replace(sha256=BLOB.sha256)
+    place = blob(tmp_path / "out")
+    place.parent.mkdir(parents=True)
+    if there == "the blob":
+        place.write_bytes(DATA)
+    elif there == "what they have begun":
+        place.with_name(f".{BLOB.sha256}.00.part").write_bytes(theirs)
+    elif there == "what they have named":
+        place.write_bytes(theirs)
+    before = place.read_bytes() if place.exists() else None
+
+    def fetch_theirs() -> None:
+        with Output(tmp_path / "out") as output, Server(good(theirs)) as server:
+            deadline = time.monotonic() + 20
+            output.fetch(lying, [server.url], deadline=deadline, progress=lambda *_: None, liars=set())
+
+    with pytest.raises(PhaseError, match="its signed chunks make a file of sha256"):
+        fetch_theirs()
+    assert (place.read_bytes() if place.exists() else None) == before
+    with Server(good(DATA)) as server:
+        fetch(tmp_path / "out", server.url)
+    assert place.read_bytes() == DATA
+    with pytest.raises(PhaseError, match="its signed chunks make a file of sha256"):
+        fetch_theirs()
+    assert place.read_bytes() == DATA
 
 
 def no_locks(*_: object) -> None:

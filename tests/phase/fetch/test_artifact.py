@@ -3,7 +3,7 @@ import os
 import random
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
@@ -35,6 +35,7 @@ def fetch(
     keep_fd: int | None = None,
     seconds: float = 30,
     liars: set[str] | None = None,
+    whole: bool = False,
 ) -> FetchReport:
     return fetch_artifact(
         artifact,
@@ -45,6 +46,7 @@ def fetch(
         resume=resume,
         keep_fd=keep_fd,
         liars=liars,
+        whole=whole,
     )
 
 
@@ -388,3 +390,39 @@ def test_memory_stays_flat_however_long_the_artifact(out: int, count: int) -> No
     assert os.fstat(out).st_size == artifact.length
     assert os.pread(out, size, artifact.length - size) == block
     assert grown < 64 << 20
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("there", [(), (0, 1), (5, 19), range(21)])
+def test_the_whole_is_hashed_in_whatever_order_it_comes(out: int, count: int, there: Sequence[int]) -> None:
+    for index in there:
+        os.pwrite(out, DATA[index * CHUNK : (index + 1) * CHUNK], 7 + index * CHUNK)
+    lying = ARTIFACT._replace(sha256=sha256(b"another").hexdigest())
+    with contextlib.ExitStack() as stack:
+        urls = [stack.enter_context(Server(good(DATA))).url for _ in range(count)]
+        with pytest.raises(VerificationError, match=f"make a file of sha256 {ARTIFACT.sha256}, but it is"):
+            fetch(urls, out, artifact=lying, offset=7, resume=bool(there), whole=True)
+        report = fetch(urls, out, offset=7, resume=bool(there), whole=True)
+    assert report.kept == (len(DATA) if there else 0)
+    assert os.pread(out, len(DATA) + 1, 7) == DATA
+
+
+def test_a_fetch_that_fails_does_not_wait_for_the_hash(out: int) -> None:
+    before = threading.active_count()
+    with Server(good(flipped(DATA, 5 * CHUNK))) as server, pytest.raises(VerificationError, match="chunk 5"):
+        fetch([server.url], out, whole=True)
+    with pytest.raises(ExhaustedError):
+        fetch(["http://127.0.0.1:9"], out, whole=True)
+    for thread in threading.enumerate()[before:]:
+        thread.join(5)
+    assert threading.active_count() == before
+
+
+def test_a_file_that_cannot_be_read_back_fails_the_fetch(tmp_path: Path) -> None:
+    """And nothing waits for ever: not the hash for a chunk, not the fetch for the hash."""
+    descriptor = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
+    try:
+        with Server(good(DATA)) as server, pytest.raises(OSError, match="Bad file descriptor"):
+            fetch([server.url], descriptor, whole=True)
+    finally:
+        os.close(descriptor)

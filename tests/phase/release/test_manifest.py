@@ -83,6 +83,19 @@ def test_artifacts_are_bounded() -> None:
         Manifest.from_role("stable-x86_64", found)
 
 
+@pytest.mark.parametrize(
+    ("length", "chunks"), [((1 << 20) + 2, CHUNKS), ((1 << 20) + 1, CHUNKS | {"chunks": [HASH, "0" * 64]})]
+)
+def test_one_hash_is_one_content(length: int, chunks: dict[str, Any]) -> None:
+    """Both are written to one place in the next kernel's initrd: a longer one would reach into the next."""
+    found = role()
+    found.targets |= role(path="stable/x86_64/dtb-same").targets
+    assert set(Manifest.from_role("stable-x86_64", found).artifacts) == {"kernel", "dtb-same"}
+    found.targets |= role(path="stable/x86_64/dtb-other", length=length, phase=chunks).targets
+    with pytest.raises(ManifestError, match="kernel and dtb-other have one SHA-256, but other lengths or"):
+        Manifest.from_role("stable-x86_64", found)
+
+
 @given(st.text(max_size=80), st.sampled_from(["x86_64", "arm64"]))
 def test_a_role_name_and_back(channel: str, arch: str) -> None:
     try:
