@@ -5,7 +5,13 @@ import os
 import resource
 from collections.abc import Callable
 
-#: Number of the user `nobody` on every Linux.
+from phase.jobs import calls, landlock
+
+#: Each worker is a user of its own, so that none can signal another: this and its process number, which is
+#: below 2**22. Distributions, container managers and directory services stay below 2**31 (systemd, "Users,
+#: Groups, UIDs and GIDs on systemd systems").
+OWN = 0xE0000000
+#: Number of the user `nobody` on every Linux, where others cannot be had (a container with few users).
 NOBODY = 65_534
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _CAPABILITIES, _CAP_KILL = 64, 5
@@ -15,14 +21,17 @@ _SIGKILL = 9
 _MIB = 1 << 20
 #: Private writable memory that a running job needs beside its own: threads' stacks, the engine's tables.
 _SLACK = 64 * _MIB
-#: Threads of all workers together, once they gave up root: the engine's WASI needs two or three each.
-_PROCESSES = 512
+#: Threads: of a worker that is a user of its own, and of all that are `nobody`. An engine has four.
+_THREADS, _PROCESSES = 32, 512
+#: /proc/self/statm, opened while a file could be; where there is no /proc, none.
+_statm = -1
 
 
 def give_up(parent: int) -> list[str]:
-    """Drop what this process has: groups, user, capabilities, and the way to get any of it back.
+    """Close the cage: drop what this process has, and the way to get any of it back.
 
-    In a container without the user `nobody`, or without the right to change users, it stays who it is.
+    What the kernel refuses is left out, and said where a job that broke out could make use of it: without
+    the right to change users, in a container, it stays who it is.
 
     Args:
         parent: process that this one must not outlive.
@@ -30,23 +39,18 @@ def give_up(parent: int) -> list[str]:
     Returns:
         What could not be had, a sentence each; empty in the usual case.
     """
+    global _statm
     libc = ctypes.CDLL(None, use_errno=True)
     missing = []
-    if os.geteuid() == 0 and not _may_kill(libc):
-        # As the user `nobody` its parent could not end it: that has no capabilities either.
-        missing.append("it keeps the user root: without the capability to kill, its parent could not end it")
-    elif os.geteuid() == 0:
-        steps: tuple[tuple[str, Callable[[], None]], ...] = (
-            ("it keeps its supplementary groups", lambda: os.setgroups([])),
-            ("it keeps the group of root", lambda: os.setresgid(NOBODY, NOBODY, NOBODY)),
-            ("it keeps the user root", lambda: os.setresuid(NOBODY, NOBODY, NOBODY)),
-        )
-        for what, drop in steps:
-            try:
-                drop()
-            except OSError as error:
-                missing.append(f"{what}: {os.strerror(error.errno or 0)}")
-    if os.geteuid() == 0 and not _drop_capabilities(libc):
+    try:
+        _statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        _die_first()
+    except OSError as error:
+        missing.append(f"where memory runs out, another process may be ended: {error.strerror}")
+    if os.geteuid() == 0:
+        missing += _leave_root(libc)
+    # Also of another user, who may have been given some.
+    if not _drop_capabilities(libc):
         missing.append("it keeps its capabilities")
     for option, value, what in (
         (_PR_SET_NO_NEW_PRIVS, 1, "programs that it starts may gain privileges"),
@@ -58,6 +62,43 @@ def give_up(parent: int) -> list[str]:
             missing.append(f"{what}: {os.strerror(ctypes.get_errno())}")
     if os.getppid() != parent:
         os._exit(1)
+    landlock.close(libc)
+    try:
+        calls.close(libc)
+    except OSError as error:
+        missing.append(f"the kernel does not filter its system calls: {error.strerror}")
+    return missing
+
+
+def _die_first() -> None:
+    """Where the machine runs out of memory, a job ends, and not its provider."""
+    descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, b"1000")
+    finally:
+        os.close(descriptor)
+
+
+def _leave_root(libc: ctypes.CDLL) -> list[str]:
+    """Become a user that no other process has; what of root is left, a sentence each."""
+    if not _may_kill(libc):
+        # As another user its parent could not end it: that has no capabilities either.
+        missing = ["it keeps the user root: without the capability to kill, its parent could not end it"]
+    else:
+        missing = []
+        steps: tuple[tuple[str, Callable[[int], None]], ...] = (
+            ("it keeps its supplementary groups", lambda _: os.setgroups([])),
+            ("it keeps the group of root", lambda number: os.setresgid(number, number, number)),
+            ("it keeps the user root", lambda number: os.setresuid(number, number, number)),
+        )
+        for what, drop in steps:
+            try:
+                try:
+                    drop(OWN + os.getpid())
+                except OSError:
+                    drop(NOBODY)
+            except OSError as error:
+                missing.append(f"{what}: {os.strerror(error.errno or 0)}")
     return missing
 
 
@@ -71,8 +112,10 @@ def _may_kill(libc: ctypes.CDLL) -> bool:
 
 def _drop_capabilities(libc: ctypes.CDLL) -> bool:
     """Empty this thread's capabilities; whether none is left."""
+    # Of the bounding set, what can be dropped: only who has the capability to may.
     for capability in range(_CAPABILITIES):
-        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+        if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            break
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     none = (ctypes.c_uint32 * 6)()
     return bool(libc.capset(header, none) == 0)
@@ -91,6 +134,7 @@ def limit(*, wall_seconds: int) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 32),
         # Counts every process of the user, so it is set only for a user that has no others.
+        *(((resource.RLIMIT_NPROC, _THREADS),) if os.geteuid() == OWN + os.getpid() else ()),
         *(((resource.RLIMIT_NPROC, _PROCESSES),) if os.geteuid() == NOBODY else ()),
     ):
         _lower(kind, value)
@@ -132,7 +176,6 @@ def _lower(kind: int, value: int) -> None:
 def _private() -> int:
     """Private writable bytes of this process, as RLIMIT_DATA counts them; a guess without /proc."""
     try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[5]) * resource.getpagesize()
+        return int(os.pread(_statm, 200, 0).split()[5]) * resource.getpagesize()
     except OSError:
         return 2 * _SLACK

@@ -37,6 +37,11 @@ _HITS: dict[str, LimitHit] = {
 }
 #: What the engine prints when it aborts, because it was given no more memory.
 _NO_MEMORY = (b"memory allocation of", b"Cannot allocate memory", b"MemoryError", b"out of memory")
+#: What ends a worker from outside of it, which then says nothing.
+_SIGNALS: dict[int, str] = {
+    signal.SIGSYS: "it made a system call that no job needs; the module may have broken out of the engine",
+    signal.SIGKILL: "somebody ended it, or the kernel did because memory ran out",
+}
 #: Of the worker's descriptors, the two that it reads from: the module's input and the job.
 _READ = (0, 5)
 #: sys.path is given as an argument: -I and -S leave only the standard library.
@@ -333,7 +338,7 @@ def _ending(pump: Pump, signalled: int, limits: Limits) -> tuple[Status, int | N
         if pump.messages.running:
             return LimitHit("memory"), None, None
         return Rejected(wire.too_large(pump.messages.compile_bytes or limits.compile_bytes)), 0, 0
-    return Killed(signalled, _reason(printed)), None, None
+    return Killed(signalled, _reason(printed) or _SIGNALS.get(signalled, "")), None, None
 
 
 def _reason(printed: bytes) -> str:

@@ -3,6 +3,6 @@
 The old text occurs exactly once in its file. Keep it short and unlikely to change for other reasons.
 """
 
-from tests.mutants import boots, networks, proofs, unnoticed
+from tests.mutants import boots, cage, networks, proofs, unnoticed
 
-MUTANTS = (*boots.MUTANTS, *proofs.MUTANTS, *networks.MUTANTS, *unnoticed.MUTANTS)
+MUTANTS = (*boots.MUTANTS, *cage.MUTANTS, *proofs.MUTANTS, *networks.MUTANTS, *unnoticed.MUTANTS)

@@ -25,8 +25,10 @@ _WORKERS = tuple(
     for name in (
         "__init__",
         "binary",
+        "calls",
         "engine",
         "host",
+        "landlock",
         "location",
         "memory",
         "protect",

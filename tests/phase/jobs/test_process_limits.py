@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from phase.jobs.limits import MIB, Limits
-from phase.jobs.protect import NOBODY
+from phase.jobs.protect import OWN
 from phase.jobs.runner import Job, Worker
 
 Wat = Callable[[str], bytes]
@@ -57,10 +57,10 @@ def test_each_limit_of_a_process_is_set(wat: Wat) -> None:
     # The job's memory, what the engine has, and threads' stacks.
     assert _MEMORY < int(running["Max data size"]) < _MEMORY + 512 * MIB
     if os.geteuid() == 0:
-        assert running["Max processes"] == "512"
+        assert running["Max processes"] == "32"
 
 
-def test_a_job_runs_as_nobody_who_can_gain_nothing(wat: Wat) -> None:
+def test_a_job_runs_as_a_user_of_its_own_who_can_gain_nothing(wat: Wat) -> None:
     with Worker() as worker:
         job = threading.Thread(target=worker.run, args=(Job(wat(FOR_EVER), limits=Limits(wall_seconds=30)),))
         job.start()
@@ -74,7 +74,7 @@ def test_a_job_runs_as_nobody_who_can_gain_nothing(wat: Wat) -> None:
         job.join()
     assert status["NoNewPrivs"] == "1"
     if os.geteuid() == 0:
-        assert set(status["Uid"].split()) == set(status["Gid"].split()) == {str(NOBODY)}
+        assert set(status["Uid"].split()) == set(status["Gid"].split()) == {str(OWN + worker.pid)}
         assert status["Groups"].strip() == ""
         for kind in ("CapEff", "CapPrm", "CapInh"):
             assert int(status[kind], 16) == 0

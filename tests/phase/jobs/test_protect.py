@@ -138,7 +138,7 @@ def test_every_process_limit_of_a_running_worker(wasm: Wasm) -> None:
     soft, hard = map(int, found["Max data size"])
     assert 8 * MIB < soft == hard < 400 * MIB
     if os.geteuid() == 0:
-        assert found["Max processes"] == ("512", "512")
+        assert found["Max processes"] == ("32", "32")
 
 
 def test_the_process_limit_follows_the_jobs_memory(wasm: Wasm) -> None:

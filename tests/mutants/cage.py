@@ -1,0 +1,61 @@
+"""The cage of a job that broke out of the engine: each of its layers, and each rule of the filter."""
+
+from tests.mutants.mutant import Mutant
+
+_ESCAPE = "tests/phase/jobs/test_escape.py"
+_CALLS = "tests/phase/jobs/test_calls.py"
+_PROTECT = "phase/jobs/protect.py"
+
+MUTANTS = (
+    Mutant(
+        "system calls are not filtered",
+        _PROTECT,
+        "        calls.close(libc)\n",
+        "        pass\n",
+        (f"{_ESCAPE}::test_a_job_that_broke_out_reaches_nothing",),
+    ),
+    Mutant(
+        "a worker may open files where calls are not filtered",
+        _PROTECT,
+        "    landlock.close(libc)\n",
+        "",
+        (f"{_ESCAPE}::test_a_job_that_broke_out_where_calls_are_not_filtered",),
+    ),
+    Mutant(
+        "all workers are one user",
+        _PROTECT,
+        "                    drop(OWN + os.getpid())\n",
+        "                    drop(NOBODY)\n",
+        ("tests/phase/jobs/test_process_limits.py",),
+    ),
+    Mutant(
+        "capabilities of another user are kept",
+        _PROTECT,
+        "    if not _drop_capabilities(libc):\n",
+        "    if os.geteuid() == 0 and not _drop_capabilities(libc):\n",
+        (f"{_ESCAPE}::test_capabilities_of_another_user_are_dropped",),
+    ),
+    Mutant(
+        "where memory runs out any process ends",
+        _PROTECT,
+        'os.write(descriptor, b"1000")',
+        'os.write(descriptor, b"0")',
+        (f"{_ESCAPE}::test_out_of_memory_ends_the_job_first",),
+    ),
+    *(
+        Mutant(f"the filter takes {what}", "phase/jobs/calls.py", old, new, (_CALLS,))
+        for what, old, new in (
+            ("calls of other architectures", "(_EQUAL, 1, 0, own)", "(_EQUAL, 1, 1, own)"),
+            ("calls of x32", "(_AT_LEAST, 0, 1, _X32)", "(_AT_LEAST, 1, 1, _X32)"),
+            ("children", "0, _THREAD_MASK, (_THREAD,)", "0, 0, (0,)"),
+            ("shared memory", "3, _MAP_MASK, (_MAP_PRIVATE,)", "3, 0x20, (_MAP_PRIVATE,)"),
+            ("limits of other processes", "0, 0xFFFFFFFF, (0,)", "0, 0, (0,)"),
+            ("signals to other processes", "0, 0xFFFFFFFF, (process,)", "0, 0, (0,)"),
+            (
+                "whatever is not listed",
+                "    code.append((_RETURN, 0, 0, _KILL))",
+                "    code.append((_RETURN, 0, 0, _ALLOW))",
+            ),
+        )
+    ),
+)

@@ -1,0 +1,168 @@
+"""What a job that has broken out of the engine can do: nothing, as root's and as another user's."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.escape import ATTEMPTS, Targets, attempt, broken_out
+from phase.jobs.limits import Limits
+from phase.jobs.runner import Job, Worker
+from phase.jobs.status import Exited, Killed, explain
+
+Wasm = Callable[[str], bytes]
+PROJECT = Path(__file__).parents[3]
+_OTHER = 12_345
+#: Words before a command that make another user run it. Python may be where only root can read.
+_USERS = {
+    "caller": [],
+    "another user": [
+        *("setpriv", f"--reuid={_OTHER}", f"--regid={_OTHER}", "--clear-groups"),
+        *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+    ],
+}
+#: For a worker, before its cage is closed: a kernel without filters, and a worker without a cage.
+_NO_FILTER = "from phase.jobs import calls; calls.close = lambda libc: None"
+_NO_CAGE = "from phase.jobs import protect; protect.give_up = lambda parent: []"
+_STOPPED = f"killed by signal {signal.SIGSYS:d}"
+#: Without a cage these do what they say, and harm nobody here.
+_REAL = (
+    "TCP connection", "TCP listener", "UDP datagram", "abstract socket", "netlink", "pair of sockets",
+    "the user's file", "a file in memory", "is there a file", "seeing a process", "whether a process lives",
+    "handle of a process", "priority of a process", "owner of a pipe", "vfork", "session",
+    "a trace of its end", "being looked at", "user", "shared memory", "personality", "killing a process",
+)  # fmt: skip
+_FILES = ("the user's file", "writing a file", "removing a file", "seeing a process", "another program")
+_SIGNALS = ("whether a process lives", "killing a process", "signal to a thread", "tracing")
+
+
+class _Victims:
+    """What there is to reach, of one user."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+        self.process = subprocess.Popen([*words, "sleep", "600"])
+        self._secret = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed in close
+        self._secret.write(b"key")
+        self._secret.flush()
+        if words:
+            os.chown(self._secret.name, _OTHER, _OTHER)
+        self._port = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(f"\0phase-escape-{self.process.pid}")
+        self._socket.listen()
+
+    @property
+    def targets(self) -> Targets:
+        name = f"phase-escape-{self.process.pid}"
+        return Targets(self.process.pid, self._secret.name, self._port.getsockname()[1], name)
+
+    def attempt(self, names: tuple[str, ...], before: str = "") -> dict[str, str]:
+        """How these attempts end when a job of this user makes them."""
+        given = json.dumps(self.targets._asdict() | {"before": before})
+        done = subprocess.run(
+            [*self.words, sys.executable, "-m", "fixtures.escape", given, *names],
+            cwd=PROJECT, env={"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return dict(map(json.loads, done.stdout.splitlines()))
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for each in (self._secret, self._port, self._socket):
+            each.close()
+
+
+@pytest.fixture(params=_USERS)
+def victims(request: pytest.FixtureRequest) -> Iterator[_Victims]:
+    words = _USERS[request.param]
+    if words and os.geteuid() != 0:
+        pytest.skip("only root can be another user")
+    made = _Victims(words)
+    yield made
+    made.close()
+
+
+def test_a_job_that_broke_out_reaches_nothing(victims: _Victims) -> None:
+    ended = victims.attempt(tuple(ATTEMPTS))
+    assert list(ended) == list(ATTEMPTS)
+    assert {name: end for name, end in ended.items() if not end.startswith(("refused: ", _STOPPED))} == {}
+    assert victims.process.poll() is None
+    assert Path(victims.targets.secret).read_text() == "key"
+
+
+def test_a_job_that_broke_out_of_a_worker_without_a_cage_reaches_all(victims: _Victims) -> None:
+    """So each attempt is one."""
+    ended = victims.attempt(_REAL, _NO_CAGE)
+    assert {name: end for name, end in ended.items() if end != "done"} == {}
+    assert victims.process.wait(10) == -signal.SIGKILL
+
+
+def test_a_job_that_broke_out_where_calls_are_not_filtered(victims: _Victims) -> None:
+    """What is behind the filter holds by itself: Landlock, and a user of its own."""
+    names = (*_FILES, "TCP connection", *_SIGNALS)
+    ended = victims.attempt(names, _NO_FILTER)
+    assert set(ended.values()) <= {"refused: EACCES", "refused: EPERM"}, ended
+    assert victims.process.poll() is None
+    assert not Path("/tmp/escaped").exists()
+
+
+def test_a_job_that_broke_out_is_told_from_one_that_failed() -> None:
+    done = attempt(ATTEMPTS["TCP listener"], Targets(1))
+    assert isinstance(done.status, Killed)
+    assert explain(done.status) == (
+        "worker died by signal 31: it made a system call that no job needs; "
+        "the module may have broken out of the engine"
+    )
+    assert done.missing == ()
+
+
+def test_a_job_that_broke_out_is_gone_with_its_children_and_others_go_on(wasm: Wasm) -> None:
+    """It tries to end the worker beside it, and the parent of both, and to leave a child behind."""
+    with Worker() as beside:
+        beside.wait_ready()
+        with broken_out("os.fork() or time.sleep(60)", Targets(beside.pid)), Worker() as other:
+            seen: list[str] = []
+            job = threading.Thread(target=lambda: seen.append(str(other.run(Job(wasm("hello"))).status)))
+            job.start()
+            for name in ("killing a process", "killing the parent", "killing all"):
+                assert isinstance(attempt(ATTEMPTS[name], Targets(beside.pid)).status, Killed)
+            job.join()
+        assert seen[0].startswith("Killed(signal=31")
+        done = beside.run(Job(wasm("hello"), stdin=b"Hello", limits=Limits(wall_seconds=20)))
+    assert (done.status, done.stdout) == (Exited(0), b"olleH")
+
+
+def test_out_of_memory_ends_the_job_first() -> None:
+    with Worker() as worker:
+        worker.wait_ready()
+        assert Path(f"/proc/{worker.pid}/oom_score_adj").read_text() == "1000\n"
+
+
+_STATUS = """
+from phase.jobs.runner import Worker
+with Worker() as worker:
+    worker.wait_ready()
+    print(open(f"/proc/{worker.pid}/status").read())
+"""
+
+
+def test_capabilities_of_another_user_are_dropped(victims: _Victims) -> None:
+    done = subprocess.run(
+        [*victims.words, sys.executable, "-c", _STATUS],
+        env={"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    status = dict(line.split(":\t", 1) for line in done.stdout.splitlines() if ":\t" in line)
+    for kind in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
+        assert int(status[kind], 16) == 0
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
