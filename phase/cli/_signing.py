@@ -163,18 +163,21 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def finish(repository: "Repository", *, gap: bool = False) -> None:
-    """Publish if all have signed; else say who has not, and keep what there is."""
-    lacks = repository.stage()
-    if gap:
-        lacks = [each for each in lacks if not each.role.endswith(" by the root before")]
-    if lacks:
-        for each in lacks:
-            click.echo(lack_line(each))
+def finish(
+    repository: "Repository", *, gap: bool = False, all_waiting: bool = False, hold: bool = False
+) -> None:
+    """Publish what all have signed; say who has not signed the rest, which waits."""
+    done = repository.settle(gap=gap, all_waiting=all_waiting, hold=hold)
+    for each in done.waiting:
+        click.echo(lack_line(each))
+    for note in done.notes:
+        click.echo(note, err=True)
+    if done.roles:
+        click.echo(
+            f"published in {repository.directory}, timestamp until {repository.timestamp_expires:%F %R}"
+        )
+    else:
         click.echo(f"nothing is published yet: see `phase release sign {repository.directory} --export`")
-        return
-    repository.publish(gap=gap)
-    click.echo(f"published in {repository.directory}, timestamp until {repository.timestamp_expires:%F %R}")
 
 
 def lack_line(each: "Lack") -> str:

@@ -215,7 +215,7 @@ def sign(
             return
         if source is not None:
             repository.collect(source)
-        _signing.finish(repository, gap=gap)
+        _signing.finish(repository, gap=gap, all_waiting=True)
 
 
 @command.command("refresh")

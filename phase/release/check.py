@@ -1,15 +1,24 @@
 """A repository on disk, verified as a client would: signatures, expiry, versions, every byte."""
 
 import os
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from hashlib import file_digest
 from pathlib import Path
+from typing import NamedTuple, cast
+
+from tuf.api.metadata import Targets
 
 from phase import files
 from phase.release import blobs
 from phase.release.errors import RepositoryError
+from phase.release.manifest import Manifest
+from phase.release.tree import AnyRole
 from phase.trust import Floor, NotFoundError, Policy, Refreshed, TrustedState, refresh
+
+#: A time at which nothing has expired.
+_BEFORE_ALL = datetime.fromtimestamp(0, UTC)
 
 
 def verify(
@@ -32,7 +41,7 @@ def verify(
         TrustError: the metadata is refused.
         RepositoryError: a file is missing, or is not the one that was signed.
     """
-    found = refresh(root, _reader(directory), channel=channel, arch=arch, now=now, floor=floor)
+    found = refresh(root, reader(directory), channel=channel, arch=arch, now=now, floor=floor)
     for name, artifact in sorted(found.manifest.artifacts.items()):
         path = directory / blobs.PLACE / artifact.sha256
         try:
@@ -55,6 +64,74 @@ def verify(
     return found
 
 
+class Judged(NamedTuple):
+    """A repository, as a machine sees it that asks for each of its releases.
+
+    Attributes:
+        signed: role to the signed part of its metadata.
+        files: role to its bytes.
+        floor: what the machine would remember.
+        absent: roles whose metadata is not there, as in a part of a repository that a machine serves.
+    """
+
+    signed: dict[str, AnyRole]
+    files: dict[str, bytes]
+    floor: Floor
+    absent: tuple[str, ...]
+
+    def expired(self, now: datetime) -> set[str]:
+        """The roles whose signature has ended."""
+        return {role for role, signed in self.signed.items() if signed.is_expired(now)}
+
+
+def judge(get: Callable[[str, int], bytes], root: bytes, *, floors: Sequence[Floor] = ()) -> Judged:
+    """Verify every role as a machine would, expiry apart.
+
+    Args:
+        get: gets a metadata file by name, of at most so many bytes; raises `NotFoundError`.
+        root: the trusted root.
+        floors: what was seen before.
+
+    Raises:
+        TrustError: a machine would refuse it.
+        RepositoryError: a file cannot be read.
+    """
+    limits = Policy()
+    state = TrustedState(root, now=_BEFORE_ALL, others=floors)
+    found = Judged({}, {}, Floor(), ())
+    newest = root
+    try:
+        for _ in range(limits.max_rotations):
+            newest = get(f"{state.root.version + 1}.root.json", limits.max_root)
+            state.update_root(newest)
+    except NotFoundError:
+        pass
+
+    def take(role: str, name: str, limit: int, update: Callable[[bytes], AnyRole]) -> None:
+        found.files[role] = get(name, limit)
+        found.signed[role] = update(found.files[role])
+
+    found.files["root"], found.signed["root"] = newest, state.root
+    take("timestamp", "timestamp.json", limits.max_timestamp, state.update_timestamp)
+    take(
+        "snapshot", f"{state.snapshot_pin.version}.snapshot.json", limits.max_snapshot, state.update_snapshot
+    )
+    version = state.meta_pin("targets").version
+    take("targets", f"{version}.targets.json", limits.max_targets, state.update_targets)
+    targets, absent = found.signed["targets"], []
+    delegations = targets.delegations if isinstance(targets, Targets) else None
+    for role in (delegations.roles or {}) if delegations else ():
+        name = f"{state.meta_pin(role).version}.{role}.json"
+        try:
+            take(role, name, limits.max_targets, partial(state.update_delegated, role))
+        except NotFoundError:
+            absent.append(role)
+            continue
+        for artifact in Manifest.from_role(role, cast("Targets", found.signed[role])).artifacts.values():
+            state.check_path(role, artifact.path)
+    return found._replace(floor=state.new_floor(), absent=tuple(absent))
+
+
 def newest(directory: Path, root: bytes, *, now: datetime) -> Floor:
     """What a client would remember of a repository, whichever of its releases it asked for.
 
@@ -67,7 +144,7 @@ def newest(directory: Path, root: bytes, *, now: datetime) -> Floor:
         TrustError: the metadata is refused.
         RepositoryError: a file cannot be read.
     """
-    get, limits = _reader(directory), Policy()
+    get, limits = reader(directory), Policy()
     state = TrustedState(root, now=now)
     try:
         while True:
@@ -79,7 +156,8 @@ def newest(directory: Path, root: bytes, *, now: datetime) -> Floor:
     return state.new_floor()
 
 
-def _reader(directory: Path) -> Callable[[str, int], bytes]:
+def reader(directory: Path) -> Callable[[str, int], bytes]:
+    """Gets metadata files of a repository, as `judge` and `phase.trust.refresh` ask for them."""
     metadata = directory / "metadata"
 
     def get(name: str, max_bytes: int) -> bytes:

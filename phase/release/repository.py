@@ -3,70 +3,57 @@
     metadata/N.root.json N.snapshot.json N.targets.json N.{channel}-{arch}.json timestamp.json root.json
     blobs/sha256/{hex}
     targets/{channel}/{arch}/{hex}.{name}      the blobs again, as other TUF clients ask for them
+    staged/{role}.json                         what waits for signatures
+    publishing/                                while files are replaced, see `phase.release.journal`
 
 Whoever reads while it is published, and whoever finds it after a power cut in the middle, sees the
 old releases or the new: files with a version in their name come first, `timestamp.json` last.
 """
 
 import os
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
-from tuf.api.metadata import (
-    DelegatedRole,
-    Delegations,
-    Metadata,
-    MetaFile,
-    Root,
-    Snapshot,
-    TargetFile,
-    Targets,
-    Timestamp,
-)
+from tuf.api.metadata import Delegations, Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
-from phase import arch as arches
 from phase import files
-from phase.release import blobs, roles, staging
-from phase.release.errors import KeysError, RepositoryError
+from phase.release import blobs, check, journal, roles, staging
+from phase.release.draft import Draft, by_before
+from phase.release.errors import KeysError, ManifestError, RepositoryError
+from phase.release.journal import Change
 from phase.release.keys import ReleaseKeys, add_signature
-from phase.release.manifest import (
-    CHUNK_SIZE,
-    FIELD,
-    Manifest,
-    check_cmdline,
-    check_name,
-    check_release,
-    role_name,
-    split_role,
-)
+from phase.release.manifest import role_name
 from phase.release.roles import TOP, Expiry, Lack, Rule
-from phase.release.tree import AnyRole, Tree
+from phase.trust import Floor, NotFoundError, RollbackError, TrustError
+from phase.trust.floor import merged
 
-#: Days that a signature may hold beyond its usual time before the clock that it was made by was wrong.
-_SLACK_DAYS = 1.0
+#: How far the clock may be behind the one that signed last: two hosts, or a leap.
+_BACK = timedelta(hours=1)
 
 
-class Repository(Tree):
-    """Releases, and the keys at hand to sign them; `create` or `open` one.
+class Published(NamedTuple):
+    """What a publication did.
 
-    Nothing is signed, and nothing seen by clients, before `publish`.
+    Attributes:
+        roles: published with a new version, other than snapshot and timestamp.
+        waiting: what has not been published, and why: too few have signed it.
+        notes: what whoever publishes should know, a line each.
     """
 
-    def __init__(
-        self, directory: Path, keys: ReleaseKeys | None, expiry: Expiry | None, now: datetime | None
-    ) -> None:
-        super().__init__(directory)
-        self._keys = keys or ReleaseKeys({})
-        self._expiry = expiry or Expiry()
-        self._now = now
-        #: Changed roles with the signatures there are; their version is raised already.
-        self._staged: dict[str, Metadata[Any]] = {}
-        self._rules: dict[str, Rule] = {}
-        #: The root clients have, while its successor is not published yet.
-        self._before: Root | None = None
+    roles: tuple[str, ...]
+    waiting: tuple[Lack, ...]
+    notes: tuple[str, ...]
+
+
+class Repository(Draft):
+    """Releases, and the keys at hand to sign them; `create` or `open` one.
+
+    Changes are drafts until `publish`: nothing is signed before, and nothing seen by clients. It publishes
+    what all have signed, if a machine would take it; or it changes nothing.
+    """
 
     @classmethod
     def create(
@@ -91,6 +78,7 @@ class Repository(Tree):
             RepositoryError: there is one already.
             KeysError: a role has no key.
         """
+        journal.finish(directory)
         for begun in (Path("metadata/timestamp.json"), Path(staging.PLACE, "root.json")):
             if (directory / begun).exists():
                 raise RepositoryError(
@@ -100,12 +88,10 @@ class Repository(Tree):
         found = dict(rules or roles.rules(keys))
         roles.check(found)
         repository._rules = found
-        repository._set("root", roles.root(found))
+        repository._draft("root", roles.root(found))
         delegations = Delegations({key.keyid: key for key in found["release"].keys}, {})
         field = {roles.RELEASE_FIELD: roles.release_field(found["release"])}
-        repository._set("targets", Targets(delegations=delegations, unrecognized_fields=field))
-        repository._set("snapshot", Snapshot())
-        repository._set("timestamp", Timestamp())
+        repository._draft("targets", Targets(delegations=delegations, unrecognized_fields=field))
         return repository
 
     @classmethod
@@ -114,6 +100,9 @@ class Repository(Tree):
         directory: Path,
         *,
         keys: ReleaseKeys | None = None,
+        root: bytes | None = None,
+        floors: Sequence[Floor] = (),
+        restore: bool = False,
         expiry: Expiry | None = None,
         now: datetime | None = None,
         resume: bool = True,
@@ -122,219 +111,124 @@ class Repository(Tree):
 
         Args:
             directory: where it is.
-            keys: needed to change it.
+            keys: needed to change it. What is published is verified then, as a machine would, expiry apart:
+                others may write to the directory.
+            root: what it is verified from; its own first root when left out.
+            floors: what was published before, as others remember it.
+            restore: it may be older than that; what is changed gets versions above.
             resume: go on with what waits for signatures; without, it goes on waiting.
             expiry: for how long new signatures hold.
             now: the time to sign for, UTC; the clock's when left out.
 
         Raises:
-            RepositoryError: there is none, or it is damaged.
+            RepositoryError: there is none; or it is damaged; or a machine would not take it.
         """
         repository = cls(directory, keys, expiry, now)
+        if keys is not None:
+            journal.finish(directory)
         staged = staging.load(directory / staging.PLACE) if resume else {}
-        if not (directory / "metadata/timestamp.json").exists() and {"root", "targets"} <= set(staged):
-            repository._set("snapshot", Snapshot())
-            repository._set("timestamp", Timestamp())
+        published = (directory / "metadata/timestamp.json").exists()
+        if not published and {"root", "targets"} <= set(staged):
+            repository._anchor = root or b""
             repository._take_up(staged)
-            return repository
-        repository._load_all()
-        repository._take_up(staged)
+        elif keys is None:
+            repository._load_all()
+            repository._take_up(staged)
+        else:
+            repository._load_verified(root, floors, restore=restore)
+            repository._take_up(staged)
         return repository
+
+    def _load_verified(self, root: bytes | None, floors: Sequence[Floor], *, restore: bool) -> None:
+        get = check.reader(self.directory)
+        try:
+            self._anchor = root or get("1.root.json", roles.MAX_ROOT)
+            judged = check.judge(get, self._anchor, floors=() if restore else floors)
+        except RollbackError as error:
+            raise RepositoryError(
+                f"{self.directory} is older than what these keys have signed: {error.what}",
+                hint="If it came from a backup, see `phase release restore`; else somebody has changed it.",
+            ) from error
+        except NotFoundError as error:
+            raise RepositoryError(
+                f"{error.what}: it cannot be read", hint="Publish the release again, or copy it whole."
+            ) from error
+        except (TrustError, ManifestError) as error:
+            raise RepositoryError(
+                f"{self.directory} is damaged, or was changed by somebody without the keys: {error.what}",
+                hint="Nothing is signed on top of it. Put back what was published last.",
+            ) from error
+        self._signed, self._bytes = judged.signed, judged.files
+        self._floor = judged.floor
+        if restore:
+            self._floor = merged([judged.floor, *floors])
 
     def _take_up(self, staged: Mapping[str, Metadata[Any]]) -> None:
         """Go on with what waits for signatures, unless it was published meanwhile."""
         for role, metadata in staged.items():
-            published = self._signed.get(role)
-            if metadata.signed.version != (published.version + 1 if published else 1):
+            self._resumed.add(role)
+            least = self._next_version(role) if role == "root" else self._last_version(role) + 1
+            version = metadata.signed.version
+            if version < least or (role == "root" and version != least):
                 continue
-            if role == "root" and published is not None:
-                self._before = cast("Root", published)
-            self._signed[role] = metadata.signed
-            self._staged[role] = metadata
-            self._changed.add(role)
-        self._rules = roles.read_rules(self._root, self._targets)
-
-    def add(
-        self,
-        channel: str,
-        arch: str,
-        artifacts: Mapping[str, blobs.Source],
-        *,
-        cmdline: str = "",
-        release: str,
-        expires: datetime | None = None,
-    ) -> None:
-        """Make these files the release of a channel and architecture, from the next `publish` on.
-
-        Args:
-            channel: for example `stable`.
-            arch: any usual name.
-            artifacts: name to file; a `kernel` at least. They are copied.
-            cmdline: kernel command line to sign.
-            release: version for people.
-            expires: UTC; by `Expiry` when left out.
-
-        Raises:
-            ManifestError: a name, the command line or the version cannot be signed.
-            RepositoryError: a file cannot be read or stored.
-        """
-        arch = arches.canonical(arch)
-        role = role_name(channel, arch)
-        facts = {
-            "channel": channel,
-            "arch": arch,
-            "release": check_release(release),
-            "cmdline": check_cmdline(cmdline),
-        }
-        targets = {}
-        for name, path in sorted(artifacts.items()):
-            hashed = blobs.store(self.directory / blobs.PLACE, path)
-            target = f"{channel}/{arch}/{check_name(name)}"
-            extra = {"custom": {"phase": {"chunk_size": CHUNK_SIZE, "chunks": list(hashed.chunks)}}}
-            targets[target] = TargetFile(hashed.length, {"sha256": hashed.sha256}, target, extra)
-        self._put(role, Targets(targets=targets, unrecognized_fields={FIELD: facts}), expires)
-
-    def promote(self, channel: str, to: str, arch: str, *, expires: datetime | None = None) -> None:
-        """Make the release of one channel that of another, from the next `publish` on: the same bytes.
-
-        Args:
-            channel: where it is, published: for example `testing`.
-            to: where it goes: for example `stable`.
-            arch: any usual name.
-            expires: UTC; by `Expiry` when left out.
-
-        Raises:
-            ManifestError: `to` is no channel's name.
-            RepositoryError: there is no such release.
-        """
-        manifest = self.manifest(channel, arch)
-        source = cast("Targets", self._signed[role_name(channel, manifest.arch)])
-        targets = {}
-        for name, artifact in manifest.artifacts.items():
-            found = source.targets[artifact.path]
-            path = f"{to}/{manifest.arch}/{name}"
-            targets[path] = TargetFile(found.length, found.hashes, path, found.unrecognized_fields)
-        facts = source.unrecognized_fields[FIELD] | {"channel": to}
-        role = role_name(to, manifest.arch)
-        self._put(role, Targets(targets=targets, unrecognized_fields={FIELD: facts}), expires)
-
-    def _put(self, role: str, signed: Targets, expires: datetime | None) -> None:
-        """Take a role's new content."""
-        old = self._signed.get(role)
-        signed.version = old.version if old else 1
-        signed.expires = expires or self._until(self._expiry.release)
-        Manifest.from_role(role, signed)  # what clients would refuse is not signed
-        self._signed[role] = signed
-        self._change(role)
-        self._delegate(role)
-
-    def renew(self) -> list[str]:
-        """Give what expires soon its time anew, where the keys are at hand; `publish` signs it.
-
-        Returns:
-            The roles: those with less than half of their usual time left.
-        """
-        renewed = []
-        for role, signed in list(self._signed.items()):
-            days = self._expiry.days(role)
-            if signed.expires < self._until(days / 2) and self._keys[roles.kind(role)]:
-                if role == "root":
-                    self.rotate(ReleaseKeys({}), rules=self._rules)
-                else:
-                    signed.expires = self._until(days)
-                    self._change(role)
-                renewed.append(role)
-        return renewed
-
-    def renew_at(self) -> datetime:
-        """When `renew` has something to do for the first time, UTC."""
-        return min(
-            signed.expires - timedelta(days=self._expiry.days(role) / 2)
-            for role, signed in self._signed.items()
-        )
-
-    def shorten(self) -> list[str]:
-        """Give the timestamp and the snapshot their usual time, where they hold for longer than that.
-
-        They were signed while the clock was wrong. The timestamp says what is the newest: one that holds for
-        years lets anybody keep clients on old releases for years. `publish` signs them.
-
-        Returns:
-            The roles.
-        """
-        found = []
-        for role in ("snapshot", "timestamp"):
-            if self._signed[role].expires > self._until(self._expiry.days(role) + _SLACK_DAYS):
-                self._signed[role].expires = self._until(self._expiry.days(role))
-                self._change(role)
-                found.append(role)
-        return found
-
-    def rotate(self, keys: ReleaseKeys, *, rules: Mapping[str, Rule] | None = None) -> None:
-        """Replace keys, from the next `publish` on; clients follow from any root they trust.
-
-        Args:
-            keys: new signers at hand, beside those this repository was opened with. The old ones
-                sign once more: the next root, so that it is believed, and the rest so that a client
-                sees no moment between two sets of keys.
-            rules: whose signatures each role needs from now on; more than half of `keys` when left out.
-
-        Raises:
-            KeysError: a role has no key.
-        """
-        found = dict(rules or roles.rules(keys))
-        roles.check(found)
-        if self._before is None:
-            self._before = self._root
-        after = roles.root(found)
-        after.version = self._root.version
-        after.expires = self._until(self._expiry.root)
-        self._keys |= keys
-        self._rules = found
-        self._signed["root"] = after
-        self._changed |= {"snapshot", "timestamp"}
-        self._change("root")
-        self._change("targets")
-        for channel, arch in self.releases():
-            role = role_name(channel, arch)
-            if self._delegate(role) and role in self._signed:
-                self._change(role)
-        self._remember_release_keys()
-
-    @property
-    def rules(self) -> dict[str, Rule]:
-        """Whose signatures each role needs."""
-        return dict(self._rules)
+            self._drafts[role] = metadata.signed
+            self._waiting[role] = metadata
+            self._inherited.add(role)
+        self._rules = roles.read_rules(self._after_root, self._after_targets)
 
     @property
     def staged(self) -> dict[str, Metadata[Any]]:
         """What waits for signatures, by role."""
-        return dict(self._staged)
+        return dict(self._waiting)
 
-    def stage(self) -> list[Lack]:
-        """Sign what has changed with the keys at hand, and keep it until the others have signed.
+    @property
+    def floor(self) -> Floor:
+        """What a machine would remember of what is published."""
+        return self._floor
+
+    def discard(self, wanted: Collection[str] | None = None) -> list[str]:
+        """Give up what waits for signatures; `settle` forgets it.
+
+        Args:
+            wanted: roles; all when left out. New keys and new channels are one change, given up together.
 
         Returns:
-            What is missing still; if nothing is, `publish`.
+            The roles given up.
 
         Raises:
-            RepositoryError: it cannot be written.
+            RepositoryError: one of them does not wait.
         """
-        self._sign_at_hand()
-        staging.save(self.directory / staging.PLACE, self._staged)
-        return self.lacks()
+        names = set(self._waiting) if wanted is None else set(wanted)
+        if absent := names - set(self._waiting):
+            raise RepositoryError(
+                f"{', '.join(sorted(absent))} does not wait for signatures in {self.directory}",
+                hint="See `phase release status`.",
+            )
+        if names & (unit := self._unit()):
+            names |= unit
+        for role in names:
+            self._forget(role)
+        self._rules = roles.read_rules(self._after_root, self._after_targets) if self._signed else {}
+        return sorted(names)
 
-    def collect(self, source: Path) -> None:
+    def collect(self, source: Path) -> list[str]:
         """Take signatures that come back.
 
         Args:
-            source: a directory with `{role}.json`, as `stage` made them and others have signed them.
+            source: a directory with `{role}.json`, as `staging.save` wrote them and others have signed them.
+
+        Returns:
+            Roles in it that wait here no longer: it was used before.
 
         Raises:
             RepositoryError: something there is not what waits here.
         """
+        stale = []
         for role, metadata in staging.load(source).items():
-            ours = self._staged.get(role)
+            ours = self._waiting.get(role)
+            if ours is None and metadata.signed.version <= self._last_version(role):
+                stale.append(role)
+                continue
             if ours is None or ours.signed_bytes != metadata.signed_bytes:
                 raise RepositoryError(
                     f"{source} holds another {role} than the one that waits here",
@@ -343,43 +237,20 @@ class Repository(Tree):
             ours.signatures.update(
                 {keyid: each for keyid, each in metadata.signatures.items() if keyid not in ours.signatures}
             )
+        return stale
 
-    def lacks(self) -> list[Lack]:
-        """The changed roles that too few have signed, and who has not."""
+    def lacks(self, names: Iterable[str] | None = None) -> list[Lack]:
+        """Of what waits, the roles that too few have signed, and who has not."""
         found = []
-        for role, metadata in self._staged.items():
-            # The next root must be believed by who has the last one; and what both vouch for lets a
-            # publication be interrupted between the two.
-            before = self._before if role in TOP else None
-            by: list[tuple[str, Root | Targets | None]]
-            by = [(role, self._root if role in TOP else self._targets)]
-            by += [("the root before" if role == "root" else f"{role} by the root before", before)] * bool(
-                before
-            )
-            missing = (roles.lack(role, name, delegator, metadata) for name, delegator in by if delegator)
-            found += [each for each in missing if each]
+        for role in self._waiting if names is None else names:
+            metadata = self._waiting[role]
+            for name, delegator, before in self._delegators(role):
+                missing = roles.lack(role, name, delegator, metadata, before=before)
+                found += [missing] if missing else []
         return found
 
-    def _sign_at_hand(self) -> None:
-        for role in sorted(self._changed & {"root", "targets"} | self._changed - set(TOP)):
-            metadata = self._staged.get(role)
-            if metadata is None:
-                signed = self._signed[role]
-                if role in self._bytes:
-                    signed.version += 1
-                metadata = self._staged[role] = Metadata(signed)
-            self._add_signatures(role, metadata)
-
-    def _add_signatures(self, role: str, metadata: Metadata[Any]) -> None:
-        wanted = set(self._root.roles[role].keyids if role in TOP else self._delegations[role].keyids)
-        if role in TOP and self._before is not None:
-            wanted |= set(self._before.roles[role].keyids)
-        for signer in self._keys[roles.kind(role)]:
-            if signer.public_key.keyid in wanted:
-                add_signature(metadata, signer)
-
-    def publish(self, *, gap: bool = False) -> None:
-        """Sign what has changed, a new snapshot and timestamp, and put all in place at once.
+    def publish(self, *, gap: bool = False) -> Published:
+        """Sign every draft, a new snapshot and timestamp, and put all in place at once.
 
         Args:
             gap: after keys were lost or revoked, publish although the old ones do not sign what
@@ -387,128 +258,257 @@ class Repository(Tree):
 
         Raises:
             KeysError: too few keys at hand for a role that must be signed.
-            RepositoryError: it cannot be written.
+            RepositoryError: a machine would refuse it, or it cannot be written. Nothing has changed then.
         """
-        self._sign_at_hand()
+        self._stage(set(self._drafts))
         self._require(self.lacks(), gap)
-        signed = sorted(self._changed - set(TOP))
-        if "targets" in self._changed:
-            signed.append("targets")
+        return self._put_in_place(set(self._drafts), gap)
+
+    def settle(self, *, gap: bool = False, all_waiting: bool = False, hold: bool = False) -> Published:
+        """Publish the drafts that all have signed, and keep the others until they have.
+
+        Args:
+            gap: as for `publish`.
+            all_waiting: sign and publish what waited before, too. Without, only what was changed here: what
+                others have drafted is not signed on the way.
+            hold: publish nothing.
+
+        Raises:
+            KeysError: a draft is ready, and the keys of snapshot and timestamp are not at hand.
+            RepositoryError: as for `publish`.
+        """
+        own = set(self._drafts) if all_waiting else set(self._drafts) - self._inherited
+        self._stage(own)
+        ready = set() if hold else self._ready(own, gap)
+        if not ready:
+            try:
+                journal.carry_out(self.directory, self._staged_changes())
+            except OSError as error:
+                raise RepositoryError(f"{self.directory} cannot be written: {error.strerror}") from error
+            return Published((), tuple(self.lacks()), tuple(self._notes))
+        return self._put_in_place(ready, gap)
+
+    def _ready(self, own: set[str], gap: bool) -> set[str]:
+        """The drafts that can be published: each alone, but new keys and new channels all at once."""
+
+        def lacking(role: str) -> bool:
+            return any(not (gap and each.before) for each in self.lacks([role]))
+
+        unit = self._unit()
+        ready = {role for role in own - unit if not lacking(role)}
+        if not unit & own:
+            return ready
+        if not any(lacking(role) for role in unit):
+            return ready | unit
+        # While new keys wait, a release may go out under those that count until then.
+        published = self._signed.get("targets")
+        for role in unit & own - set(TOP):
+            if isinstance(published, Targets) and role in self._delegations:
+                missing = roles.lack(role, role, published, self._waiting[role])
+                ready |= set() if missing else {role}
+        return ready
+
+    def _unit(self) -> set[str]:
+        """The drafts that count only together: the keys, and what is signed by other keys than before."""
+        changed = {
+            role
+            for role in self._drafts
+            if role not in TOP and self._after_delegations.get(role) != self._delegations.get(role)
+        }
+        return set(self._drafts) & set(TOP) | changed
+
+    def _stage(self, own: set[str]) -> None:
+        """Give drafts their versions, and sign these with the keys at hand."""
+        own |= self._cover()
+        complete = all(
+            self._can_sign(role, [delegator for _, delegator, _ in self._delegators(role)])
+            for role in self._drafts
+        )
+        for role, signed in self._drafts.items():
+            if role not in self._waiting:
+                signed.version = self._next_version(role, room=not complete)
+                self._waiting[role] = Metadata(signed)
+            if role in own:
+                self._add_signatures(role, self._waiting[role])
+
+    def _cover(self) -> set[str]:
+        """Draft again, as they are, the published roles that the drafted keys have not signed; which."""
+        found = set()
+        root = self._drafts.get("root")
+        kept = "targets" in self._signed and "targets" not in self._drafts
+        if kept and isinstance(root, Root) and self._unsigned("targets", root):
+            self._targets_draft()
+            found.add("targets")
+        targets = self._drafts.get("targets")
+        if isinstance(targets, Targets):
+            for role in self._after_delegations:
+                if role in self._drafts or role not in self._signed:
+                    continue
+                if self._unsigned(role, targets):
+                    self._draft(role, self._copy(role))
+                    found.add(role)
+        return found
+
+    def _unsigned(self, role: str, delegator: Root | Targets) -> bool:
+        """Whether a published role lacks signatures by this rule."""
+        return roles.lack(role, role, delegator, Metadata.from_bytes(self._bytes[role])) is not None
+
+    def _put_in_place(self, ready: set[str], gap: bool) -> Published:
+        """Sign a new snapshot and timestamp over what is ready, let a machine judge it, write it."""
         missing = [role for role in self._delegations if role not in self._signed]
-        if missing and signed:
+        if missing and ready:
             raise RepositoryError(
                 f"metadata of {', '.join(missing)} is not here", hint="Use the whole repository."
             )
-        for role in signed:
-            self._bytes[role] = self._signed_well(role).to_bytes()
-            self._snapshot.meta[f"{role}.json"] = self._pin(role)
-        if signed or "snapshot" in self._changed:
-            self._snapshot.expires = self._until(self._expiry.snapshot)
-            signed.append("snapshot")
-            self._sign_online("snapshot", gap)
-        self._timestamp.snapshot_meta = self._pin("snapshot")
-        self._timestamp.expires = self._until(self._expiry.timestamp)
-        self._sign_online("timestamp", gap)
-        names = [f"{self._signed[role].version}.{role}.json" for role in signed]
-        pending = dict(zip(names, (self._bytes[role] for role in signed), strict=True))
-        pending["timestamp.json"] = self._bytes["timestamp"]
-        if "root" in self._changed:
-            data = self._bytes["root"] = self._signed_well("root").to_bytes()
-            root = {f"{self._root.version}.root.json": data, "root.json": data}
+        by = [self._drafts["root"] if "root" in ready else self._signed["root"]]
+        by += [self._signed["root"]] if "root" in ready and "root" in self._signed else []
+        roots = cast("list[Root]", by)
+        pending = self._sign_online(ready, roots, gap)
+        if "root" in ready:
+            data = self._signed_well("root").to_bytes()
+            version = self._drafts["root"].version
+            names = {f"{version}.root.json": data, "root.json": data}
             # The first root is there before anything needs it. A later one comes last: by then
             # old and new keys have signed all the rest, so it is believed by either root.
-            pending = root | pending if self._root.version == 1 else pending | root
+            pending = names | pending if version == 1 else pending | names
+        before = {role for role, signed in self._signed.items() if signed.is_expired(self._time())}
+        judged = self._judge(pending, ready, before)
+        self._signed, self._bytes, self._floor = judged.signed, judged.files, judged.floor
+        for role in ready:
+            self._forget(role)
+        if self._drafts:  # what waits on may have to cover what has just been published
+            self._stage(self._cover())
+        changes = [Change(f"metadata/{name}", data) for name, data in pending.items()]
         try:
-            self._link_targets()
-            (self.directory / "metadata").mkdir(parents=True, exist_ok=True)
-            files.sync_directory(self.directory)
-            for name, data in pending.items():
-                files.write(self.directory / "metadata" / name, data)
+            self._link_targets(ready)
+            journal.carry_out(self.directory, changes + self._staged_changes())
         except OSError as error:
             raise RepositoryError(f"{self.directory} cannot be written: {error.strerror}") from error
-        # What is left of it after a power cut has a version that is published, and is ignored.
-        staging.drop(self.directory / staging.PLACE, self._staged)
-        self._changed.clear()
-        self._staged.clear()
-        self._before = None
+        return Published(tuple(sorted(ready)), tuple(self.lacks()), tuple(self._notes))
 
-    def _change(self, role: str) -> None:
-        """Note that a role must be signed anew; what has signed it so far no longer counts."""
-        if self._staged.pop(role, None) is not None and role in self._bytes:
-            self._signed[role].version = self._read(role, self._bytes[role]).version
-        self._changed.add(role)
+    def _sign_online(self, ready: set[str], roots: list[Root], gap: bool) -> dict[str, bytes]:
+        """The files of a publication but the root, in their order."""
+        pending = {}
+        snapshot = cast("Snapshot", self._copy("snapshot")) if "snapshot" in self._signed else Snapshot()
+        for role in sorted(ready - {"root", "targets"}) + ["targets"] * ("targets" in ready):
+            data = self._signed_well(role).to_bytes()
+            pending[f"{self._drafts[role].version}.{role}.json"] = data
+            snapshot.meta[f"{role}.json"] = _pin(self._drafts[role].version, data)
+        lapses = "snapshot" in self._signed and (self._due("snapshot") or "snapshot" in self._shortened)
+        if ready or lapses:
+            data = self._sign_now("snapshot", snapshot, roots, gap)
+            pending[f"{snapshot.version}.snapshot.json"] = data
+            pinned = _pin(snapshot.version, data)
+        else:
+            pinned = self._timestamp.snapshot_meta
+        timestamp = Timestamp(snapshot_meta=pinned)
+        self._check_clock()
+        pending["timestamp.json"] = self._sign_now("timestamp", timestamp, roots, gap)
+        return pending
 
-    def _delegate(self, role: str) -> bool:
-        """Let the release keys sign a role; whether that is new."""
-        rule = self._rules["release"]
-        delegations = cast("Delegations", self._targets.delegations)
-        delegated = cast("dict[str, DelegatedRole]", delegations.roles)
-        channel, arch = split_role(role)
-        found = DelegatedRole(
-            role,
-            [key.keyid for key in rule.keys],
-            rule.threshold,
-            terminating=True,
-            paths=[f"{channel}/{arch}/*"],
-        )
-        if delegated.get(role) == found:
-            return False
-        if not rule.keys:
-            raise KeysError("there is no key for release", hint="A new channel needs it.")
-        delegated[role] = found
-        self._remember_release_keys()
-        self._targets.expires = self._until(self._expiry.targets)
-        self._change("targets")
-        return True
+    def _sign_now(self, role: str, signed: Snapshot | Timestamp, roots: list[Root], gap: bool) -> bytes:
+        """Sign snapshot or timestamp: its keys are always at hand."""
+        signed.version = self._next_version(role)
+        signed.expires = self._until(self._expiry.days(role))
+        metadata: Metadata[Any] = Metadata(signed)
+        wanted = {keyid for root in roots for keyid in root.roles[role].keyids}
+        self._sign(role, metadata, wanted)
+        found = [
+            roles.lack(role, by_before(role) if before else role, root, metadata, before=before > 0)
+            for before, root in enumerate(roots)
+        ]
+        self._require([each for each in found if each], gap)
+        return metadata.to_bytes()
 
-    def _remember_release_keys(self) -> None:
-        rule = self._rules["release"]
-        delegations = cast("Delegations", self._targets.delegations)
-        used = {keyid for each in self._delegations.values() for keyid in each.keyids}
-        kept = {keyid: key for keyid, key in delegations.keys.items() if keyid in used}
-        delegations.keys = kept | {key.keyid: key for key in rule.keys}
-        self._targets.unrecognized_fields[roles.RELEASE_FIELD] = roles.release_field(rule)
+    def _check_clock(self) -> None:
+        if "timestamp" not in self._signed or self._shortened:
+            return
+        now = self._time()
+        signed_at = self._timestamp.expires - timedelta(days=self._expiry.timestamp)
+        if signed_at > now + _BACK:
+            raise RepositoryError(
+                f"this machine's clock says {now:%Y-%m-%d %H:%M}; "
+                f"the published timestamp was signed at {signed_at:%Y-%m-%d %H:%M}, UTC",
+                hint="Set the clock; or, if the clock that signed it was wrong, give --clock-was-ahead.",
+            )
+
+    def _judge(self, pending: Mapping[str, bytes], ready: set[str], before: set[str]) -> check.Judged:
+        """What a machine makes of the repository with these files."""
+        on_disk = check.reader(self.directory)
+        anchor = self._anchor or pending["1.root.json"]
+
+        def get(name: str, limit: int) -> bytes:
+            return pending[name] if name in pending else on_disk(name, limit)
+
+        try:
+            judged = check.judge(get, anchor, floors=[self._floor])
+        except (TrustError, ManifestError) as error:
+            raise RepositoryError(
+                f"a machine would refuse what would be published: {error.what}", hint=error.hint
+            ) from error
+        expired = judged.expired(self._time())
+        if refused := expired & ready | expired - before:
+            raise RepositoryError(
+                f"a machine would refuse what would be published: {', '.join(sorted(refused))} has expired",
+                hint="It has waited for too long: discard it, and make it again.",
+            )
+        self._anchor = anchor
+        self._notes += [
+            f"{role} expired at {judged.signed[role].expires:%Y-%m-%d %H:%M} UTC: no machine takes it"
+            for role in sorted(expired)
+        ]
+        return judged
+
+    def _staged_changes(self) -> list[Change]:
+        changes = [
+            Change(f"{staging.PLACE}/{role}.json", metadata.to_bytes())
+            for role, metadata in sorted(self._waiting.items())
+        ]
+        gone = sorted(self._resumed - set(self._waiting))
+        return changes + [Change(f"{staging.PLACE}/{role}.json", None) for role in gone]
+
+    def _add_signatures(self, role: str, metadata: Metadata[Any]) -> None:
+        wanted = {
+            keyid
+            for _, delegator, _ in self._delegators(role)
+            for keyid in roles.rule_of(delegator, role).keyids
+        }
+        if role in self._delegations:  # it may go out before new keys count
+            wanted |= set(self._delegations[role].keyids)
+        self._sign(role, metadata, wanted)
+
+    def _sign(self, role: str, metadata: Metadata[Any], wanted: set[str]) -> None:
+        for signer in self._keys[roles.kind(role)]:
+            keyid = signer.public_key.keyid
+            if keyid in wanted and keyid not in metadata.signatures:
+                add_signature(metadata, signer)
 
     def _signed_well(self, role: str) -> Metadata[Any]:
-        """A staged role, without signatures that are none of its keys'."""
-        metadata = self._staged[role]
+        """A draft, without signatures that are none of its keys'."""
+        metadata = self._waiting[role]
+        delegators = [delegator for _, delegator, _ in self._delegators(role)]
+        if role in self._delegations:
+            delegators.append(self._targets)
         good = set()
-        delegators = (self._root, self._before) if role in TOP else (self._targets,)
         for delegator in delegators:
-            if delegator is not None:
-                result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
-                good |= set(result.signed)
+            result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+            good |= set(result.signed)
         for keyid in set(metadata.signatures) - good:
             del metadata.signatures[keyid]
         return metadata
 
-    def _sign_online(self, role: str, gap: bool) -> None:
-        """Raise the version of snapshot or timestamp and sign it: its keys are always at hand."""
-        signed = self._signed[role]
-        if role in self._bytes:
-            signed.version += 1
-        metadata: Metadata[Any] = Metadata(signed)
-        self._add_signatures(role, metadata)
-        before = self._before
-        by = [(role, self._root)] + ([(f"{role} by the root before", before)] if before else [])
-        lacks = (roles.lack(role, name, delegator, metadata) for name, delegator in by)
-        self._require([each for each in lacks if each], gap)
-        self._bytes[role] = metadata.to_bytes()
-
     def _require(self, lacks: list[Lack], gap: bool) -> None:
         for each in lacks:
-            if gap and each.role.endswith(" by the root before"):
+            if gap and each.before:
                 continue
             raise KeysError(
                 f"{len(each.signed)} of the keys of {each.role} are at hand, {each.threshold} must sign",
-                hint="Give the directory that holds them.",
+                hint="A lost key cannot sign: see --gap."
+                if each.before
+                else "Give the directory that holds them.",
             )
 
-    def _pin(self, role: str) -> MetaFile:
-        data = self._bytes[role]
-        return MetaFile(self._signed[role].version, len(data), {"sha256": sha256(data).hexdigest()})
-
-    def _link_targets(self) -> None:
+    def _link_targets(self, ready: set[str]) -> None:
         """Give artifacts the paths that other TUF clients ask for: new ones, and what a power cut took."""
         linked = set()
         for channel, arch in self.releases():
@@ -519,7 +519,7 @@ class Repository(Tree):
                 link = self.directory / "targets" / channel / arch / f"{artifact.sha256}.{artifact.name}"
                 blob = self.directory / blobs.PLACE / artifact.sha256
                 # Whoever only renews signatures needs no artifacts.
-                if link.exists() or not (role in self._changed or blob.exists()):
+                if link.exists() or not (role in ready or blob.exists()):
                     continue
                 link.parent.mkdir(parents=True, exist_ok=True)
                 os.link(blob, link)
@@ -527,10 +527,6 @@ class Repository(Tree):
         for directory in linked:
             files.sync_up(directory, self.directory)
 
-    def _set(self, role: str, signed: AnyRole) -> None:
-        signed.expires = self._until(self._expiry.days(role))
-        self._signed[role] = signed
-        self._changed.add(role)
 
-    def _until(self, days: float) -> datetime:
-        return ((self._now or datetime.now(UTC)) + timedelta(days=days)).replace(microsecond=0)
+def _pin(version: int, data: bytes) -> MetaFile:
+    return MetaFile(version, len(data), {"sha256": sha256(data).hexdigest()})

@@ -4,14 +4,23 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from securesystemslib.signer import Key
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Role, Root, Signed, Targets
 
 from phase.release.errors import KeysError
 from phase.release.keys import ROLES, ReleaseKeys
+from phase.release.manifest import FIELD
+from phase.trust import Policy
 
 #: Field of the top-level targets that says who signs releases.
 RELEASE_FIELD = "x-phase-release"
+#: Field of a release's facts: seconds that it holds for when it is renewed, if not for the usual time.
+LIFETIME = "lifetime"
 TOP = ("root", "timestamp", "snapshot", "targets")
+#: Signed anew at every publication, by keys that are always at hand.
+ONLINE = ("timestamp", "snapshot")
+MAX_ROOT = Policy().max_root
+_DAY = 86_400
+_MAX_LIFETIME = 3650 * _DAY
 
 
 class Expiry(NamedTuple):
@@ -49,12 +58,14 @@ class Lack(NamedTuple):
         signed: names of the keys that have.
         missing: names of those that have not.
         threshold: how many must.
+        before: only the keys of the root before must still sign: what lets a client see no gap.
     """
 
     role: str
     signed: tuple[str, ...]
     missing: tuple[str, ...]
     threshold: int
+    before: bool = False
 
 
 def kind(role: str) -> str:
@@ -119,7 +130,26 @@ def read_rules(root: Root, targets: Targets) -> dict[str, Rule]:
     return found
 
 
-def lack(role: str, name: str, delegator: Root | Targets, metadata: Metadata[Any]) -> Lack | None:
+def rule_of(delegator: Root | Targets, role: str) -> Role:
+    """Whose signatures a role needs, as its delegator says: key ids and a threshold."""
+    if isinstance(delegator, Root):
+        return delegator.roles[role]
+    delegations = delegator.delegations
+    return (delegations.roles or {})[role] if delegations else Role([], 1)
+
+
+def lifetime(role: str, signed: Signed, expiry: Expiry) -> float:
+    """For how long a role's signature holds when it is made, days: a release may have a time of its own."""
+    facts = signed.unrecognized_fields.get(FIELD)
+    own = facts.get(LIFETIME) if isinstance(facts, dict) else None
+    if type(own) is int and 0 < own <= _MAX_LIFETIME:
+        return own / _DAY
+    return expiry.days(role)
+
+
+def lack(
+    role: str, name: str, delegator: Root | Targets, metadata: Metadata[Any], *, before: bool = False
+) -> Lack | None:
     """Who has yet to sign, if too few have.
 
     Args:
@@ -127,8 +157,9 @@ def lack(role: str, name: str, delegator: Root | Targets, metadata: Metadata[Any
         name: what to call it.
         delegator: whose rule is meant.
         metadata: the role with the signatures there are.
+        before: see `Lack`.
     """
     result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
     if result.verified:
         return None
-    return Lack(name, tuple(sorted(result.signed)), tuple(sorted(result.unsigned)), result.threshold)
+    return Lack(name, tuple(sorted(result.signed)), tuple(sorted(result.unsigned)), result.threshold, before)

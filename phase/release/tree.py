@@ -43,8 +43,11 @@ class Tree:
         self._signed: dict[str, AnyRole] = {}
         #: The bytes on disk, or about to be: what hashes upward are made of.
         self._bytes: dict[str, bytes] = {}
-        #: Roles that are not published as they are here.
-        self._changed: set[str] = set()
+
+    @property
+    def unpublished(self) -> bool:
+        """Whether there are changes that are not published."""
+        return False
 
     def releases(self) -> list[tuple[str, str]]:
         """Channel and architecture of every release."""
@@ -120,7 +123,7 @@ class Tree:
 
     def _metadata_entries(self, only: Iterable[tuple[str, str]] | None) -> list[Entry]:
         directory = self.directory / "metadata"
-        if self._changed or "timestamp" not in self._bytes:
+        if self.unpublished or "timestamp" not in self._bytes:
             raise RepositoryError(f"{self.directory} has unpublished changes", hint="Publish first.")
         if only is None:
             wanted = [role for role in self._delegations if role in self._signed]
@@ -186,7 +189,8 @@ class Tree:
 
     @property
     def _delegations(self) -> dict[str, DelegatedRole]:
-        found = self._targets.delegations
+        targets = self._signed.get("targets")
+        found = targets.delegations if isinstance(targets, Targets) else None
         return found.roles or {} if found else {}
 
 

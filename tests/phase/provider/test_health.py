@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from phase.provider.metrics import Metrics
 from phase.provider.store import Store
 from phase.provider.together import Board
 from phase.release.repository import Repository
+from phase.trust import Floor
 from tests.phase.provider.conftest import FILES, KEYS, Publish
 from tests.phase.provider.test_accept import Scarce
 
@@ -374,9 +374,8 @@ def test_what_was_published_thousands_of_times_can_be_read(publish: Publish) -> 
     for number in range(2, 3000):
         (metadata / f"{number}.snapshot.json").write_bytes(data)
         (metadata / f"{number}.stable-x86_64.json").hardlink_to(metadata / "1.stable-x86_64.json")
-    repository = Repository.open(directory, keys=KEYS, now=datetime.now(UTC))
-    repository._snapshot.version = 3000
-    repository._change("snapshot")
+    repository = Repository.open(directory, keys=KEYS, floors=[Floor(snapshot=3000)], restore=True)
+    repository.renew(["targets"])
     repository.publish()
     found = Store(directory).current()
     assert len([name for name in found.metadata if "snapshot" in name]) == 9

@@ -116,7 +116,7 @@ def test_an_expired_root_still_leads_to_the_next(publisher: Publisher, later: La
 def test_an_older_version_than_before_is_refused(publisher: Publisher, role: str) -> None:
     old = dict(publisher.files)
     publisher.add("x86_64", "1.0.1")
-    publisher.repository.rotate(publisher.keys)  # signs every role again
+    publisher.repository.renew(["targets"])
     publisher.publish()
     floor = publisher.refresh().floor
     assert (floor.timestamp, floor.snapshot) == (2, 2)
