@@ -60,7 +60,7 @@ def measure(arch: str, cuts: int, seed: int) -> bool:
             time.sleep(chance.uniform(0, _FETCH * 0.6))
             client.stop()
             where = client.marks[-1].step
-            sound, held = _look(image, work / "copy")
+            sound, held = _look(image, work / "copy", release.publisher)
             told = f"floor {held.timestamp}" if held.timestamp else "no floor yet"
             print(f"{arch} fetch cut {cut + 1} after {where}: {sound}, {told}", flush=True)
             if sound != "sound":
@@ -87,7 +87,7 @@ def measure(arch: str, cuts: int, seed: int) -> bool:
     return True
 
 
-def _look(image: Path, copy: Path) -> tuple[str, floors.Floor]:
+def _look(image: Path, copy: Path, publisher: str) -> tuple[str, floors.Floor]:
     """What a mount after the cut would find, without touching the disk itself."""
     shutil.copyfile(image, copy)
     # 0: nothing to do, 1: the journal was replayed, or a leak closed, as at every mount after a cut.
@@ -95,7 +95,9 @@ def _look(image: Path, copy: Path) -> tuple[str, floors.Floor]:
     again = subprocess.run(["e2fsck", "-fn", copy], capture_output=True, text=True, check=False)
     if checked.returncode not in (0, 1) or again.returncode != 0:
         return f"damaged: {checked.stdout[-500:]}", floors.Floor()
-    read = subprocess.run(["debugfs", "-R", "cat floor.json", copy], capture_output=True, check=False)
+    read = subprocess.run(
+        ["debugfs", "-R", f"cat {floors.name_of(publisher)}", copy], capture_output=True, check=False
+    )
     if not read.stdout:
         return "sound", floors.Floor()
     try:

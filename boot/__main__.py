@@ -52,7 +52,7 @@ def main() -> int:
         "--floor",
         type=Path,
         metavar="PATH",
-        help="take nothing older than this: the repository as it is now, or the floor.json of `phase fetch`",
+        help="take nothing older than this: the repository as it is now, or a floor-*.json of `phase fetch`",
     )
     seed.add_argument("out", type=Path, help="directory to write into")
     arguments = parser.parse_args()

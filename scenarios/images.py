@@ -11,6 +11,7 @@ from phase.boot import initrd
 from phase.release import keys as release_keys
 from phase.release.repository import Repository
 from phase.trust import Floor
+from phase.trust import floor as floors
 
 ARCHES = ("x86_64", "arm64")
 CHANNEL = "stable"
@@ -91,6 +92,11 @@ class Release:
             os.pwrite(out.fileno(), self.blob(own.artifacts["initramfs"].sha256).read_bytes(), plan.tail)
         line = cmdline.compose(own.cmdline, running, rootfs=own.artifacts["rootfs"].sha256)
         return self.blob(own.artifacts["kernel"].sha256), whole, line
+
+    @property
+    def publisher(self) -> str:
+        """What a machine's memory of this repository is called."""
+        return floors.publisher((self.directory / "metadata" / "1.root.json").read_bytes())
 
     def blob(self, sha256: str) -> Path:
         """The file of one blob."""

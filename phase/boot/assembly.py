@@ -61,12 +61,13 @@ class Assembly:
         out = self._prepare(plan)
         length = sum(artifact.length for artifact in manifest.artifacts.values())
         progress = fetch.Progress(length, lambda line: marks.say(f"fetch: {line}"))
-        take = _Take(out, urls, deadline, kept, places, self._begun, self._liars)
+        contents = {artifact.content for artifact in manifest.artifacts.values()}
+        take = _Take(out, urls, deadline, kept, contents, places, self._begun, self._liars)
         reports: list[FetchReport] = []
         for name in sorted(manifest.artifacts):
             reports.append(take.one(manifest.artifacts[name], progress.artifact()))
         if kept and urls:
-            if_it_can(kept.remember, metadata, places)
+            if_it_can(kept.remember, metadata, contents)
         marks.emit("fetch", "ok", t=None, **_told(reports))
         return plan
 
@@ -125,6 +126,7 @@ class _Take:
         urls: Sequence[str],
         deadline: float,
         kept: Cache | None,
+        contents: Collection[str],
         places: dict[str, int],
         begun: set[str],
         liars: set[str],
@@ -133,6 +135,7 @@ class _Take:
         self._urls = urls
         self._deadline = deadline
         self._cache = kept
+        self._contents = contents
         self._places = places
         self._begun = begun
         self._liars = liars
@@ -146,8 +149,9 @@ class _Take:
         """
         # Nothing is resumed that was never begun: to verify an empty file takes as long as a full one.
         begun = artifact.sha256 in self._begun
-        keep: Collection[str] = self._places
-        kept = self._cache.open(artifact.sha256, artifact.length, keep) if self._cache else None
+        kept = None
+        if self._cache is not None:
+            kept = self._cache.open(artifact.content, artifact.length, self._contents)
         if self._cache is None or kept is None:
             self._begun.add(artifact.sha256)
             return self._fetch(artifact, progress, resume=begun, keep_fd=None)

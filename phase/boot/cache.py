@@ -1,8 +1,12 @@
 """What a seed keeps from one boot to the next, on an ext4 file system labelled `phase-cache`.
 
-    floor.json          versions below which nothing is trusted, and the latest time seen
-    metadata/           of the last release that came here whole, and every root seen since
-    blobs/sha256/{hex}  its artifacts, and those of one that is on its way
+    floor-{publisher}.json  versions below which nothing is trusted, and the latest time seen
+    metadata-{publisher}/   of its last release that came here whole, and every root seen since
+    blobs/sha256/{hex}      artifacts of the last release, and of one that is on its way
+
+A publisher is called by the root that was trusted first. An artifact is called by the hash of what is
+verified of it, its length and the hashes of its chunks: by the hash of the whole, which is not looked at
+here, another role could take its place.
 
 Nothing here is believed. Metadata is verified as if a provider had sent it. Artifacts are copied to
 where they will be booted from and verified there, chunk by chunk: what a power cut left out or a disk
@@ -20,8 +24,9 @@ from pathlib import Path
 from phase import files
 from phase.boot import mounts
 from phase.boot.errors import CacheError
-from phase.trust import Floor, NotFoundError
+from phase.trust import Floor, FormatError, NotFoundError
 from phase.trust import floor as floors
+from phase.trust.floor import Kept
 
 LABEL = "phase-cache"
 #: The superblock: where it starts, where in it are the magic number and the label, all in bytes.
@@ -45,39 +50,59 @@ class Cache:
 
     Args:
         directory: where the file system is mounted.
+        publisher: whose seed this is, as `phase.trust.floor.publisher` returns it.
         writable: whether anything is kept; otherwise it is only read.
 
     Raises:
         CacheError: one of its directories is something else, such as a link, or cannot be made.
     """
 
-    def __init__(self, directory: Path, *, writable: bool = True) -> None:
+    def __init__(self, directory: Path, publisher: str, *, writable: bool = True) -> None:
         self.writable = writable
-        self._floor = directory / "floor.json"
-        self._metadata = directory / "metadata"
+        self._directory = directory
+        self._publisher = publisher
+        self._metadata = directory / f"metadata-{publisher}"
         self._blobs = directory / "blobs" / "sha256"
         for path in (self._metadata, self._blobs.parent, self._blobs):
             _directory(path, make=writable)
 
-    def floor(self) -> Floor:
-        """The floor of the last refresh.
+    def floors(self) -> Kept:
+        """What is remembered here.
 
         Raises:
-            TrustError: there is one, and it is damaged: a person has to decide.
+            TrustError: this publisher's floor is damaged: a person has to decide.
         """
-        return floors.load(self._floor)
+        try:
+            return floors.load_all(self._directory, self._publisher)
+        except FormatError as error:
+            raise FormatError(
+                f"the cache's {error.what}",
+                hint="It keeps old releases out; phase.cache=off boots without it. Remove it on that disk "
+                "only if you know that no older release can be offered here.",
+            ) from error
 
-    def raise_floor(self, floor: Floor) -> None:
+    def raise_floor(self, floor: Floor, had: Kept) -> tuple[str, ...]:
         """Remember what has been seen; from here on nothing older is trusted.
+
+        Args:
+            floor: the new one.
+            had: what `floors` returned.
+
+        Returns:
+            Names of what other publishers had here and was removed, since there were too many.
 
         Raises:
             CacheError: it cannot be written.
         """
-        if self.writable:
-            try:
-                floors.save(self._floor, floor)
-            except OSError as error:
-                raise CacheError(f"the floor cannot be kept: {error.strerror}") from error
+        if not self.writable:
+            return ()
+        try:
+            forgotten = floors.keep(self._directory, self._publisher, floor, had)
+            for name in forgotten:
+                _remove(self._directory / f"metadata-{floors.publisher_of(name)}")
+        except OSError as error:
+            raise CacheError(f"the floor cannot be kept: {error.strerror}") from error
+        return forgotten
 
     def metadata(self) -> dict[str, bytes]:
         """Metadata of the last whole release: file name to content, all of it unverified."""
@@ -106,18 +131,18 @@ class Cache:
         except OSError as error:
             raise NotFoundError(f"the cache has no {name}") from error
 
-    def open(self, sha256: str, needed: int, keep: Collection[str]) -> int | None:
+    def open(self, name: str, needed: int, keep: Collection[str]) -> int | None:
         """An artifact's file, for reading and, where the cache can be written, for writing.
 
         Args:
-            sha256: its hash, hex.
+            name: its `content`.
             needed: bytes it will have.
-            keep: hashes of the artifacts that stay when room has to be made.
+            keep: names of the artifacts that stay when room has to be made.
 
         Returns:
             A file descriptor; None if there is neither such a file nor room for one.
         """
-        path = self._blobs / sha256
+        path = self._blobs / name
         try:
             if not self.writable:
                 return floors.open_plain(path)
@@ -168,7 +193,7 @@ class Cache:
             raise CacheError(f"the release cannot be kept: {error.strerror}") from error
 
     def prune(self, keep: Collection[str]) -> None:
-        """Remove every artifact but these, by their hashes."""
+        """Remove every artifact but these, by their names."""
         for path in self._blobs.iterdir():
             if path.name not in keep:
                 path.unlink()
@@ -191,6 +216,15 @@ def _directory(path: Path, *, make: bool) -> None:
     except OSError as error:
         why = error.strerror or str(error)
     raise CacheError(f"the cache's {path} cannot be used: {why}", hint="Remove it, or make the cache anew.")
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory of files, if it is one."""
+    if directory.is_symlink() or not directory.is_dir():
+        return
+    for path in directory.iterdir():
+        path.unlink()
+    directory.rmdir()
 
 
 def _read(path: Path, limit: int) -> bytes:
@@ -244,12 +278,13 @@ def is_ours(head: bytes) -> bool:
     return magic == _MAGIC and label == LABEL.encode()
 
 
-def mount(device: str, directory: str, *, writable: bool) -> Cache:
+def mount(device: str, directory: str, publisher: str, *, writable: bool) -> Cache:
     """Mount the cache's file system.
 
     Args:
         device: from `find`.
         directory: where to.
+        publisher: as of `Cache`.
         writable: if not, the device stays as it is, bit for bit.
 
     Raises:
@@ -267,7 +302,7 @@ def mount(device: str, directory: str, *, writable: bool) -> Cache:
             why = error.strerror or str(error)
         else:
             try:
-                return Cache(Path(directory), writable=write)
+                return Cache(Path(directory), publisher, writable=write)
             except CacheError:
                 unmount(directory)
                 raise

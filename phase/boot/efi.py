@@ -1,4 +1,7 @@
-"""The floor in a variable of the machine's own firmware, for machines that have no disk to keep it on.
+"""Floors in variables of the machine's own firmware, for machines that have no disk to keep them on.
+
+Each publisher has a variable of its own, `PhaseFloor` and the name of its memory (`phase.trust.floor`): none
+can fill another's, and a damaged one stops the seeds of its own publisher alone. There are so many, no more.
 
 Sources: UEFI specification 2.10, section 8.2; Linux Documentation/filesystems/efivarfs.rst. A file there is
 the variable: four bytes of attributes, then its content. It is immutable until its flag is cleared, so
@@ -14,13 +17,16 @@ from phase.boot import mounts
 from phase.boot.errors import CacheError
 from phase.trust import Floor, FormatError
 from phase.trust import floor as floors
+from phase.trust.floor import Kept
 
 DIRECTORY = "/sys/firmware/efi/efivars"
-NAME = "PhaseFloor-8b2ec5a4-93f5-4d34-9a5e-2d2f6c3f7a10"
+_PREFIX, _SUFFIX = "PhaseFloor", "-8b2ec5a4-93f5-4d34-9a5e-2d2f6c3f7a10"
+#: From before publishers had one each.
+BEFORE = f"{_PREFIX}{_SUFFIX}"
 _MODULES = "/etc/modules-efi"
 #: Kept without power, readable before and after the firmware hands over.
 _ATTRIBUTES = struct.pack("<I", 1 | 2 | 4)
-#: Bytes; firmware has little room, and some of it breaks when that is full.
+#: Bytes of a variable; firmware has little room, and some of it breaks when that is full.
 MAX_BYTES = 4096
 #: Seconds the clock must have gone on before it alone is worth a write: flash wears.
 _DAY = 86_400
@@ -47,58 +53,105 @@ def available(directory: str = DIRECTORY) -> bool:
     return True
 
 
-def load(directory: str = DIRECTORY) -> Floor:
-    """The floor the firmware keeps; an empty one where it keeps none.
+def name_of(publisher: str) -> str:
+    """The variable of a publisher, as a file."""
+    return f"{_PREFIX}{publisher}{_SUFFIX}"
+
+
+def load(publisher: str, directory: str = DIRECTORY) -> Kept:
+    """What the firmware remembers.
+
+    Args:
+        publisher: as `phase.trust.floor.publisher` returns it.
+        directory: where the variables are.
 
     Raises:
-        TrustError: there is one, and it is damaged or cannot be read: a person has to decide.
+        TrustError: what it keeps of this publisher, or kept before publishers had one each, is damaged or
+            cannot be read: a person has to decide.
     """
-    path = f"{directory}/{NAME}"
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+    mine = {name_of(publisher), BEFORE}
+    there = [name for name in names if name.startswith(_PREFIX) and name.endswith(_SUFFIX)]
+    return floors.kept(
+        _load(f"{directory}/{name_of(publisher)}"),
+        _load(f"{directory}/{BEFORE}"),
+        [name for name in there if name not in mine],
+        lambda name: _load(f"{directory}/{name}"),
+    )
+
+
+def _load(path: str) -> Floor:
     try:
         with open(path, "rb") as handle:
-            data = handle.read(MAX_BYTES)
+            data = handle.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return Floor()
     except OSError as error:
         raise _unreadable(path, error) from error
-    return floors.parse(data[len(_ATTRIBUTES) :], path)
+    if not data:
+        return Floor()  # no variable is empty: one that the firmware did not take leaves such a file
+    if len(data) > MAX_BYTES:
+        raise FormatError(f"trust state {path} is damaged: more than {MAX_BYTES} bytes", hint=_hint(path))
+    return floors.parse(data[len(_ATTRIBUTES) :], path, hint=_hint(path))
 
 
-def save(floor: Floor, had: Floor, directory: str = DIRECTORY) -> None:
-    """Keep a floor, if it says more than what is kept.
+def save(publisher: str, floor: Floor, had: Kept, directory: str = DIRECTORY) -> tuple[str, ...]:
+    """Keep a publisher's floor, if it says more than what is kept.
 
     Args:
+        publisher: whose.
         floor: the new one.
         had: what `load` returned.
         directory: where the variables are.
 
+    Returns:
+        Names of what other publishers had there and was removed, since there were too many.
+
     Raises:
-        CacheError: the firmware does not take it.
+        CacheError: the firmware does not take it; what was there stays.
     """
-    floor = floors.replacing(floor, had)
-    if floor._replace(time=0) == had._replace(time=0) and floor.time - had.time < _DAY:
-        return
+    if floor._replace(time=0) == had.own._replace(time=0) and floor.time - had.own.time < _DAY:
+        return ()
     data = _ATTRIBUTES + floors.encode(floor)
     if len(data) > MAX_BYTES:
         raise CacheError(f"the floor has {len(data)} bytes, too many for the firmware")
-    path = f"{directory}/{NAME}"
+    superfluous = tuple(floors.superfluous(had))
     try:
-        _unlock(path)
-        # In one write: the firmware replaces the whole variable, or keeps the old one.
-        file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            os.write(file, data)
-        finally:
-            os.close(file)
+        for name in superfluous:
+            _unlock(f"{directory}/{name}")
+            os.unlink(f"{directory}/{name}")
+        _write(f"{directory}/{name_of(publisher)}", data)
     except OSError as error:
-        raise CacheError(f"the firmware does not keep the floor: {error.strerror}") from error
+        raise CacheError(
+            f"the firmware does not keep the floor: {error.strerror}",
+            hint="An older release is refused on this machine only as far as it is remembered elsewhere.",
+        ) from error
+    return superfluous
+
+
+def _write(path: str, data: bytes) -> None:
+    _unlock(path)
+    # In one write: the firmware replaces the whole variable, or keeps the old one.
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        if os.write(file, data) != len(data):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+    finally:
+        os.close(file)
+
+
+def _hint(path: str) -> str:
+    return (
+        "It keeps old releases out; phase.mode=private boots without it. To start anew, if you know that no "
+        f"older release can be offered here: mount efivarfs, then `chattr -i {path}` and `rm {path}`."
+    )
 
 
 def _unreadable(path: str, error: OSError) -> FormatError:
-    return FormatError(
-        f"trust state {path} cannot be read: {error.strerror}",
-        hint="It keeps old releases out; phase.mode=private boots without it.",
-    )
+    return FormatError(f"trust state {path} cannot be read: {error.strerror}", hint=_hint(path))
 
 
 def _unlock(path: str) -> None:
@@ -107,7 +160,12 @@ def _unlock(path: str) -> None:
     except FileNotFoundError:
         return
     try:
-        (flags,) = struct.unpack("<l", fcntl.ioctl(file, _FS_IOC_GETFLAGS, bytes(8)))
-        fcntl.ioctl(file, _FS_IOC_SETFLAGS, struct.pack("<l", flags & ~_IMMUTABLE))
+        # A number of four bytes, although the request's name has the size of a `long`.
+        (flags,) = struct.unpack_from("<I", fcntl.ioctl(file, _FS_IOC_GETFLAGS, bytes(8)))
+        if flags & _IMMUTABLE:
+            fcntl.ioctl(file, _FS_IOC_SETFLAGS, struct.pack("<I4x", flags & ~_IMMUTABLE))
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP):  # files without flags can be written to
+            raise
     finally:
         os.close(file)

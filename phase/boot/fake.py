@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from phase.boot import efi
 from phase.boot.cache import Cache
 from phase.boot.machine import Address, Kernel, Search
 from phase.boot.memory import Memory
 from phase.discovery import Provider
 from phase.trust import Floor
+from phase.trust.floor import Kept
 
 
 class StartedError(BaseException):
@@ -30,7 +32,7 @@ class FakeMachine:
         nearby: finds providers as mDNS would; gets the search.
         disk: directory of the cache's file system, if it has one.
         ram: its memory.
-        variable: what the firmware keeps; None for firmware that keeps nothing.
+        variables: directory of the firmware's variables; None for firmware that keeps nothing.
         slept: seconds it was told to wait; its clock has gone on by their sum.
         did: what was asked of it, in order: `load`, `unmount`, `start`, `turn`.
         searches: every search for providers.
@@ -46,7 +48,7 @@ class FakeMachine:
     nearby: Callable[[Search], Iterator[Provider]] | None = None
     disk: Path | None = None
     ram: Memory = field(default_factory=lambda: Memory(512 << 20, 480 << 20, 400 << 20))
-    variable: Floor | None = None
+    variables: Path | None = None
     slept: list[float] = field(default_factory=list)
     did: list[str] = field(default_factory=list)
     searches: list[Search] = field(default_factory=list)
@@ -92,21 +94,21 @@ class FakeMachine:
         if self.nearby is not None and search.mdns:
             yield from self.nearby(search)
 
-    def open_cache(self, *, writable: bool) -> tuple[str, Cache] | None:
+    def open_cache(self, publisher: str, *, writable: bool) -> tuple[str, Cache] | None:
         """See `Machine`."""
-        return None if self.disk is None else ("/dev/disk", Cache(self.disk, writable=writable))
+        return None if self.disk is None else ("/dev/disk", Cache(self.disk, publisher, writable=writable))
 
     def close_cache(self) -> None:
         """See `Machine`."""
         self.did.append("unmount")
 
-    def firmware_floor(self) -> Floor | None:
+    def firmware_floors(self, publisher: str) -> Kept | None:
         """See `Machine`."""
-        return self.variable
+        return None if self.variables is None else efi.load(publisher, str(self.variables))
 
-    def keep_firmware_floor(self, floor: Floor, had: Floor) -> None:
+    def keep_firmware_floor(self, publisher: str, floor: Floor, had: Kept) -> tuple[str, ...]:
         """See `Machine`."""
-        self.variable = floor
+        return efi.save(publisher, floor, had, str(self.variables))
 
     def memory(self) -> Memory:
         """See `Machine`."""

@@ -13,8 +13,10 @@ from phase.boot.memory import Memory
 from phase.boot.network import Network
 from phase.discovery import Provider
 from phase.trust import Floor
+from phase.trust.floor import MAX_BYTES, Kept
 
-_MAX_FILE = 1 << 20
+#: The longest file of an image that is read is its floor.
+_MAX_FILE = MAX_BYTES
 
 
 class Linux:
@@ -80,24 +82,24 @@ class Linux:
             last=search.last,
         )
 
-    def open_cache(self, *, writable: bool) -> tuple[str, Cache] | None:
+    def open_cache(self, publisher: str, *, writable: bool) -> tuple[str, Cache] | None:
         """See `Machine`."""
         device = cache.find()
         if device is None:
             return None
-        return device, cache.mount(device, f"{self._run}/cache", writable=writable)
+        return device, cache.mount(device, f"{self._run}/cache", publisher, writable=writable)
 
     def close_cache(self) -> None:
         """See `Machine`."""
         cache.unmount(f"{self._run}/cache")
 
-    def firmware_floor(self) -> Floor | None:
+    def firmware_floors(self, publisher: str) -> Kept | None:
         """See `Machine`."""
-        return efi.load() if efi.available() else None
+        return efi.load(publisher) if efi.available() else None
 
-    def keep_firmware_floor(self, floor: Floor, had: Floor) -> None:
+    def keep_firmware_floor(self, publisher: str, floor: Floor, had: Kept) -> tuple[str, ...]:
         """See `Machine`."""
-        efi.save(floor, had)
+        return efi.save(publisher, floor, had)
 
     def memory(self) -> Memory:
         """See `Machine`."""

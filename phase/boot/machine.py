@@ -11,6 +11,7 @@ from phase.boot.cache import Cache
 from phase.boot.memory import Memory
 from phase.discovery import Provider
 from phase.trust import Floor
+from phase.trust.floor import Kept
 
 
 class Address(NamedTuple):
@@ -102,8 +103,12 @@ class Machine(Protocol):
             DiscoveryError: there is no network to ask.
         """
 
-    def open_cache(self, *, writable: bool) -> tuple[str, Cache] | None:
+    def open_cache(self, publisher: str, *, writable: bool) -> tuple[str, Cache] | None:
         """Find and mount the disk that keeps releases: its device and the cache; None where there is none.
+
+        Args:
+            publisher: whose part of it is used.
+            writable: whether anything may be written to it.
 
         Raises:
             CacheError: there is one, and it cannot be used.
@@ -112,19 +117,26 @@ class Machine(Protocol):
     def close_cache(self) -> None:
         """Write the cache out and unmount it."""
 
-    def firmware_floor(self) -> Floor | None:
-        """The floor that the firmware keeps; None where the firmware keeps nothing.
+    def firmware_floors(self, publisher: str) -> Kept | None:
+        """The floors that the firmware keeps; None where the firmware keeps nothing.
+
+        Args:
+            publisher: whose is its own.
 
         Raises:
             TrustError: there is one, and it cannot be read.
         """
 
-    def keep_firmware_floor(self, floor: Floor, had: Floor) -> None:
+    def keep_firmware_floor(self, publisher: str, floor: Floor, had: Kept) -> tuple[str, ...]:
         """Give the firmware a floor to keep.
 
         Args:
+            publisher: whose.
             floor: the new one.
-            had: what `firmware_floor` returned.
+            had: what `firmware_floors` returned.
+
+        Returns:
+            Names of what other publishers had there and was removed, since there were too many.
 
         Raises:
             CacheError: the firmware does not take it.

@@ -61,7 +61,7 @@ class Seed:
         #: Providers that have sent wrong bytes: not asked for any more of them.
         self.liars: set[str] = set()
         self.assembly = Assembly(machine, self.liars)
-        self.remembered = Remembered(machine)
+        self.remembered = Remembered(machine, self.root)
         _check_root(self.root, self.remembered)
         #: Whether this image lets a kept release boot when no provider gives one.
         self.offline = machine.config("allow-offline") is not None
@@ -72,6 +72,11 @@ class Seed:
     def cache(self) -> Cache | None:
         """What earlier boots have kept."""
         return self.remembered.cache
+
+    @property
+    def may_write(self) -> bool:
+        """Whether anything of this boot may be kept."""
+        return not self.parameters.nowrite
 
     def run(self) -> None:
         """Try until the handoff, or until the time is up."""
@@ -135,17 +140,18 @@ class Seed:
         """Look for what earlier boots have kept, if this one may know of it."""
         if self.parameters.mode == "private":
             return
-        self.remembered.firmware = self.machine.firmware_floor()
+        self.remembered.look_at_firmware()
         if not self.parameters.cache:
             return
         try:
-            found = self.machine.open_cache(writable=not self.parameters.nowrite)
+            found = self.machine.open_cache(self.remembered.publisher, writable=self.may_write)
         except CacheError as error:
             marks.say(str(error))
             return
         if found is not None:
-            device, self.remembered.cache = found
-            marks.say(f"cache: {device}{'' if found[1].writable else ', only read'}")
+            device, cache = found
+            self.remembered.look_at(cache)
+            marks.say(f"cache: {device}{'' if cache.writable else ', only read'}")
 
     def network(self) -> None:
         """Wait until a network card has an address."""
@@ -292,7 +298,7 @@ class Seed:
         if self.cache:
             # Before the floor that asks for them: a kept release is believed by the same root.
             if_it_can(self.cache.keep_roots, result.metadata)
-        self.remembered.raise_to(result.floor, write_firmware=not self.parameters.nowrite)
+        self.remembered.raise_to(result.floor, result.manifest, write_firmware=self.may_write)
         _believed(result, url)
         return result.manifest, dict(result.metadata)
 
@@ -314,6 +320,8 @@ class Seed:
         # One that was named may be too slow, and others are quick: half of the time is left for them.
         share = 1 if self.others_too or not self.searchable() else 2
         plan = self.assembly.fetch(manifest, metadata, urls, kept=self.cache, seconds=self.left() / share)
+        if urls:
+            self.remembered.came_whole(manifest, write_firmware=self.may_write)
         self.stage = "verify"
         kernel = self.assembly.verify(manifest, plan, self.running)
         self.stage = "load"

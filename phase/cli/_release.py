@@ -6,8 +6,6 @@ from pathlib import Path
 from phase.errors import PhaseError
 
 MAX_ROOT = 512_000
-#: File in a fetched directory that remembers the versions seen.
-FLOOR = "floor.json"
 
 
 def read_root(path: Path) -> bytes:

@@ -65,16 +65,19 @@ def command(
             f"no provider of {channel}/{wanted} was found", hint="Name one with --provider."
         )
     with Output(output) as place:
-        path = output / _release.FLOOR
-        known = floor.load(path, directory=place.descriptor)
+        publisher = floor.publisher(trusted)
+        known = floor.load_all(output, publisher, directory=place.descriptor)
+        for why in known.unreadable:
+            _tell(f"not of this publisher, and passed over: {why}")
         proven = refresh_from(
             urls,
             trusted,
             channel=channel,
             arch=wanted,
-            now=_release.now(known.time),
+            now=_release.now(known.own.time),
             deadline=deadline,
-            floor=known,
+            floor=known.own,
+            others=known.others,
             # With one there is nothing to add to the error below.
             refused=_report if len(urls) > 1 else None,
         )
@@ -83,11 +86,11 @@ def command(
         still = _Still(place, trusted, channel, wanted, found)
         # Before anything else: a release once seen is the least there may ever be again.
         with place.locked(deadline, _tell), place.writing():
-            floor.save(
-                path,
-                floor.replacing(found.floor, still.newest(known)),
-                directory=place.descriptor,
-            )
+            still.newest(known.own)
+            for name in floor.keep(output, publisher, found.floor, known, directory=place.descriptor):
+                _tell(
+                    f"{output / name} is removed: more than {floor.MAX_PUBLISHERS} publishers are kept there"
+                )
         artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
         with _told(sum(artifact.length for artifact in artifacts)) as progress:
             liars: set[str] = set()
@@ -142,8 +145,8 @@ class _Still(NamedTuple):
     arch: str
     found: "Refreshed"
 
-    def newest(self, known: "Floor") -> "Floor":
-        """The floor of now; it may be another than `known`, since another fetch may have saved one.
+    def newest(self, known: "Floor") -> None:
+        """Look at the floor of now; it may be another than `known`, since another fetch may have saved one.
 
         Raises:
             TrustError: another fetch has seen a newer release, which must not be replaced.
@@ -151,7 +154,8 @@ class _Still(NamedTuple):
         from phase import trust
         from phase.trust import floor
 
-        now = floor.load(self.place.path / _release.FLOOR, directory=self.place.descriptor)
+        file = self.place.path / floor.name_of(floor.publisher(self.root))
+        now = floor.load(file, directory=self.place.descriptor)
         if now not in (known, self.found.floor):
             metadata = self.found.metadata
 
@@ -168,7 +172,6 @@ class _Still(NamedTuple):
                 now=_release.now(now.time),
                 floor=now,
             )
-        return now
 
 
 @contextmanager

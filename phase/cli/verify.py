@@ -20,14 +20,16 @@ def command(directory: Path, root: Path, channel: str, arch: str, as_json: bool)
     from phase.release import check
     from phase.trust import floor
 
-    known = floor.load(directory / _release.FLOOR)
+    trusted = _release.read_root(root)
+    known = floor.load_all(directory, floor.publisher(trusted))
     found = check.verify(
         directory,
-        _release.read_root(root),
+        trusted,
         channel=channel,
         arch=arches.canonical(arch),
-        now=_release.now(known.time),
-        floor=known,
+        now=_release.now(known.own.time),
+        floor=known.own,
+        others=known.others,
     )
     manifest = found.manifest
     if as_json:

@@ -22,7 +22,14 @@ _BEFORE_ALL = datetime.fromtimestamp(0, UTC)
 
 
 def verify(
-    directory: Path, root: bytes, *, channel: str, arch: str, now: datetime, floor: Floor | None = None
+    directory: Path,
+    root: bytes,
+    *,
+    channel: str,
+    arch: str,
+    now: datetime,
+    floor: Floor | None = None,
+    others: Sequence[Floor] = (),
 ) -> Refreshed:
     """Verify one release of a repository, or of a part of one.
 
@@ -33,6 +40,7 @@ def verify(
         arch: `x86_64` or `arm64`.
         now: the time, UTC.
         floor: what earlier refreshes have seen.
+        others: the same as others remember it.
 
     Returns:
         What a client would believe.
@@ -41,7 +49,7 @@ def verify(
         TrustError: the metadata is refused.
         RepositoryError: a file is missing, or is not the one that was signed.
     """
-    found = refresh(root, reader(directory), channel=channel, arch=arch, now=now, floor=floor)
+    found = refresh(root, reader(directory), channel=channel, arch=arch, now=now, floor=floor, others=others)
     for name, artifact in sorted(found.manifest.artifacts.items()):
         path = directory / blobs.PLACE / artifact.sha256
         try:

@@ -35,6 +35,9 @@ from phase.trust.errors import (
 from phase.trust.floor import Floor, least_root, merged, short
 from phase.trust.keys import VerifyingKey
 
+#: Keys of a publisher that are remembered: each takes 24 bytes, and firmware has little room.
+MAX_KNOWN_BY = 64
+
 
 class Policy(NamedTuple):
     """How much is read, in bytes, how many new roots in a row, and how long what is fresh stays so.
@@ -81,6 +84,8 @@ class TrustedState:
     ) -> None:
         self.now = now
         self.floor = floor or Floor()
+        #: The clock does not go back behind it. What others say of the time is not this place's to remember.
+        self._seen = self.floor.time
         self._others = tuple(others)
         self.policy = policy or Policy()
         #: Names of what was taken after its expiry, by the policy's grace.
@@ -88,8 +93,8 @@ class TrustedState:
         self.root, opened = wire.read(root, Root, name="trusted root", max_bytes=self.policy.max_root)
         _check_signatures(opened, self.root.roles["root"], self.root.keys, "trusted root")
         _check_root(self.root)
-        #: Keys by which this publisher is known again.
-        self._known_by = _names(self.root)
+        #: Keys by which this publisher is known again, those of the first root first.
+        self._known_by = dict.fromkeys(_names(self.root))
         self._timestamp: Timestamp | None = None
         self._snapshot: Snapshot | None = None
         self._targets: Targets | None = None
@@ -109,7 +114,7 @@ class TrustedState:
         _check_root(root)
         # Not its expiry: an old root only leads to the next one (5.3.10 looks at the last).
         self.root = root
-        self._known_by |= _names(root)
+        self._known_by |= dict.fromkeys(_names(root))
         return root
 
     def update_timestamp(self, data: bytes) -> Timestamp:
@@ -234,8 +239,8 @@ class TrustedState:
         version = max(self.root.version, least_root(self.floor, self._known_by))
         floor = self.floor._replace(
             root=version,
-            roots=dict.fromkeys(sorted(self._known_by), version),
-            time=max(int(self.now.timestamp()), self.floor.time),
+            roots=dict.fromkeys(self._names_to_keep(), version),
+            time=max(int(self.now.timestamp()), self._seen),
         )
         if self._timestamp is None:
             return floor
@@ -247,6 +252,12 @@ class TrustedState:
         if self._snapshot is None:
             return floor
         return floor._replace(meta={file: found.version for file, found in self._snapshot.meta.items()})
+
+    def _names_to_keep(self) -> list[str]:
+        """Keys to know this publisher by: of the first root, of the newest, and of those before it."""
+        first = [*self._known_by][: MAX_KNOWN_BY // 2]
+        rest = [*_names(self.root), *reversed(self._known_by)]
+        return sorted([*dict.fromkeys([*first, *rest])][:MAX_KNOWN_BY])
 
     def _read_targets(
         self, data: bytes, pin: MetaFile, name: str, role: Role, keys: Mapping[str, Key]
@@ -291,8 +302,8 @@ def role_keys(root: Root, name: str) -> set[str]:
     return {key.raw.hex() for key in keys if isinstance(key, VerifyingKey)}
 
 
-def _names(root: Root) -> set[str]:
-    return {short(key) for role in root.roles for key in role_keys(root, role)}
+def _names(root: Root) -> list[str]:
+    return sorted({short(key) for role in root.roles for key in role_keys(root, role)})
 
 
 def _check_root(root: Root) -> None:

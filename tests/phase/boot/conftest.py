@@ -154,3 +154,11 @@ def kept(tmp_path: Path, boot: Boot) -> Path:
     boot.machine.disk = tmp_path / "disk"
     boot.machine.disk.mkdir()
     return boot.machine.disk
+
+
+@pytest.fixture
+def nvram(tmp_path: Path, boot: Boot) -> Path:
+    """Variables of the machine's firmware, as files."""
+    boot.machine.variables = tmp_path / "nvram"
+    boot.machine.variables.mkdir()
+    return boot.machine.variables

@@ -9,9 +9,14 @@ from phase import files, trust
 from phase.boot import cache, mounts
 from phase.boot.cache import Cache
 from phase.boot.errors import CacheError
+from phase.trust import floor as floors
+from phase.trust.floor import Kept
 
 NAME = "a" * 64
 OTHER = "b" * 64
+OURS = floors.publisher(b"our root")
+FLOOR = floors.name_of(OURS)
+NOTHING = Kept()
 
 
 def _image(path: Path, *, label: str, kind: str = "ext4") -> Path:
@@ -40,19 +45,19 @@ def test_a_device_that_only_says_so_is_none() -> None:
 
 def test_the_floor_is_kept(tmp_path: Path) -> None:
     floor = trust.Floor(root=1, timestamp=2, snapshot=3, meta={"targets.json": 4}, time=5)
-    assert Cache(tmp_path).floor() == trust.Floor()
-    Cache(tmp_path).raise_floor(floor)
-    assert Cache(tmp_path, writable=False).floor() == floor
+    assert Cache(tmp_path, OURS).floors().own == trust.Floor()
+    Cache(tmp_path, OURS).raise_floor(floor, NOTHING)
+    assert Cache(tmp_path, OURS, writable=False).floors().own == floor
 
 
 def test_a_damaged_floor_is_for_a_person(tmp_path: Path) -> None:
-    (tmp_path / "floor.json").write_bytes(b"{")
-    with pytest.raises(trust.TrustError, match=r"floor\.json is damaged"):
-        Cache(tmp_path).floor()
+    (tmp_path / FLOOR).write_bytes(b"{")
+    with pytest.raises(trust.TrustError, match=r"the cache's trust state .* is damaged.*phase\.cache=off"):
+        Cache(tmp_path, OURS).floors()
 
 
 def test_a_release_replaces_the_one_before(tmp_path: Path) -> None:
-    kept = Cache(tmp_path)
+    kept = Cache(tmp_path, OURS)
     for name in (NAME, OTHER):
         file = kept.open(name, 5, ())
         assert file is not None
@@ -73,7 +78,7 @@ def test_a_directory_that_cannot_be_listed_holds_no_release(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A damaged file system costs a fetch, and does not end the boot."""
-    kept = Cache(tmp_path)
+    kept = Cache(tmp_path, OURS)
     kept.remember({"timestamp.json": b"1"}, ())
 
     def damaged(*_: object) -> None:
@@ -85,10 +90,10 @@ def test_a_directory_that_cannot_be_listed_holds_no_release(
 
 
 def test_what_may_only_be_read_is_not_written(tmp_path: Path) -> None:
-    Cache(tmp_path).remember({"timestamp.json": b"1"}, [])
+    Cache(tmp_path, OURS).remember({"timestamp.json": b"1"}, [])
     before = sorted(tmp_path.rglob("*"))
-    kept = Cache(tmp_path, writable=False)
-    kept.raise_floor(trust.Floor(root=9))
+    kept = Cache(tmp_path, OURS, writable=False)
+    kept.raise_floor(trust.Floor(root=9), NOTHING)
     kept.remember({"timestamp.json": b"2"}, [])
     assert kept.open(NAME, 5, ()) is None
     assert kept.metadata() == {"timestamp.json": b"1"}
@@ -96,7 +101,7 @@ def test_what_may_only_be_read_is_not_written(tmp_path: Path) -> None:
 
 
 def test_room_is_made_of_what_is_not_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = Cache(tmp_path)
+    kept = Cache(tmp_path, OURS)
     for name in (NAME, OTHER):
         (tmp_path / "blobs/sha256" / name).write_bytes(bytes(8192))
     other = tmp_path / "blobs/sha256" / OTHER
@@ -109,7 +114,7 @@ def test_room_is_made_of_what_is_not_wanted(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_no_link_leads_out(tmp_path: Path) -> None:
-    kept, outside = Cache(tmp_path / "."), tmp_path / "outside"
+    kept, outside = Cache(tmp_path / ".", OURS), tmp_path / "outside"
     outside.write_bytes(b"precious")
     (tmp_path / "blobs/sha256" / NAME).symlink_to(outside)
     assert kept.open(NAME, 5, ()) is None
@@ -118,52 +123,52 @@ def test_no_link_leads_out(tmp_path: Path) -> None:
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("writable", [True, False])
 def test_no_pipe_is_waited_for(tmp_path: Path, writable: bool) -> None:
-    Cache(tmp_path)
-    for name in ("metadata/timestamp.json", f"blobs/sha256/{NAME}", "floor.json"):
+    Cache(tmp_path, OURS)
+    for name in (f"metadata-{OURS}/timestamp.json", f"blobs/sha256/{NAME}", FLOOR):
         os.mkfifo(tmp_path / name)
-    kept = Cache(tmp_path, writable=writable)
+    kept = Cache(tmp_path, OURS, writable=writable)
     assert kept.metadata() == {}
     with pytest.raises(trust.NotFoundError):
         kept.get("timestamp.json", 10)
     assert kept.open(NAME, 5, ()) is None
     with pytest.raises(trust.TrustError, match="it is not a regular file"):
-        kept.floor()
+        kept.floors()
     if writable:
         kept.remember({"timestamp.json": b"1"}, [])
         assert kept.metadata() == {"timestamp.json": b"1"}
 
 
 def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
-    kept, victim = Cache(tmp_path), tmp_path / "victim"
+    kept, victim = Cache(tmp_path, OURS), tmp_path / "victim"
     victim.write_bytes(b"precious")
-    for name in ("metadata/timestamp.json", "metadata/1.root.json", "floor.json"):
+    for name in (f"metadata-{OURS}/timestamp.json", f"metadata-{OURS}/1.root.json", FLOOR):
         (tmp_path / name).symlink_to(victim)
     assert kept.metadata() == {}
     with pytest.raises(trust.NotFoundError):
         kept.get("timestamp.json", 10)
     kept.remember({"timestamp.json": b"1"}, [])
-    kept.raise_floor(trust.Floor(root=1))
+    kept.raise_floor(trust.Floor(root=1), NOTHING)
     assert kept.metadata() == {"timestamp.json": b"1"}
-    assert kept.floor().root == 1
+    assert kept.floors().own.root == 1
     assert victim.read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("writable", [True, False])
-@pytest.mark.parametrize("name", ["metadata", "blobs", "blobs/sha256"])
+@pytest.mark.parametrize("name", [f"metadata-{OURS}", "blobs", "blobs/sha256"])
 def test_a_directory_elsewhere_is_none_of_ours(tmp_path: Path, name: str, writable: bool) -> None:
     outside, disk = tmp_path / "outside", tmp_path / "disk"
     (outside / "sha256").mkdir(parents=True)
     (disk / name).parent.mkdir(parents=True)
     (disk / name).symlink_to(outside)
     with pytest.raises(CacheError, match=f"{name} cannot be used: it is not a directory"):
-        Cache(disk, writable=writable)
+        Cache(disk, OURS, writable=writable)
     assert os.listdir(outside) == ["sha256"]
 
 
 def test_a_release_is_kept_file_by_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = Cache(tmp_path)
+    kept = Cache(tmp_path, OURS)
     kept.remember({"1.root.json": b"root", "timestamp.json": b"1"}, [])
-    root, timestamp = tmp_path / "metadata/1.root.json", tmp_path / "metadata/timestamp.json"
+    root, timestamp = tmp_path / f"metadata-{OURS}/1.root.json", tmp_path / f"metadata-{OURS}/timestamp.json"
     before = root.stat()
 
     def no_power(source: Path, to: Path) -> None:
@@ -175,9 +180,9 @@ def test_a_release_is_kept_file_by_file_whole(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(CacheError, match="no power"):
             kept.remember({"1.root.json": b"root", "timestamp.json": b"2"}, [])
     assert kept.metadata() == {"1.root.json": b"root", "timestamp.json": b"1"}
-    (tmp_path / "metadata/.timestamp.json.left.tmp").touch()
+    (tmp_path / f"metadata-{OURS}/.timestamp.json.left.tmp").touch()
     kept.remember({"1.root.json": b"root", "timestamp.json": b"2"}, [])
-    assert sorted(os.listdir(tmp_path / "metadata")) == ["1.root.json", "timestamp.json"]
+    assert sorted(os.listdir(tmp_path / f"metadata-{OURS}")) == ["1.root.json", "timestamp.json"]
     assert timestamp.read_bytes() == b"2"
     # What has not changed is not written.
     assert (root.stat().st_ino, root.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -197,7 +202,7 @@ def test_a_device_that_is_none_cannot_be_mounted(tmp_path: Path, monkeypatch: py
     (tmp_path / "modules").touch()
     monkeypatch.setattr(cache, "_MODULES", str(tmp_path / "modules"))
     with pytest.raises(CacheError, match=r"mkfs\.ext4 -L phase-cache"):
-        cache.mount(str(tmp_path / "none"), str(tmp_path / "at"), writable=True)
+        cache.mount(str(tmp_path / "none"), str(tmp_path / "at"), OURS, writable=True)
 
 
 @pytest.mark.parametrize("writable", [True, False])
@@ -213,19 +218,19 @@ def test_the_kernel_follows_no_link_there(
     monkeypatch.setattr(cache, "_MODULES", str(tmp_path / "modules"))
     monkeypatch.setattr(mounts, "mount", mounted)
     monkeypatch.setattr(cache, "unmount", calls.append)
-    cache.mount("/dev/disk", str(tmp_path), writable=writable)
+    cache.mount("/dev/disk", str(tmp_path), OURS, writable=writable)
     assert calls == [(256, writable)]
     # What cannot be used does not stay mounted.
     (tmp_path / "disk").mkdir()
-    (tmp_path / "disk/metadata").symlink_to(tmp_path)
-    with pytest.raises(CacheError, match="metadata cannot be used"):
-        cache.mount("/dev/disk", str(tmp_path / "disk"), writable=writable)
+    (tmp_path / f"disk/metadata-{OURS}").symlink_to(tmp_path)
+    with pytest.raises(CacheError, match=r"metadata-.* cannot be used"):
+        cache.mount("/dev/disk", str(tmp_path / "disk"), OURS, writable=writable)
     assert calls[2:] == [str(tmp_path / "disk")]
 
 
 def test_the_timestamp_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the rest: a power cut in the middle must leave the release before."""
-    kept = Cache(tmp_path)
+    kept = Cache(tmp_path, OURS)
     written: list[str] = []
     write = files.write
 
@@ -239,8 +244,8 @@ def test_the_timestamp_is_written_last(tmp_path: Path, monkeypatch: pytest.Monke
     assert written[-1] == "timestamp.json"
     assert sorted(written) == sorted(names)
     # And it is not written at all where one before it cannot be.
-    (tmp_path / "metadata/9.snapshot.json").mkdir()
+    (tmp_path / f"metadata-{OURS}/9.snapshot.json").mkdir()
     with pytest.raises(CacheError, match="cannot be kept"):
         kept.remember({"timestamp.json": b"new", "9.snapshot.json": b"new"}, ())
-    assert (tmp_path / "metadata/timestamp.json").read_bytes() == b"timestamp.json"
-    assert (tmp_path / "metadata/5.targets.json").exists()
+    assert (tmp_path / f"metadata-{OURS}/timestamp.json").read_bytes() == b"timestamp.json"
+    assert (tmp_path / f"metadata-{OURS}/5.targets.json").exists()

@@ -7,52 +7,114 @@ import pytest
 from phase import trust
 from phase.boot import efi, mounts
 from phase.boot.errors import CacheError
+from phase.trust import floor as floors
+from phase.trust.floor import MAX_PUBLISHERS, Kept
 
 FLOOR = trust.Floor(root=1, timestamp=7, snapshot=7, meta={"targets.json": 3}, time=1_800_000_000)
+OURS, THEIRS = floors.publisher(b"our root"), floors.publisher(b"their root")
+NOTHING = Kept()
 
 
-@pytest.fixture
-def variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Files that are no variables: they have no flag to clear on every file system."""
-    monkeypatch.setattr(efi, "_unlock", lambda _: None)
-    return tmp_path
-
-
-def test_what_is_kept_comes_back(variables: Path) -> None:
-    assert efi.load(str(variables)) == trust.Floor()
-    efi.save(FLOOR, trust.Floor(), str(variables))
-    assert efi.load(str(variables)) == FLOOR
+def test_what_is_kept_comes_back(tmp_path: Path) -> None:
+    assert efi.load(OURS, str(tmp_path)) == NOTHING
+    efi.save(OURS, FLOOR, NOTHING, str(tmp_path))
+    assert efi.load(OURS, str(tmp_path)).own == FLOOR
     # Non-volatile, for boot services and for the running system.
-    assert (variables / efi.NAME).read_bytes()[:4] == b"\x07\0\0\0"
+    assert (tmp_path / efi.name_of(OURS)).read_bytes()[:4] == b"\x07\0\0\0"
 
 
-def test_flash_is_spared(variables: Path) -> None:
-    efi.save(FLOOR, trust.Floor(), str(variables))
-    os.unlink(variables / efi.NAME)
-    efi.save(FLOOR._replace(time=FLOOR.time + 3600), FLOOR, str(variables))
-    assert not (variables / efi.NAME).exists()
-    efi.save(FLOOR._replace(time=FLOOR.time + 86_400), FLOOR, str(variables))
-    assert (variables / efi.NAME).exists()
+def test_flash_is_spared(tmp_path: Path) -> None:
+    efi.save(OURS, FLOOR, NOTHING, str(tmp_path))
+    had = efi.load(OURS, str(tmp_path))
+    os.unlink(tmp_path / efi.name_of(OURS))
+    efi.save(OURS, FLOOR._replace(time=FLOOR.time + 3600), had, str(tmp_path))
+    assert not (tmp_path / efi.name_of(OURS)).exists()
+    efi.save(OURS, FLOOR._replace(time=FLOOR.time + 86_400), had, str(tmp_path))
+    assert (tmp_path / efi.name_of(OURS)).exists()
 
 
-def test_a_damaged_one_is_for_a_person(variables: Path) -> None:
-    (variables / efi.NAME).write_bytes(b"\x07\0\0\0{")
-    with pytest.raises(trust.TrustError, match=r"PhaseFloor.* is damaged"):
-        efi.load(str(variables))
+def test_two_publishers_seeds_on_one_machine_keep_a_variable_each(tmp_path: Path) -> None:
+    newer = FLOOR._replace(timestamp=9)
+    efi.save(OURS, FLOOR, NOTHING, str(tmp_path))
+    efi.save(THEIRS, newer, efi.load(THEIRS, str(tmp_path)), str(tmp_path))
+    ours, theirs = efi.load(OURS, str(tmp_path)), efi.load(THEIRS, str(tmp_path))
+    assert (ours.own, ours.others) == (FLOOR, (newer,))
+    assert (theirs.own, theirs.others) == (newer, (FLOOR,))
 
 
-def test_what_the_firmware_has_no_room_for_is_said(variables: Path) -> None:
+def test_what_was_kept_before_publishers_had_one_each_still_counts(tmp_path: Path) -> None:
+    (tmp_path / efi.BEFORE).write_bytes(b"\x07\0\0\0" + floors.encode(FLOOR))
+    assert efi.load(OURS, str(tmp_path)) == Kept(others=(FLOOR,))
+    (tmp_path / efi.BEFORE).write_bytes(b"\x07\0\0\0{")
+    with pytest.raises(trust.TrustError, match="is damaged"):
+        efi.load(OURS, str(tmp_path))
+
+
+def test_so_many_publishers_and_no_more(tmp_path: Path) -> None:
+    """The one that was not seen for longest is forgotten, and what cannot be read before it."""
+    names = [floors.publisher(bytes([number])) for number in range(MAX_PUBLISHERS + 3)]
+    (tmp_path / efi.name_of("damaged")).write_bytes(b"\x07\0\0\0{")
+    forgotten: list[str] = []
+    for number, name in enumerate(names):
+        had = efi.load(name, str(tmp_path))
+        seen = FLOOR._replace(time=FLOOR.time + number)
+        forgotten += efi.save(name, seen, had, str(tmp_path))
+        assert len(os.listdir(tmp_path)) <= MAX_PUBLISHERS
+    assert forgotten == [efi.name_of(name) for name in ("damaged", *names[:3])]
+    # Its own is none too many.
+    assert efi.save(names[-1], FLOOR, efi.load(names[-1], str(tmp_path)), str(tmp_path)) == ()
+    assert len(os.listdir(tmp_path)) == MAX_PUBLISHERS
+
+
+def test_a_damaged_one_is_for_a_person_who_is_told_what_helps(tmp_path: Path) -> None:
+    path = tmp_path / efi.name_of(OURS)
+    for content in (b"\x07\0\0\0{", b"\x07\0", b"\x07\0\0\0" + bytes(5000)):
+        path.write_bytes(content)
+        with pytest.raises(trust.TrustError, match=r"PhaseFloor.* is damaged") as caught:
+            efi.load(OURS, str(tmp_path))
+        assert "phase.mode=private boots without it" in caught.value.hint
+        assert f"rm {path}" in caught.value.hint
+        # Another publisher's seed passes over it.
+        theirs = efi.load(THEIRS, str(tmp_path))
+        assert theirs.own == trust.Floor()
+        assert len(theirs.unreadable) == 1
+
+
+def test_what_a_full_firmware_leaves_behind_is_no_floor(tmp_path: Path) -> None:
+    (tmp_path / efi.name_of(OURS)).touch()
+    assert efi.load(OURS, str(tmp_path)).own == trust.Floor()
+
+
+def test_a_full_firmware_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    efi.save(OURS, FLOOR, NOTHING, str(tmp_path))
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(CacheError, match="does not keep the floor: No space left"):
+            efi.save(OURS, FLOOR._replace(timestamp=8), Kept(own=FLOOR), str(tmp_path))
+        patch.setattr(os, "write", lambda _descriptor, data: len(data) - 1)
+        with pytest.raises(CacheError, match="does not keep the floor: Input/output error"):
+            efi.save(OURS, FLOOR._replace(timestamp=8), Kept(own=FLOOR), str(tmp_path))
+    assert efi.load(OURS, str(tmp_path)).own == FLOOR
+
+
+def test_what_the_firmware_has_no_room_for_is_said(tmp_path: Path) -> None:
     large = FLOOR._replace(meta={f"role-{number}.json": 1 for number in range(1000)})
     with pytest.raises(CacheError, match="too many for the firmware"):
-        efi.save(large, FLOOR, str(variables))
+        efi.save(OURS, large, NOTHING, str(tmp_path))
     with pytest.raises(CacheError, match="does not keep the floor: No such file"):
-        efi.save(FLOOR, trust.Floor(), str(variables / "none"))
+        efi.save(OURS, FLOOR, NOTHING, str(tmp_path / "none"))
 
 
-def test_what_cannot_be_read_is_not_nothing(variables: Path) -> None:
-    (variables / efi.NAME).mkdir()
+def test_what_cannot_be_read_is_not_nothing(tmp_path: Path) -> None:
+    (tmp_path / efi.name_of(OURS)).mkdir()
     with pytest.raises(trust.TrustError, match=r"PhaseFloor.* cannot be read: Is a directory"):
-        efi.load(str(variables))
+        efi.load(OURS, str(tmp_path))
+    with pytest.raises(trust.TrustError, match="cannot be read: No such file"):
+        efi.load(OURS, str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize(
@@ -60,20 +122,20 @@ def test_what_cannot_be_read_is_not_nothing(variables: Path) -> None:
     [(errno.ENODEV, False), (errno.EOPNOTSUPP, False), (errno.EBUSY, True), (0, True)],
 )
 def test_only_firmware_without_variables_remembers_nothing(
-    variables: Path, monkeypatch: pytest.MonkeyPatch, number: int, there: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, there: bool
 ) -> None:
     mount_fails_with(monkeypatch, number)
-    assert efi.available(str(variables)) is there
-    assert not efi.available(str(variables / "none"))
+    assert efi.available(str(tmp_path)) is there
+    assert not efi.available(str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM, errno.EPERM])
 def test_variables_that_cannot_be_reached_are_for_a_person(
-    variables: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     mount_fails_with(monkeypatch, number)
     with pytest.raises(trust.TrustError, match=r"cannot be read: .*keeps old releases out"):
-        efi.available(str(variables))
+        efi.available(str(tmp_path))
 
 
 def mount_fails_with(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

@@ -16,7 +16,7 @@ from fixtures.hostile.server import Answer, Asked, Server
 from fixtures.hostile.world import ARCH, CHANNEL, World
 from phase.cli import cli, main
 from phase.errors import PhaseError
-from phase.trust import ExpiredError, floor
+from phase.trust import ExpiredError, FormatError, floor
 
 Fetch = Callable[..., Result]
 
@@ -164,9 +164,29 @@ def test_the_clock_does_not_go_back_behind_what_was_seen(world: World, fetch: Fe
     verify = ["verify", str(tmp_path / "out"), "--root", str(tmp_path / "root.json")]
     verify += ["--channel", CHANNEL, "--arch", ARCH]
     assert CliRunner().invoke(cli, verify).exit_code == 0
-    path = tmp_path / "out/floor.json"
+    path = tmp_path / "out" / floor.name_of(floor.publisher(world.root))
     seen = floor.load(path)
     floor.save(path, seen._replace(time=seen.time + 8 * 86_400))
     for result in (CliRunner().invoke(cli, verify), fetch(Provider(world).answer)):
         assert isinstance(result.exception, ExpiredError)
         assert "timestamp.json expired at" in str(result.exception)
+
+
+def test_a_floor_that_cannot_be_read_is_said_and_stops_no_other_publisher(
+    world: World, fetch: Fetch, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    other = tmp_path / "out" / floor.name_of(floor.publisher(b"another root"))
+    other.write_bytes(b"{")
+    result = fetch(Provider(world).answer)
+    assert result.exit_code == 0
+    assert f"passed over: trust state {other} is damaged" in result.output
+    path = tmp_path / "out" / floor.name_of(floor.publisher(world.root))
+    path.write_bytes(b'{"root":true}')
+    result = fetch(Provider(world).answer)
+    assert isinstance(result.exception, FormatError)
+    assert f"{path} is damaged" in str(result.exception)
+    assert "Remove it only if you know that no older release can be offered here." in str(result.exception)
+    path.unlink()
+    assert fetch(Provider(world).answer).exit_code == 0
+    assert other.read_bytes() == b"{"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from phase.trust import FormatError, TrustedState, clock, floor
-from phase.trust.state import recovered
+from phase.trust.state import MAX_KNOWN_BY, recovered
 
 EMPTY = floor.Floor()
 ONE = floor.Floor(
@@ -39,9 +39,11 @@ def test_no_place_remembers_nothing() -> None:
     assert floor.encode(floor.merged([])) == floor.encode(EMPTY)
 
 
-def test_a_place_keeps_what_it_knows_of_other_publishers_roots() -> None:
-    new = floor.Floor(root=5, roots={"x": 5, "z": 1})
-    assert floor.replacing(new, ONE._replace(roots={"x": 6, "y": 4})).roots == {"x": 6, "y": 4, "z": 1}
+def test_a_place_with_little_room_keeps_what_it_boots() -> None:
+    many = ONE._replace(meta={"targets.json": 2, **{f"role-{number}.json": 1 for number in range(9)}})
+    assert floor.reduced(many, ["role-3.json", "role-99.json"]) == ONE._replace(
+        meta={"targets.json": 2, "role-3.json": 1}
+    )
 
 
 def test_other_keys_end_what_the_old_ones_vouched_for_and_nothing_else(publisher: Any, now: Any) -> None:
@@ -140,3 +142,60 @@ def test_a_key_is_called_by_its_first_sixteen_digits() -> None:
 
 def test_a_version_of_zero_is_remembered_as_one() -> None:
     assert floor.merged([EMPTY._replace(meta={"a": 0})]).meta == {"a": 0}
+
+
+OURS, THEIRS = floor.publisher(b"our root"), floor.publisher(b"their root")
+
+
+def test_a_directory_keeps_a_floor_for_each_publisher(tmp_path: Path) -> None:
+    assert floor.load_all(tmp_path / "none", OURS) == floor.Kept()
+    floor.save(tmp_path / floor.BEFORE, ONE)
+    for publisher, new in ((OURS, ONE), (THEIRS, OTHER)):
+        floor.keep(tmp_path, publisher, new, floor.load_all(tmp_path, publisher))
+    ours, theirs = (floor.load_all(tmp_path, publisher) for publisher in (OURS, THEIRS))
+    assert (ours.own, ours.others) == (ONE, (ONE, OTHER))
+    assert (theirs.own, theirs.others) == (OTHER, (ONE, ONE))
+    assert ours.all == (ONE, ONE, OTHER)
+
+
+def test_a_floor_that_cannot_be_read_stops_its_own_publisher(tmp_path: Path) -> None:
+    path = tmp_path / floor.name_of(OURS)
+    for make in (lambda: path.write_bytes(b"{"), path.mkdir, lambda: os.mkfifo(path)):
+        make()
+        with pytest.raises(FormatError, match=r"(is damaged|cannot be read): .*Remove it only if you know"):
+            floor.load_all(tmp_path, OURS)
+        theirs = floor.load_all(tmp_path, THEIRS)
+        assert theirs.others == ()
+        assert str(path) in theirs.unreadable[0]
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert floor.load_all(tmp_path, OURS) == floor.Kept()
+    (tmp_path / floor.BEFORE).write_bytes(b"{")
+    with pytest.raises(FormatError, match="is damaged"):
+        floor.load_all(tmp_path, OURS)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_directory_forgets_the_oldest_of_too_many_publishers(tmp_path: Path, opened: bool) -> None:
+    names = [floor.publisher(bytes([number])) for number in range(floor.MAX_PUBLISHERS + 2)]
+    directory = os.open(tmp_path, os.O_RDONLY) if opened else None
+    forgotten: list[str] = []
+    for number, name in enumerate(names):
+        had = floor.load_all(tmp_path, name, directory=directory)
+        new = ONE._replace(time=100 - number)
+        forgotten += floor.keep(tmp_path, name, new, had, directory=directory)
+    if directory is not None:
+        os.close(directory)
+    last, before = floor.name_of(names[-3]), floor.name_of(names[-2])
+    assert forgotten == [last, before]
+    assert len(os.listdir(tmp_path)) == floor.MAX_PUBLISHERS
+
+
+def test_a_publisher_of_many_keys_is_known_by_some(publisher: Any, now: Any) -> None:
+    """Firmware has little room: of all that a chain of roots has named, the first and the newest count."""
+    state = TrustedState(publisher.root, now=now)
+    first = state.new_floor().roots
+    state._known_by |= {f"{number:016}": None for number in range(1000)}
+    found = state.new_floor().roots
+    assert len(found) == MAX_KNOWN_BY
+    assert first.keys() <= found.keys()
+    assert f"{999:016}" in found
