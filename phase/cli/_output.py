@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,15 +41,7 @@ class Output:
         self._made = not os.path.lexists(path)
         with self.writing():
             path.mkdir(parents=True, exist_ok=True)
-            found = path.lstat()
-            if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
-                raise PhaseError(
-                    f"{path} is a link that another user has made; it is not followed",
-                    hint="Give the directory that it leads to as --output.",
-                )
-            # A link that was put there since is not followed.
-            follow = 0 if stat.S_ISLNK(found.st_mode) else os.O_NOFOLLOW
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | follow)
+            self.descriptor = files.open_given(path)
 
     def close(self) -> None:
         """Close it."""
@@ -77,7 +68,7 @@ class Output:
             hint = ""
             if error.errno in _FULL:
                 hint = "Make room there, or give another --output; what has arrived is kept."
-            elif error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            elif error.errno in files.NOT_OURS:
                 hint = (
                     "Something else has that name; no link is followed. Remove it, or give another --output."
                 )

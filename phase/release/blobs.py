@@ -38,7 +38,7 @@ def hash_artifact(path: Source) -> Hashed:
         RepositoryError: it cannot be read, is empty, or larger than can be described.
     """
     try:
-        with path.open("rb") as source:
+        with _open(path) as source:
             return _pass(source, None, path)
     except OSError as error:
         raise RepositoryError(f"artifact {path} cannot be read: {error.strerror}") from error
@@ -59,9 +59,9 @@ def store(directory: Path, path: Source) -> Hashed:
     """
     temporary = directory / f".{secrets.token_hex(8)}.tmp"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        files.make_public(directory)
         files.sync_directory(directory.parent)
-        with path.open("rb") as source, temporary.open("xb") as copy:
+        with _open(path) as source, temporary.open("xb") as copy:
             hashed = _pass(source, copy, path)
             copy.flush()
             os.fsync(copy.fileno())
@@ -73,6 +73,35 @@ def store(directory: Path, path: Source) -> Hashed:
     finally:
         temporary.unlink(missing_ok=True)
     return hashed
+
+
+def place(blob: Path, link: Path) -> None:
+    """Give a blob a second name: a hard link, or a copy where the kernel makes none.
+
+    File systems without hard links are one reason, another account's blob is another: Linux links only what
+    one may write to (`fs.protected_hardlinks`).
+
+    Args:
+        blob: the file.
+        link: the name; its directory exists, and nothing has it yet.
+
+    Raises:
+        OSError: as usual.
+    """
+    try:
+        os.link(blob, link)
+    except OSError as error:
+        if error.errno not in files.NO_LINKS:
+            raise
+        with _open(blob) as source:
+            files.copy(source, link, mode=0o444)
+
+
+def _open(path: Source) -> BinaryIO:
+    """Open a plain file; a pipe would be waited for, and a device has no end."""
+    if isinstance(path, Beneath):
+        return path.open()
+    return open(files.open_plain(path, follow=True), "rb")
 
 
 def _pass(source: BinaryIO, copy: BinaryIO | None, path: Source) -> Hashed:

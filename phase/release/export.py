@@ -1,21 +1,33 @@
-"""A repository as a plain tree of files, for any web server, CDN or object store."""
+"""A repository as a plain tree of files, for any web server, CDN or object store.
 
+Others may write to the tree, a web server for example: it is written to by names in open directories, no
+link is followed, and what is there is only ever replaced.
+"""
+
+import hashlib
 import os
-import shutil
-from collections.abc import Iterable
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import file_digest
 from pathlib import Path
+from typing import BinaryIO
 
 from phase import files
 from phase.release import blobs
 from phase.release.errors import RepositoryError
 from phase.release.tree import Tree
 
+#: Seconds after which a file that is not complete was left by an export that was killed.
+_LEFT_SECONDS = 3600.0
+
 
 def export(repository: Tree, target: Path, only: Iterable[tuple[str, str]] | None = None) -> int:
     """Copy what clients ask for; what a reader sees meanwhile is the old releases or the new.
 
-    What is there already is read and compared: a damaged file is written anew.
+    What is there already is read and compared: a damaged file is written anew, and one that not everybody
+    may read is made readable.
 
     Args:
         repository: published.
@@ -30,26 +42,20 @@ def export(repository: Tree, target: Path, only: Iterable[tuple[str, str]] | Non
     """
     wanted = list(only) if only is not None else repository.releases()
     written = 0
-    try:
-        # First what is addressed by its hash, then metadata with a version, the timestamp last but
-        # for a newer root: the order of a publication.
+    # First what is addressed by its hash, then metadata with a version, the timestamp last but for a
+    # newer root: the order of a publication.
+    with _Export(target) as tree:
         for entry in repository.subset(wanted):
             if entry.path.startswith(blobs.PLACE):
-                path = target / entry.path
-                written += _copy_blob(entry.file, path, path.name)
+                written += tree.blob(entry.file, entry.file.name)
         for channel, arch in wanted:
             for artifact in repository.manifest(channel, arch).artifacts.values():
-                link = target / "targets" / channel / arch / f"{artifact.sha256}.{artifact.name}"
-                written += _link(target / blobs.PLACE / artifact.sha256, link, artifact.sha256)
-        names = sorted(repository.metadata(wanted).items(), key=lambda item: _turn(item[0]))
-        for name, data in names:
-            path = target / "metadata" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists() or path.read_bytes() != data:
-                files.write(path, data)
-                written += 1
-    except OSError as error:
-        raise RepositoryError(f"{target} cannot be written: {error.strerror}") from error
+                blob = repository.directory / blobs.PLACE / artifact.sha256
+                names = ("targets", channel, arch, f"{artifact.sha256}.{artifact.name}")
+                written += tree.link(blob, artifact.sha256, names)
+        for name, data in sorted(repository.metadata(wanted).items(), key=lambda item: _turn(item[0])):
+            written += tree.metadata(name, data)
+        tree.sweep([("metadata",), ("blobs", "sha256"), *(("targets", *each) for each in wanted)])
     return written
 
 
@@ -59,40 +65,171 @@ def _turn(name: str) -> tuple[int, str]:
     return (0 if first else 3 if last else 2 if name == "timestamp.json" else 1, name)
 
 
-def _copy_blob(source: Path, path: Path, sha256: str) -> int:
-    if _holds(path, sha256):
+class _Export:
+    """An open tree; made where there is none.
+
+    Args:
+        path: as it was given; may be a link of this account's.
+
+    Raises:
+        RepositoryError: it cannot be one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._writing():
+            if not path.is_dir():
+                files.make_public(path)
+            self._top = files.open_given(path)
+
+    def __enter__(self) -> "_Export":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._top)
+
+    def blob(self, source: Path, sha256: str) -> int:
+        """Copy a blob, if it is not there; returns how many files were written."""
+        with self._below("blobs", "sha256") as place:
+            return _copy(source, place, sha256, sha256)
+
+    def link(self, source: Path, sha256: str, names: tuple[str, ...]) -> int:
+        """Give a blob a second name, if it has not got it; returns how many files were written."""
+        *directories, name = names
+        with self._below("blobs", "sha256") as blobs_place, self._below(*directories) as place:
+            if _same(blobs_place, sha256, place, name) or _holds(place, name, sha256):
+                return 0
+            try:
+                files.link_at(blobs_place, sha256, place, name)
+            except OSError as error:
+                if error.errno not in files.NO_LINKS:
+                    raise
+                return _copy(source, place, name, sha256)
+        return 1
+
+    def metadata(self, name: str, data: bytes) -> int:
+        """Write metadata, if it is not there; returns how many files were written."""
+        with self._below("metadata") as place:
+            if _is(place, name, data):
+                return 0
+            files.write_at(place, name, data)
+        return 1
+
+    def sweep(self, places: Iterable[tuple[str, ...]]) -> None:
+        """Remove what exports that were killed have left in directories."""
+        for names in places:
+            with self._below(*names) as place:
+                _sweep(place)
+
+    @contextmanager
+    def _below(self, *names: str) -> Iterator[int]:
+        """A directory in it, open, which everybody may read; made where there is none."""
+        opened = os.dup(self._top)
+        try:
+            for position, name in enumerate(names):
+                with self._writing(*names[: position + 1]):
+                    opened, outer = files.open_directory(name, opened, make=True), opened
+                    try:
+                        files.share(opened, outer)
+                    finally:
+                        os.close(outer)
+            with self._writing(*names):
+                yield opened
+        finally:
+            os.close(opened)
+
+    @contextmanager
+    def _writing(self, *names: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            hint = ""
+            if error.errno in files.NOT_OURS:
+                hint = "Something else has that name; no link is followed. Remove it, or export elsewhere."
+            where = self._path.joinpath(*names)
+            raise RepositoryError(f"{where} cannot be written: {error.strerror}", hint=hint) from error
+
+
+def _copy(source: Path, place: int, name: str, sha256: str) -> int:
+    if _holds(place, name, sha256):
         return 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with source.open("rb") as opened, temporary.open("wb") as copy:
-            shutil.copyfileobj(opened, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
-        temporary.replace(path)
-        files.sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open(files.open_plain(source), "rb") as opened:
+        files.copy_at(_Checked(opened, sha256, source), place, name)
     return 1
 
 
-def _holds(path: Path, sha256: str) -> bool:
+class _Checked:
+    """A blob that is read, and refused at its end if it is not the one that its name says.
+
+    Args:
+        blob: open.
+        sha256: what it must be.
+        path: where it is, for people.
+    """
+
+    def __init__(self, blob: BinaryIO, sha256: str, path: Path) -> None:
+        self._blob, self._sha256, self._path = blob, sha256, path
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; none at its end."""
+        block = self._blob.read(size)
+        self._digest.update(block)
+        if not block and self._digest.hexdigest() != self._sha256:
+            raise RepositoryError(
+                f"{self._path} is not the blob that its name says", hint="Publish the release again."
+            )
+        return block
+
+
+def _holds(place: int, name: str, sha256: str) -> bool:
     """Whether a file is there with this content: a power cut, or a hand, may have left its size alone."""
+    opened = _open(place, name)
+    if opened is None:
+        return False
+    with open(opened, "rb") as handle:
+        return file_digest(handle, "sha256").hexdigest() == sha256 and _readable(opened)
+
+
+def _is(place: int, name: str, data: bytes) -> bool:
+    opened = _open(place, name)
+    if opened is None:
+        return False
+    with open(opened, "rb") as handle:
+        return handle.read(len(data) + 1) == data and _readable(opened)
+
+
+def _readable(opened: int) -> bool:
+    """Let everybody read a file; false where another account keeps it to itself, and it must be replaced."""
+    return files.expose(opened) or os.fstat(opened).st_uid == os.geteuid()
+
+
+def _open(place: int, name: str) -> int | None:
+    """A file that is there; None where there is none, or something else, which is replaced."""
     try:
-        with path.open("rb") as handle:
-            return file_digest(handle, "sha256").hexdigest() == sha256
+        return files.open_plain(name, directory=place)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in files.NOT_OURS or isinstance(error, PermissionError):
+            return None
+        raise
+
+
+def _same(one: int, name: str, other: int, other_name: str) -> bool:
+    """Whether two names are of one file."""
+    try:
+        found = os.stat(other_name, dir_fd=other, follow_symlinks=False)
+        return os.path.samestat(os.stat(name, dir_fd=one, follow_symlinks=False), found)
     except FileNotFoundError:
         return False
 
 
-def _link(blob: Path, link: Path, sha256: str) -> int:
-    if link.exists() and (link.samefile(blob) or _holds(link, sha256)):
-        return 0
-    link.parent.mkdir(parents=True, exist_ok=True)
-    link.unlink(missing_ok=True)
-    try:
-        os.link(blob, link)
-    except OSError:  # a file system without links
-        return _copy_blob(blob, link, sha256)
-    files.sync_directory(link.parent)
-    return 1
+def _sweep(place: int) -> None:
+    """Remove what exports that were killed have left."""
+    for name in os.listdir(place):
+        if name.startswith(".") and name.endswith(".tmp"):
+            with suppress(OSError):
+                found = os.stat(name, dir_fd=place, follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode) and found.st_mtime < time.time() - _LEFT_SECONDS:
+                    os.unlink(name, dir_fd=place)

@@ -57,10 +57,10 @@ def carry_out(directory: Path, changes: Sequence[Change]) -> None:
     """
     if not changes:
         return
-    directory.mkdir(parents=True, exist_ok=True)
+    files.make_public(directory)
     new = directory / _NEW
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
+    files.make_public(new)
     for number, change in enumerate(changes):
         if change.data is not None:
             files.write(new / str(number), change.data)
@@ -113,7 +113,7 @@ def _apply(directory: Path, steps: Sequence[_Step]) -> None:
         if step.remove:
             path.unlink(missing_ok=True)
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_public(path.parent)
         with contextlib.suppress(FileNotFoundError):  # done before the interruption
             os.replace(place / str(number), path)
         files.sync_directory(path.parent)

@@ -10,7 +10,6 @@ Whoever reads while it is published, and whoever finds it after a power cut in t
 old releases or the new: files with a version in their name come first, `timestamp.json` last.
 """
 
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -521,8 +520,8 @@ class Repository(Draft):
                 # Whoever only renews signatures needs no artifacts.
                 if link.exists() or not (role in ready or blob.exists()):
                     continue
-                link.parent.mkdir(parents=True, exist_ok=True)
-                os.link(blob, link)
+                files.make_public(link.parent)
+                blobs.place(blob, link)
                 linked.add(link.parent)
         for directory in linked:
             files.sync_up(directory, self.directory)

@@ -63,7 +63,7 @@ def save(directory: Path, staged: Mapping[str, Metadata[Any]]) -> None:
     """
     try:
         if staged:
-            directory.mkdir(parents=True, exist_ok=True)
+            files.make_public(directory)
         for role, metadata in staged.items():
             files.write(directory / f"{role}.json", metadata.to_bytes())
     except OSError as error:

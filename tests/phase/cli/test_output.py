@@ -119,7 +119,7 @@ def test_another_users_link_is_no_output(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
     Output(tmp_path / "out").close()  # our own
     os.chown(tmp_path / "out", 12345, 12345, follow_symlinks=False)
-    with pytest.raises(PhaseError, match="out is a link that another user has made"):
+    with pytest.raises(PhaseError, match="out cannot be written: it is a link that another user has made"):
         Output(tmp_path / "out")
 
 
