@@ -1,17 +1,17 @@
 """What the commands of `phase release` share: keys, passphrases, one publisher at a time."""
 
-import fcntl
-import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from phase.cli._passphrases import ENVIRONMENT, Passphrases, note_pin_files
+from phase.errors import printable
 from phase.release import keys as release_keys
-from phase.release.errors import KeysError, RepositoryError
+from phase.release import lock
+from phase.release.errors import KeysError
 from phase.release.keys import ROLES, ReleaseKeys
 from phase.release.sealed import COSTS
 
@@ -148,19 +148,18 @@ def rules(base: dict[str, "Rule"], public: dict[str, list[Any]], wanted: Iterabl
     return found
 
 
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Let one process at a time sign in a repository: two would sign one version of two things."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise RepositoryError(f"{directory} cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def locked(directory: Path) -> AbstractContextManager[None]:
+    """Let one process at a time sign in a repository. Load keys before: loading asks for passphrases.
+
+    Raises:
+        RepositoryError: this account cannot write to all of it, or another process does not leave it.
+    """
+    return lock.repository(directory, tell)
+
+
+def tell(line: str) -> None:
+    """Say something beside the result of a command, on stderr."""
+    click.echo(printable(line), err=True)
 
 
 def finish(

@@ -156,10 +156,10 @@ def add(
         raise click.UsageError("two device trees have the same name; rename one of them")
     found |= trees
     expires = None if days is None else (_release.now() + timedelta(days=days)).replace(microsecond=0)
+    known = (channel, arches.canonical(arch)) in Repository.open(directory).releases()
+    only = ("release", "snapshot", "timestamp") if known else ROLES[1:]
+    keys = _signing.load(key_directories, passphrase_file, only)
     with _signing.locked(directory):
-        known = (channel, arches.canonical(arch)) in Repository.open(directory).releases()
-        only = ("release", "snapshot", "timestamp") if known else ROLES[1:]
-        keys = _signing.load(key_directories, passphrase_file, only)
         repository = Repository.open(directory, keys=keys)
         repository.add(channel, arch, found, cmdline=cmdline or "", release=version, expires=expires)
         _signing.finish(repository)
@@ -207,8 +207,8 @@ def sign(
         staging.save(target, staged)
         click.echo(f"{', '.join(sorted(staged))} to be signed are in {target}")
         return
+    keys = _signing.load(key_directories, passphrase_file)
     with _signing.locked(directory):
-        keys = _signing.load(key_directories, passphrase_file)
         repository = Repository.open(directory, keys=keys)
         if not repository.staged:
             click.echo(f"nothing waits for signatures in {directory}")
@@ -226,8 +226,8 @@ def refresh(directory: Path, key_directories: tuple[Path, ...], passphrase_file:
     """Sign the timestamp anew, and what else expires soon and --keys can sign. For cron."""
     from phase.release.repository import Repository
 
+    keys = _signing.load(key_directories, passphrase_file, ("snapshot", "timestamp", "release"))
     with _signing.locked(directory):
-        keys = _signing.load(key_directories, passphrase_file, ("snapshot", "timestamp", "release"))
         # What waits for signatures goes on waiting.
         repository = Repository.open(directory, keys=keys, resume=False)
         renewed = [role for role in repository.renew() if role != "timestamp"]
@@ -260,8 +260,8 @@ def rotate(
     """
     from phase.release.repository import Repository
 
+    keys = _signing.load(key_directories, passphrase_file)
     with _signing.locked(directory):
-        keys = _signing.load(key_directories, passphrase_file)
         repository = Repository.open(directory, keys=keys)
         rules = _signing.rules(repository.rules, _signing.read_publics(public_files), thresholds)
         repository.rotate(ReleaseKeys({}), rules=rules)
@@ -293,8 +293,8 @@ def revoke(
     from phase.release import roles
     from phase.release.repository import Repository
 
+    keys = _signing.load(key_directories, passphrase_file)
     with _signing.locked(directory):
-        keys = _signing.load(key_directories, passphrase_file)
         repository = Repository.open(directory, keys=keys)
         before = repository.rules
         matching = {
@@ -335,8 +335,8 @@ def promote(
     """Make the release of CHANNEL that of channel TO: the same bytes, nothing built again."""
     from phase.release.repository import Repository
 
+    keys = _signing.load(key_directories, passphrase_file, ROLES[1:])
     with _signing.locked(directory):
-        keys = _signing.load(key_directories, passphrase_file, ROLES[1:])
         repository = Repository.open(directory, keys=keys)
         there = [arch for name, arch in repository.releases() if name == channel]
         for arch in [arches.canonical(each) for each in only] or there:

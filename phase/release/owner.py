@@ -4,23 +4,21 @@ Two artifacts directories must not share keys and releases: what one provider se
 other one signs.
 """
 
-import errno
-import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic, sleep
 
 import msgspec
 
 from phase import files
 from phase.foreign import MalformedError, read_json
+from phase.release import lock
 from phase.release.errors import RepositoryError
 
 _OWNER = "artifacts.json"
-#: Seconds to wait for another process that signs in the same state directory.
-LOCK_SECONDS = 60.0
+_log = logging.getLogger(__name__)
 
 
 class _Owner(msgspec.Struct, frozen=True):
@@ -42,13 +40,9 @@ def owned(state: Path, artifacts: Path) -> Iterator[None]:
         OSError: as usual.
     """
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        _lock(descriptor, state)
+    with lock.held(state / "lock", _log.info):
         _claim(state, artifacts)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _claim(state: Path, artifacts: Path) -> None:
@@ -67,29 +61,6 @@ def _claim(state: Path, artifacts: Path) -> None:
             f"the state directory {state} belongs to the artifacts in {owner}, not to {own}",
             hint=f"Give these a --state of their own; or, if {owner} was moved to {own}, remove {path}.",
         )
-
-
-def _lock(descriptor: int, state: Path) -> None:
-    """Lock a file, or say why not; the kernel takes the lock from a process that dies."""
-    until = monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if monotonic() >= until:
-                raise RepositoryError(
-                    f"another process has been signing in {state} for {LOCK_SECONDS:.0f} s",
-                    hint="Wait until it is done, or choose another state directory.",
-                ) from error
-            sleep(0.05)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-                raise
-            raise RepositoryError(
-                f"the file system of {state} has no locks: {error.strerror}",
-                hint="Choose a state directory on a local file system.",
-            ) from error
 
 
 def _same(one: str, other: str) -> bool:

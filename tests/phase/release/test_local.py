@@ -14,7 +14,7 @@ import pytest
 
 from phase import trust
 from phase.provider import catalog
-from phase.release import keys, owner, prune
+from phase.release import keys, lock, prune
 from phase.release.artifacts import find_artifacts
 from phase.release.errors import ManifestError, RepositoryError
 from phase.release.local import LocalRepository
@@ -245,10 +245,10 @@ def test_a_state_that_somebody_else_signs_in_is_waited_for_and_named(
     local: LocalRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local.refresh()
-    monkeypatch.setattr(owner, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.1)
     with (tmp_path / "state" / "lock").open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(RepositoryError, match="another process has been signing in"):
+        with pytest.raises(RepositoryError, match=r"process \d+ on .* has been signing in"):
             local.refresh()
     # The lock of a process that has died is gone.
     local.refresh()

@@ -1,0 +1,137 @@
+"""One process at a time signs in a directory; the kernel takes the lock from a process that dies.
+
+Several accounts may publish into one repository: they need a group that may write to its directory.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+from phase import files
+from phase.errors import printable
+from phase.release.errors import RepositoryError
+
+#: Seconds to wait for another process that signs in the same directory.
+LOCK_SECONDS = 60.0
+_MAX_HOLDER = 120
+#: Directories of a repository that publications write to.
+_BELOW = ("metadata", "blobs", "blobs/sha256", "targets", "staged", "publishing", "publishing.new")
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+@contextmanager
+def repository(directory: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Let one process at a time sign in a repository: two would sign one version of two things.
+
+    Args:
+        directory: the repository; is made where it is missing.
+        tell: gets a line if it has to wait.
+
+    Raises:
+        RepositoryError: this account cannot write to all of it, or another process does not leave it.
+    """
+    with ExitStack() as stack:
+        try:
+            _prepare(directory)
+            stack.enter_context(held(directory / ".lock", tell))
+        except PermissionError as error:
+            raise RepositoryError(
+                f"{error.filename or directory} cannot be written: {error.strerror}",
+                hint=f"Publish as the account that made {directory}, or share it with a group first.",
+            ) from error
+        except OSError as error:
+            raise RepositoryError(f"{directory} cannot be written: {error.strerror}") from error
+        yield
+
+
+@contextmanager
+def held(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock that a file is.
+
+    Args:
+        path: the file; is made where it is missing. Who may write to its directory may lock it.
+        tell: gets a line if it has to wait.
+
+    Raises:
+        RepositoryError: another process does not leave it, or the file system has no locks.
+        OSError: as usual.
+    """
+    descriptor = files.open_plain(path, os.O_RDWR | os.O_CREAT)
+    try:
+        _share(descriptor, path.parent)
+        _lock(descriptor, path.parent, tell)
+        # For who waits. It stays there, and means nothing without the lock.
+        with contextlib.suppress(OSError):  # a full disk
+            os.ftruncate(descriptor, 0)
+            files.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _share(descriptor: int, directory: Path) -> None:
+    """Let the group have the lock, and nobody else: whoever can open it can keep others waiting."""
+    wanted = 0o660 if directory.stat().st_mode & stat.S_IWGRP else 0o600
+    if stat.S_IMODE(os.fstat(descriptor).st_mode) != wanted:
+        with contextlib.suppress(PermissionError):  # another account made it
+            os.fchmod(descriptor, wanted)
+
+
+def _lock(descriptor: int, directory: Path, tell: Callable[[str], None]) -> None:
+    until, told = monotonic() + LOCK_SECONDS, False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            holder = printable(os.pread(descriptor, _MAX_HOLDER, 0).decode("utf-8", "replace").strip())
+            holder = holder or "another process"
+            if monotonic() >= until:
+                raise RepositoryError(
+                    f"{holder} has been signing in {directory} for {LOCK_SECONDS:.0f} s",
+                    hint="Wait until it is done, or see what it waits for.",
+                ) from error
+            if not told:
+                tell(f"{holder} signs in {directory}; waiting for {LOCK_SECONDS:.0f} s at most")
+                told = True
+            sleep(0.05)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            raise RepositoryError(
+                f"the file system of {directory} has no locks: {error.strerror}",
+                hint="Choose a directory on a local file system.",
+            ) from error
+
+
+def _prepare(directory: Path) -> None:
+    """Make the directory, and let others read what of it is published.
+
+    What would fail in the middle of a publication is refused before anything is signed.
+
+    Raises:
+        PermissionError: this account cannot write to a directory, or replace what others wrote there.
+        OSError: as usual.
+    """
+    if not directory.is_dir():
+        files.make_public(directory)
+    below = [directory / name for name in _BELOW]
+    below += [*directory.glob("targets/*"), *directory.glob("targets/*/*")]
+    for path in (directory, *below):
+        if not path.is_dir():
+            continue
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        found = path.stat()
+        if found.st_mode & stat.S_ISVTX and os.geteuid() not in (0, found.st_uid):
+            raise PermissionError(
+                errno.EPERM, "its sticky bit keeps this account from replacing what another wrote", str(path)
+            )
+        if path != directory:
+            files.make_public(path)

@@ -1,0 +1,125 @@
+"""Who waits for whom, and what is said meanwhile."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from phase.release import lock
+from phase.release.errors import RepositoryError
+
+WORDS = "correct horse"
+SEALED = ("root", "targets", "release")
+
+
+def command(words: str, directory: Path) -> list[str]:
+    return ["-m", "phase", "release", *words.replace("repo", str(directory / "repo")).split()]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository; keys that sign unattended have no passphrase."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PHASE_RELEASE_COST", "interactive")
+    (tmp_path / "vmlinuz").write_bytes(b"K" * 5000)
+    monkeypatch.setenv("PHASE_RELEASE_PASSPHRASE", WORDS)
+    for role in SEALED:
+        run(f"key keys/{role}.json --role {role}")
+    for role in ("snapshot", "timestamp"):
+        run(f"key online/{role}.json --role {role} --plain")
+    run("init repo --keys keys --keys online")
+    run("add repo stable x86_64 --kernel vmlinuz --release 1 --keys keys --keys online")
+    monkeypatch.delenv("PHASE_RELEASE_PASSPHRASE")
+    return tmp_path
+
+
+def run(words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "phase", "release", *words.split()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "add repo stable x86_64 --kernel vmlinuz --release 2",
+        "promote repo stable testing",
+        "rotate repo --threshold root=1",
+        "revoke repo {timestamp} --public online/timestamp.pub",
+        "sign repo",
+    ],
+)
+def test_a_passphrase_prompt_holds_no_lock(desk: Path, words: str) -> None:
+    public = json.loads(Path("online/timestamp.json").read_bytes())["public"]
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "phase", "release", *words.format(timestamp=public[:16]).split(), "--keys", "keys"],
+        timeout=30,
+        encoding="utf-8",
+    )
+    child.expect("Passphrase of keys/")
+    assert run("refresh repo --keys online") == ""
+    child.close(force=True)
+
+
+def test_waiting_for_the_lock_is_said(desk: Path) -> None:
+    with open(desk / "repo/.lock", "r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write("process 4711 on build\x1b[31m1\n")
+        held.truncate()
+        held.flush()
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "phase", "release", "refresh", "repo", "--keys", "online"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert waiting.stderr is not None
+        line = waiting.stderr.readline()
+        assert line == "process 4711 on build [31m1 signs in repo; waiting for 60 s at most\n"
+        fcntl.flock(held, fcntl.LOCK_UN)
+        assert waiting.wait(30) == 0
+        waiting.stderr.close()
+
+
+def test_a_lock_is_waited_for_with_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.2)
+    said: list[str] = []
+    with (
+        lock.repository(tmp_path / "repo", said.append),
+        pytest.raises(RepositoryError, match=f"process {os.getpid()} on .* has been signing in"),
+        lock.repository(tmp_path / "repo", said.append),
+    ):
+        pass
+    assert len(said) == 1
+    with lock.repository(tmp_path / "repo", said.append):
+        assert len(said) == 1
+
+
+def test_a_lock_is_no_link_and_no_pipe(tmp_path: Path) -> None:
+    """Whoever may write to the directory could keep us waiting, or have another file emptied."""
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo/.lock").symlink_to(tmp_path / "victim")
+    with (
+        pytest.raises(RepositoryError, match="not a regular file"),
+        lock.repository(tmp_path / "repo", print),
+    ):
+        pass
+    (tmp_path / "repo/.lock").unlink()
+    os.mkfifo(tmp_path / "repo/.lock")
+    with (
+        pytest.raises(RepositoryError, match="not a regular file"),
+        lock.repository(tmp_path / "repo", print),
+    ):
+        pass
+    assert (tmp_path / "victim").read_text() == "precious"
