@@ -176,9 +176,7 @@ def one_line(said: str) -> str:
     return said
 
 
-@pytest.mark.parametrize(
-    "command", ["rotate repo --threshold root=1 --keys root --keys keys", "sign stick --keys root"]
-)
+@pytest.mark.parametrize("command", ["sign repo --keys root --keys keys", "sign stick --keys root"])
 def test_a_token_error_while_signing_is_one_line(two: Desk, command: str) -> None:
     """Where the repository is, and where a stick is signed."""
     two("rotate repo --threshold root=1 --keys keys")
