@@ -123,13 +123,17 @@ def _check_types(signed: Signed, name: str) -> None:
     """Refuse what the library lets pass and a floor or an arithmetic would trip over later.
 
     Raises:
-        FormatError: a number is `true`, which Python takes for 1; a file's name is too long or not plain.
+        FormatError: a number is `true`, which Python takes for 1, or the other way round; a name is not a
+            text; a file's name is too long or not plain.
     """
     numbers: list[object] = [signed.version]
+    truths: list[object] = []
+    texts: list[object] = []
     roles: list[Role] = []
     files: dict[str, MetaFile] = {}
     if isinstance(signed, Root):
         roles = list(signed.roles.values())
+        truths = [signed.consistent_snapshot]
     elif isinstance(signed, Timestamp):
         files = {"snapshot.json": signed.snapshot_meta}
     elif isinstance(signed, Snapshot):
@@ -137,12 +141,19 @@ def _check_types(signed: Signed, name: str) -> None:
     elif isinstance(signed, Targets):
         numbers += [target.length for target in signed.targets.values()]
         if signed.delegations is not None:
-            roles = list((signed.delegations.roles or {}).values())
+            delegated = list((signed.delegations.roles or {}).values())
+            roles, truths = list(delegated), [role.terminating for role in delegated]
+            texts += [role.name for role in delegated]
     numbers += [role.threshold for role in roles]
     numbers += [pin.version for pin in files.values()]
     numbers += [pin.length for pin in files.values() if pin.length is not None]
     if any(type(number) is not int for number in numbers):
         raise FormatError(f"{name}: a version, length or threshold is not an integer")
+    if any(type(truth) is not bool for truth in truths if truth is not None):
+        raise FormatError(f"{name}: what is true or false is something else")
+    texts += [keyid for role in roles for keyid in role.keyids]
+    if not all(isinstance(text, str) for text in texts):
+        raise FormatError(f"{name}: the name of a key or a role is not a text")
     if len(files) > MAX_FILES:
         raise FormatError(f"{name} names {len(files)} files; the limit is {MAX_FILES}")
     for file in files:
