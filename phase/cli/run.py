@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -111,6 +111,14 @@ class _Seconds(click.FloatRange):
 @click.option("--ephemeral", is_flag=True, help="Sign with a key that is never written down.")
 @click.option("--job-id", help="The job's name in the receipt.")
 @click.option("--nonce", default="", help="The requester's nonce in the receipt.")
+@click.option(
+    "--cage",
+    type=click.Choice(["best", "whole"]),
+    default="best",
+    show_default=True,
+    envvar="PHASE_CAGE",
+    help="Whether to run it where the kernel refuses a part of the worker's cage.",
+)
 @click.option("--no-stdin", is_flag=True, help="Give the module no input.")
 def command(
     module: Path,
@@ -126,6 +134,7 @@ def command(
     ephemeral: bool,
     job_id: str | None,
     nonce: str,
+    cage: Literal["best", "whole"],
     no_stdin: bool,
 ) -> None:
     r"""Run MODULE with ARGS; its output and exit code become this command's.
@@ -144,7 +153,7 @@ def command(
             target = None if receipt is None else _target(stack, receipt, module, (*args, *env))
             from phase.jobs.runner import Job, Worker
 
-            worker = stack.enter_context(Worker())
+            worker = stack.enter_context(Worker(cage))
             limits = _limits(fuel, wall, memory, compiler, output)
             job = Job(_module(module, limits), args=args, env=variables, limits=limits)
             signer = None if target is None else _signer(state, ephemeral)

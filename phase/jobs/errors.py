@@ -3,6 +3,7 @@
     JobError
     +-- EngineError              no engine here, or its worker process broke
     |   +-- UnsuitableProcessorError   no engine can run on this processor
+    |   +-- CageError                  the kernel refuses a part of the cage, and all of it is demanded
     +-- JobRefusedError          the job asks for more than its limits allow
     +-- ReceiptError
         +-- ReceiptFormatError     not a receipt at all
@@ -26,6 +27,10 @@ class EngineError(JobError):
 
 class UnsuitableProcessorError(EngineError):
     """The engine cannot run on this processor; everything else of Phase can."""
+
+
+class CageError(EngineError):
+    """The kernel refuses a part of the worker's cage, and the policy is to run no job then."""
 
 
 class JobRefusedError(JobError):

@@ -27,7 +27,7 @@ _THREADS, _PROCESSES = 32, 512
 _statm = -1
 
 
-def give_up(parent: int) -> list[str]:
+def give_up(parent: int) -> tuple[list[str], list[str]]:
     """Close the cage: drop what this process has, and the way to get any of it back.
 
     What the kernel refuses is left out, and said where a job that broke out could make use of it: without
@@ -37,11 +37,11 @@ def give_up(parent: int) -> list[str]:
         parent: process that this one must not outlive.
 
     Returns:
-        What could not be had, a sentence each; empty in the usual case.
+        The layers that stand, by name; what could not be had, a sentence each, empty in the usual case.
     """
     global _statm
     libc = ctypes.CDLL(None, use_errno=True)
-    missing = []
+    layers, missing = [], []
     try:
         _statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         _die_first()
@@ -49,6 +49,7 @@ def give_up(parent: int) -> list[str]:
         missing.append(f"where memory runs out, another process may be ended: {error.strerror}")
     if os.geteuid() == 0:
         missing += _leave_root(libc)
+        layers += ["user"] if os.geteuid() == OWN + os.getpid() else []
     # Also of another user, who may have been given some.
     if not _drop_capabilities(libc):
         missing.append("it keeps its capabilities")
@@ -62,12 +63,14 @@ def give_up(parent: int) -> list[str]:
             missing.append(f"{what}: {os.strerror(ctypes.get_errno())}")
     if os.getppid() != parent:
         os._exit(1)
-    landlock.close(libc)
+    if landlock.close(libc):
+        layers.append("landlock")
     try:
         calls.close(libc)
+        layers.append("filter")
     except OSError as error:
         missing.append(f"the kernel does not filter its system calls: {error.strerror}")
-    return missing
+    return layers, missing
 
 
 def _die_first() -> None:

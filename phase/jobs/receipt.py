@@ -79,6 +79,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
             ran out of fuel or reached `unreachable`, not after other traps or an interruption.
         memory_bytes: peak of its linear memories, tables and objects together; null if that is not known.
         engine: what ran it.
+        cage: layers between the module and the machine; receipts of older nodes do not say.
         started: when the worker was given the job.
         finished: `wall_ms` later.
         wall_ms: milliseconds, compiling and waiting for input and readers included.
@@ -101,6 +102,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     finished: Timestamp
     wall_ms: Annotated[float, msgspec.Meta(ge=0)]
     node: Hex256
+    cage: tuple[Name, ...] = ()
 
 
 class Digest(msgspec.Struct, frozen=True):
@@ -177,6 +179,7 @@ def describe(job: Job, execution: Execution, *, node: str, job_id: str, nonce: s
         finished=_timestamp(finished),
         wall_ms=wall_ms,
         node=node,
+        cage=execution.cage,
     )
 
 

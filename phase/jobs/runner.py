@@ -12,12 +12,13 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
 from phase.errors import printable
 from phase.jobs import location, wire
-from phase.jobs.errors import EngineError, JobRefusedError
+from phase.jobs.errors import CageError, EngineError, JobRefusedError
 from phase.jobs.flow import Collected, Content, Inlet, Messages, Outlet, Pump, Streams
 from phase.jobs.limits import MAX_INTEGER, Limits
 from phase.jobs.status import Exited, Killed, LimitHit, Rejected, Status, Trapped
@@ -46,6 +47,10 @@ _SIGNALS: dict[int, str] = {
 _READ = (0, 5)
 #: sys.path is given as an argument: -I and -S leave only the standard library.
 _BOOTSTRAP = "import sys; sys.path.append(sys.argv.pop()); from phase.jobs.worker import main; main()"
+
+
+#: What is done where the kernel refuses a part of a worker's cage.
+Policy = Literal["whole", "best"]
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -84,6 +89,7 @@ class Execution(msgspec.Struct, frozen=True):
         input: what the job was given to read: all of `Job.stdin`, or of a stream what the module asked for.
         output: what it printed to stdout, as far as the sink took it.
         errors: likewise, to stderr.
+        cage: layers of the worker's cage: `user` of its own, `landlock`, `filter` of system calls.
         missing: protections that the worker could not have, a sentence each.
         undelivered: why stdin gave no more before its end, or stdout or stderr took no more, by name.
     """
@@ -99,6 +105,7 @@ class Execution(msgspec.Struct, frozen=True):
     input: Content
     output: Content
     errors: Content
+    cage: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     undelivered: Mapping[str, OSError] = msgspec.field(default_factory=dict)
 
@@ -109,11 +116,16 @@ class Worker:
     Start one before the job is at hand and it is warm when the job comes. Use as a context
     manager: leaving it kills whatever is left.
 
+    Args:
+        cage: `whole` refuses a job where the kernel refuses a part of the worker's cage; `best` runs it, and
+            says in the execution what is missing.
+
     Raises:
         EngineError: there is no engine to load, or none that runs on this processor.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cage: Policy = "best") -> None:
+        self._policy = cage
         location.check_processor()
         library = location.library()
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -141,7 +153,7 @@ class Worker:
         for number in _READ:
             os.set_blocking(ours[number], False)
         self._reaped: int | None = None
-        self._missing: tuple[str, ...] | None = None
+        self._cage: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
     def __enter__(self) -> "Worker":
         return self
@@ -172,7 +184,7 @@ class Worker:
         """
         streams = streams or Streams()
         request = _request(job, streamed=streams.stdin is not None)
-        missing = self.wait_ready()
+        cage, missing = self.wait_ready()
         sinks = [sink or Collected() for sink in (streams.stdout, streams.stderr)]
         started, begun = time.time(), time.monotonic()
         stdin, stdout, diagnostics, control, stderr, told = self._ends
@@ -201,24 +213,32 @@ class Worker:
             input=inlet.sent.content() if streams.stdin else _content(job.stdin),
             output=outlets[0].passed.content(),
             errors=outlets[1].passed.content(),
+            cage=cage,
             missing=missing,
             undelivered={name: error for name, error in broken.items() if error},
         )
 
-    def wait_ready(self) -> tuple[str, ...]:
-        """Wait until the engine is loaded.
+    def wait_ready(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Wait until the engine is loaded and the cage closed.
 
         Returns:
-            The protections that the worker could not have, a sentence each; empty in the usual case.
+            The layers of the cage; the protections that the worker could not have, a sentence each, empty in
+            the usual case.
 
         Raises:
             EngineError: it was not loaded.
+            CageError: a protection is missing, and the policy is to have them all.
         """
-        if self._missing is None:
-            self._missing = self._read_ready()
-        return self._missing
+        if self._cage is None:
+            self._cage = self._read_ready()
+        if self._policy == "whole" and self._cage[1]:
+            raise CageError(
+                f"the worker's cage is not whole: {'; '.join(self._cage[1])}",
+                hint="Allow it in this container or kernel, or run the job with --cage best",
+            )
+        return self._cage
 
-    def _read_ready(self) -> tuple[str, ...]:
+    def _read_ready(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         _, _, diagnostics, control, _, _ = self._ends
         buffer = bytearray()
         poll = select.poll()
@@ -230,8 +250,8 @@ class Worker:
             if not part:
                 break
             match wire.receive(buffer):
-                case [wire.READY, *missing]:
-                    return tuple(_printable(text.decode("utf-8", "replace")) for text in missing)
+                case [wire.READY, layers, missing]:
+                    return _texts(layers), _texts(missing)
         poll = select.poll()
         poll.register(diagnostics, select.POLLIN)
         said = os.read(diagnostics, _MAX_DIAGNOSTICS) if poll.poll(0) else b""
@@ -383,6 +403,10 @@ def _pipes(count: int) -> list[tuple[int, int]]:
             os.close(end)
         raise EngineError(f"cannot start a worker process: {error.strerror}") from error
     return found
+
+
+def _texts(frame: bytes) -> tuple[str, ...]:
+    return tuple(_printable(text.decode("utf-8", "replace")) for text in wire.unpack(frame))
 
 
 def _content(data: bytes) -> Content:

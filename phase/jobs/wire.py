@@ -2,7 +2,7 @@
 
 A worker's messages are frames with their length in front; the first field says which it is:
 
-    READY    the engine is loaded; then each protection that could not be had
+    READY    the engine is loaded, the cage closed: its layers, and what could not be had, a frame each
     COMPILE  bytes of memory that the compiler may have
     RUNNING  the module is compiled and linked, and starts
     WANT     bytes of input read so far, bytes that the module asks for now

@@ -180,11 +180,14 @@ def main() -> None:
     os.closerange(REQUEST + 1, 1 << 20)
     parent = os.getppid()
     engine = Engine(sys.argv[1])
-    missing = protect.give_up(parent)
-    wire.send(CONTROL, wire.READY, *(text.encode() for text in missing))
+    wire.send(CONTROL, wire.READY, *(_list(texts) for texts in protect.give_up(parent)))
     fields = wire.unpack(wire.read_all(REQUEST))
     os.close(REQUEST)
     _Run(engine, fields).run()
+
+
+def _list(texts: list[str]) -> bytes:
+    return wire.pack(*(text.encode() for text in texts))
 
 
 def _want(read: int, most: int) -> None:

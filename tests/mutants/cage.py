@@ -17,8 +17,8 @@ MUTANTS = (
     Mutant(
         "a worker may open files where calls are not filtered",
         _PROTECT,
-        "    landlock.close(libc)\n",
-        "",
+        "    if landlock.close(libc):\n",
+        "    if False:\n",
         (f"{_ESCAPE}::test_a_job_that_broke_out_where_calls_are_not_filtered",),
     ),
     Mutant(
@@ -34,6 +34,13 @@ MUTANTS = (
         "    if not _drop_capabilities(libc):\n",
         "    if os.geteuid() == 0 and not _drop_capabilities(libc):\n",
         (f"{_ESCAPE}::test_capabilities_of_another_user_are_dropped",),
+    ),
+    Mutant(
+        "a cage that is not whole runs any job",
+        "phase/jobs/runner.py",
+        'if self._policy == "whole" and self._cage[1]:',
+        "if False:",
+        ("tests/phase/jobs/test_protect.py::test_what_the_kernel_refuses_is_named_and_the_policy_decides",),
     ),
     Mutant(
         "where memory runs out any process ends",

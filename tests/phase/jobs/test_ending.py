@@ -141,10 +141,10 @@ def test_a_worker_that_leaves_before_its_engine_is_there(says: bytes, prints: by
 
 
 def test_what_a_worker_lacks_is_told_printable_and_once() -> None:
-    frame = wire.pack(wire.READY, b"no \x1b namespace", b"\xff")
+    frame = wire.pack(wire.READY, wire.pack(b"filter"), wire.pack(b"no \x1b namespace", b"\xff"))
     with _unready(len(frame).to_bytes(4, "little") + frame, b"") as worker:
-        assert worker.wait_ready() == ("no   namespace", "\ufffd")
-        assert worker.wait_ready() == ("no   namespace", "\ufffd")
+        assert worker.wait_ready() == (("filter",), ("no   namespace", "\ufffd"))
+        assert worker.wait_ready() == (("filter",), ("no   namespace", "\ufffd"))
 
 
 def _unready(says: bytes, prints: bytes) -> Worker:

@@ -31,7 +31,7 @@ _USERS = {
 }
 #: For a worker, before its cage is closed: a kernel without filters, and a worker without a cage.
 _NO_FILTER = "from phase.jobs import calls; calls.close = lambda libc: None"
-_NO_CAGE = "from phase.jobs import protect; protect.give_up = lambda parent: []"
+_NO_CAGE = "from phase.jobs import protect; protect.give_up = lambda parent: ([], [])"
 _STOPPED = f"killed by signal {signal.SIGSYS:d}"
 #: Without a cage these do what they say, and harm nobody here.
 _REAL = (

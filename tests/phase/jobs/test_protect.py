@@ -24,6 +24,19 @@ print(done.stdout, *done.missing, sep="\\n")
 """
 
 
+#: Starts a command under a filter that refuses any further one, as some containers have.
+_REFUSING = """
+import ctypes, os, struct, sys
+number = 317 if os.uname().machine == "x86_64" else 277
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)]
+packed = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *each) for each in code))
+program = struct.pack("<HxxxxxxQ", len(code), ctypes.addressof(packed))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def _run_as(words: list[str], module: bytes) -> tuple[str, list[str]]:
     done = subprocess.run(
         [*words, sys.executable, "-c", _RUN],
@@ -78,6 +91,44 @@ def test_rootless_containers_with_some_capabilities_give_up_what_they_can(
         assert [line.partition(":")[0] for line in said] == missing
     else:
         assert said
+
+
+def _phase_run(words: list[str], module: Path, *, cage: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [*words, sys.executable, "-m", "phase", "run", "--cage", cage, str(module)],
+        input="Hello", capture_output=True, text=True, timeout=60, check=False,
+        env={"PYTHONPATH": str(PROJECT), "PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (
+            [sys.executable, "-c", _REFUSING],
+            "the kernel does not filter its system calls: Operation not perm",
+        ),
+        (["unshare", "-r"], "it keeps the group of root: Invalid argument"),
+    ],
+)
+def test_what_the_kernel_refuses_is_named_and_the_policy_decides(
+    wasm: Wasm, tmp_path: Path, words: list[str], what: str
+) -> None:
+    module = tmp_path / "hello.wasm"
+    module.write_bytes(wasm("hello"))
+    code, said = _phase_run(words, module, cage="best")
+    assert (code, f"ran with less protection: {what}" in said) == (0, True)
+    code, said = _phase_run(words, module, cage="whole")
+    assert (code, "the worker's cage is not whole" in said, what in said) == (128, True, True)
+    assert "--cage best" in said
+
+
+def test_a_cage_that_is_whole_runs_under_either_policy(wasm: Wasm, tmp_path: Path) -> None:
+    module = tmp_path / "hello.wasm"
+    module.write_bytes(wasm("hello"))
+    for cage in ("best", "whole"):
+        assert _phase_run([], module, cage=cage) == (0, "")
 
 
 def test_a_worker_that_keeps_root_keeps_no_capability(wasm: Wasm) -> None:

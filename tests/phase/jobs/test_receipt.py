@@ -148,6 +148,13 @@ def test_a_signed_thing_that_is_no_receipt_is_refused(identity: Identity, body: 
         receipts.verify(envelope, key=identity.public_key)
 
 
+def test_a_receipt_names_the_layers_of_the_cage(wasm: Wasm, identity: Identity) -> None:
+    outcome = run(wasm("hello"), identity=identity)
+    found = receipts.verify(outcome.receipt, key=identity.public_key)
+    assert found.cage == outcome.execution.cage
+    assert "filter" in found.cage
+
+
 def test_a_job_that_met_its_limit_gets_a_receipt_that_says_so(wasm: Wasm, identity: Identity) -> None:
     outcome = run(wasm("flood"), identity=identity, limits=Limits(output_bytes=7))
     found = receipts.verify(outcome.receipt, key=identity.public_key, stdout=b"x" * 7)
