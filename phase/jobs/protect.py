@@ -14,6 +14,7 @@ OWN = 0xE0000000
 #: Number of the user `nobody` on every Linux, where others cannot be had (a container with few users).
 NOBODY = 65_534
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x08000000, 0x10000000, 0x40000000
 _CAPABILITIES, _CAP_KILL = 64, 5
 #: _LINUX_CAPABILITY_VERSION_3: two sets of 32 for each of effective, permitted, inheritable.
 _CAPABILITY_VERSION = 0x20080522
@@ -25,6 +26,8 @@ _SLACK = 64 * _MIB
 _THREADS, _PROCESSES = 32, 512
 #: /proc/self/statm, opened while a file could be; where there is no /proc, none.
 _statm = -1
+#: Of those two, what holds for this process.
+_threads = 0
 
 
 def give_up(parent: int) -> tuple[list[str], list[str]]:
@@ -39,7 +42,7 @@ def give_up(parent: int) -> tuple[list[str], list[str]]:
     Returns:
         The layers that stand, by name; what could not be had, a sentence each, empty in the usual case.
     """
-    global _statm
+    global _statm, _threads
     libc = ctypes.CDLL(None, use_errno=True)
     layers, missing = [], []
     try:
@@ -47,9 +50,13 @@ def give_up(parent: int) -> tuple[list[str], list[str]]:
         _die_first()
     except OSError as error:
         missing.append(f"where memory runs out, another process may be ended: {error.strerror}")
-    if os.geteuid() == 0:
+    root = os.geteuid() == 0
+    if _leave_network(libc):
+        layers.append("namespaces")
+    if root:
         missing += _leave_root(libc)
-        layers += ["user"] if os.geteuid() == OWN + os.getpid() else []
+        _threads = {OWN + os.getpid(): _THREADS, NOBODY: _PROCESSES}.get(os.geteuid(), 0)
+        layers += ["user"] if _threads == _THREADS else []
     # Also of another user, who may have been given some.
     if not _drop_capabilities(libc):
         missing.append("it keeps its capabilities")
@@ -80,6 +87,15 @@ def _die_first() -> None:
         os.write(descriptor, b"1000")
     finally:
         os.close(descriptor)
+
+
+def _leave_network(libc: ctypes.CDLL) -> bool:
+    """Go where there is no network, nor memory or queues of others (System V); whether it could.
+
+    Who is not root needs a user namespace for that, whose capabilities are dropped right after.
+    """
+    user = 0 if os.geteuid() == 0 else _CLONE_NEWUSER
+    return bool(libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC | user) == 0)
 
 
 def _leave_root(libc: ctypes.CDLL) -> list[str]:
@@ -137,8 +153,7 @@ def limit(*, wall_seconds: int) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 32),
         # Counts every process of the user, so it is set only for a user that has no others.
-        *(((resource.RLIMIT_NPROC, _THREADS),) if os.geteuid() == OWN + os.getpid() else ()),
-        *(((resource.RLIMIT_NPROC, _PROCESSES),) if os.geteuid() == NOBODY else ()),
+        *(((resource.RLIMIT_NPROC, _threads),) if _threads else ()),
     ):
         _lower(kind, value)
 

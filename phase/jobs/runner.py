@@ -89,7 +89,7 @@ class Execution(msgspec.Struct, frozen=True):
         input: what the job was given to read: all of `Job.stdin`, or of a stream what the module asked for.
         output: what it printed to stdout, as far as the sink took it.
         errors: likewise, to stderr.
-        cage: layers of the worker's cage: `user` of its own, `landlock`, `filter` of system calls.
+        cage: layers of the worker's cage: `user` of its own, `namespaces`, `landlock`, `filter` (of calls).
         missing: protections that the worker could not have, a sentence each.
         undelivered: why stdin gave no more before its end, or stdout or stderr took no more, by name.
     """

@@ -22,6 +22,13 @@ MUTANTS = (
         (f"{_ESCAPE}::test_a_job_that_broke_out_where_calls_are_not_filtered",),
     ),
     Mutant(
+        "a worker has the network where calls are not filtered",
+        _PROTECT,
+        "    if _leave_network(libc):\n",
+        "    if False:\n",
+        (f"{_ESCAPE}::test_a_job_that_broke_out_where_calls_are_not_filtered",),
+    ),
+    Mutant(
         "all workers are one user",
         _PROTECT,
         "                    drop(OWN + os.getpid())\n",
