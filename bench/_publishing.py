@@ -141,7 +141,7 @@ class Publisher:
         if kind == "publish":
             shell.succeed(f"head -c {_KERNEL} /dev/urandom >/run/kernel")
             words = ["add", "/srv/repo", CHANNEL, self._arch, "--kernel", "/run/kernel"]
-            words += ["--release", str(self._number), "--keys", "/mnt/keys"]
+            words += ["--release", str(self._number), "--keys", "/mnt/keys", "--force"]
         shell.succeed("rm -f /tmp/ready /tmp/go; dmesg -c >/dev/null")
         shell.succeed(f"python3 /mnt/publish.py {self._number} {shlex.join(words)} >/tmp/log 2>&1 &")
         shell.wait_until_succeeds("test -e /tmp/ready", timeout=120, pause=0.1)

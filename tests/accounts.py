@@ -15,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from fixtures import artifacts
 from phase import cli
 from phase.errors import PhaseError
 
@@ -69,7 +70,7 @@ def _import_all() -> None:
     """Do once what children of other accounts will; Python may be root's alone, and they import nothing."""
     with tempfile.TemporaryDirectory() as place, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         kernel = Path(place, "vmlinuz")
-        kernel.write_bytes(b"K")
+        kernel.write_bytes(artifacts.kernel())
         for words in (
             f"init {place}/repo --new-keys {place}/keys --plain",
             f"add {place}/repo stable x86_64 --kernel {kernel} --release 1 --keys {place}/keys",

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from phase import arch as arches
-from phase.cli import _release, _signing
+from phase.cli import _artifacts, _release, _signing
 from phase.errors import PhaseError
 from phase.release import keys as release_keys
 from phase.release.keys import COUNTS, LOCAL_COUNTS, ROLES, ReleaseKeys
@@ -123,6 +123,7 @@ def init(
 @click.option(
     "--days", type=click.FloatRange(0.01, 3650), help="How long the release holds; 180 if not given."
 )
+@click.option("--force", is_flag=True, help="Sign files that do not look like what they are called.")
 @_signing.keys
 @_signing.passphrase_file
 def add(
@@ -137,24 +138,21 @@ def add(
     cmdline: str | None,
     version: str,
     days: float | None,
+    force: bool,
     key_directories: tuple[Path, ...],
     passphrase_file: Path | None,
 ) -> None:
     """Make files the release of CHANNEL for ARCH; they are copied."""
     from datetime import timedelta
 
-    from phase.release.artifacts import find_artifacts, read_cmdline
+    from phase.release.artifacts import read_cmdline
     from phase.release.repository import Repository
 
-    found = find_artifacts(artifacts) if artifacts else {}
+    given = {"kernel": kernel, "initramfs": initramfs, "rootfs": rootfs}
+    found = _artifacts.gathered(artifacts, given, dtbs)
+    _artifacts.check(found, arches.canonical(arch), force=force)
     if artifacts and cmdline is None:
         cmdline = read_cmdline(artifacts)
-    given = {"kernel": kernel, "initramfs": initramfs, "rootfs": rootfs}
-    found |= {name: path for name, path in given.items() if path is not None}
-    trees = {f"dtb-{path.stem.lower()}": path for path in dtbs}
-    if len(trees) < len(dtbs):
-        raise click.UsageError("two device trees have the same name; rename one of them")
-    found |= trees
     expires = None if days is None else (_release.now() + timedelta(days=days)).replace(microsecond=0)
     known = (channel, arches.canonical(arch)) in Repository.open(directory).releases()
     only = ("release", "snapshot", "timestamp") if known else ROLES[1:]

@@ -14,7 +14,7 @@ import msgspec
 from phase import beneath
 from phase.beneath import Beneath, OutsideError
 from phase.release.errors import RepositoryError
-from phase.release.manifest import check_cmdline
+from phase.release.manifest import check_cmdline, is_name
 
 #: Names people give artifacts, by the artifact they are; the first that is there counts.
 NAMES = {
@@ -87,13 +87,30 @@ def _chosen(there: Mapping[str, _File], directory: Path) -> dict[str, _File]:
         match = next((there[each] for each in usual if each in there), None)
         if match is not None:
             found[name] = match
-    found.update({name: path for name, path in there.items() if name.startswith("dtb-")})
+    for file, path in there.items():
+        tree = dtb_name(file)
+        if tree is not None and found.setdefault(tree, path) is not path:
+            raise RepositoryError(f"{directory} has two device trees {tree}", hint="Rename one of them.")
     if "kernel" not in found:
         raise RepositoryError(
             f"no kernel in {directory}; it has {', '.join(there)[:200] or 'nothing'}",
             hint=f"Call it one of {', '.join(NAMES['kernel'])}.",
         )
     return found
+
+
+def dtb_name(file: str) -> str | None:
+    """What a device tree's file is called as an artifact: `virt.dtb` is `dtb-virt`; None for other files."""
+    name = file if file.startswith("dtb-") else f"dtb-{file.removesuffix('.dtb').lower()}"
+    usual = file.startswith("dtb-") or file.endswith(".dtb")
+    return name if usual and is_name(name) else None
+
+
+def left_out(directory: Path, found: Mapping[str, Path]) -> list[str]:
+    """The files of a directory that are not artifacts: nothing else says that they are not released."""
+    used = {path.name for path in found.values()} | {"cmdline"}
+    names = (path.name for path in directory.iterdir() if not path.name.startswith("."))
+    return sorted(name for name in names if name not in used)
 
 
 def read_cmdline(directory: Path) -> str:

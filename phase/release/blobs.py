@@ -38,7 +38,7 @@ def hash_artifact(path: Source) -> Hashed:
         RepositoryError: it cannot be read, is empty, or larger than can be described.
     """
     try:
-        with _open(path) as source:
+        with open_source(path) as source:
             return _pass(source, None, path)
     except OSError as error:
         raise RepositoryError(f"artifact {path} cannot be read: {error.strerror}") from error
@@ -61,7 +61,7 @@ def store(directory: Path, path: Source) -> Hashed:
     try:
         files.make_public(directory)
         files.sync_directory(directory.parent)
-        with _open(path) as source, temporary.open("xb") as copy:
+        with open_source(path) as source, temporary.open("xb") as copy:
             hashed = _pass(source, copy, path)
             copy.flush()
             os.fsync(copy.fileno())
@@ -93,11 +93,11 @@ def place(blob: Path, link: Path) -> None:
     except OSError as error:
         if error.errno not in files.NO_LINKS:
             raise
-        with _open(blob) as source:
+        with open_source(blob) as source:
             files.copy(source, link, mode=0o444)
 
 
-def _open(path: Source) -> BinaryIO:
+def open_source(path: Source) -> BinaryIO:
     """Open a plain file; a pipe would be waited for, and a device has no end."""
     if isinstance(path, Beneath):
         return path.open()

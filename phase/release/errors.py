@@ -4,6 +4,7 @@ ReleaseError
 +-- ManifestError     signed, and yet nothing that can be booted
 +-- KeysError         signing keys missing, damaged, or too few
 +-- RepositoryError   a repository on disk, or something to be put into one
+    +-- ContentError  a file that is not what it is called, or for another architecture
 """
 
 from phase.errors import PhaseError
@@ -23,3 +24,7 @@ class KeysError(ReleaseError):
 
 class RepositoryError(ReleaseError):
     """A repository cannot be read or written."""
+
+
+class ContentError(RepositoryError):
+    """A file is not what it is called, or for another architecture."""

@@ -141,9 +141,14 @@ def split_role(role: str) -> tuple[str, str]:
     return channel, arch
 
 
+def is_name(name: str) -> bool:
+    """Whether an artifact can be called so."""
+    return bool(_NAME.fullmatch(name))
+
+
 def check_name(name: str) -> str:
     """An artifact's name, or ManifestError."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ManifestError(
             f"{name[:80]!r} is not an artifact name", hint="Lower case letters, digits, . _ -"
         )

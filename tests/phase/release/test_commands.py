@@ -12,6 +12,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from click.testing import CliRunner
 
+from fixtures import artifacts
 from phase import trust
 from phase.cli import cli
 from phase.provider import make_app
@@ -26,8 +27,8 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Release:
     """Runs `phase release ...` in an empty directory with a kernel in it; returns what it says."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PHASE_RELEASE_PASSPHRASE", PASSPHRASE)
-    (tmp_path / "vmlinuz").write_bytes(b"K" * 5000)
-    (tmp_path / "initrd.img").write_bytes(b"I")
+    (tmp_path / "vmlinuz").write_bytes(artifacts.kernel())
+    (tmp_path / "initrd.img").write_bytes(artifacts.initramfs())
 
     def run(words: str, *more: str) -> str:
         done = CliRunner().invoke(cli, ["release", *words.split(), *more], catch_exceptions=False)
@@ -51,14 +52,15 @@ ADD = "add repo testing x86_64 --kernel vmlinuz --initramfs initrd.img --release
 
 
 async def test_device_trees_go_from_the_command_to_whoever_asks(release: Release) -> None:
-    trees = {"bcm2711-rpi-4-b": b"\xd0\x0d\xfe\xedPi", "virt": b"\xd0\x0d\xfe\xedQEMU"}
+    trees = {name: artifacts.device_tree(name.encode()) for name in ("bcm2711-rpi-4-b", "virt")}
     Path("given").mkdir()
     Path("given/BCM2711-rpi-4-b.dtb").write_bytes(trees["bcm2711-rpi-4-b"])
     Path("given/virt.dtb").write_bytes(trees["virt"])
     Path("given/board").mkdir()
     Path("given/board/virt.dtb").write_bytes(b"another")
     release(ALONE)
-    add = "add repo stable arm64 --kernel vmlinuz --initramfs initrd.img --release 1.0 --keys keys"
+    Path("Image").write_bytes(artifacts.kernel("arm64"))
+    add = "add repo stable arm64 --kernel Image --release 1.0 --keys keys"
     both = "--dtb given/BCM2711-rpi-4-b.dtb --dtb given/virt.dtb"
     done = CliRunner().invoke(cli, ["release", *f"{add} {both} --dtb given/board/virt.dtb".split()])
     assert (done.exit_code, "same name" in done.output) == (2, True)
@@ -93,7 +95,7 @@ def test_one_person_publishes_promotes_and_exports(release: Release) -> None:
     facts = json.loads(release("show repo --json"))
     assert facts["roles"]["root"]["threshold"] == 2
     assert {each["channel"] for each in facts["releases"]} == {"stable", "testing"}
-    assert facts["releases"][0]["artifacts"] == {"initramfs": 1, "kernel": 5000}
+    assert facts["releases"][0]["artifacts"] == {"initramfs": len(artifacts.initramfs()), "kernel": 5000}
     assert "root: 2 of 3 sign" in release("show repo")
     assert "stable/x86_64 1.0 (version 1) verified" in release("verify repo")
 
@@ -156,7 +158,7 @@ def test_a_refresh_leaves_what_waits_for_signatures_alone(release: Release) -> N
     Path("online").mkdir()
     for role in ("snapshot", "timestamp"):
         shutil.copy(f"keys/{role}.json", "online")
-    release("add repo testing x86_64 --kernel initrd.img --release 2 --keys online")
+    release("add repo testing x86_64 --kernel vmlinuz --release 2 --keys online")
     release("refresh repo --keys online")
     assert believed(channel="testing").manifest.release == "1.0"
     assert "testing-x86_64 waits for signatures: 0/1" in release("show repo")

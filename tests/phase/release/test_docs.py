@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import artifacts
+
 DOCS = Path(__file__).parents[3] / "docs"
 
 
@@ -25,8 +27,8 @@ def run_page(page: str, directory: Path) -> str:
     for name, words in (("phase", "-m phase "), ("python3", "")):
         (bin_directory / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words}"$@"\n')
         (bin_directory / name).chmod(0o755)
-    (directory / "vmlinuz").write_bytes(b"K" * 70_000)
-    (directory / "initrd.img").write_bytes(b"I" * 100)
+    (directory / "vmlinuz").write_bytes(artifacts.kernel(size=70_000))
+    (directory / "initrd.img").write_bytes(artifacts.initramfs())
     environment = {
         **os.environ,
         "PATH": f"{bin_directory}:{Path(sys.executable).parent}:{os.environ['PATH']}",

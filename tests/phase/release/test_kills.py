@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fixtures import artifacts
 from phase.release import check
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
@@ -30,7 +31,7 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new(tmp_path: Path) -> None:
     repo, keys, kernel = tmp_path / "repo", tmp_path / "keys", tmp_path / "vmlinuz"
     ReleaseKeys.from_seed("kills").save(keys)
     repository = Repository.create(repo, keys=ReleaseKeys.from_seed("kills"))
-    kernel.write_bytes(os.urandom(1 << 20))
+    kernel.write_bytes(artifacts.kernel(size=1 << 20))
     repository.add("stable", "x86_64", {"kernel": kernel}, release="0")
     repository.publish()
     root = (repo / "metadata/1.root.json").read_bytes()
@@ -42,7 +43,7 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new(tmp_path: Path) -> None:
     usual, killed = {ADD: 0.0, REFRESH: 0.0}, {ADD: 0, REFRESH: 0}
     for attempt in range(4 * KILLS):
         template = ADD if attempt % 2 == 0 else REFRESH
-        kernel.write_bytes(os.urandom(1 << 20))
+        kernel.write_bytes(artifacts.kernel(size=1 << 20, fill=os.urandom(1 << 10)))
         words = template.format(repo=repo, keys=keys, kernel=kernel, version=f"{attempt + 2}").split()
         child = server.Process(target=run, args=(words,))
         started = time.monotonic()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from fixtures import artifacts
 from phase.release import lock
 from phase.release.errors import RepositoryError
 
@@ -26,7 +27,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository; keys that sign unattended have no passphrase."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PHASE_RELEASE_COST", "interactive")
-    (tmp_path / "vmlinuz").write_bytes(b"K" * 5000)
+    (tmp_path / "vmlinuz").write_bytes(artifacts.kernel())
     monkeypatch.setenv("PHASE_RELEASE_PASSPHRASE", WORDS)
     for role in SEALED:
         run(f"key keys/{role}.json --role {role}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import artifacts
 from phase.release import check
 from phase.release.keys import ReleaseKeys
 from tests import accounts
@@ -27,7 +28,7 @@ def desk() -> Iterator[Path]:
     """A directory that every account may enter, with a kernel and keys in it."""
     directory = Path(tempfile.mkdtemp(prefix="phase-operators-"))
     directory.chmod(0o755)
-    (directory / "vmlinuz").write_bytes(b"K" * 5000)
+    (directory / "vmlinuz").write_bytes(artifacts.kernel())
     (directory / "vmlinuz").chmod(0o644)
     before = Path.cwd()
     os.chdir(directory)
@@ -170,7 +171,7 @@ def test_where_there_are_no_hard_links_files_are_copied(desk: Path, error: int) 
     for tree in (desk / "repo", desk / "public"):
         verified(tree, "1")
         (link,) = tree.glob("targets/stable/x86_64/*.kernel")
-        assert link.read_bytes() == b"K" * 5000
+        assert link.read_bytes() == artifacts.kernel()
         assert link.stat().st_nlink == 1
     assert release("export repo public", before=no_links).said.startswith("0 files written")
     assert private(desk) == [] or all("keys" in path for path in private(desk))
@@ -198,7 +199,7 @@ def test_targets_on_another_disk(desk: Path) -> None:
     assert done.returncode == 0, done.stderr
     for tree in ("was-there", "was-public"):
         (link,) = (desk / tree).glob("stable/x86_64/*.kernel")
-        assert link.read_bytes() == b"K" * 5000
+        assert link.read_bytes() == artifacts.kernel()
 
 
 @pytest.mark.parametrize("way", ["cp -a", "tar", "rsync"])

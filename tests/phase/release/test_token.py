@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import artifacts
 from phase.release import check, token
 from phase.release.errors import KeysError
 from phase.release.keys import Place
@@ -87,7 +88,7 @@ def test_a_root_key_on_a_token_signs(desk: Desk) -> None:
         f"--public keys/{role}.pub" for role in ("targets", "release", "snapshot", "timestamp")
     )
     desk(f"init repo --keys root --keys keys --public root/root-1.pub {publics}")
-    (desk.directory / "vmlinuz").write_bytes(b"K" * 5000)
+    (desk.directory / "vmlinuz").write_bytes(artifacts.kernel())
     desk("add repo stable x86_64 --kernel vmlinuz --release 1.0 --keys keys")
     root = (desk.directory / "repo/metadata/1.root.json").read_bytes()
     found = check.verify(
@@ -215,7 +216,7 @@ def test_each_token_has_its_own_pin(two: Desk) -> None:
     for label, pin in (("safe", PIN), ("vault", OTHER_PIN)):
         (two.directory / label).write_text(f"{pin}\n")
     pins = "--pin-file safe=safe --pin-file vault=vault"
-    (two.directory / "vmlinuz").write_bytes(b"K" * 5000)
+    (two.directory / "vmlinuz").write_bytes(artifacts.kernel())
     said = two(f"add repo stable x86_64 --kernel vmlinuz --release 1.0 --keys signer --keys keys {pins}")
     assert "published in repo" in said
     assert "published in repo" in two(f"{ROTATE} {pins}")
