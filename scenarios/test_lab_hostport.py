@@ -123,7 +123,9 @@ def test_curl_fetches_from_a_guest(lab: Lab, arch: str, tmp_path: Path) -> None:
 @pytest.mark.lab(vcpus=0.2, memory=128)
 def test_the_guides_example_runs(lab: Lab) -> None:
     (source,) = re.findall(
-        r"```python\n(.*?)```", _GUIDE.read_text().partition("## Programs of the host")[2], re.DOTALL
+        r"```python\n(.*?)```",
+        _GUIDE.read_text().partition("## Programs of the host")[2].partition("\n## ")[0],
+        re.DOTALL,
     )
     found: dict[str, object] = {}
     exec(compile(source, str(_GUIDE), "exec"), found)  # noqa: S102 - that is what is tried

@@ -16,8 +16,7 @@ from phase.release.keys import ROLES, ReleaseKeys
 from phase.release.sealed import COSTS
 
 if TYPE_CHECKING:
-    from phase.release.repository import Repository
-    from phase.release.roles import Lack, Rule
+    from phase.release.roles import Rule
 
 _MAX_PUBLIC = 1024
 _Command = TypeVar("_Command", bound=Callable[..., object])
@@ -62,6 +61,19 @@ publics = click.option(
 thresholds = click.option(
     "--threshold", "thresholds", multiple=True, metavar="ROLE=K", help="How many keys of ROLE must sign."
 )
+root = click.option(
+    "--root",
+    "root_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The repository's first root, as your images hold it, where --keys have not signed for it before.",
+)
+hold = click.option(
+    "--stage",
+    "hold",
+    is_flag=True,
+    help="Publish nothing yet, also if all have signed: `phase release sign` publishes it.",
+)
+yes = click.option("--yes", is_flag=True, help="Do not ask.")
 gap = click.option(
     "--gap",
     is_flag=True,
@@ -160,25 +172,3 @@ def locked(directory: Path) -> AbstractContextManager[None]:
 def tell(line: str) -> None:
     """Say something beside the result of a command, on stderr."""
     click.echo(printable(line), err=True)
-
-
-def finish(
-    repository: "Repository", *, gap: bool = False, all_waiting: bool = False, hold: bool = False
-) -> None:
-    """Publish what all have signed; say who has not signed the rest, which waits."""
-    done = repository.settle(gap=gap, all_waiting=all_waiting, hold=hold)
-    for each in done.waiting:
-        click.echo(lack_line(each))
-    for note in done.notes:
-        click.echo(note, err=True)
-    if done.roles:
-        click.echo(
-            f"published in {repository.directory}, timestamp until {repository.timestamp_expires:%F %R}"
-        )
-    else:
-        click.echo(f"nothing is published yet: see `phase release sign {repository.directory} --export`")
-
-
-def lack_line(each: "Lack") -> str:
-    """One role that waits for signatures, for people."""
-    return f"{each.role}: {len(each.signed)} of {each.threshold} signatures"

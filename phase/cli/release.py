@@ -1,16 +1,20 @@
 """`phase release`: publish what machines boot."""
 
 import json
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from phase import arch as arches
-from phase.cli import _artifacts, _release, _signing
+from phase.cli import _artifacts, _ceremony, _publishing, _release, _signing, _upkeep
 from phase.errors import PhaseError
 from phase.release import keys as release_keys
 from phase.release.keys import COUNTS, LOCAL_COUNTS, ROLES, ReleaseKeys
+
+if TYPE_CHECKING:
+    from phase.release.check import Judged
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -18,6 +22,10 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.group("release")
 def command() -> None:
     """Sign releases and publish them, as a tree of files any web server can serve."""
+
+
+for each in (*_ceremony.COMMANDS, *_upkeep.COMMANDS):
+    command.add_command(each)
 
 
 @command.command("key")
@@ -91,6 +99,7 @@ def init(
     sign here; the others sign later, see `phase release sign`.
     """
     from phase.release import roles
+    from phase.release.pinned import Pin, repository_id
     from phase.release.repository import Repository
 
     at_hand = _signing.load(key_directories, passphrase_file)
@@ -105,8 +114,12 @@ def init(
     public = _signing.read_publics(public_files)
     base = {role: rule for role, rule in roles.rules(at_hand).items() if rule.keys}
     rules = _signing.rules(base, public, thresholds)
+    remembering = [*key_directories, *([new_keys] if new_keys is not None else [])]
     with _signing.locked(directory):
-        _signing.finish(Repository.create(directory, keys=at_hand, rules=rules))
+        repository = Repository.create(directory, keys=at_hand, rules=rules, now=_release.now())
+        _publishing.finish(repository)
+        pin = Pin(remembering, repository_id(repository.first_root()), told=True)
+        _publishing.remember(pin, repository)
 
 
 @command.command("add")
@@ -121,9 +134,13 @@ def init(
 @click.option("--cmdline", help="Kernel command line to sign; else the file `cmdline` of --artifacts.")
 @click.option("--release", "version", required=True, help="The version people speak of.")
 @click.option(
-    "--days", type=click.FloatRange(0.01, 3650), help="How long the release holds; 180 if not given."
+    "--days",
+    type=click.FloatRange(0.01, 3650),
+    help="How long the release holds, also when it is renewed; 180 if not given.",
 )
 @click.option("--force", is_flag=True, help="Sign files that do not look like what they are called.")
+@_signing.hold
+@_signing.root
 @_signing.keys
 @_signing.passphrase_file
 def add(
@@ -139,6 +156,8 @@ def add(
     version: str,
     days: float | None,
     force: bool,
+    hold: bool,
+    root_file: Path | None,
     key_directories: tuple[Path, ...],
     passphrase_file: Path | None,
 ) -> None:
@@ -157,162 +176,9 @@ def add(
     known = (channel, arches.canonical(arch)) in Repository.open(directory).releases()
     only = ("release", "snapshot", "timestamp") if known else ROLES[1:]
     keys = _signing.load(key_directories, passphrase_file, only)
-    with _signing.locked(directory):
-        repository = Repository.open(directory, keys=keys)
+    with _publishing.opened(directory, key_directories, keys, root_file) as repository:
         repository.add(channel, arch, found, cmdline=cmdline or "", release=version, expires=expires)
-        _signing.finish(repository)
-
-
-@command.command("sign")
-@_signing.directory
-@click.option("--export", "target", type=click.Path(path_type=Path), help="Write what is to be signed here.")
-@click.option(
-    "--import", "source", type=click.Path(exists=True, path_type=Path), help="Take signatures back."
-)
-@_signing.keys
-@_signing.passphrase_file
-@_signing.gap
-def sign(
-    directory: Path,
-    target: Path | None,
-    source: Path | None,
-    key_directories: tuple[Path, ...],
-    passphrase_file: Path | None,
-    gap: bool,
-) -> None:
-    """Sign what waits for signatures, here or on a machine without a network.
-
-    In a repository: --export DIR writes what is to be signed; --import DIR takes it back, and
-    publishes once enough have signed. On a directory so written: shows what is in it, and signs it
-    with --keys.
-    """
-    from phase.release import staging
-    from phase.release.repository import Repository
-
-    carried = not (directory / "metadata").exists() and not (directory / staging.PLACE).exists()
-    if carried and (target or source):
-        raise PhaseError(f"{directory} is not a repository", hint="--export and --import are for one.")
-    staged = staging.load(directory if carried else directory / staging.PLACE)
-    for role, metadata in sorted(staged.items()):
-        click.echo("\n".join(staging.summary(role, metadata)))
-    if carried:
-        signed = staging.sign(directory, _signing.load(key_directories, passphrase_file))
-        click.echo(f"signed {', '.join(signed) or 'nothing: --keys holds no key of these roles'}")
-        return
-    if target is not None:
-        if not staged:
-            raise PhaseError(f"nothing waits for signatures in {directory}")
-        staging.save(target, staged)
-        click.echo(f"{', '.join(sorted(staged))} to be signed are in {target}")
-        return
-    keys = _signing.load(key_directories, passphrase_file)
-    with _signing.locked(directory):
-        repository = Repository.open(directory, keys=keys)
-        if not repository.staged:
-            click.echo(f"nothing waits for signatures in {directory}")
-            return
-        if source is not None:
-            repository.collect(source)
-        _signing.finish(repository, gap=gap, all_waiting=True)
-
-
-@command.command("refresh")
-@_signing.directory
-@_signing.keys
-@_signing.passphrase_file
-def refresh(directory: Path, key_directories: tuple[Path, ...], passphrase_file: Path | None) -> None:
-    """Sign the timestamp anew, and what else expires soon and --keys can sign. For cron."""
-    from phase.release.repository import Repository
-
-    keys = _signing.load(key_directories, passphrase_file, ("snapshot", "timestamp", "release"))
-    with _signing.locked(directory):
-        # What waits for signatures goes on waiting.
-        repository = Repository.open(directory, keys=keys, resume=False)
-        renewed = [role for role in repository.renew() if role != "timestamp"]
-        repository.publish()
-    if renewed:
-        click.echo(f"renewed {', '.join(renewed)}")
-    click.echo(f"timestamp until {repository.timestamp_expires:%Y-%m-%d %H:%M} UTC")
-
-
-@command.command("rotate")
-@_signing.directory
-@_signing.publics
-@_signing.thresholds
-@_signing.keys
-@_signing.passphrase_file
-@_signing.gap
-def rotate(
-    directory: Path,
-    public_files: tuple[Path, ...],
-    thresholds: tuple[str, ...],
-    key_directories: tuple[Path, ...],
-    passphrase_file: Path | None,
-    gap: bool,
-) -> None:
-    """Give roles other keys.
-
-    Each role that a --public names is signed by exactly those keys from then on; the others keep
-    theirs. The old keys must sign too: give them all with --keys, or collect them with
-    `phase release sign`.
-    """
-    from phase.release.repository import Repository
-
-    keys = _signing.load(key_directories, passphrase_file)
-    with _signing.locked(directory):
-        repository = Repository.open(directory, keys=keys)
-        rules = _signing.rules(repository.rules, _signing.read_publics(public_files), thresholds)
-        repository.rotate(ReleaseKeys({}), rules=rules)
-        _signing.finish(repository, gap=gap)
-
-
-@command.command("revoke")
-@_signing.directory
-@click.argument("public")
-@_signing.publics
-@_signing.thresholds
-@_signing.keys
-@_signing.passphrase_file
-@_signing.gap
-def revoke(
-    directory: Path,
-    public: str,
-    public_files: tuple[Path, ...],
-    thresholds: tuple[str, ...],
-    key_directories: tuple[Path, ...],
-    passphrase_file: Path | None,
-    gap: bool,
-) -> None:
-    """Trust the key PUBLIC (64 hex digits, or how they begin) no longer.
-
-    A --public takes its place; without one the role keeps its threshold, and must still have
-    enough keys.
-    """
-    from phase.release import roles
-    from phase.release.repository import Repository
-
-    keys = _signing.load(key_directories, passphrase_file)
-    with _signing.locked(directory):
-        repository = Repository.open(directory, keys=keys)
-        before = repository.rules
-        matching = {
-            each.keyval["public"]
-            for rule in before.values()
-            for each in rule.keys
-            if len(public) >= 8 and each.keyval["public"].startswith(public)
-        }
-        if len(matching) != 1:
-            raise PhaseError(
-                f"{len(matching)} keys here begin with {public[:64]}", hint="See `phase release show`."
-            )
-        new = _signing.read_publics(public_files)
-        rules = {}
-        for role, rule in before.items():
-            left = [each for each in rule.keys if each.keyval["public"] not in matching]
-            replaced = left if len(left) == len(rule.keys) else [*left, *new.get(role, ())]
-            rules[role] = roles.Rule(tuple(replaced), rule.threshold)
-        repository.rotate(ReleaseKeys({}), rules=_signing.rules(rules, {}, thresholds))
-        _signing.finish(repository, gap=gap)
+        _publishing.finish(repository, hold=hold)
 
 
 @command.command("promote")
@@ -320,6 +186,8 @@ def revoke(
 @click.argument("channel")
 @click.argument("to")
 @click.option("--arch", "only", multiple=True, help="Architecture; all of CHANNEL when left out.")
+@_signing.hold
+@_signing.root
 @_signing.keys
 @_signing.passphrase_file
 def promote(
@@ -327,21 +195,48 @@ def promote(
     channel: str,
     to: str,
     only: tuple[str, ...],
+    hold: bool,
+    root_file: Path | None,
     key_directories: tuple[Path, ...],
     passphrase_file: Path | None,
 ) -> None:
     """Make the release of CHANNEL that of channel TO: the same bytes, nothing built again."""
-    from phase.release.repository import Repository
-
     keys = _signing.load(key_directories, passphrase_file, ROLES[1:])
-    with _signing.locked(directory):
-        repository = Repository.open(directory, keys=keys)
+    with _publishing.opened(directory, key_directories, keys, root_file) as repository:
         there = [arch for name, arch in repository.releases() if name == channel]
-        for arch in [arches.canonical(each) for each in only] or there:
-            repository.promote(channel, to, arch)
         if not there:
             raise PhaseError(f"{directory} has no release of {channel}")
-        _signing.finish(repository)
+        for arch in [arches.canonical(each) for each in only] or there:
+            repository.promote(channel, to, arch)
+        _publishing.finish(repository, hold=hold)
+
+
+@command.command("withdraw")
+@_signing.directory
+@click.argument("channel")
+@click.argument("arch")
+@_signing.hold
+@_signing.root
+@_signing.keys
+@_signing.passphrase_file
+def withdraw(
+    directory: Path,
+    channel: str,
+    arch: str,
+    hold: bool,
+    root_file: Path | None,
+    key_directories: tuple[Path, ...],
+    passphrase_file: Path | None,
+) -> None:
+    """Offer nothing for CHANNEL and ARCH any more: machines that ask for it are told so.
+
+    To take back one release and offer another, `phase release add` the other: versions only ever rise.
+    The files go with `phase release prune`.
+    """
+    keys = _signing.load(key_directories, passphrase_file, ("targets", "snapshot", "timestamp"))
+    with _publishing.opened(directory, key_directories, keys, root_file) as repository:
+        repository.withdraw(channel, arch)
+        _publishing.finish(repository, hold=hold)
 
 
 @command.command("export")
@@ -353,10 +248,7 @@ def export(directory: Path, target: Path, only: tuple[str, ...]) -> None:
     from phase.release import export as exports
     from phase.release.repository import Repository
 
-    wanted = None
-    if only:
-        pairs = [each.partition("/") for each in only]
-        wanted = [(channel, arches.canonical(arch)) for channel, _, arch in pairs]
+    wanted = [_pair(each) for each in only] if only else None
     with _signing.locked(directory):
         written = exports.export(Repository.open(directory, resume=False), target, wanted)
     click.echo(f"{written} files written to {target}")
@@ -367,76 +259,47 @@ def export(directory: Path, target: Path, only: tuple[str, ...]) -> None:
 @click.option("--root", type=_file, help="Trusted root; the repository's own first when left out.")
 @_signing.as_json
 def verify(directory: Path, root: Path | None, as_json: bool) -> None:
-    """Verify every release as a client would: signatures, expiry, versions, every byte."""
+    """Verify every release as a client would: signatures, expiry, versions, every byte.
+
+    Of a part of a repository, what is there is verified, and the rest is named.
+    """
     from phase.release import check
-    from phase.release.repository import Repository
 
     trusted = _release.read_root(root or directory / "metadata/1.root.json")
+    judged = check.judge(check.reader(directory), trusted)
+    now = _release.now()
+    _check_expiry(judged, now)
     facts = []
-    for channel, arch in Repository.open(directory, resume=False).releases():
-        found = check.verify(directory, trusted, channel=channel, arch=arch, now=_release.now()).manifest
+    for channel, arch in judged.releases():
+        found = check.verify(directory, trusted, channel=channel, arch=arch, now=now).manifest
         facts.append({"channel": channel, "arch": arch, "version": found.version, "release": found.release})
     if as_json:
-        click.echo(json.dumps({"verified": facts}))
+        click.echo(json.dumps({"verified": facts, "absent": list(judged.absent)}))
         return
     for each in facts:
         click.echo(
             f"{each['channel']}/{each['arch']} {each['release']} (version {each['version']}) verified"
         )
+    if not facts:
+        click.echo("root, timestamp, snapshot and targets verified; there is no release here")
+    if judged.absent:
+        click.echo(f"not here: {', '.join(judged.absent)}")
     if root is None:
         click.echo("judged by this repository's own first root; give --root for the one your images hold")
 
 
-@command.command("show")
-@_signing.directory
-@_signing.as_json
-def show(directory: Path, as_json: bool) -> None:
-    """Say what is published, who signs what, what waits for signatures."""
-    from phase.release.repository import Repository
-
-    repository = Repository.open(directory)
-    published = (directory / "metadata/timestamp.json").exists()
-    facts: dict[str, Any] = {
-        "published": published,
-        "roles": {
-            role: {"threshold": rule.threshold, "keys": [each.keyval["public"] for each in rule.keys]}
-            for role, rule in repository.rules.items()
-        },
-        "expires": {role: f"{when:%Y-%m-%dT%H:%M:%SZ}" for role, when in repository.expiries().items()},
-        "waiting": {each.role: f"{len(each.signed)}/{each.threshold}" for each in repository.lacks()},
-        "releases": [],
-    }
-    for channel, arch in repository.releases():
-        found = repository.manifest(channel, arch)
-        facts["releases"].append(
-            {
-                "channel": channel,
-                "arch": arch,
-                "release": found.release,
-                "version": found.version,
-                "cmdline": found.cmdline,
-                "artifacts": {name: each.length for name, each in sorted(found.artifacts.items())},
-            }
+def _check_expiry(judged: "Judged", now: datetime) -> None:
+    expired = sorted(judged.expired(now) & set(ROLES))
+    if expired:
+        ended = ", ".join(f"{role} at {judged.signed[role].expires:%Y-%m-%d %H:%M} UTC" for role in expired)
+        raise PhaseError(
+            f"no machine takes what is published: expired {ended}",
+            hint="Sign it anew: `phase release refresh` the timestamp, `phase release renew` the others.",
         )
-    if as_json:
-        click.echo(json.dumps(facts))
-        return
-    if not published:
-        click.echo("not published yet")
-    for role, rule in facts["roles"].items():
-        click.echo(f"{role}: {rule['threshold']} of {len(rule['keys'])} sign")
-        for public in rule["keys"]:
-            click.echo(f"  {public}")
-    for each in facts["releases"]:
-        names = ", ".join(f"{name} {length}" for name, length in each["artifacts"].items())
-        click.echo(
-            f"{each['channel']}/{each['arch']} {each['release']} (version {each['version']}): {names}"
-        )
-    for role, when in facts["expires"].items():
-        click.echo(f"{role} holds until {when}")
-    for role, count in facts["waiting"].items():
-        click.echo(f"{role} waits for signatures: {count}")
 
 
-def _name(facts: dict[str, Any]) -> str:
-    return "{channel}/{arch} {release} (version {version})".format(**facts)
+def _pair(text: str) -> tuple[str, str]:
+    channel, slash, arch = text.partition("/")
+    if not slash:
+        raise click.UsageError(f"{text!r} is not CHANNEL/ARCH, as in stable/x86_64")
+    return channel, arches.canonical(arch)

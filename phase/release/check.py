@@ -13,7 +13,8 @@ from tuf.api.metadata import Targets
 from phase import files
 from phase.release import blobs
 from phase.release.errors import RepositoryError
-from phase.release.manifest import Manifest
+from phase.release.manifest import Manifest, split_role
+from phase.release.roles import TOP
 from phase.release.tree import AnyRole
 from phase.trust import Floor, NotFoundError, Policy, Refreshed, TrustedState, refresh
 
@@ -87,6 +88,10 @@ class Judged(NamedTuple):
     floor: Floor
     absent: tuple[str, ...]
 
+    def releases(self) -> list[tuple[str, str]]:
+        """Channel and architecture of every release that is here."""
+        return [split_role(role) for role in self.signed if role not in TOP]
+
     def expired(self, now: datetime) -> set[str]:
         """The roles whose signature has ended."""
         return {role for role, signed in self.signed.items() if signed.is_expired(now)}
@@ -137,7 +142,7 @@ def judge(get: Callable[[str, int], bytes], root: bytes, *, floors: Sequence[Flo
             continue
         for artifact in Manifest.from_role(role, cast("Targets", found.signed[role])).artifacts.values():
             state.check_path(role, artifact.path)
-    return found._replace(floor=state.new_floor(), absent=tuple(absent))
+    return found._replace(floor=state.new_floor(), absent=tuple(sorted(absent)))
 
 
 def newest(directory: Path, root: bytes, *, now: datetime) -> Floor:

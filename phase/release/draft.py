@@ -19,7 +19,6 @@ from phase.release.manifest import (
     check_name,
     check_release,
     role_name,
-    split_role,
 )
 from phase.release.roles import ONLINE, TOP, Expiry, Rule
 from phase.release.tree import AnyRole, Tree
@@ -158,23 +157,19 @@ class Draft(Tree):
         """Give what expires soon its time anew, where the keys at hand can sign it; `publish` does.
 
         Args:
-            wanted: roles to renew, soon to expire or not; when left out, those with less than half of their
-                usual time left.
+            wanted: roles to renew, soon to expire or not, whoever must sign them; when left out, those with
+                less than half of their usual time left that the keys at hand can sign.
 
         Returns:
             The roles.
         """
+        if wanted is not None:
+            self._check_renewable(wanted)
         renewed = []
         for role in list(self._signed) if wanted is None else wanted:
-            if wanted is None and not self._due(role):
+            if wanted is None and (role in self._drafts or not self._due(role)):
                 continue
-            if role in ONLINE:
-                able = self._can_sign(role, [self._after_root])
-            elif role == "root":
-                able = self._can_sign(role, [self._root])
-            else:
-                able = self._can_sign(role, [self._root if role == "targets" else self._targets])
-            if not able:
+            if wanted is None and not self._can_sign(role, [self._root if role in TOP else self._targets]):
                 continue
             if role == "root":
                 self._draft("root", self._copy("root"), self._expiry.root)
@@ -185,6 +180,60 @@ class Draft(Tree):
                 self._draft(role, copied, self._days(role, copied))
             renewed.append(role)
         return renewed
+
+    def restore(self, ahead: int = 0) -> list[str]:
+        """Give what is older than what was published once a version above that; `publish` signs it.
+
+        Args:
+            ahead: go so many versions further.
+
+        Returns:
+            The roles, snapshot and timestamp among them; empty if nothing is older.
+
+        Raises:
+            RepositoryError: a root is lost: nothing can stand in for it.
+        """
+        last, floor = self._signed["root"].version, self._floor
+        if floor.root > last:
+            raise RepositoryError(
+                f"the newest root in {self.directory} is version {last}; version {floor.root} was published",
+                hint="Copy the newer root files from any export, provider or machine that has them.",
+            )
+        meta = {file: found.version + ahead for file, found in self._snapshot.meta.items()}
+        meta = {file: max(version, meta.get(file, 0)) for file, version in (meta | dict(floor.meta)).items()}
+        self._floor = floor._replace(
+            timestamp=max(floor.timestamp, self._timestamp.version + ahead),
+            snapshot=max(floor.snapshot, self._snapshot.version + ahead),
+            meta=meta,
+        )
+        raised = []
+        for role in ("targets", *self._delegations):
+            if meta.get(f"{role}.json", 0) <= self._signed[role].version:
+                continue
+            if role == "targets":
+                self._targets_draft()
+            else:
+                copied = self._copy(role)
+                self._draft(role, copied, self._days(role, copied))
+            raised.append(role)
+        for role in ONLINE:
+            if self._last_version(role) > self._signed[role].version:
+                raised.append(role)
+        return raised
+
+    def _check_renewable(self, wanted: Collection[str]) -> None:
+        for role in wanted:
+            if role in ONLINE:
+                raise RepositoryError(f"every publication renews the {role}", hint="Use refresh.")
+            if role not in self._signed:
+                raise RepositoryError(
+                    f"{self.directory} has no role {role[:80]!r}",
+                    hint=f"It has {', '.join(self.published())}.",
+                )
+            if role in self._drafts:
+                raise RepositoryError(
+                    f"{role} waits for signatures already", hint="Sign that, or discard it first."
+                )
 
     def _due(self, role: str) -> bool:
         signed = self._signed[role]
@@ -276,14 +325,7 @@ class Draft(Tree):
     def _delegate(self, role: str) -> bool:
         """Let the release keys sign a role; whether that is new."""
         rule = self._rules["release"]
-        channel, arch = split_role(role)
-        found = DelegatedRole(
-            role,
-            [key.keyid for key in rule.keys],
-            rule.threshold,
-            terminating=True,
-            paths=[f"{channel}/{arch}/*"],
-        )
+        found = roles.delegation(role, rule)
         if self._after_delegations.get(role) == found:
             return False
         if not rule.keys:

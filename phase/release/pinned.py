@@ -1,6 +1,6 @@
 """What a directory of keys remembers of the repositories that its keys have signed for.
 
-    pinned.json     hash of a repository's first root -> the newest versions that were signed
+    pinned.json     hash of what a repository's first root says -> the newest versions that were signed
 
 Others may write to the repository itself: a web server, a shared disk, a host that has the online keys only.
 What is in it is believed, and built on, if it verifies from this root and is not older than this.
@@ -11,11 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import msgspec
+from tuf.api.metadata import Root
 
 from phase import files
+from phase.errors import printable
 from phase.foreign import MalformedError, read_json
 from phase.release.errors import KeysError, RepositoryError
-from phase.trust import Floor, FormatError
+from phase.release.roles import MAX_ROOT
+from phase.trust import Floor, FormatError, TrustError, wire
 from phase.trust import floor as floors
 
 NAME = "pinned.json"
@@ -24,12 +27,32 @@ _MAX_BYTES = 8 << 20
 _MAX_REPOSITORIES = 64
 
 
+def repository_id(root: bytes) -> str:
+    """What a repository is known by: the SHA-256 of what its first root says, whoever has signed that.
+
+    Args:
+        root: the first root.
+
+    Raises:
+        RepositoryError: it is not one.
+    """
+    try:
+        signed, opened = wire.read(root, Root, name="1.root.json", max_bytes=MAX_ROOT)
+    except TrustError as error:
+        raise RepositoryError(f"the first root is damaged: {error.what}") from error
+    if signed.version != 1:
+        raise RepositoryError(
+            f"this is root version {signed.version}, not the first", hint="Give the file 1.root.json."
+        )
+    return sha256(opened.payload).hexdigest()
+
+
 class Pin:
     """What one or several directories of keys remember of one repository.
 
     Args:
         directories: of keys.
-        root: the first root's bytes, as the repository has it, or as the caller trusts it.
+        repository: as `repository_id` says.
         told: the caller trusts this root: no directory has to know it.
 
     Raises:
@@ -37,44 +60,50 @@ class Pin:
         KeysError: a memory is damaged.
     """
 
-    def __init__(self, directories: Iterable[Path], root: bytes, *, told: bool = False) -> None:
-        self.root = root
-        self.id = sha256(root).hexdigest()
+    def __init__(self, directories: Iterable[Path], repository: str, *, told: bool = False) -> None:
+        self.repository = repository
         self._known = {directory: _load(directory / NAME) for directory in directories}
         for directory, known in self._known.items():
-            if known and self.id not in known and not told:
+            if known and repository not in known and not told:
                 raise RepositoryError(
-                    f"the keys in {directory} have signed for another repository: this one begins with "
-                    f"another root, {self.id}",
-                    hint="If it is a second repository of yours, name its root with --root.",
+                    f"the keys in {printable(str(directory))} have signed for another repository: "
+                    f"this one begins with another root, {repository}",
+                    hint="If it is a second repository of yours, name its first root with --root.",
                 )
 
     @property
     def known(self) -> bool:
-        """Whether a directory has signed for this repository before."""
-        return any(self.id in known for known in self._known.values())
+        """Whether one of the directories has signed for this repository before."""
+        return any(self.repository in known for known in self._known.values())
 
     @property
     def floors(self) -> list[Floor]:
         """What each directory remembers."""
-        return [known[self.id] for known in self._known.values() if self.id in known]
+        return [known[self.repository] for known in self._known.values() if self.repository in known]
 
     def remember(self, floor: Floor) -> list[str]:
         """Note what is published now.
+
+        Args:
+            floor: of a machine that has seen it.
 
         Returns:
             What could not be noted, a line each: the directory may be on a medium that is write-protected.
         """
         failed = []
         for directory, known in self._known.items():
-            known[self.id] = floor
+            known.pop(self.repository, None)
+            known[self.repository] = floor
             while len(known) > _MAX_REPOSITORIES:
                 known.pop(next(iter(known)))
             text = {name: msgspec.Raw(floors.encode(each)) for name, each in known.items()}
             try:
                 files.write(directory / NAME, msgspec.json.encode(text) + b"\n", mode=0o600)
             except OSError as error:
-                failed.append(f"{directory / NAME} cannot be written: {error.strerror}")
+                path = printable(str(directory / NAME))
+                failed.append(
+                    f"{path} cannot be written: {error.strerror}; a change by others may be missed"
+                )
         return failed
 
 

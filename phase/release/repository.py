@@ -112,7 +112,7 @@ class Repository(Draft):
             directory: where it is.
             keys: needed to change it. What is published is verified then, as a machine would, expiry apart:
                 others may write to the directory.
-            root: what it is verified from; its own first root when left out.
+            root: what it is verified from; its own first root when left out. Without keys, only with this.
             floors: what was published before, as others remember it.
             restore: it may be older than that; what is changed gets versions above.
             resume: go on with what waits for signatures; without, it goes on waiting.
@@ -130,7 +130,7 @@ class Repository(Draft):
         if not published and {"root", "targets"} <= set(staged):
             repository._anchor = root or b""
             repository._take_up(staged)
-        elif keys is None:
+        elif keys is None and root is None:
             repository._load_all()
             repository._take_up(staged)
         else:
@@ -174,6 +174,23 @@ class Repository(Draft):
             self._waiting[role] = metadata
             self._inherited.add(role)
         self._rules = roles.read_rules(self._after_root, self._after_targets)
+
+    def first_root(self) -> bytes:
+        """The root that images hold; as it is drafted, while nothing is published."""
+        return self._anchor or self._waiting["root"].to_bytes()
+
+    def carried(self) -> dict[str, bytes]:
+        """What is published, by file name, for those who sign what is to replace it."""
+        if not self._signed:
+            return {}
+        get = check.reader(self.directory)
+        names = [f"{number}.root.json" for number in range(1, self._signed["root"].version + 1)]
+        found = {name: get(name, roles.MAX_ROOT) for name in names}
+        return found | {
+            f"{role}.json": self._bytes[role]
+            for role in {"targets", *self._waiting} - {"root"}
+            if role in self._bytes
+        }
 
     @property
     def staged(self) -> dict[str, Metadata[Any]]:
@@ -225,7 +242,7 @@ class Repository(Draft):
         stale = []
         for role, metadata in staging.load(source).items():
             ours = self._waiting.get(role)
-            if ours is None and metadata.signed.version <= self._last_version(role):
+            if metadata.signed.version <= self._last_version(role):
                 stale.append(role)
                 continue
             if ours is None or ours.signed_bytes != metadata.signed_bytes:
@@ -389,11 +406,17 @@ class Repository(Draft):
         """The files of a publication but the root, in their order."""
         pending = {}
         snapshot = cast("Snapshot", self._copy("snapshot")) if "snapshot" in self._signed else Snapshot()
+        for file, version in self._floor.meta.items():  # lost since: machines miss it, if it is not named
+            snapshot.meta.setdefault(file, MetaFile(version))
         for role in sorted(ready - {"root", "targets"}) + ["targets"] * ("targets" in ready):
             data = self._signed_well(role).to_bytes()
             pending[f"{self._drafts[role].version}.{role}.json"] = data
             snapshot.meta[f"{role}.json"] = _pin(self._drafts[role].version, data)
-        lapses = "snapshot" in self._signed and (self._due("snapshot") or "snapshot" in self._shortened)
+        lapses = "snapshot" in self._signed and (
+            self._due("snapshot")
+            or "snapshot" in self._shortened
+            or self._last_version("snapshot") > snapshot.version
+        )
         if ready or lapses:
             data = self._sign_now("snapshot", snapshot, roots, gap)
             pending[f"{snapshot.version}.snapshot.json"] = data

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from securesystemslib.signer import Key
-from tuf.api.metadata import Metadata, Role, Root, Signed, Targets
+from tuf.api.metadata import DelegatedRole, Metadata, Role, Root, Signed, Targets
 
-from phase.release.errors import KeysError
+from phase.errors import printable
+from phase.release.errors import KeysError, RepositoryError
 from phase.release.keys import ROLES, ReleaseKeys
-from phase.release.manifest import FIELD
+from phase.release.manifest import FIELD, split_role
 from phase.trust import Policy
 
 #: Field of the top-level targets that says who signs releases.
@@ -109,25 +110,78 @@ def release_field(rule: Rule) -> dict[str, Any]:
     return {"keyids": [key.keyid for key in rule.keys], "threshold": rule.threshold}
 
 
+def public(key: Key) -> str:
+    """A public key, 64 hex digits; of a kind that is not ours, something printable."""
+    return printable(str(key.keyval.get("public", key.keyid))[:128])
+
+
+def top_rules(root: Root) -> dict[str, Rule]:
+    """Who signs the top-level roles."""
+    return {role: _rule(root.roles[role], root.keys) for role in TOP}
+
+
+def delegated_rules(targets: Targets) -> dict[str, Rule]:
+    """Who signs each release, and, as `releases`, those of new channels."""
+    delegations = targets.delegations
+    if delegations is None:
+        return {}
+    found = {role: _rule(each, delegations.keys) for role, each in sorted((delegations.roles or {}).items())}
+    if rule := release_rule(targets):
+        found["releases of new channels"] = rule
+    return found
+
+
 def read_rules(root: Root, targets: Targets) -> dict[str, Rule]:
     """The rules a repository was published with."""
-    found = {}
-    for role in TOP:
-        signed_by = root.roles[role]
-        keys = tuple(root.keys[keyid] for keyid in signed_by.keyids if keyid in root.keys)
-        found[role] = Rule(keys, signed_by.threshold)
+    found = top_rules(root)
+    if rule := release_rule(targets):
+        found["release"] = rule
+    return found
+
+
+def release_rule(targets: Targets) -> Rule | None:
+    """Who signs the releases of new channels; None where the targets do not say it."""
     delegations = targets.delegations
     if delegations is None or delegations.roles is None:
-        return found
-    release = targets.unrecognized_fields.get(RELEASE_FIELD)
-    if isinstance(release, dict):
-        keyids, threshold = release.get("keyids") or [], release.get("threshold") or 1
-    else:  # published before the field was: as its first release
+        return None
+    field = targets.unrecognized_fields.get(RELEASE_FIELD)
+    if not isinstance(field, dict):  # published before the field was: as its first release
         first = next(iter(delegations.roles.values()), None)
-        keyids, threshold = (first.keyids, first.threshold) if first else ([], 1)
-    keys = tuple(delegations.keys[keyid] for keyid in keyids if keyid in delegations.keys)
-    found["release"] = Rule(keys, threshold)
-    return found
+        return _rule(first or Role([], 1), delegations.keys)
+    keyids, threshold = field.get("keyids"), field.get("threshold")
+    keyids = [each for each in keyids if isinstance(each, str)] if isinstance(keyids, list) else []
+    return _rule(Role(keyids, threshold if type(threshold) is int else 1), delegations.keys)
+
+
+def _rule(role: Role, keys: Mapping[str, Key]) -> Rule:
+    return Rule(tuple(keys[keyid] for keyid in role.keyids if keyid in keys), role.threshold)
+
+
+def delegation(role: str, rule: Rule) -> DelegatedRole:
+    """Lets the keys of a rule sign a release, and nothing but that.
+
+    Raises:
+        ManifestError: no release has this role.
+    """
+    channel, arch = split_role(role)
+    keyids = [key.keyid for key in rule.keys]
+    return DelegatedRole(role, keyids, rule.threshold, terminating=True, paths=[f"{channel}/{arch}/*"])
+
+
+def check_delegations(targets: Targets) -> None:
+    """Make sure that the top-level targets let each role sign its own release, and nothing but that.
+
+    Raises:
+        RepositoryError: one may sign more, or is no release; or the targets list files themselves.
+        ManifestError: a role has a name that no release has.
+    """
+    delegations = targets.delegations
+    for role, each in ((delegations.roles or {}) if delegations else {}).items():
+        expected = delegation(role, Rule((), each.threshold))
+        if (each.paths, each.terminating) != (expected.paths, True) or each.path_hash_prefixes:
+            raise RepositoryError(f"the targets let {role} sign more than its own release")
+    if targets.targets:
+        raise RepositoryError("the top-level targets list files; only releases do")
 
 
 def rule_of(delegator: Root | Targets, role: str) -> Role:

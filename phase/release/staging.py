@@ -2,27 +2,45 @@
 
     staged/{role}.json     in a repository; not part of what is served
     {role}.json            in a directory that is carried
+    published/*.json       beside it: what it replaces, so that a holder sees what changes
 
 Who holds an offline key sees what is signed before it is.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Root, Signed, Targets
 
 from phase import files
-from phase.errors import PhaseError
-from phase.release.errors import RepositoryError
+from phase.errors import PhaseError, printable
+from phase.release import roles
+from phase.release.errors import ManifestError, RepositoryError
 from phase.release.keys import ReleaseKeys, add_signature
-from phase.release.manifest import Manifest
-from phase.release.roles import RELEASE_FIELD, TOP, kind
+from phase.release.manifest import Manifest, split_role
+from phase.release.pinned import repository_id
+from phase.release.roles import TOP, kind
 from phase.trust import wire
 
 PLACE = "staged"
+BEFORE = "published"
 _MAX_METADATA = 5_000_000
-_MAX_FILES = 256
+_MAX_FILES = wire.MAX_FILES
+
+
+class Carried(NamedTuple):
+    """A directory that is carried.
+
+    Attributes:
+        staged: role to what is to be signed.
+        before: role to what it replaces, as the keys before have signed it.
+        repository: whose it is, see `pinned.repository_id`.
+    """
+
+    staged: dict[str, Metadata[Any]]
+    before: dict[str, Root | Targets]
+    repository: str
 
 
 def load(directory: Path) -> dict[str, Metadata[Any]]:
@@ -38,21 +56,46 @@ def load(directory: Path) -> dict[str, Metadata[Any]]:
         RepositoryError: something in it is no such metadata.
     """
     found = {}
-    for path in sorted(directory.glob("*.json"))[:_MAX_FILES]:
+    paths = sorted(directory.glob("*.json"))
+    if len(paths) > _MAX_FILES:
+        raise RepositoryError(f"{directory} holds {len(paths)} files; the limit is {_MAX_FILES}")
+    for path in paths:
         role = path.name.removesuffix(".json")
-        try:
-            with path.open("rb") as handle:
-                data = handle.read(_MAX_METADATA + 1)
-            if role == "root":
-                wire.read(data, Root, name=path.name, max_bytes=_MAX_METADATA)
-            else:
-                wire.read(data, Targets, name=path.name, max_bytes=_MAX_METADATA)
-            found[role] = Metadata[Any].from_bytes(data)
-        except OSError as error:
-            raise RepositoryError(f"{path} cannot be read: {error.strerror}") from error
-        except PhaseError as error:
-            raise RepositoryError(f"{path} is damaged: {error.what}") from error
+        data = _read(path)
+        _parse(role, data, path)
+        found[role] = Metadata[Any].from_bytes(data)
     return found
+
+
+def load_carried(directory: Path) -> Carried:
+    """Read a directory that is carried. What it says to be published is verified, each by the one before.
+
+    Args:
+        directory: as `save_carried` wrote it.
+
+    Raises:
+        RepositoryError: there is nothing to sign, or something in it does not verify.
+    """
+    staged = load(directory)
+    if not staged:
+        raise RepositoryError(f"{directory} holds nothing to sign")
+    before: dict[str, Root | Targets] = {}
+    place = directory / BEFORE
+    if not (place / "1.root.json").exists():
+        return Carried(staged, before, _repository_of(staged, directory))
+    first = _read(place / "1.root.json")
+    for number in range(1, _MAX_FILES):
+        path = place / f"{number}.root.json"
+        if not path.exists():
+            break
+        before["root"] = _verified("root", path, [before.get("root")])
+    root = before["root"]
+    if (path := place / "targets.json").exists():
+        before["targets"] = _verified("targets", path, [root])
+    for role in sorted(set(staged) - set(TOP)):
+        if (path := place / f"{role}.json").exists() and "targets" in before:
+            before[role] = _verified(role, path, [before["targets"]])
+    return Carried(staged, before, repository_id(first))
 
 
 def save(directory: Path, staged: Mapping[str, Metadata[Any]]) -> None:
@@ -62,78 +105,160 @@ def save(directory: Path, staged: Mapping[str, Metadata[Any]]) -> None:
         RepositoryError: it cannot be written.
     """
     try:
-        if staged:
-            files.make_public(directory)
+        files.make_public(directory)
         for role, metadata in staged.items():
             files.write(directory / f"{role}.json", metadata.to_bytes())
     except OSError as error:
         raise RepositoryError(f"{directory} cannot be written: {error.strerror}") from error
 
 
-def drop(directory: Path, roles: Iterable[str]) -> None:
-    """Forget staged metadata: it is published.
+def save_carried(directory: Path, staged: Mapping[str, Metadata[Any]], before: Mapping[str, bytes]) -> None:
+    """Write what is to be signed, to be carried; what an earlier round has left is removed.
+
+    Args:
+        directory: new, empty, or of an earlier round.
+        staged: role to metadata.
+        before: file name to what is published: every root, and what is replaced.
 
     Raises:
-        RepositoryError: it cannot be removed.
+        RepositoryError: the directory holds something else, or cannot be written.
     """
+    place = directory / BEFORE
     try:
-        for role in roles:
-            (directory / f"{role}.json").unlink(missing_ok=True)
+        old = sorted(directory.glob("*.json"))
+        for path in old:
+            _parse(path.name.removesuffix(".json"), _read(path), path)
+    except RepositoryError as error:
+        raise RepositoryError(
+            f"{directory} holds something else than a round of signing: {error.what}",
+            hint="Choose a new directory.",
+        ) from error
+    try:
+        for path in [*old, *sorted(place.glob("*.json"))]:
+            path.unlink()
+        save(directory, staged)
+        files.make_public(place)
+        for name, data in before.items():
+            files.write(place / name, data)
     except OSError as error:
         raise RepositoryError(f"{directory} cannot be written: {error.strerror}") from error
 
 
-def sign(directory: Path, keys: ReleaseKeys) -> list[str]:
-    """Add the signatures of the keys at hand to a carried directory.
+def sign(staged: Mapping[str, Metadata[Any]], keys: ReleaseKeys) -> list[str]:
+    """Add the signatures of the keys at hand.
 
     Args:
-        directory: holds `{role}.json`.
+        staged: role to metadata.
         keys: who signs. Whether their signatures count, the repository decides when they are back.
 
     Returns:
         The roles signed.
-
-    Raises:
-        RepositoryError: there is nothing to sign, or it cannot be written.
     """
-    staged = load(directory)
-    if not staged:
-        raise RepositoryError(f"{directory} holds nothing to sign")
-    signed = []
+    signed = set()
     for role, metadata in staged.items():
         for signer in keys[kind(role)]:
             add_signature(metadata, signer)
-            signed.append(role)
-    save(directory, staged)
-    return sorted(set(signed))
+            signed.add(role)
+    return sorted(signed)
 
 
-def summary(role: str, metadata: Metadata[Any]) -> list[str]:
-    """What is signed, for who signs it: lines of text."""
+def summary(role: str, metadata: Metadata[Any], before: Signed | None = None) -> Iterator[str]:
+    """What is signed, for who signs it: lines of text.
+
+    Args:
+        role: its name.
+        metadata: what is to be signed.
+        before: what it replaces; `+` and `-` say what changes then.
+    """
     signed = metadata.signed
-    lines = [f"{role}, version {signed.version}, holds until {signed.expires:%Y-%m-%d}"]
+    yield f"{role}, version {signed.version}, holds until {signed.expires:%Y-%m-%d}"
+    old: dict[str, roles.Rule] = {}
     if isinstance(signed, Root):
-        for name in TOP:
-            rule = signed.roles[name]
-            lines.append(f"  {rule.threshold} of {len(rule.keyids)} sign {name}:")
-            lines += (f"    {key}" for key in publics(signed, rule.keyids))
-    elif role == "targets" and signed.delegations is not None:
-        for name, delegated in sorted((signed.delegations.roles or {}).items()):
-            lines.append(f"  {delegated.threshold} of {len(delegated.keyids)} sign {name}:")
-            lines += (f"    {key}" for key in publics(signed.delegations, delegated.keyids))
-        field = signed.unrecognized_fields.get(RELEASE_FIELD, {})
-        if not signed.delegations.roles and field:
-            lines.append(f"  {field['threshold']} of {len(field['keyids'])} sign releases:")
-            lines += (f"    {key}" for key in publics(signed.delegations, field["keyids"]))
-    elif role not in TOP:
+        if isinstance(before, Root):
+            old = roles.top_rules(before)
+        yield from changes(old, roles.top_rules(signed))
+    elif role == "targets":
+        if isinstance(before, Targets):
+            old = roles.delegated_rules(before)
+        yield from changes(old, roles.delegated_rules(signed))
+    else:
         manifest = Manifest.from_role(role, signed)
-        lines.append(f"  release {manifest.release} of {manifest.channel} for {manifest.arch}")
-        lines.append(f"  command line: {manifest.cmdline or '(empty)'}")
+        yield f"  release {manifest.release} of {manifest.channel} for {manifest.arch}"
+        if isinstance(before, Targets):
+            last = Manifest.from_role(role, before)
+            yield f"  in place of {last.release}, version {last.version}"
+        yield f"  command line: {manifest.cmdline or '(empty)'}"
         for name, artifact in sorted(manifest.artifacts.items()):
-            lines.append(f"  {name}: {artifact.length} bytes, sha256 {artifact.sha256}")
-    return lines
+            yield f"  {name}: {artifact.length} bytes, sha256 {artifact.sha256}"
 
 
-def publics(holder: Any, keyids: Iterable[str]) -> list[str]:
-    """Public keys by their ids, where the holder has them."""
-    return [holder.keys[keyid].keyval.get("public", keyid) for keyid in keyids if keyid in holder.keys]
+def changes(old: Mapping[str, roles.Rule], new: Mapping[str, roles.Rule]) -> Iterator[str]:
+    """Who signs what, and what of that changes: lines of text.
+
+    Args:
+        old: role to rule, as it is; empty where nothing is.
+        new: the same, as it is to be.
+    """
+    for role, rule in new.items():
+        had = old.get(role)
+        line = f"  {rule.threshold} of {len(rule.keys)} sign {role}"
+        if had is not None and (had.threshold, len(had.keys)) != (rule.threshold, len(rule.keys)):
+            line += f", until now {had.threshold} of {len(had.keys)}"
+        yield f"{line}:" if old == {} or had is not None else f"{line}, new:"
+        known = {roles.public(key) for key in had.keys} if had else set()
+        now = [roles.public(key) for key in rule.keys]
+        sign = {True: " ", False: "+" if old else " "}
+        yield from (f"   {sign[key in known]}{key}" for key in now)
+        yield from (f"   -{key}" for key in sorted(known - set(now)))
+    for role in sorted(old.keys() - new.keys()):
+        yield f"  nobody signs {role} any more: it is offered no longer"
+
+
+def _verified(role: str, path: Path, by: Iterable[Root | Targets | None]) -> Root | Targets:
+    """Metadata that these delegators vouch for; a first root vouches for itself."""
+    data = _read(path)
+    signed = _parse(role, data, path)
+    metadata = Metadata[Any].from_bytes(data)
+    delegators = [each for each in by if each is not None] + ([signed] if role == "root" else [])
+    for delegator in delegators:
+        if roles.lack(role, role, delegator, metadata) is not None:
+            raise RepositoryError(
+                f"{path} is not signed by the keys that were there before",
+                hint="Somebody has changed what was carried. Export it again, and compare.",
+            )
+    return signed
+
+
+def _repository_of(staged: Mapping[str, Metadata[Any]], directory: Path) -> str:
+    root = staged.get("root")
+    if root is None or root.signed.version != 1:
+        raise RepositoryError(
+            f"{directory} does not say what it replaces: {BEFORE}/1.root.json is missing",
+            hint="Export it again.",
+        )
+    return repository_id(root.to_bytes())
+
+
+def _parse(role: str, data: bytes, path: Path) -> Root | Targets:
+    shown = printable(str(path))
+    try:
+        if role == "root":
+            return wire.read(data, Root, name=path.name, max_bytes=_MAX_METADATA)[0]
+        if role != "targets":
+            split_role(role)
+        targets, _ = wire.read(data, Targets, name=path.name, max_bytes=_MAX_METADATA)
+        if role == "targets":
+            roles.check_delegations(targets)
+        return targets
+    except ManifestError as error:
+        raise RepositoryError(f"{shown} is not metadata that waits for signatures: {error.what}") from error
+    except PhaseError as error:
+        raise RepositoryError(f"{shown} is damaged: {error.what}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with open(files.open_plain(path), "rb") as handle:
+            return handle.read(_MAX_METADATA + 1)
+    except OSError as error:
+        raise RepositoryError(f"{printable(str(path))} cannot be read: {error.strerror}") from error

@@ -5,12 +5,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from tuf.api.metadata import DelegatedRole, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import DelegatedRole, Role, Root, Snapshot, Targets, Timestamp
 
 from phase import arch as arches
 from phase.release import blobs
 from phase.release.errors import RepositoryError
 from phase.release.manifest import Manifest, role_name, split_role
+from phase.release.roles import TOP, Rule, public, read_rules
 from phase.trust import wire
 from phase.trust.errors import TrustError
 
@@ -82,6 +83,29 @@ class Tree:
     def timestamp_expires(self) -> datetime:
         """When the timestamp's signature ends, UTC: soon, by its nature."""
         return self._timestamp.expires
+
+    def published(self) -> dict[str, AnyRole]:
+        """The signed part of every role that is here, by name: the top-level roles first."""
+        top = {role: self._signed[role] for role in TOP if role in self._signed}
+        return top | {role: self._signed[role] for role in sorted(self._delegations) if role in self._signed}
+
+    def present(self) -> list[tuple[str, str]]:
+        """Channel and architecture of every release whose metadata is here."""
+        return [split_role(role) for role in self.published() if role not in TOP]
+
+    def published_rules(self) -> dict[str, Rule]:
+        """Who signs what is published: the top-level roles, and `release`; empty where nothing is."""
+        return read_rules(self._root, self._targets) if "targets" in self._signed else {}
+
+    def rule(self, role: str) -> Role:
+        """Whose signatures a published role needs: key ids and a threshold."""
+        return self._root.roles[role] if role in TOP else self._delegations[role]
+
+    def publics(self, role: str) -> list[str]:
+        """The public keys of those who can sign a published role."""
+        delegations = self._targets.delegations
+        keys = self._root.keys if role in TOP or delegations is None else delegations.keys
+        return [public(keys[keyid]) for keyid in self.rule(role).keyids if keyid in keys]
 
     def metadata(self, only: Iterable[tuple[str, str]] | None = None) -> dict[str, bytes]:
         """What a client needs to verify releases.

@@ -65,7 +65,7 @@ def test_a_pipe_as_passphrase_file_opens_many_keys(tmp_path: Path) -> None:
     piped = "--passphrase-file /dev/stdin"
     done = release(f"init repo --new-keys keys {piped}", tmp_path, stdin=line)
     assert done.returncode == 0, done.stderr
-    done = release(f"rotate repo --threshold root=3 --keys keys {piped}", tmp_path, stdin=line)
+    done = release(f"rotate repo --yes --threshold root=3 --keys keys {piped}", tmp_path, stdin=line)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "repo/metadata/2.root.json").exists()
 

@@ -161,7 +161,7 @@ def test_a_refresh_leaves_what_waits_for_signatures_alone(release: Release) -> N
     release("add repo testing x86_64 --kernel vmlinuz --release 2 --keys online")
     release("refresh repo --keys online")
     assert believed(channel="testing").manifest.release == "1.0"
-    assert "testing-x86_64 waits for signatures: 0/1" in release("show repo")
+    assert "waits for signatures: testing-x86_64 0/1" in release("show repo")
     assert "published" in release("sign repo --keys keys")
     assert believed(channel="testing").manifest.release == "2"
 
@@ -199,7 +199,7 @@ def test_keys_are_rotated_and_old_clients_follow(release: Release) -> None:
     for role in ("timestamp", "release"):
         release(f"key fresh/{role}.json --role {role} --plain")
     public = "--public fresh/timestamp.pub --public fresh/release.pub"
-    release(f"rotate repo {public} --keys keys --keys fresh")
+    release(f"rotate repo {public} --yes --keys keys --keys fresh")
     found = believed(channel="testing", floor=floor)
     assert found.floor.root == 2
     shutil.rmtree("keys")
@@ -216,7 +216,7 @@ def test_a_lost_root_key_is_revoked_by_the_others(release: Release) -> None:
     lost = json.loads(Path("keys/root-1.json").read_bytes())["public"]
     Path("keys/root-1.json").unlink()
     release("key new/root-4.json --role root --plain")
-    release(f"revoke repo {lost[:16]} --public new/root-4.pub --keys keys --keys new")
+    release(f"revoke repo {lost[:16]} --yes --public new/root-4.pub --keys keys --keys new")
     roots = json.loads(release("show repo --json"))["roles"]["root"]
     assert lost not in roots["keys"]
     assert (len(roots["keys"]), roots["threshold"]) == (3, 2)
@@ -229,7 +229,7 @@ def test_a_lost_timestamp_key_is_replaced_with_a_gap(release: Release) -> None:
     lost = json.loads(Path("keys/timestamp.json").read_bytes())["public"]
     Path("keys/timestamp.json").unlink()
     release("key new/timestamp.json --role timestamp --plain")
-    words = f"revoke repo {lost} --public new/timestamp.pub --keys keys --keys new"
+    words = f"revoke repo {lost} --yes --public new/timestamp.pub --keys keys --keys new"
     done = CliRunner().invoke(cli, ["release", *words.split()])
     assert "0 of the keys of timestamp by the root before" in str(done.exception)
     assert believed(channel="testing").floor.root == 1

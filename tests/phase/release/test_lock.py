@@ -62,6 +62,7 @@ def run(words: str) -> str:
 )
 def test_a_passphrase_prompt_holds_no_lock(desk: Path, words: str) -> None:
     public = json.loads(Path("online/timestamp.json").read_bytes())["public"]
+    run("add repo stable x86_64 --kernel vmlinuz --release 2 --keys online")  # waits
     child = pexpect.spawn(
         sys.executable,
         ["-m", "phase", "release", *words.format(timestamp=public[:16]).split(), "--keys", "keys"],
@@ -71,6 +72,19 @@ def test_a_passphrase_prompt_holds_no_lock(desk: Path, words: str) -> None:
     child.expect("Passphrase of keys/")
     assert run("refresh repo --keys online") == ""
     child.close(force=True)
+
+
+@pytest.mark.parametrize("words", ["rotate repo --threshold root=1 --keys online", "discard repo"])
+def test_a_question_holds_no_lock(desk: Path, words: str) -> None:
+    run("add repo stable x86_64 --kernel vmlinuz --release 2 --keys online")  # waits
+    arguments = ["-m", "phase", "release", *words.split()]
+    child = pexpect.spawn(sys.executable, arguments, timeout=30, encoding="utf-8")
+    child.expect(r"\[y/N\]")
+    assert run("refresh repo --keys online") == ""
+    child.sendline("y")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
 
 
 def test_waiting_for_the_lock_is_said(desk: Path) -> None:

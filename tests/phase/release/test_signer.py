@@ -1,0 +1,176 @@
+"""Who can write to the repository, the stick or the export, and holds no key, gets nothing signed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.phase.release.shop import Shop, change
+
+#: What an operator does with all keys at hand.
+COMMANDS = (
+    "refresh repo --keys keys",
+    "promote repo testing stable --keys keys",
+    "promote repo stable other --keys keys",
+    "add repo stable x86_64 --kernel kernel --release 9 --keys keys",
+    "add repo new x86_64 --kernel kernel --release 9 --keys keys",
+    "renew repo stable-x86_64 --keys keys",
+    "renew repo targets --keys keys",
+    "renew repo root --keys keys",
+    "rotate repo --yes --keys keys",
+    "withdraw repo testing x86_64 --keys keys",
+    "restore repo --ahead 5 --keys keys",
+)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.chdir(tmp_path)
+    found = Shop()
+    found.add("1.0", "testing")
+    found.add("1.0")
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("role", ["1.stable-x86_64", "1.testing-x86_64", "3.targets", "1.root"])
+def test_refresh_with_the_release_key_at_hand(shop: Shop, command: str, role: str) -> None:
+    """Nothing is built on what a stranger has changed, whatever is signed with it."""
+    changed = {"expires": "2030-01-01T00:00:00Z"}
+    change(f"repo/metadata/{role}.json", **changed)
+    # Another first root is another repository.
+    why = (
+        "have signed for another repository" if role == "1.root" else "changed by somebody without the keys"
+    )
+    assert why in shop.refused(command)
+
+
+def test_a_whole_repository_of_strangers_is_not_signed(shop: Shop) -> None:
+    """Its own signatures are right; it is only not the one that these keys have signed for."""
+    root = Path("repo/metadata/1.root.json").read_bytes()
+    Path("true.root.json").write_bytes(root)
+    Path("strange").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir("strange")
+        Shop().add("6.6.6")
+    shutil.rmtree("repo")
+    shutil.copytree("strange/repo", "repo")
+    for command in COMMANDS:
+        assert "have signed for another repository" in shop.refused(command)
+    assert "begins with another root" in shop.refused("refresh repo --keys keys --root true.root.json")
+
+
+def test_an_older_state_is_not_signed_on_top_of(shop: Shop) -> None:
+    shutil.copytree("repo", "older")
+    shop.add("1.1")
+    shutil.rmtree("repo")
+    shutil.copytree("older", "repo")
+    for command in COMMANDS[:-1]:
+        assert "older than what these keys have signed" in shop.refused(command)
+
+
+def test_promote_testing_stable(shop: Shop) -> None:
+    """What waits in a channel, or was put there to wait, is not promoted."""
+    online = shop.hand_over("online", "snapshot", "timestamp")
+    shop.add("6.6.6", "testing", online)
+    shop.run("promote repo testing stable --keys keys")
+    assert (shop.boots(), shop.boots("testing")) == ("1.0", "1.0")
+
+
+def test_what_others_let_wait_is_not_signed_on_the_way(shop: Shop) -> None:
+    online = shop.hand_over("online", "snapshot", "timestamp")
+    shop.add("6.6.6", "evil", online)
+    shop.add("6.6.6", more=online)
+    said = shop.add("2.0", "beta")
+    assert "targets: 0 of 1 signatures" in said  # a stranger's channel is in it: `sign` shows it
+    shop.add("1.1", "testing")
+    assert (shop.boots("testing"), shop.boots()) == ("1.1", "1.0")
+    shown = shop.run("sign repo --keys keys")
+    assert "release 6.6.6 of evil for x86_64" in shown
+
+
+def test_rotate_shows_what_changes_and_asks(shop: Shop) -> None:
+    shop.run("key new/timestamp.json --role timestamp --plain")
+    words = "rotate repo --public new/timestamp.pub --keys keys --keys new"
+    assert "nothing has changed" in shop.refused(words)
+    assert "nothing has changed" in shop.refused(words, says="n\n")
+    said = shop.run(words, says="y\n")
+    new = Path("new/timestamp.pub").read_text().split()[2]
+    assert f"   +{new}" in said
+    assert f"   -{shop.keys['timestamp'][0].public_hex}" in said
+
+
+def test_rotate_public_with_one_root_key_of_three(shop: Shop) -> None:
+    shop.run("key new/root.json --role root --plain")
+    words = "rotate repo --public new/root.pub --keys keys --keys new"
+    done = shop.invoke(words, says="n\n")
+    assert (done.exit_code, "1 of 1 sign root, until now 2 of 3" in done.output) == (1, True)
+    assert shop.machine().floor.root == 1
+
+
+def test_a_prepared_stick_shows_what_is_signed(shop: Shop) -> None:
+    """A role's name, a key and a release that would steer the terminal are refused or shown in one line."""
+    online = shop.hand_over("online", "snapshot", "timestamp")
+    shop.add("1.1", more=online)
+    shop.run("sign repo --export stick")
+    waiting = json.loads(Path("stick/stable-x86_64.json").read_bytes())
+    name = "\x1b]0;x\x07.json"
+    Path("stick", name).write_text(json.dumps(waiting))
+    assert "\x1b" not in shop.refused("sign stick --keys keys")
+    Path("stick", name).unlink()
+    waiting["signed"]["x-phase"]["release"] = "1.1\x1b[2K"
+    Path("stick/stable-x86_64.json").write_text(json.dumps(waiting))
+    assert "is not a release version" in shop.refused("sign stick --keys keys")
+
+
+@pytest.mark.parametrize("paths", [["*"], ["stable/x86_64/*", "testing/x86_64/*"], ["stable/*/*"]])
+def test_a_prepared_stick_gives_no_role_more_than_its_release(shop: Shop, paths: list[str]) -> None:
+    online = shop.hand_over("online", "snapshot", "timestamp")
+    shop.add("1.0", "beta", online)
+    shop.run("sign repo --export stick")
+    waiting = json.loads(Path("stick/targets.json").read_bytes())
+    waiting["signed"]["delegations"]["roles"][0]["paths"] = paths
+    Path("stick/targets.json").write_text(json.dumps(waiting))
+    assert "sign more than its own release" in shop.refused("sign stick --keys keys")
+
+
+def test_a_prepared_stick_of_another_repository_is_not_signed(shop: Shop) -> None:
+    Path("strange").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir("strange")
+        strange = Shop()
+        strange.add("6.6.6", more=strange.hand_over("online", "snapshot", "timestamp"))
+        strange.run("sign repo --export stick")
+    assert "have signed for another repository" in shop.refused("sign strange/stick --keys keys")
+
+
+def test_a_stick_says_what_is_replaced_as_the_keys_have_signed_it(shop: Shop) -> None:
+    online = shop.hand_over("online", "snapshot", "timestamp")
+    shop.add("1.1", more=online)
+    shop.run("sign repo --export stick")
+    assert "in place of 1.0, version 1" in shop.run("sign stick --keys keys")
+    before = json.loads(Path("stick/published/stable-x86_64.json").read_bytes())
+    before["signed"]["x-phase"]["release"] = "0.9"
+    Path("stick/published/stable-x86_64.json").write_text(json.dumps(before))
+    assert "not signed by the keys that were there before" in shop.refused("sign stick --keys keys")
+
+
+def test_what_waits_is_what_was_shown(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changed between showing and signing, it is not signed."""
+    from phase.cli import _signing
+
+    online = shop.hand_over("online", "snapshot", "timestamp")
+    shop.add("1.1", more=online)
+    load = _signing.load
+
+    def changing(*arguments: object) -> object:
+        document = json.loads(Path("repo/staged/stable-x86_64.json").read_bytes())
+        document["signed"]["x-phase"]["cmdline"] = "init=/bin/sh"
+        Path("repo/staged/stable-x86_64.json").write_text(json.dumps(document))
+        return load(*arguments)  # type: ignore[arg-type]  # as it was called
+
+    monkeypatch.setattr(_signing, "load", changing)
+    done = shop.invoke("sign repo --keys keys")
+    assert "has changed since it was shown" in str(done.exception)
+    assert shop.boots() == "1.0"
