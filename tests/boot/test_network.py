@@ -174,6 +174,15 @@ def test_slow_dhcp_is_waited_for(tmp_path: Path, lan: Segment) -> None:
         machine.wait(lambda: has_lease(machine), "lease", 15)
 
 
+def test_slow_dhcp_that_has_offered_an_address_is_waited_for_longer(tmp_path: Path, lan: Segment) -> None:
+    """The lease was on its way when the machine gave itself an address, which then was the one it told of."""
+    lan.link("dhcp").from_machine = Faults(delay=5)
+    with Cards(tmp_path, {"eth0": lan}) as machine:
+        machine.start(FILES / "network", "6")
+        machine.wait(lambda: has_lease(machine), "lease", 25)
+        assert not machine.read("/run/phase/cards/eth0/link-local")
+
+
 def test_no_dhcp_gives_itself_an_address_and_leaves_one_that_is_taken(tmp_path: Path, lan: Segment) -> None:
     """RFC 3927; a lease that comes after all is taken, too."""
     lan.dhcp.faults = DhcpFaults(silent=True)
