@@ -63,7 +63,7 @@ def load(directory: Path) -> dict[str, Metadata[Any]]:
         role = path.name.removesuffix(".json")
         data = _read(path)
         _parse(role, data, path)
-        found[role] = Metadata[Any].from_bytes(data)
+        found[role] = _envelope(data, path)
     return found
 
 
@@ -218,7 +218,7 @@ def _verified(role: str, path: Path, by: Iterable[Root | Targets | None]) -> Roo
     """Metadata that these delegators vouch for; a first root vouches for itself."""
     data = _read(path)
     signed = _parse(role, data, path)
-    metadata = Metadata[Any].from_bytes(data)
+    metadata = _envelope(data, path)
     delegators = [each for each in by if each is not None] + ([signed] if role == "root" else [])
     for delegator in delegators:
         if roles.lack(role, role, delegator, metadata) is not None:
@@ -254,6 +254,15 @@ def _parse(role: str, data: bytes, path: Path) -> Root | Targets:
         raise RepositoryError(f"{shown} is not metadata that waits for signatures: {error.what}") from error
     except PhaseError as error:
         raise RepositoryError(f"{shown} is damaged: {error.what}") from error
+
+
+def _envelope(data: bytes, path: Path) -> Metadata[Any]:
+    try:
+        return Metadata[Any].from_bytes(data)
+    except Exception as error:  # the library raises whatever odd input makes it trip over
+        raise RepositoryError(
+            f"{printable(str(path))} cannot be signed: it names a key of a kind that nobody here knows"
+        ) from error
 
 
 def _read(path: Path) -> bytes:

@@ -175,7 +175,7 @@ def test_slow_dhcp_is_waited_for(tmp_path: Path, lan: Segment) -> None:
 
 
 def test_slow_dhcp_that_has_offered_an_address_is_waited_for_longer(tmp_path: Path, lan: Segment) -> None:
-    """The lease was on its way when the machine gave itself an address, which then was the one it told of."""
+    """The lease was on its way when the machine gave itself an address, and told of that one."""
     lan.link("dhcp").from_machine = Faults(delay=5)
     with Cards(tmp_path, {"eth0": lan}) as machine:
         machine.start(FILES / "network", "6")

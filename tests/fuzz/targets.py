@@ -43,7 +43,8 @@ from phase.release.manifest import Manifest
 from phase.release.repository import Repository
 from phase.trust import wire
 from phase.trust.errors import TrustError
-from tests.fuzz import local, work
+from tests.fuzz import local, publishing, work
+from tests.fuzz.publishing import short
 
 Target = Callable[[bytes], None]
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
@@ -408,11 +409,6 @@ def kernel_line(data: bytes) -> None:
     assert words <= {"quiet", "phase.rootfs", *cmdline.CARRIED}
 
 
-def short(error: PhaseError) -> None:
-    """An error about hostile bytes is no longer than a person reads."""
-    assert len(str(error)) < 2000, type(error)
-
-
 class Case(NamedTuple):
     """A target and inputs it accepts, to start from."""
 
@@ -500,6 +496,11 @@ def cases() -> dict[str, Case]:
     found["mdns-asked"] = Case(local.asked, local.packets())
     found["host-header"] = Case(local.host, (b"boot.example.org:8080", b"[2001:db8::1]:80", b"192.0.2.1"))
     found["worker-messages"] = Case(work.messages, work.said())
+    for name in ("root", "targets", "stable-x86_64"):
+        seed = publishing.next_version(files[f"1.{name}.json"])
+        found[f"carried-{name}"] = Case(publishing.carried(name, files), (seed,))
+    found["journal"] = Case(publishing.left_over, (publishing.ORDER,))
+    found["pinned"] = Case(publishing.remembered, (publishing.MEMORY,))
     found["module-shape"] = Case(work.shape, work.modules())
     found["module"] = Case(work.module, work.modules())
     return found

@@ -1,7 +1,7 @@
-"""An operator with a repository, its keys in several places, and machines that have seen it at several times.
+"""An operator with a repository, its keys in several places, and machines that saw it at several times.
 
 Whatever the operator does, in whatever order: after a command that ends well, each machine boots or is told
-the truth; after one that is refused, nothing has changed; after one that was killed, it is the old state or the new.
+the truth; after one that is refused, nothing has changed; after one that was killed, it is the old or the new.
 """
 
 import contextlib
@@ -54,9 +54,7 @@ class Machine:
         """The release it boots, or why it does not."""
         get = check.reader(directory)
         try:
-            found = trust.refresh(
-                self.root, get, channel=channel, arch="x86_64", now=now, floor=self.floor
-            )
+            found = trust.refresh(self.root, get, channel=channel, arch="x86_64", now=now, floor=self.floor)
         except (trust.TrustError, RepositoryError) as error:
             return error
         self.floor = found.floor
@@ -114,7 +112,8 @@ class Operator:
         self.number += 1
         Path("kernel").write_bytes(b"kernel %d" % self.number)
         self.run(
-            f"add repo {channel} x86_64 --kernel kernel --release {self.number} {more} {keys}", touches=[channel]
+            f"add repo {channel} x86_64 --kernel kernel --release {self.number} {more} {keys}",
+            touches=[channel],
         )
 
     def promote(self, channel: str, to: str, keys: str) -> None:

@@ -105,7 +105,11 @@ class TwoYears(RuleBasedStateMachine):
     def restore(self, keys: str) -> None:
         self.operator.restore(keys)
 
-    @rule(signers=st.lists(st.sampled_from(OFFLINE), unique=True), keys=keys, more=st.sampled_from(["", "--gap"]))
+    @rule(
+        signers=st.lists(st.sampled_from(OFFLINE), unique=True),
+        keys=keys,
+        more=st.sampled_from(["", "--gap"]),
+    )
     def offline_round(self, signers: list[str], keys: str, more: str) -> None:
         self.operator.offline_round(signers, keys, more)
 
@@ -122,7 +126,9 @@ class TwoYears(RuleBasedStateMachine):
         self.operator.run("prune repo")
 
     @rule(
-        words=st.sampled_from(["refresh repo", "renew repo targets", "sign repo", "rotate repo", "prune repo"]),
+        words=st.sampled_from(
+            ["refresh repo", "renew repo targets", "sign repo", "rotate repo", "prune repo"]
+        ),
         at=st.integers(0, 60),
     )
     def is_killed(self, words: str, at: int) -> None:
