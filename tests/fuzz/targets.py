@@ -29,7 +29,6 @@ from phase.discovery.dht.announcement import AnnouncementError
 from phase.discovery.dht.endpoint import Endpoint
 from phase.discovery.dht.node import Dht
 from phase.discovery.records import from_txt
-from phase.errors import PhaseError
 from phase.fetch import http
 from phase.fetch.errors import FetchError
 from phase.identity import Identity

@@ -1,7 +1,8 @@
 """An operator with a repository, its keys in several places, and machines that saw it at several times.
 
 Whatever the operator does, in whatever order: after a command that ends well, each machine boots or is told
-the truth; after one that is refused, nothing has changed; after one that was killed, it is the old or the new.
+the truth; after one that is refused, nothing has changed; after one that was killed, it is the old or the
+new.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from fixtures import artifacts
 from phase import trust
 from phase.cli import _release
 from phase.cli.release import command
@@ -84,7 +86,7 @@ class Operator:
             for path in ReleaseKeys.generate(counts).save(Path(place)):
                 public = Path(path).with_suffix(".pub")
                 publics.append(self._public(Path(path), public))
-        Path("kernel").write_bytes(b"kernel")
+        Path("kernel").write_bytes(artifacts.kernel(size=2048))
         options = " ".join(f"--public {each}" for each in publics)
         keys = " ".join(f"--keys {place}" for place in PLACES)
         self.run(f"init repo {options} --threshold root=2 {keys}", expect=0)
@@ -110,7 +112,7 @@ class Operator:
 
     def add(self, channel: str, keys: str, more: str) -> None:
         self.number += 1
-        Path("kernel").write_bytes(b"kernel %d" % self.number)
+        Path("kernel").write_bytes(artifacts.kernel(size=2048, fill=b"%d " % self.number))
         self.run(
             f"add repo {channel} x86_64 --kernel kernel --release {self.number} {more} {keys}",
             touches=[channel],

@@ -9,6 +9,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
+from fixtures import artifacts
 from phase import trust
 from phase.cli import cli
 from phase.release import check
@@ -25,7 +26,7 @@ class Shop:
             {"root": 3, "timestamp": 1, "snapshot": 1, "targets": 1, "release": 1}
         )
         self.keys.save(Path("keys"))
-        Path("kernel").write_bytes(b"K" * 5000)
+        Path("kernel").write_bytes(artifacts.kernel())
         self.run("init repo --keys keys")
 
     def invoke(self, words: str, *, says: str = "") -> Result:
@@ -46,7 +47,7 @@ class Shop:
         return str(done.exception)
 
     def add(self, release: str, channel: str = "stable", more: str = "") -> str:
-        Path("kernel").write_bytes(release.encode() * 1000)
+        Path("kernel").write_bytes(artifacts.kernel(fill=release.encode()))
         return self.run(
             f"add repo {channel} x86_64 --kernel kernel --release {release} {more or '--keys keys'}"
         )
