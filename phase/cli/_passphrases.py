@@ -48,6 +48,12 @@ class Passphrases:
         found: Passphrases = meta[_META]
         return found
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether somebody or something gives passphrases."""
+        given = self._file is not None or self._variable is not None or bool(self._pin_files)
+        return given or sys.stdin.isatty()
+
     def new(self, path: Path) -> str:
         """The passphrase of a key that is made; typed twice, because a slip would lose the key.
 

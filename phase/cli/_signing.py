@@ -1,6 +1,6 @@
 """What the commands of `phase release` share: keys, passphrases, one publisher at a time."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +12,8 @@ from phase.errors import printable
 from phase.release import keys as release_keys
 from phase.release import lock
 from phase.release.errors import KeysError
-from phase.release.keys import ROLES, ReleaseKeys
+from phase.release.keys import ONLINE, ROLES, ReleaseKeys
+from phase.release.roles import kind
 from phase.release.sealed import COSTS
 
 if TYPE_CHECKING:
@@ -87,13 +88,35 @@ def passphrase_file(command: _Command) -> _Command:
     return _passphrase_file(_pin_files(command))
 
 
-def load(directories: Iterable[Path], file: Path | None, only: Iterable[str] = ROLES) -> ReleaseKeys:
-    """The keys of several directories."""
+def load(
+    directories: Iterable[Path],
+    file: Path | None,
+    only: Iterable[str] = ROLES,
+    *,
+    optional: Collection[str] = (),
+) -> ReleaseKeys:
+    """The keys of several directories. Call it before `locked`: it asks for passphrases.
+
+    Args:
+        directories: hold them.
+        file: holds the passphrase.
+        only: the roles wanted.
+        optional: those whose keys are left out where nobody can give a passphrase.
+    """
     secrets = Passphrases.of_command(file)
     found = ReleaseKeys({})
     for each in directories:
-        found |= release_keys.load(each, secrets=secrets, only=only)
+        found |= release_keys.load(each, secrets=secrets, only=only, optional=optional)
     return found
+
+
+def load_for_refresh(directory: Path, key_directories: Iterable[Path], file: Path | None) -> ReleaseKeys:
+    """The keys that a refresh needs now; those of releases only if one of them is half over."""
+    from phase.release.repository import Repository
+
+    due = Repository.open(directory, resume=False).due()
+    only = [*ONLINE, *(["release"] if any(kind(role) == "release" for role in due) else [])]
+    return load(key_directories, file, only, optional=["release"])
 
 
 def new_passphrase(path: Path, file: Path | None, *, plain: bool) -> str | None:
@@ -117,11 +140,20 @@ def on_token(
 
 
 def write_public(path: Path, role: str, public: str) -> None:
-    """Write a public key beside its private one."""
+    """Write a public key beside its private one.
+
+    Raises:
+        KeysError: it cannot be written, or another key's is there.
+    """
     from phase import files
 
+    data = f"{_PUBLIC} {role} {public}\n".encode()
     try:
-        files.create(path, f"{_PUBLIC} {role} {public}\n".encode())
+        files.create(path, data)
+    except FileExistsError as error:
+        if path.is_file() and path.read_bytes() == data:
+            return
+        raise KeysError(f"{path} is there already, and is another key's", hint="Move it away.") from error
     except OSError as error:
         raise KeysError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -38,7 +38,7 @@ def refresh(
 
     Ends with 3 if all that is done, but something expires soon that these keys cannot sign.
     """
-    keys = _signing.load(key_directories, passphrase_file, ("snapshot", "timestamp", "release"))
+    keys = _signing.load_for_refresh(directory, key_directories, passphrase_file)
     # What waits for signatures goes on waiting.
     with _publishing.opened(directory, key_directories, keys, root_file, resume=False) as repository:
         if clock_was_ahead:

@@ -11,7 +11,7 @@ from phase import arch as arches
 from phase.cli import _artifacts, _ceremony, _publishing, _release, _signing, _upkeep
 from phase.errors import PhaseError
 from phase.release import keys as release_keys
-from phase.release.keys import COUNTS, LOCAL_COUNTS, ROLES, ReleaseKeys
+from phase.release.keys import COUNTS, LOCAL_COUNTS, ONLINE, ROLES, ReleaseKeys
 
 if TYPE_CHECKING:
     from phase.release.check import Judged
@@ -37,7 +37,7 @@ for each in (*_ceremony.COMMANDS, *_upkeep.COMMANDS):
 @click.option("--module", help="PKCS#11 library of a token: the key is made there, and stays there.")
 @click.option("--token", help="Label of the token.")
 @click.option("--object", "label", help="Label of the key on the token; the file's name if not given.")
-@click.option("--existing", is_flag=True, help="The token has the key already.")
+@click.option("--existing", is_flag=True, help="The key is there already: write its public half.")
 def key(
     file: Path,
     role: str,
@@ -54,9 +54,16 @@ def key(
     With --module and --token the key is on a hardware token; FILE says where. Its passphrase is the PIN.
     """
     if not release_keys.is_key_name(file.name, role):
-        raise click.UsageError(f"call it {role}.json or {role}-1.json: the name says what it signs")
-    if bool(module) != bool(token) or (existing and not module):
+        raise click.UsageError(f"call it {role}.json or {role}-NAME.json: the name says what it signs")
+    if bool(module) != bool(token):
         raise click.UsageError("a key on a token needs both --module and --token")
+    if existing and not module:
+        public = release_keys.read_public(file, role)
+        _signing.write_public(file.with_suffix(".pub"), role, public)
+        click.echo(f"{role} {public}")
+        return
+    if not existing and not file.exists() and file.with_suffix(".pub").exists():
+        raise PhaseError(f"{file.with_suffix('.pub')} is there already", hint="Keys are never overwritten.")
     if module and token:
         signer = _signing.on_token(
             file, role, release_keys.Place(module, token, label or file.stem), passphrase_file, existing
@@ -76,7 +83,7 @@ def key(
 @click.option("--new-keys", type=click.Path(path_type=Path), help="Make a key for every role here.")
 @click.option("--root-keys", type=click.IntRange(1, 16), default=COUNTS["root"], show_default=True)
 @_signing.cost
-@click.option("--plain", is_flag=True, help="No passphrase on the new keys.")
+@click.option("--plain", is_flag=True, help="No passphrase on any of the new keys.")
 @_signing.keys
 @_signing.publics
 @_signing.thresholds
@@ -106,7 +113,9 @@ def init(
     if new_keys is not None:
         words = _signing.new_passphrase(new_keys, passphrase_file, plain=plain)
         made = ReleaseKeys.generate({**LOCAL_COUNTS, "root": root_keys})
-        paths = made.save(new_keys, passphrase=words, cost=cost)
+        paths = made.save(new_keys, passphrase=words, plain=ONLINE, cost=cost)
+        if not plain:
+            click.echo(f"{', '.join(ONLINE)}: no passphrase, they sign unattended")
         named = [(role, signer.public_hex) for role in ROLES for signer in made[role]]
         for path, (role, public_hex) in zip(paths, named, strict=True):
             _signing.write_public(path.with_suffix(".pub"), role, public_hex)

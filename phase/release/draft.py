@@ -235,6 +235,10 @@ class Draft(Tree):
                     f"{role} waits for signatures already", hint="Sign that, or discard it first."
                 )
 
+    def due(self) -> list[str]:
+        """The roles with less than half of their usual time left."""
+        return [role for role in self._signed if self._due(role)]
+
     def _due(self, role: str) -> bool:
         signed = self._signed[role]
         return signed.expires < self._until(self._days(role, signed) / 2)

@@ -5,6 +5,7 @@
     release.json                              signs releases, every channel and architecture
     snapshot.json  timestamp.json             where publishing runs unattended
 
+What follows the role in a name (`root-1`, `root-alice`) only tells keys apart.
 A directory may hold only some of them: whoever only renews timestamps needs only two.
 A file holds its private key in the clear, readable by its owner alone, or under a passphrase; or it says on
 which hardware token the key is (`phase.release.token`).
@@ -12,8 +13,9 @@ which hardware token the key is (`phase.release.token`).
 
 import abc
 import os
+import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,8 +37,11 @@ ROLES = ("root", "timestamp", "snapshot", "targets", "release")
 COUNTS = {"root": 3, "timestamp": 1, "snapshot": 1, "targets": 1, "release": 1}
 #: Of a repository that signs for this machine alone: more keys in one place would protect nothing.
 LOCAL_COUNTS = dict.fromkeys(ROLES, 1)
+#: Whose keys sign without a person, every few days.
+ONLINE = ("timestamp", "snapshot")
 _FORMAT = "phase-release-key-v1"
 _MAX_BYTES = 4096
+_KEY_NAME = re.compile(r"([a-z]+)(?:-[A-Za-z0-9][A-Za-z0-9_-]{0,63})?\.json")
 _TEST_NOTE = "A test key, published on purpose. Whatever it signs proves nothing."
 
 
@@ -185,13 +190,20 @@ class ReleaseKeys:
         )
 
     def save(
-        self, directory: Path, *, passphrase: str | None = None, cost: str = "moderate", test: str = ""
+        self,
+        directory: Path,
+        *,
+        passphrase: str | None = None,
+        plain: Collection[str] = (),
+        cost: str = "moderate",
+        test: str = "",
     ) -> list[Path]:
         """Write one file per key, for its owner alone to read.
 
         Args:
             directory: made if it is not there.
             passphrase: encrypts the private keys; None keeps them in the clear.
+            plain: roles whose keys are kept in the clear all the same.
             cost: of the encryption's key, one of `sealed.COSTS`.
             test: for published test keys: says so in each file.
 
@@ -205,7 +217,8 @@ class ReleaseKeys:
         for role in ROLES:
             for n, signer in enumerate(self[role], 1):
                 path = directory / (f"{role}.json" if len(self[role]) == 1 else f"{role}-{n}.json")
-                save_one(path, role, signer, passphrase=passphrase, cost=cost, test=test)
+                words = None if role in plain else passphrase
+                save_one(path, role, signer, passphrase=words, cost=cost, test=test)
                 written.append(path)
         return written
 
@@ -248,6 +261,11 @@ def save_one(
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         text = msgspec.json.format(msgspec.json.encode(stored), indent=2) + b"\n"
         files.create(path, text, mode=0o644 if test else 0o600)
+        if path.stat().st_mode & 0o077 and not test:
+            path.unlink()
+            raise KeysError(
+                f"the file system of {path} lets everybody read it", hint="Keep keys where files have modes."
+            )
     except FileExistsError as error:
         raise KeysError(f"{path} is there already", hint="Keys are never overwritten.") from error
     except OSError as error:
@@ -294,6 +312,10 @@ def add_signature(metadata: Metadata[Any], signer: Signer) -> None:
 class Secrets(Protocol):
     """Who gives passphrases and PINs."""
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether there is anybody."""
+
     def of(self, path: Path) -> str:
         """The passphrase of an encrypted key."""
 
@@ -301,13 +323,20 @@ class Secrets(Protocol):
         """What gives the PIN of the token that a key is on, when the key signs."""
 
 
-def load(directory: Path, *, secrets: Secrets | None = None, only: Iterable[str] = ROLES) -> ReleaseKeys:
+def load(
+    directory: Path,
+    *,
+    secrets: Secrets | None = None,
+    only: Iterable[str] = ROLES,
+    optional: Collection[str] = (),
+) -> ReleaseKeys:
     """Read the keys of a directory.
 
     Args:
-        directory: holds `{role}.json` or `{role}-{n}.json`; not every role must be there.
+        directory: holds `{role}.json` or `{role}-{name}.json`; not every role must be there.
         secrets: asked for the passphrase of each encrypted file, and for the PIN of each token.
         only: the roles wanted: no other file is opened, nor its passphrase asked for.
+        optional: those whose keys are left out where nobody can give a passphrase.
 
     Raises:
         KeysError: none there, one that is damaged or that others may read, or a wrong passphrase.
@@ -318,11 +347,24 @@ def load(directory: Path, *, secrets: Secrets | None = None, only: Iterable[str]
     except OSError as error:
         raise KeysError(f"no keys can be read from {directory}: {error.strerror}") from error
     for path in paths:
-        if _role_of(path) in only:
-            found[_role_of(path)].append(_load_one(path, _role_of(path), secrets))
+        role = _role_of(path)
+        if role in only:
+            stored = _read(path, role)
+            closed = stored.sealed is not None or stored.token is not None
+            if not closed or role not in optional or (secrets is not None and secrets.at_hand):
+                found[role].append(_open(path, stored, secrets))
     if not paths:
         raise KeysError(f"{directory} holds no keys", hint="They are called root-1.json, targets.json ...")
     return ReleaseKeys({role: tuple(signers) for role, signers in found.items()})
+
+
+def read_public(path: Path, role: str) -> str:
+    """The public half of a key, 64 hex digits, out of its file: nothing is decrypted.
+
+    Raises:
+        KeysError: it is damaged, or no key of this role, or others may read it.
+    """
+    return public_key(_read(path, role).public).raw.hex()
 
 
 def is_key_name(name: str, role: str) -> bool:
@@ -331,28 +373,39 @@ def is_key_name(name: str, role: str) -> bool:
 
 
 def _role_of(path: Path) -> str:
-    role, _, number = path.stem.partition("-")
-    usual = path.suffix == ".json" and role in ROLES and (number.isdecimal() or "-" not in path.stem)
-    return role if usual else ""
+    match = _KEY_NAME.fullmatch(path.name)
+    return match[1] if match and match[1] in ROLES else ""
 
 
-def _load_one(path: Path, role: str, secrets: Secrets | None) -> ReleaseSigner:
+def _read(path: Path, role: str) -> _Stored:
     try:
-        with path.open("rb") as handle:
+        # Links are followed: secrets are mounted as links, and whoever could place one could place a key.
+        with open(files.open_plain(path, follow=True), "rb") as handle:
             status = os.fstat(handle.fileno())
             stored = read_json(handle.read(_MAX_BYTES), _Stored)
-        signer = _signer(path, stored, secrets)
     except OSError as error:
         raise KeysError(f"key {path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError) as error:
         raise KeysError(f"key {path} is damaged: {error}") from error
-    if (stored.format, stored.role, stored.public) != (_FORMAT, role, signer.public_hex):
-        raise KeysError(f"key {path} is damaged: format, role or public key do not fit")
-    if status.st_mode & 0o077 and not stored.test:
+    if (stored.format, stored.role) != (_FORMAT, role):
+        raise KeysError(f"key {path} is damaged: format or role do not fit")
+    # As ssh does: one's own key is for oneself. Another owner, root for example, may give his to a group.
+    forbidden = 0o077 if status.st_uid == os.geteuid() else 0o037
+    if status.st_mode & forbidden and not stored.test:
         raise KeysError(
             f"key {path} has mode {stat.S_IMODE(status.st_mode):04o}: others may read it",
             hint=f"Run chmod 600 {path}, and replace the key if it may have been copied.",
         )
+    return stored
+
+
+def _open(path: Path, stored: _Stored, secrets: Secrets | None) -> ReleaseSigner:
+    try:
+        signer = _signer(path, stored, secrets)
+    except (ValueError, TypeError) as error:
+        raise KeysError(f"key {path} is damaged: {error}") from error
+    if stored.public != signer.public_hex:
+        raise KeysError(f"key {path} is damaged: its public half is another key's")
     return signer
 
 

@@ -8,6 +8,7 @@ from tuf.api.metadata import DelegatedRole, Metadata, Role, Root, Signed, Target
 
 from phase.errors import printable
 from phase.release.errors import KeysError, RepositoryError
+from phase.release.keys import ONLINE as ONLINE
 from phase.release.keys import ROLES, ReleaseKeys
 from phase.release.manifest import FIELD, split_role
 from phase.trust import Policy
@@ -17,8 +18,6 @@ RELEASE_FIELD = "x-phase-release"
 #: Field of a release's facts: seconds that it holds for when it is renewed, if not for the usual time.
 LIFETIME = "lifetime"
 TOP = ("root", "timestamp", "snapshot", "targets")
-#: Signed anew at every publication, by keys that are always at hand.
-ONLINE = ("timestamp", "snapshot")
 MAX_ROOT = Policy().max_root
 _DAY = 86_400
 _MAX_LIFETIME = 3650 * _DAY

@@ -106,3 +106,19 @@ def test_what_is_no_passphrase_in_the_variable_is_said(tmp_path: Path, secret: s
     said = refused(release("key keys/root-1.json --role root", tmp_path, secret=secret))
     assert VARIABLE in said
     assert "damaged" not in said
+
+
+def test_a_public_half_is_written_again_without_a_passphrase(tmp_path: Path) -> None:
+    made = release("key keys/root-alice.json --role root", tmp_path, secret=WORDS)
+    public = (tmp_path / "keys/root-alice.pub").read_bytes()
+    (tmp_path / "keys/root-alice.pub").unlink()
+    again = release("key keys/root-alice.json --role root --existing", tmp_path)
+    assert (again.returncode, again.stdout) == (0, made.stdout), again.stderr
+    assert (tmp_path / "keys/root-alice.pub").read_bytes() == public
+    assert release("key keys/root-alice.json --role root --existing", tmp_path).returncode == 0
+    (tmp_path / "keys/root-bob.pub").write_bytes(public)
+    assert "is there already" in refused(release("key keys/root-bob.json --role root --plain", tmp_path))
+    assert not (tmp_path / "keys/root-bob.json").exists()
+    (tmp_path / "keys/root-alice.pub").write_text("another's")
+    said = refused(release("key keys/root-alice.json --role root --existing", tmp_path))
+    assert "another key's" in said

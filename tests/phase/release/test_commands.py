@@ -107,14 +107,15 @@ def test_private_keys_are_unreadable_without_the_passphrase(
     stored = json.loads(Path("keys/targets.json").read_bytes())
     assert stored["sealed"]["kdf"] == "argon2id13"
     assert "seed" not in stored
+    add = "add repo stable x86_64 --kernel vmlinuz --release 1 --keys keys"
     monkeypatch.setenv("PHASE_RELEASE_PASSPHRASE", "another one")
-    done = CliRunner().invoke(cli, ["release", "refresh", "repo", "--keys", "keys"])
+    done = CliRunner().invoke(cli, ["release", *add.split()])
     assert "passphrase is wrong" in str(done.exception)
     monkeypatch.delenv("PHASE_RELEASE_PASSPHRASE")
-    done = CliRunner().invoke(cli, ["release", "refresh", "repo", "--keys", "keys"])
+    done = CliRunner().invoke(cli, ["release", *add.split()])
     assert "needs a passphrase" in str(done.exception)
     Path("words").write_text(f"{PASSPHRASE}\n")
-    assert "timestamp until" in release("refresh repo --keys keys --passphrase-file words")
+    assert "published" in release(f"{add} --passphrase-file words")
 
 
 def holders(release: Release) -> str:

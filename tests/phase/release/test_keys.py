@@ -1,6 +1,7 @@
 """Signing keys: private unless they say they are not, and never overwritten."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -63,6 +64,38 @@ def test_a_key_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
     (tmp_path / "targets.json").chmod(mode)
     with pytest.raises(KeysError, match=f"mode {mode:04o}"):
         release_keys.load(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize(("mode", "fine"), [(0o400, True), (0o440, True), (0o460, False), (0o444, False)])
+def test_another_owner_may_give_his_key_to_a_group(tmp_path: Path, mode: int, fine: bool) -> None:
+    """As secrets of a service are mounted: root's, readable for the service's group, and often a link."""
+    ReleaseKeys.from_seed("a").save(tmp_path / "data")
+    (tmp_path / "keys").mkdir()
+    os.chown(tmp_path / "data/targets.json", 12345, 12345)
+    (tmp_path / "data/targets.json").chmod(mode)
+    (tmp_path / "keys/targets.json").symlink_to("../data/targets.json")
+    if fine:
+        assert release_keys.load(tmp_path / "keys")["targets"]
+    else:
+        with pytest.raises(KeysError, match=f"mode {mode:04o}"):
+            release_keys.load(tmp_path / "keys")
+
+
+@pytest.mark.timeout(20)
+def test_a_key_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "root.json")
+    with pytest.raises(KeysError, match="not a regular file"):
+        release_keys.load(tmp_path)
+
+
+def test_names_tell_keys_apart(tmp_path: Path) -> None:
+    keys = ReleaseKeys.from_seed("a")
+    for name, signer in zip(("root-alice", "root-bob_2", "root-3"), keys["root"], strict=True):
+        release_keys.save_one(tmp_path / f"{name}.json", "root", signer)
+    for other in ("pinned.json", "roots.json", "root-.json", "root-a.b.json", "snapshot.json.bak"):
+        (tmp_path / other).write_text("no key")
+    assert set(publics(release_keys.load(tmp_path))["root"]) == set(publics(keys)["root"])
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,48 @@ def test_targets_on_another_disk(desk: Path) -> None:
         assert link.read_bytes() == artifacts.kernel()
 
 
+@pytest.fixture
+def stick(desk: Path) -> Iterator[Path]:
+    """A stick, with a file system as sticks have it: no modes, no owners, no links."""
+    tools = [shutil.which(name) for name in ("mkfs.exfat", "mount.exfat-fuse", "losetup")]
+    if os.geteuid() != 0 or None in tools or not Path("/dev/fuse").exists():
+        pytest.skip("needs root, exfatprogs and exfat-fuse")
+    with (desk / "stick.img").open("wb") as image:
+        image.truncate(64 << 20)
+    subprocess.run(["mkfs.exfat", desk / "stick.img"], check=True, capture_output=True)
+    words = ["losetup", "-f", "--show", str(desk / "stick.img")]
+    device = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    (desk / "stick").mkdir()
+    try:
+        subprocess.run(["mount.exfat-fuse", device, desk / "stick"], check=True, capture_output=True)
+        yield desk / "stick"
+        subprocess.run(["umount", desk / "stick"], check=True)
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+
+
+def test_a_repository_on_a_stick(stick: Path) -> None:
+    for words in (
+        "init stick/repo --new-keys keys --plain",
+        f"{ADD.replace('repo', 'stick/repo')} 1 --keys keys",
+        "promote stick/repo stable testing --keys keys",
+        "export stick/repo stick/public",
+        "refresh stick/repo --keys keys",
+    ):
+        done = release(words)
+        assert done.code == 0, (words, done.said)
+    verified(stick / "repo", "1")
+    verified(stick / "public", "1")
+    release("export stick/repo stick/public")
+    assert release("export stick/repo stick/public").said.startswith("0 files written")
+
+
+def test_no_key_is_left_on_a_stick_where_everybody_can_read_it(stick: Path) -> None:
+    done = release("key stick/root-1.json --role root --plain")
+    assert (done.code, "lets everybody read it" in done.said) == (1, True), done.said
+    assert list(stick.iterdir()) == []
+
+
 @pytest.mark.parametrize("way", ["cp -a", "tar", "rsync"])
 def test_a_copy_of_a_repository_is_one(desk: Path, way: str) -> None:
     release("init repo --new-keys keys --plain")
