@@ -95,8 +95,10 @@ def _fill_base(root: Path, stage: Path) -> None:
         staging.copy_file(tree.HERE / "files" / name, stage / "usr/lib/phase" / name)
     etc = stage / "etc"
     staging.copy_file(tree.HERE / "files/inittab", etc / "inittab")
-    (etc / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")
-    (etc / "group").write_text("root:x:0:\nnogroup:x:65534:\n")
+    (etc / "passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\nphase:x:100:100::/:/bin/false\n"
+    )
+    (etc / "group").write_text("root:x:0:\nphase:x:100:\nnogroup:x:65534:\n")
     (etc / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
     (etc / "resolv.conf").symlink_to("/run/phase/resolv")
     tree.kernel_modules(root, tree.packages()["modules"]["seed"], stage)
