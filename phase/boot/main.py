@@ -48,6 +48,8 @@ def give_up(seed: Seed | None, error: PhaseError) -> None:
         marks.say(f"giving up at trust: no provider has proved a release of {wanted}")
     for line in reasons:
         marks.say(f"  {line}")
+    if seed is not None and (line := seed.remembered.suspicion(error)):
+        marks.say(line)
     if seed is None:
         marks.say("next: what phase.rescue= says; a restart in 10 s where it says nothing")
         return

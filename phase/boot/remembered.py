@@ -11,6 +11,7 @@ from phase import marks, trust
 from phase.boot.cache import Cache
 from phase.boot.errors import CacheError
 from phase.boot.machine import Machine
+from phase.errors import PhaseError
 from phase.release.manifest import Manifest, role_name
 from phase.trust import clock
 from phase.trust import floor as floors
@@ -98,6 +99,24 @@ class Remembered:
         if self.seen is not None:
             file = _file(manifest)
             self._keep(self.seen, {file: manifest.version}, file, write_firmware=write_firmware)
+
+    def suspicion(self, error: PhaseError) -> str:
+        """What a disk has to do with a refusal, for people; nothing where it has nothing to do with it.
+
+        Somebody may have prepared it, or it is another machine's; a firmware is not carried about.
+
+        Args:
+            error: why a release was refused.
+        """
+        if self._disk is None or self._disk.all == (trust.Floor(),):
+            return ""
+        if isinstance(error, trust.ExpiredError) and self.now() > self._now():
+            what = f"the time, {self.now():%Y-%m-%d %H:%M}, is from the cache"
+        elif isinstance(error, trust.RollbackError):
+            what = "the cache is one of the places that remember versions"
+        else:
+            return ""
+        return f"{what}; if its disk is not this machine's, boot with phase.cache=off"
 
     def now(self) -> datetime:
         """The time, on a machine that may have no clock."""

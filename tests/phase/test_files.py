@@ -319,3 +319,14 @@ def test_all_of_it_is_written_at_its_place(tmp_path: Path, monkeypatch: pytest.M
             files.pwrite(file.fileno(), b"x", 0)
         assert full.value.errno == errno.ENOSPC
         files.pwrite(file.fileno(), b"", 0)
+
+
+def test_nothing_else_writes_without_looking_how_much_was_written() -> None:
+    """`os.pwrite` may write less than it was given; `pwrite` here is the one that goes on."""
+    package = Path(files.__file__).parent
+    calls = [
+        str(path.relative_to(package))
+        for path in sorted(package.rglob("*.py"))
+        if "os.pwrite(" in path.read_text() or "os.pwritev(" in path.read_text()
+    ]
+    assert calls == ["files.py"]

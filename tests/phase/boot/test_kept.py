@@ -254,6 +254,32 @@ def test_another_publishers_roots_leave_a_kept_release_as_it_is(
     assert boot("http://127.0.0.1:9", root="a")[0] == 0
 
 
+def test_a_disk_that_says_too_much_is_named_with_the_way_out(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, nvram: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its owner claims the highest versions there are by the right keys, or the last day of all."""
+    publish()
+    url = serve()
+    assert boot(url)[0] == 0
+    own, known = floor.load(kept / floor_of(boot)), firmware(boot)
+    late = own.time + 9 * 86_400
+    for claimed, says in (
+        (own._replace(timestamp=10**9), "the cache is one of the places that remember versions"),
+        (own._replace(time=late), "is from the cache; if its disk is not this machine's"),
+    ):
+        floor.save(kept / floor_of(boot), claimed)
+        capfd.readouterr()
+        assert boot(url) == (1, Asked([], []))
+        assert says in capfd.readouterr().err
+        assert boot(url, words="phase.cache=off")[0] == 0
+        # None of it has got any further.
+        assert firmware(boot) == known
+    (kept / floor_of(boot)).unlink()
+    capfd.readouterr()
+    assert boot("http://127.0.0.1:9") == (1, Asked([], []))
+    assert "phase.cache=off" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("place", ["firmware", "disk", "image"])
 @pytest.mark.parametrize(
     "content",
