@@ -166,7 +166,7 @@ class _Routes:
         lengths = self._store.lengths(digest)
         if lengths is None:
             return problem(404, "no release here names this blob")
-        return await send_blob(request, self._store.directory, digest, lengths, immutable=True)
+        return await send_blob(request, self._store, digest, lengths, immutable=True)
 
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         release = self._release(request)
@@ -210,7 +210,7 @@ class _Routes:
     ) -> web.StreamResponse:
         return await send_blob(
             request,
-            self._store.directory,
+            self._store,
             blob.sha256,
             (blob.length,),
             immutable=immutable,

@@ -10,7 +10,6 @@ import base64
 import os
 from collections.abc import Collection
 from functools import lru_cache
-from pathlib import Path
 from typing import BinaryIO
 
 from aiohttp import web
@@ -21,6 +20,7 @@ from phase.provider import ranges
 from phase.provider.documents import MAX_FILES, Document
 from phase.provider.limits import EXHAUSTED, RETRY_SECONDS
 from phase.provider.problems import problem
+from phase.provider.store import Store, look_of
 
 #: A reader that does not take this many bytes in that time, seconds, is let go.
 SLICE = 8 << 20
@@ -74,7 +74,7 @@ class SentFile(web.StreamResponse):
 
 async def send_blob(
     request: web.Request,
-    directory: Path,
+    store: Store,
     sha256: str,
     lengths: Collection[int],
     *,
@@ -85,7 +85,7 @@ async def send_blob(
 
     Args:
         request: what is asked for.
-        directory: of the repository.
+        store: what holds it.
         sha256: the blob's name.
         lengths: how long it may be, bytes.
         immutable: whether the path always means these bytes.
@@ -102,12 +102,16 @@ async def send_blob(
     if ranges.not_modified(request.headers.get("If-None-Match"), etag):
         return web.Response(status=304, headers=headers)
     try:
-        file = Beneath(directory, f"blobs/sha256/{sha256}").open()
+        file = Beneath(store.directory, f"blobs/sha256/{sha256}").open()
     except OSError as error:
         if error.errno in EXHAUSTED:
             return problem(503, "this provider has too many files open", retry=RETRY_SECONDS)
         return problem(404, "the release names this file, but this provider does not hold it")
-    length = os.fstat(file.fileno()).st_size
+    found = os.fstat(file.fileno())
+    length = found.st_size
+    if store.damaged.get(sha256) == look_of(found):
+        file.close()
+        return problem(500, "the stored file is damaged: its bytes have another hash")
     if length not in lengths:
         file.close()
         said = " or ".join(map(str, sorted(lengths)))

@@ -1,4 +1,4 @@
-"""Looks whether the files that the releases name are there, and reads them slowly: are they whole?"""
+"""Looks whether the files that the releases name are there, and reads them slowly: have they that hash?"""
 
 import asyncio
 import errno
@@ -13,7 +13,7 @@ from phase.provider.background import in_thread
 from phase.provider.health import Part, Problem
 from phase.provider.limits import EXHAUSTED
 from phase.provider.metrics import Metrics
-from phase.provider.store import Store
+from phase.provider.store import Look, Store, look_of
 
 #: Seconds between two looks whether all blobs are there, with the right size.
 LOOK_SECONDS = 5.0
@@ -26,9 +26,6 @@ _REST = 9.0
 AGAIN_SECONDS = 86_400.0
 #: Files that are named as a problem; the others are counted.
 _MAX_NAMED = 3
-
-#: What a file looked like: inode, modification time in nanoseconds, bytes.
-_Look = tuple[int, int, int]
 
 
 class BlobCheck:
@@ -47,10 +44,10 @@ class BlobCheck:
         #: By hash: why it cannot be served.
         self._missing: dict[str, str] = {}
         #: By hash: what it looked like when it was read and was not what it should be.
-        self._damaged: dict[str, _Look] = {}
+        self._damaged = store.damaged
         #: By hash: what it looked like when it was read and was right, and when.
-        self._right: dict[str, tuple[_Look, float]] = {}
-        self._looks: dict[str, _Look] = {}
+        self._right: dict[str, tuple[Look, float]] = {}
+        self._looks: dict[str, Look] = {}
         self._reading: _Reading | None = None
 
     def problems(self) -> list[Problem]:
@@ -125,7 +122,7 @@ class BlobCheck:
 class _Reading:
     """One blob that is being read."""
 
-    def __init__(self, directory: Path, digest: str, look: _Look) -> None:
+    def __init__(self, directory: Path, digest: str, look: Look) -> None:
         self.digest = digest
         self.look = look
         self._place = Beneath(directory, f"blobs/sha256/{digest}")
@@ -141,7 +138,7 @@ class _Reading:
             OSError: it cannot be read, or is another file by now.
         """
         with self._place.open() as file:
-            if _look_of(os.fstat(file.fileno())) != self.look:
+            if look_of(os.fstat(file.fileno())) != self.look:
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             file.seek(self._read)
             data = file.read(READ_BYTES)
@@ -154,12 +151,8 @@ class _Reading:
         return self._hash.hexdigest() == self.digest
 
 
-def _look_of(found: os.stat_result) -> _Look:
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _look(directory: Path, named: dict[str, frozenset[int]]) -> tuple[dict[str, _Look], dict[str, str]]:
-    looks: dict[str, _Look] = {}
+def _look(directory: Path, named: dict[str, frozenset[int]]) -> tuple[dict[str, Look], dict[str, str]]:
+    looks: dict[str, Look] = {}
     missing: dict[str, str] = {}
     for digest, lengths in named.items():
         try:
@@ -170,7 +163,7 @@ def _look(directory: Path, named: dict[str, frozenset[int]]) -> tuple[dict[str, 
             gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
             missing[digest] = f"{'is missing' if gone else 'cannot be read'}: {error.strerror}"
             continue
-        looks[digest] = _look_of(found)
+        looks[digest] = look_of(found)
         if found.st_size not in lengths:
             said = " or ".join(map(str, sorted(lengths)))
             missing[digest] = f"has {found.st_size} bytes, the release says {said}"

@@ -1,6 +1,7 @@
 """The repository behind a running provider: the newest catalog that could be read."""
 
 import logging
+import os
 import time
 from pathlib import Path
 from time import monotonic
@@ -20,6 +21,15 @@ KEEP_SECONDS = 3600.0
 KEEP_RELEASES = 4
 
 
+#: What a file looked like: inode, modification time in nanoseconds, bytes.
+Look = tuple[int, int, int]
+
+
+def look_of(found: os.stat_result) -> Look:
+    """What tells one state of a file from another, without reading it."""
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 class Store:
     """A repository directory, read again when its timestamp or newest root changes.
 
@@ -33,6 +43,8 @@ class Store:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.loads = 1
+        #: By hash: what blobs looked like when they were read and had another hash. They are not served.
+        self.damaged: dict[str, Look] = {}
         #: Why the newest release could not be read; nothing while all is well.
         self.problem = ""
         self._stamp = catalog.stamp(directory)

@@ -18,7 +18,7 @@ from phase.provider.health import Health, Part, Problem
 from phase.provider.lines import LOST
 from phase.provider.metrics import Metrics
 from phase.provider.status import Advertisement
-from phase.provider.store import Store
+from phase.provider.store import Look, Store
 
 #: Seconds between two times that a process tells what it has counted.
 TELL_SECONDS = 0.1
@@ -30,6 +30,8 @@ _HEAD = struct.Struct("<II")
 #: What the parent says of one process: whether it is there, how often it was started anew, how it ended.
 _STATE = struct.Struct("<BI60s")
 _ROW = -(-(_COUNTS + _HEAD.size + _SPACE + _STATE.size) // 8) * 8
+#: Damaged blobs that are told of.
+_MOST_DAMAGED = 256
 #: A process that has told nothing for so many seconds is in trouble.
 SILENT_SECONDS = 10.0
 
@@ -52,6 +54,7 @@ class Told(msgspec.Struct):
     lost_lines: dict[str, int]
     exhausted: int
     blobs: dict[str, int]
+    damaged: dict[str, Look]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -235,9 +238,12 @@ class Together:
         return whole, first.advertisement
 
     def tell(self) -> None:
-        """Let the others know."""
-        if self._row is not None:
-            self._row.tell(self._told())
+        """Let the others know, and hear what the first of them has found."""
+        if self._row is None:
+            return
+        self._row.tell(self._told())
+        if self._row.number != 0 and (first := self._row.heard().get(0)) is not None:
+            self._store.damaged = first.damaged
 
     async def tell_all(self) -> None:
         """The same, as a task."""
@@ -270,6 +276,7 @@ class Together:
             own.lost_lines + LOST,
             own.exhausted,
             own.blobs,
+            dict(list(self._store.damaged.items())[:_MOST_DAMAGED]),
         )
 
 

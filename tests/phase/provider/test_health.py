@@ -18,11 +18,13 @@ from phase.beneath import Beneath
 from phase.errors import PhaseError
 from phase.provider import access, background, server, store
 from phase.provider.announce import Options
+from phase.provider.app import STORE, make_app
 from phase.provider.check import BlobCheck
 from phase.provider.health import Part
 from phase.provider.metrics import Metrics
+from phase.provider.status import Advertisement
 from phase.provider.store import Store
-from phase.provider.together import Board
+from phase.provider.together import Board, Together
 from phase.release.repository import Repository
 from phase.trust import Floor
 from tests.phase.provider.conftest import FILES, KEYS, Publish
@@ -381,3 +383,45 @@ def test_what_was_published_thousands_of_times_can_be_read(publish: Publish) -> 
     assert len([name for name in found.metadata if "snapshot" in name]) == 9
     assert "3001.snapshot.json" in found.metadata
     assert found.releases
+
+
+async def test_a_blob_is_served_by_the_hash_that_is_its_name(
+    publish: Publish, aiohttp_client: Callable[..., Any]
+) -> None:
+    """One that is found to have another is not, until it has changed: a client would take us for a liar."""
+    directory = publish()
+    path = max((directory / "blobs/sha256").iterdir())
+    app = make_app(directory)
+    client = await aiohttp_client(app)
+    check = BlobCheck(app[STORE], Metrics())
+
+    async def answer() -> tuple[int, str]:
+        await check.look()
+        for _ in range(10):
+            await check.read_some()
+        found = await client.get(f"/blobs/sha256/{path.name}")
+        return found.status, (await found.json(content_type=None))["detail"] if found.status != 200 else ""
+
+    assert await answer() == (200, "")
+    path.chmod(0o644)
+    good = path.read_bytes()
+    _damage(path)
+    assert await answer() == (500, "the stored file is damaged: its bytes have another hash")
+    path.write_bytes(good)
+    assert await answer() == (200, "")
+
+
+def test_every_worker_hears_which_blobs_are_damaged(publish: Publish) -> None:
+    stores = [Store(publish()) for _ in range(3)]
+    board = Board(3)
+    all_ = [
+        Together(board.row(number), Metrics(), Advertisement(), store) for number, store in enumerate(stores)
+    ]
+    stores[0].damaged["ab" * 32] = (1, 2, 3)
+    for each in (*all_, *all_):
+        each.tell()
+    assert [found.damaged for found in stores] == [{"ab" * 32: (1, 2, 3)}] * 3
+    del stores[0].damaged["ab" * 32]
+    for each in (*all_, *all_):
+        each.tell()
+    assert [found.damaged for found in stores] == [{}] * 3
