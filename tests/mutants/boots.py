@@ -104,7 +104,7 @@ MUTANTS = (
     Mutant(
         "links on the disk are followed",
         "phase/files.py",
-        "more = os.O_NOFOLLOW | ",
+        "more = (0 if follow else os.O_NOFOLLOW) | ",
         "more = ",
         BOOT,
     ),

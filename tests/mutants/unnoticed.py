@@ -191,8 +191,8 @@ MUTANTS = (
     Mutant(
         "a key file that a group reads is used",
         "phase/release/keys.py",
-        "if status.st_mode & 0o077 and",
-        "if status.st_mode & 0o007 and",
+        "forbidden = 0o077 if",
+        "forbidden = 0o007 if",
         (f"{_RELEASE}/test_keys.py",),
     ),
     Mutant(
