@@ -1,6 +1,8 @@
 """The clock does not go back, the floor is kept whole."""
 
+import json
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -119,3 +121,33 @@ def test_a_floor_is_on_the_disk_before_it_has_its_name(
     assert [what for what, _ in done] == ["sync", "name", "sync"]
     assert Path(done[0][1]).name.startswith(".floor.json.")
     assert done[2] == ("sync", str(tmp_path))
+
+
+def _wrong(value: object) -> Iterator[object]:
+    """The same JSON with each of its values, one after the other, of another type."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from ({**value, key: other} for other in _wrong(each))
+        yield from (list(value), None)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from ([*value[:index], other, *value[index + 1 :]] for other in _wrong(each))
+        yield from (None, "text")
+    elif isinstance(value, int):
+        yield from (True, False, -1, 1.0, str(value), [value], None)
+    else:
+        yield from (1, True, None, [value])
+
+
+def test_true_is_no_version_in_any_place_of_a_floor(tmp_path: Path) -> None:
+    whole = FLOOR._replace(
+        whole={"stable-x86_64.json": 4}, keys={"timestamp": ["a"], "snapshot": ["b", "c"]}
+    )
+    document = json.loads(floor.encode(whole))
+    assert set(document) == set(floor.Floor._fields), "every field is tried"
+    damaged = list(_wrong(document))
+    assert len(damaged) > 60
+    for each in damaged:
+        with pytest.raises(FormatError, match="damaged"):
+            floor.parse(json.dumps(each).encode(), "somewhere")
+    assert floor.parse(json.dumps(document).encode(), "somewhere") == whole
