@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from phase.cli import _release
 from phase.cli._passphrases import ENVIRONMENT, Passphrases, note_pin_files
 from phase.errors import printable
 from phase.release import keys as release_keys
@@ -114,7 +115,7 @@ def load_for_refresh(directory: Path, key_directories: Iterable[Path], file: Pat
     """The keys that a refresh needs now; those of releases only if one of them is half over."""
     from phase.release.repository import Repository
 
-    due = Repository.open(directory, resume=False).due()
+    due = Repository.open(directory, resume=False, now=_release.now()).due()
     only = [*ONLINE, *(["release"] if any(kind(role) == "release" for role in due) else [])]
     return load(key_directories, file, only, optional=["release"])
 

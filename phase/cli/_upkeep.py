@@ -244,7 +244,9 @@ def restore(
     the backup: add the newer ones again.
     """
     keys = _signing.load(key_directories, passphrase_file, ROLES[1:])
-    with _publishing.opened(directory, key_directories, keys, root_file, restore=True) as repository:
+    with _publishing.opened(
+        directory, key_directories, keys, root_file, resume=False, restore=True
+    ) as repository:
         raised = repository.restore(ahead or 0)
         if not raised:
             raise PhaseError(

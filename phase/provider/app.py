@@ -112,6 +112,7 @@ class _Routes:
                 "status": "degraded" if problems else "ok",
                 "problem": problems[0].text if problems else "",
                 "problems": problems,
+                "warnings": self._store.warnings(),
             }
         )
         if problems and "strict" in request.query:

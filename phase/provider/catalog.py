@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from phase.provider.documents import MAX_SHOWN, Document, Documents, Signed
 from phase.provider.errors import DocumentError, RepositoryError
+from phase.release import lifetimes
 from phase.release.errors import ManifestError
 from phase.release.manifest import split_role
 
@@ -48,6 +49,8 @@ class Catalog(NamedTuple):
     blobs: dict[str, frozenset[int]]
     #: When each role's signature ends, Unix seconds.
     expires: dict[str, float]
+    #: When a person must have renewed it, Unix seconds.
+    renew_by: dict[str, float]
     #: Roles that say nothing that can be served, and why. They stop no other role.
     refused: dict[str, str]
 
@@ -94,9 +97,9 @@ def load(directory: Path) -> Catalog:
     timestamp = files.signed("timestamp.json")
     snapshot_name = _versioned(timestamp, "snapshot.json")
     snapshot = files.signed(snapshot_name)
-    expires = {"timestamp": _until(timestamp), "snapshot": _until(snapshot)}
+    known = {"timestamp": timestamp, "snapshot": snapshot}
     if (root := files.newest_root()) is not None:
-        expires["root"] = _until(root)
+        known["root"] = root
     releases: dict[tuple[str, str], Release] = {}
     targets: dict[str, Blob] = {}
     lengths: dict[str, set[int]] = {}
@@ -115,7 +118,7 @@ def load(directory: Path) -> Catalog:
                 raise
             refused[role] = str(error)
             continue
-        expires[role] = _until(signed)
+        known[role] = signed
         for path, blob in found.items():
             folder, _, last = path.rpartition("/")
             targets[path] = targets[f"{folder}/{blob.sha256}.{last}" if folder else path] = blob
@@ -124,7 +127,12 @@ def load(directory: Path) -> Catalog:
             releases[release.channel, release.arch] = release
     blobs = {digest: frozenset(found) for digest, found in lengths.items()}
     files.read_others({"snapshot": _number(snapshot_name), **_published(snapshot)})
-    return Catalog(files.read, releases, targets, blobs, expires, refused)
+    expires = {role: _until(signed) for role, signed in known.items()}
+    renew_by = {
+        role: lifetimes.renew_by(expires[role], role, signed.phase and signed.phase.lifetime)
+        for role, signed in known.items()
+    }
+    return Catalog(files.read, releases, targets, blobs, expires, renew_by, refused)
 
 
 def _targets(role: str, signed: Signed, name: str) -> dict[str, Blob]:

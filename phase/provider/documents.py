@@ -4,7 +4,7 @@ import logging
 import re
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -38,6 +38,8 @@ class Phase(msgspec.Struct, frozen=True):
     arch: str
     release: str = ""
     cmdline: str = ""
+    #: Seconds; whatever else it is counts for nothing.
+    lifetime: Any = None
 
 
 class _File(msgspec.Struct, frozen=True):

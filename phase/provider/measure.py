@@ -23,6 +23,10 @@ def measured(store: Store, together: Together, *, now: float) -> str:
             "1 for a part of the provider that has a problem.",
             {f'part="{part}"': int(part in broken) for part in Part},
         ),
+        "phase_provider_renew_seconds": (
+            "Seconds until a person must have renewed a role: until a quarter of its usual time is left.",
+            {f'role="{role}"': round(moment - now, 1) for role, moment in catalog.renew_by.items()},
+        ),
         "phase_provider_expires_seconds": (
             "Seconds until the signature of a role expires; negative since it has.",
             {f'role="{role}"': round(until - now, 1) for role, until in catalog.expires.items()},

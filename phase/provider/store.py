@@ -78,6 +78,19 @@ class Store:
             found.append(Problem(Part.CLOCK, "the clock of this machine was not set"))
         return found
 
+    def warnings(self) -> list[Problem]:
+        """What will be wrong soon, while there is time to do something about it."""
+        offered, now = self.current(), time.time()
+        return [
+            Problem(
+                Part.EXPIRY,
+                f"the signature of {role} ends in {(offered.expires[role] - now) / 86_400:.1f} days: "
+                "its publisher must renew it",
+            )
+            for role, moment in offered.renew_by.items()
+            if moment <= now < offered.expires[role]
+        ]
+
     def lengths(self, sha256: str) -> frozenset[int] | None:
         """How long the blob of this hash may be; None if no release names it, nor one of lately."""
         return next((offer.blobs[sha256] for offer in self._offers() if sha256 in offer.blobs), None)

@@ -16,7 +16,7 @@ from phase.release.errors import RepositoryError
 from phase.release.manifest import Manifest, split_role
 from phase.release.roles import TOP
 from phase.release.tree import AnyRole
-from phase.trust import Floor, NotFoundError, Policy, Refreshed, TrustedState, refresh
+from phase.trust import Floor, NotFoundError, Policy, Refreshed, TrustedState, TrustError, refresh
 
 #: A time at which nothing has expired.
 _BEFORE_ALL = datetime.fromtimestamp(0, UTC)
@@ -112,13 +112,7 @@ def judge(get: Callable[[str, int], bytes], root: bytes, *, floors: Sequence[Flo
     limits = Policy()
     state = TrustedState(root, now=_BEFORE_ALL, others=floors)
     found = Judged({}, {}, Floor(), ())
-    newest = root
-    try:
-        for _ in range(limits.max_rotations):
-            newest = get(f"{state.root.version + 1}.root.json", limits.max_root)
-            state.update_root(newest)
-    except NotFoundError:
-        pass
+    newest = _follow(state, get, root)
 
     def take(role: str, name: str, limit: int, update: Callable[[bytes], AnyRole]) -> None:
         found.files[role] = get(name, limit)
@@ -143,6 +137,54 @@ def judge(get: Callable[[str, int], bytes], root: bytes, *, floors: Sequence[Flo
         for artifact in Manifest.from_role(role, cast("Targets", found.signed[role])).artifacts.values():
             state.check_path(role, artifact.path)
     return found._replace(floor=state.new_floor(), absent=tuple(sorted(absent)))
+
+
+def judge_backup(get: Callable[[str, int], bytes], root: bytes) -> Judged:
+    """Verify a repository from a backup: newer roots may be there, which the rest of it does not know.
+
+    Args:
+        get: as for `judge`.
+        root: the trusted root.
+
+    Returns:
+        The newest root, and the rest as the newest of the roots that it verifies under has it.
+
+    Raises:
+        TrustError: it verifies under none of the roots.
+        RepositoryError: a file cannot be read.
+    """
+    state = TrustedState(root, now=_BEFORE_ALL)
+    newest = _follow(state, get, root)
+    for last in range(state.root.version, 0, -1):
+
+        def until(name: str, limit: int, last: int = last) -> bytes:
+            if name == f"{last + 1}.root.json":
+                raise NotFoundError(name)
+            return get(name, limit)
+
+        try:
+            found = judge(until, root)
+        except TrustError:
+            if last == 1:
+                raise
+            continue
+        return found._replace(
+            signed=found.signed | {"root": state.root}, files=found.files | {"root": newest}
+        )
+    raise RuntimeError("there is a first root")
+
+
+def _follow(state: TrustedState, get: Callable[[str, int], bytes], root: bytes) -> bytes:
+    """Follow the chain of roots to its end; the newest root's bytes."""
+    newest = root
+    for _ in range(state.policy.max_rotations):
+        try:
+            data = get(f"{state.root.version + 1}.root.json", state.policy.max_root)
+        except NotFoundError:
+            break
+        state.update_root(data)
+        newest = data
+    return newest
 
 
 def newest(directory: Path, root: bytes, *, now: datetime) -> Floor:

@@ -8,9 +8,10 @@ from typing import Any, cast
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, Snapshot, TargetFile, Targets
 
 from phase import arch as arches
-from phase.release import blobs, roles
+from phase.release import blobs, lifetimes, roles
 from phase.release.errors import KeysError, RepositoryError
 from phase.release.keys import ReleaseKeys
+from phase.release.lifetimes import Expiry
 from phase.release.manifest import (
     CHUNK_SIZE,
     FIELD,
@@ -20,7 +21,7 @@ from phase.release.manifest import (
     check_release,
     role_name,
 )
-from phase.release.roles import ONLINE, TOP, Expiry, Rule
+from phase.release.roles import ONLINE, TOP, Rule
 from phase.release.tree import AnyRole, Tree
 from phase.trust import Floor
 
@@ -97,7 +98,7 @@ class Draft(Tree):
             "cmdline": check_cmdline(cmdline),
         }
         if expires is not None:
-            facts[roles.LIFETIME] = max(1, int((expires - self._time()).total_seconds()))
+            facts[lifetimes.FIELD] = max(1, int((expires - self._time()).total_seconds()))
         targets = {}
         for name, path in sorted(artifacts.items()):
             hashed = blobs.store(self.directory / blobs.PLACE, path)
@@ -208,7 +209,8 @@ class Draft(Tree):
         )
         raised = []
         for role in ("targets", *self._delegations):
-            if meta.get(f"{role}.json", 0) <= self._signed[role].version:
+            unsigned = role == "targets" and self._unsigned(role, self._root)
+            if meta.get(f"{role}.json", 0) <= self._signed[role].version and not unsigned:
                 continue
             if role == "targets":
                 self._targets_draft()
@@ -266,7 +268,8 @@ class Draft(Tree):
             role
             for role in ONLINE
             if role in self._signed
-            and self._signed[role].expires > self._until(self._expiry.days(role) + _SLACK_DAYS)
+            and self._signed[role].expires
+            > self._until(lifetimes.days(role, None, self._expiry) + _SLACK_DAYS)
         }
         return sorted(self._shortened)
 
@@ -307,7 +310,7 @@ class Draft(Tree):
     def _draft(self, role: str, signed: AnyRole, days: float | None = None) -> None:
         """Let a role be this; what has signed an earlier draft of it no longer counts."""
         if role in TOP or days is not None:
-            signed.expires = self._until(self._expiry.days(role) if days is None else days)
+            signed.expires = self._until(lifetimes.days(role, None, self._expiry) if days is None else days)
         self._drafts[role] = signed
         self._waiting.pop(role, None)
 
@@ -315,6 +318,10 @@ class Draft(Tree):
         self._drafts.pop(role, None)
         self._waiting.pop(role, None)
         self._inherited.discard(role)
+
+    def _unsigned(self, role: str, delegator: Root | Targets) -> bool:
+        """Whether a published role lacks signatures by this rule."""
+        return roles.lack(role, role, delegator, Metadata.from_bytes(self._bytes[role])) is not None
 
     def _copy(self, role: str) -> AnyRole:
         """A published role, to change."""
@@ -366,8 +373,9 @@ class Draft(Tree):
 
     def _delegators(self, role: str) -> list[tuple[str, Root | Targets, bool]]:
         """By whom a draft must be signed: what to call it, whose rule is meant, whether only for no gap."""
-        if role not in TOP:
-            return [(role, self._after_targets, False)]
+        if role not in TOP:  # one that is to be withdrawn is signed as long as it is offered
+            offered = role in self._after_delegations
+            return [(role, self._after_targets if offered else self._targets, False)]
         found: list[tuple[str, Root | Targets, bool]] = [(role, self._after_root, False)]
         if "root" in self._drafts and "root" in self._signed:
             # The next root must be believed by who has the last one; and what both vouch for lets a

@@ -19,13 +19,14 @@ from typing import Any, NamedTuple, Self, cast
 from tuf.api.metadata import Delegations, Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
 from phase import files
-from phase.release import blobs, check, journal, roles, staging
+from phase.release import blobs, check, journal, lifetimes, roles, staging
 from phase.release.draft import Draft, by_before
 from phase.release.errors import KeysError, ManifestError, RepositoryError
 from phase.release.journal import Change
 from phase.release.keys import ReleaseKeys, add_signature
+from phase.release.lifetimes import Expiry
 from phase.release.manifest import role_name
-from phase.release.roles import TOP, Expiry, Lack, Rule
+from phase.release.roles import TOP, Lack, Rule
 from phase.trust import Floor, NotFoundError, RollbackError, TrustError
 from phase.trust.floor import merged
 
@@ -142,7 +143,10 @@ class Repository(Draft):
         get = check.reader(self.directory)
         try:
             self._anchor = root or get("1.root.json", roles.MAX_ROOT)
-            judged = check.judge(get, self._anchor, floors=() if restore else floors)
+            if restore:
+                judged = check.judge_backup(get, self._anchor)
+            else:
+                judged = check.judge(get, self._anchor, floors=floors)
         except RollbackError as error:
             raise RepositoryError(
                 f"{self.directory} is older than what these keys have signed: {error.what}",
@@ -365,12 +369,12 @@ class Repository(Draft):
                     found.add(role)
         return found
 
-    def _unsigned(self, role: str, delegator: Root | Targets) -> bool:
-        """Whether a published role lacks signatures by this rule."""
-        return roles.lack(role, role, delegator, Metadata.from_bytes(self._bytes[role])) is not None
-
     def _put_in_place(self, ready: set[str], gap: bool) -> Published:
         """Sign a new snapshot and timestamp over what is ready, let a machine judge it, write it."""
+        if "targets" in ready:
+            for role in ready - set(TOP) - set(self._after_delegations):
+                self._forget(role)  # withdrawn
+            ready &= set(self._drafts)
         missing = [role for role in self._delegations if role not in self._signed]
         if missing and ready:
             raise RepositoryError(
@@ -431,7 +435,7 @@ class Repository(Draft):
     def _sign_now(self, role: str, signed: Snapshot | Timestamp, roots: list[Root], gap: bool) -> bytes:
         """Sign snapshot or timestamp: its keys are always at hand."""
         signed.version = self._next_version(role)
-        signed.expires = self._until(self._expiry.days(role))
+        signed.expires = self._until(lifetimes.days(role, None, self._expiry))
         metadata: Metadata[Any] = Metadata(signed)
         wanted = {keyid for root in roots for keyid in root.roles[role].keyids}
         self._sign(role, metadata, wanted)

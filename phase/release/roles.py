@@ -7,35 +7,18 @@ from securesystemslib.signer import Key
 from tuf.api.metadata import DelegatedRole, Metadata, Role, Root, Signed, Targets
 
 from phase.errors import printable
+from phase.release import lifetimes
 from phase.release.errors import KeysError, RepositoryError
 from phase.release.keys import ONLINE as ONLINE
 from phase.release.keys import ROLES, ReleaseKeys
+from phase.release.lifetimes import Expiry
 from phase.release.manifest import FIELD, split_role
 from phase.trust import Policy
 
 #: Field of the top-level targets that says who signs releases.
 RELEASE_FIELD = "x-phase-release"
-#: Field of a release's facts: seconds that it holds for when it is renewed, if not for the usual time.
-LIFETIME = "lifetime"
 TOP = ("root", "timestamp", "snapshot", "targets")
 MAX_ROOT = Policy().max_root
-_DAY = 86_400
-_MAX_LIFETIME = 3650 * _DAY
-
-
-class Expiry(NamedTuple):
-    """For how long each role's signatures hold, days."""
-
-    root: float = 730
-    targets: float = 365
-    release: float = 180
-    snapshot: float = 30
-    timestamp: float = 7
-
-    def days(self, role: str) -> float:
-        """The days of a role by its name in metadata."""
-        found: float = getattr(self, kind(role))
-        return found
 
 
 class Rule(NamedTuple):
@@ -191,13 +174,17 @@ def rule_of(delegator: Root | Targets, role: str) -> Role:
     return (delegations.roles or {})[role] if delegations else Role([], 1)
 
 
-def lifetime(role: str, signed: Signed, expiry: Expiry) -> float:
+def delegates(delegator: Root | Targets, role: str) -> bool:
+    """Whether a delegator says who signs a role."""
+    if isinstance(delegator, Root):
+        return role in delegator.roles
+    return delegator.delegations is not None and role in (delegator.delegations.roles or {})
+
+
+def lifetime(role: str, signed: Signed, usual: Expiry) -> float:
     """For how long a role's signature holds when it is made, days: a release may have a time of its own."""
     facts = signed.unrecognized_fields.get(FIELD)
-    own = facts.get(LIFETIME) if isinstance(facts, dict) else None
-    if type(own) is int and 0 < own <= _MAX_LIFETIME:
-        return own / _DAY
-    return expiry.days(role)
+    return lifetimes.days(role, facts.get(lifetimes.FIELD) if isinstance(facts, dict) else None, usual)
 
 
 def lack(

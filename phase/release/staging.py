@@ -221,7 +221,7 @@ def _verified(role: str, path: Path, by: Iterable[Root | Targets | None]) -> Roo
     metadata = _envelope(data, path)
     delegators = [each for each in by if each is not None] + ([signed] if role == "root" else [])
     for delegator in delegators:
-        if roles.lack(role, role, delegator, metadata) is not None:
+        if not roles.delegates(delegator, role) or roles.lack(role, role, delegator, metadata) is not None:
             raise RepositoryError(
                 f"{path} is not signed by the keys that were there before",
                 hint="Somebody has changed what was carried. Export it again, and compare.",

@@ -5,8 +5,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from phase.release import roles
+from phase.release.lifetimes import Expiry
 from phase.release.manifest import split_role
-from phase.release.roles import Expiry
 from phase.release.tree import Tree
 
 

@@ -175,11 +175,14 @@ class Tree:
         # Not root.json: a publication that was interrupted may have come only as far as this.
         self._load("root", _newest_root(self.directory / "metadata"))
         self._load("snapshot", f"{self._timestamp.snapshot_meta.version}.snapshot.json")
-        for file, meta in self._snapshot.meta.items():
-            role, name = file.removesuffix(".json"), f"{meta.version}.{file}"
+        pins = self._snapshot.meta
+        if "targets.json" in pins:
+            self._load("targets", f"{pins['targets.json'].version}.targets.json")
+        for role in self._delegations:
+            pin = pins.get(f"{role}.json")
             # A machine that booted serves its own release; the others of the snapshot are not there.
-            if role == "targets" or (self.directory / "metadata" / name).exists():
-                self._load(role, name)
+            if pin and (self.directory / "metadata" / f"{pin.version}.{role}.json").exists():
+                self._load(role, f"{pin.version}.{role}.json")
 
     def _load(self, role: str, name: str) -> None:
         data = _read(self.directory / "metadata" / name)

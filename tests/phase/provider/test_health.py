@@ -230,12 +230,34 @@ async def test_a_well_provider_says_so_and_when_it_expires(bench: Bench) -> None
             assert f'phase_provider_degraded{{part="{part}"}} 0\n' in text
         async with session.get(f"{url}/health?strict") as answer:
             assert answer.status == 200
-            assert await answer.json() == {"status": "ok", "problem": "", "problems": []}
+            well = {"status": "ok", "problem": "", "problems": [], "warnings": []}
+            assert await answer.json() == well
         async with session.get(f"{url}/status") as answer:
             found = (await answer.json())["expires_seconds"]
     assert set(found) == {"root", "timestamp", "snapshot", "targets", "stable-x86_64"}
     assert 6.9 * DAY < found["timestamp"] < 7 * DAY
     assert 729 * DAY < found["root"] < 730 * DAY
+
+
+async def test_what_expires_soon_is_warned_of_in_time(bench: Bench) -> None:
+    """A quarter of its time is left: nothing is wrong yet, and a load balancer sends nobody away."""
+    _later(6)(bench)
+    async with serving(bench) as url, aiohttp.ClientSession() as session, asyncio.timeout(20):
+        async with session.get(f"{url}/health?strict") as answer:
+            health = await answer.json()
+        async with session.get(f"{url}/metrics") as answer:
+            metrics = await answer.text()
+    assert (answer.status, health["status"]) == (200, "ok")
+    (warning,) = health["warnings"]
+    assert warning["part"] == "expiry"
+    assert warning["text"].startswith("the signature of timestamp ends in 1.0 days")
+    renew_by = {
+        line.split()[0]: float(line.split()[1])
+        for line in metrics.splitlines()
+        if line.startswith("phase_provider_renew")
+    }
+    assert renew_by['phase_provider_renew_seconds{role="timestamp"}'] == pytest.approx(-0.75 * DAY, abs=60)
+    assert renew_by['phase_provider_renew_seconds{role="targets"}'] > 200 * DAY
 
 
 @pytest.mark.parametrize("good", ["the same again", "a new one"])
