@@ -3,6 +3,13 @@
 The old text occurs exactly once in its file. Keep it short and unlikely to change for other reasons.
 """
 
-from tests.mutants import boots, cage, networks, proofs, unnoticed
+from tests.mutants import boots, cage, networks, proofs, publishing, unnoticed
 
-MUTANTS = (*boots.MUTANTS, *cage.MUTANTS, *proofs.MUTANTS, *networks.MUTANTS, *unnoticed.MUTANTS)
+MUTANTS = (
+    *boots.MUTANTS,
+    *cage.MUTANTS,
+    *proofs.MUTANTS,
+    *networks.MUTANTS,
+    *publishing.MUTANTS,
+    *unnoticed.MUTANTS,
+)
