@@ -74,7 +74,7 @@ MUTANTS = (
         "phase/release/lock.py",
         "if monotonic() >= until:",
         "if False:",
-        (*_LOCK, "--timeout=20"),
+        _LOCK,
     ),
     Mutant(
         "the holder of a lock is printed raw",
@@ -151,14 +151,14 @@ MUTANTS = (
         "phase/release/archive.py",
         "while size > 0 and self.position < _MAX_BYTES:",
         "while size > 0:",
-        (*_CONTENT, "--timeout=5"),
+        _CONTENT,
     ),
     Mutant(
         "an artifact that is a pipe is waited for",
         "phase/release/blobs.py",
         'return open(files.open_plain(path, follow=True), "rb")',
         'return open(path, "rb")',
-        (*_CONTENT, "--timeout=10"),
+        _CONTENT,
     ),
     Mutant(
         "a refresh opens every key",

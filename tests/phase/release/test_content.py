@@ -224,16 +224,15 @@ def test_a_kernel_that_is_taken_is_one_that_a_seed_starts() -> None:
         assert content.look(io.BytesIO(refused())).kind == "other"
 
 
-@pytest.mark.timeout(20)
-def test_an_archive_that_unpacks_to_gigabytes_is_looked_at_in_bounds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_an_archive_is_looked_at_in_bounds(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """A few kilobytes may unpack to terabytes: what comes after 64 MiB is not seen."""
     out = io.BytesIO()
-    with gzip.open(out, "wb") as packed:
-        packed.write(cpio.header("big", 0o100644, 4 << 30 - 1, inode=1)[:110])
-        for _ in range(300):
-            packed.write(bytes(1 << 20))
+    nodes = [cpio.regular("zeros", bytes(65 << 20)), cpio.regular("init", artifacts.program("arm64"), 0o755)]
+    cpio.write(out, nodes)
     path = tmp_path / "initrd"
-    path.write_bytes(out.getvalue())
-    assert content.check("initramfs", path, "x86_64") == "a cpio archive, gzip-compressed"
+    path.write_bytes(pack(out.getvalue()))
+    assert content.check("initramfs", path, "x86_64").startswith("a cpio archive")
 
 
 @pytest.mark.timeout(20)

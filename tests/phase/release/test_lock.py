@@ -106,6 +106,7 @@ def test_waiting_for_the_lock_is_said(desk: Path) -> None:
         waiting.stderr.close()
 
 
+@pytest.mark.timeout(20)
 def test_a_lock_is_waited_for_with_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "LOCK_SECONDS", 0.2)
     said: list[str] = []
@@ -120,6 +121,7 @@ def test_a_lock_is_waited_for_with_a_limit(tmp_path: Path, monkeypatch: pytest.M
         assert len(said) == 1
 
 
+@pytest.mark.timeout(20)
 def test_a_lock_is_no_link_and_no_pipe(tmp_path: Path) -> None:
     """Whoever may write to the directory could keep us waiting, or have another file emptied."""
     (tmp_path / "victim").write_text("precious")
