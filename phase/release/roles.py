@@ -158,7 +158,9 @@ def check_delegations(targets: Targets) -> None:
         ManifestError: a role has a name that no release has.
     """
     delegations = targets.delegations
-    for role, each in ((delegations.roles or {}) if delegations else {}).items():
+    if delegations is None or delegations.roles is None:
+        raise RepositoryError("the targets say of no release who signs it")
+    for role, each in delegations.roles.items():
         expected = delegation(role, Rule((), each.threshold))
         if (each.paths, each.terminating) != (expected.paths, True) or each.path_hash_prefixes:
             raise RepositoryError(f"the targets let {role} sign more than its own release")

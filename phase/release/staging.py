@@ -211,7 +211,7 @@ def changes(old: Mapping[str, roles.Rule], new: Mapping[str, roles.Rule]) -> Ite
         yield from (f"   {sign[key in known]}{key}" for key in now)
         yield from (f"   -{key}" for key in sorted(known - set(now)))
     for role in sorted(old.keys() - new.keys()):
-        yield f"  nobody signs {role} any more: it is offered no longer"
+        yield f"  nobody signs {printable(role)} any more: it is offered no longer"
 
 
 def _verified(role: str, path: Path, by: Iterable[Root | Targets | None]) -> Root | Targets:
