@@ -74,6 +74,8 @@ def _import_all() -> None:
         for words in (
             f"init {place}/repo --new-keys {place}/keys --plain",
             f"add {place}/repo stable x86_64 --kernel {kernel} --release 1 --keys {place}/keys",
+            f"promote {place}/repo stable testing --keys {place}/keys",
+            f"refresh {place}/repo --keys {place}/keys",
             f"export {place}/repo {place}/public",
         ):
             cli.cli(["release", *words.split()], standalone_mode=False)
