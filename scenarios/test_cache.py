@@ -172,7 +172,7 @@ def test_an_image_with_a_floor_needs_no_memory(loop: Loop, tmp_path: Path) -> No
     floor = check.newest(new.directory, root, now=datetime.now(UTC))
     loop.release = old
     server = loop.serve(release=old, name="older")
-    client = loop.boot_vm("phase.timeout=20", floor=floor)
+    client = loop.boot_vm("phase.timeout=45", floor=floor)
     refused = loop.refuses(client, step="trust")
     assert "was trusted before" in str(refused.facts["reason"])
     loop.report("floor in the image", client)
