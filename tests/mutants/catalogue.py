@@ -3,11 +3,12 @@
 The old text occurs exactly once in its file. Keep it short and unlikely to change for other reasons.
 """
 
-from tests.mutants import boots, cage, networks, proofs, publishing, unnoticed
+from tests.mutants import boots, cage, judged, networks, proofs, publishing, unnoticed
 
 MUTANTS = (
     *boots.MUTANTS,
     *cage.MUTANTS,
+    *judged.MUTANTS,
     *proofs.MUTANTS,
     *networks.MUTANTS,
     *publishing.MUTANTS,

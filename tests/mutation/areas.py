@@ -8,7 +8,8 @@ class Area(NamedTuple):
 
     Attributes:
         source: a file, or a directory with all below it.
-        tests: pytest's paths. mutmut runs of them only the tests that reach the changed function.
+        tests: pytest's paths, or names of tests. mutmut runs of them only those that reach the changed
+            function.
         least: of 100 mutants, how many must be killed for the run to end with 0.
         apart: modules that are left alone: they run in processes that have neither an environment nor
             installed packages, and mutmut needs both to say which mutant it is. The curated list has theirs.
@@ -39,21 +40,34 @@ _WORKERS = tuple(
     )
 )
 
-#: Without the commands of the pages, which take a minute, and without the tests that kill processes: what
-#: those start does not find `tests`.
-_RELEASE = tuple(
-    f"tests/phase/release/test_{name}.py"
-    for name in (
-        "commands",
-        "export",
-        "keys",
-        "local",
-        "manifest",
-        "other_client",
-        "over_http",
-        "repository",
-        "token",
-    )
+_LOCK = "tests/phase/release/test_lock.py"
+_SHARED = "tests/phase/release/test_operators.py"
+#: Without those that start processes for each thing they try (test_cron, test_docs, test_kills, most of
+#: test_lock) or go through years (test_years): a mutant that lives runs all that reach it.
+_RELEASE = (
+    *(
+        f"tests/phase/release/test_{name}.py"
+        for name in (
+            "commands",
+            "content",
+            "export",
+            "keys",
+            "local",
+            "manifest",
+            "other_client",
+            "over_http",
+            "repository",
+            "signer",
+            "token",
+            "year",
+        )
+    ),
+    f"{_LOCK}::test_a_lock_is_waited_for_with_a_limit",
+    f"{_LOCK}::test_a_lock_is_no_link_and_no_pipe",
+    f"{_SHARED}::test_a_umask_of_cron_hides_nothing_that_is_published",
+    f"{_SHARED}::test_modes_of_an_earlier_umask_are_repaired",
+    f"{_SHARED}::test_an_account_that_cannot_publish_is_refused_before_it_signs",
+    f"{_SHARED}::test_where_there_are_no_hard_links_files_are_copied",
 )
 
 AREAS = (

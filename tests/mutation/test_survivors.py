@@ -58,7 +58,9 @@ def test_a_mutant_that_no_test_reaches_is_not_killed() -> None:
 def test_each_area_has_its_code_and_its_tests() -> None:
     for area in AREAS:
         assert (PROJECT / area.source).exists(), area.source
-        assert all((PROJECT / path).exists() for path in area.tests)
+        for path, _, name in (test.partition("::") for test in area.tests):
+            assert (PROJECT / path).exists()
+            assert not name or f"def {name}(" in (PROJECT / path).read_text()
 
 
 def test_a_part_that_is_not_listed_is_named() -> None:

@@ -178,7 +178,7 @@ class Workspace:
     def _tests(self) -> str:
         """What decides which of them die: the tests, and the files that tests share."""
         digest = hashlib.sha256()
-        chosen = [self.root / path for path in self.area.tests]
+        chosen = [self.root / path.partition("::")[0] for path in self.area.tests]
         files = {path for top in chosen for path in (top.rglob("*.py") if top.is_dir() else [top])}
         shared = {path for path in (self.root / "tests").rglob("conftest.py")}
         for path in sorted(files | shared):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from phase import files, trust
-from phase.release import blobs
+from phase.release import blobs, staging
 from phase.release.errors import KeysError, ManifestError, RepositoryError
 from phase.release.keys import ReleaseKeys
 from phase.release.manifest import CHUNK_SIZE
@@ -318,3 +318,58 @@ def test_what_a_power_cut_took_from_the_targets_comes_back(
     for directory in ("targets", "blobs"):
         shutil.rmtree(repository.directory / directory)
     repository.publish()
+
+
+def test_what_others_change_while_a_release_is_added_is_not_published_on(
+    repository: Repository, artifacts: Artifacts, keys: ReleaseKeys, now: datetime
+) -> None:
+    """It was right when the repository was opened. Machines would refuse all of it from then on."""
+    again = Repository.open(repository.directory, keys=keys, now=now)
+    again.add("stable", "x86_64", artifacts, release="2")
+    other = repository.directory / "metadata/1.stable-arm64.json"
+    other.write_bytes(other.read_bytes().replace(b"quiet", b"debug"))
+    with pytest.raises(RepositoryError, match="a machine would refuse what would be published"):
+        again.publish()
+    assert refresh(repository.directory, now).manifest.release == "1.0.0"
+
+
+def test_what_has_waited_until_it_expired_is_not_published(
+    repository: Repository, artifacts: Artifacts, keys: ReleaseKeys, now: datetime
+) -> None:
+    online = ReleaseKeys({role: keys[role] for role in ("snapshot", "timestamp")})
+    waiting = Repository.open(repository.directory, keys=online, now=now)
+    waiting.add("stable", "x86_64", artifacts, release="2", expires=now + timedelta(days=5))
+    waiting.settle()
+    later = now + timedelta(days=6)
+    again = Repository.open(repository.directory, keys=keys, now=later)
+    with pytest.raises(RepositoryError, match="stable-x86_64 has expired"):
+        again.settle(all_waiting=True)
+    assert refresh(repository.directory, later).manifest.release == "1.0.0"
+    # What has expired and is published already stops nothing else.
+    again.discard()
+    again.add("stable", "arm64", artifacts, release="3", expires=later + timedelta(days=1))
+    again.settle()
+    after = Repository.open(repository.directory, keys=keys, now=later + timedelta(days=2))
+    assert "stable-arm64 expired at" in "".join(after.publish().notes)
+
+
+def test_signatures_that_are_none_of_its_keys_are_not_published(
+    repository: Repository, artifacts: Artifacts, keys: ReleaseKeys, now: datetime, tmp_path: Path
+) -> None:
+    online = ReleaseKeys({role: keys[role] for role in ("snapshot", "timestamp")})
+    waiting = Repository.open(repository.directory, keys=online, now=now)
+    waiting.add("stable", "x86_64", artifacts, release="2")
+    waiting.settle()
+    staging.save(tmp_path / "stick", waiting.staged)
+    carried = staging.load(tmp_path / "stick")
+    assert staging.sign(carried, keys) == ["stable-x86_64"]
+    staging.sign(carried, ReleaseKeys.from_seed("a stranger"))
+    assert len(carried["stable-x86_64"].signatures) == 2
+    staging.save(tmp_path / "stick", carried)
+    again = Repository.open(repository.directory, keys=online, now=now)
+    assert again.collect(tmp_path / "stick") == []
+    assert again.settle(all_waiting=True).roles == ("stable-x86_64",)
+    published = json.loads((repository.directory / "metadata/17.stable-x86_64.json").read_bytes())
+    (key,) = keys["release"]
+    assert [each["keyid"] for each in published["signatures"]] == [key.public_key.keyid]
+    assert refresh(repository.directory, now).manifest.release == "2"
