@@ -276,12 +276,19 @@ def verify(directory: Path, root: Path | None, as_json: bool) -> None:
 
     trusted = _release.read_root(root or directory / "metadata/1.root.json")
     judged = check.judge(check.reader(directory), trusted)
-    now = _release.now()
-    _check_expiry(judged, now)
-    facts = []
-    for channel, arch in judged.releases():
-        found = check.verify(directory, trusted, channel=channel, arch=arch, now=now).manifest
-        facts.append({"channel": channel, "arch": arch, "version": found.version, "release": found.release})
+    _check_expiry(judged, _release.now())
+    verified: set[tuple[str, int]] = set()
+    for found in judged.manifests():
+        verified = check.verify_blobs(directory, found, verified)
+    facts = [
+        {
+            "channel": found.channel,
+            "arch": found.arch,
+            "version": found.version,
+            "release": found.release,
+        }
+        for found in judged.manifests()
+    ]
     if as_json:
         click.echo(json.dumps({"verified": facts, "absent": list(judged.absent)}))
         return
@@ -298,7 +305,7 @@ def verify(directory: Path, root: Path | None, as_json: bool) -> None:
 
 
 def _check_expiry(judged: "Judged", now: datetime) -> None:
-    expired = sorted(judged.expired(now) & set(ROLES))
+    expired = sorted(judged.expired(now))
     if expired:
         ended = ", ".join(f"{role} at {judged.signed[role].expires:%Y-%m-%d %H:%M} UTC" for role in expired)
         raise PhaseError(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import file_digest
@@ -13,7 +14,7 @@ from tuf.api.metadata import Targets
 from phase import files
 from phase.release import blobs
 from phase.release.errors import RepositoryError
-from phase.release.manifest import Manifest, split_role
+from phase.release.manifest import Manifest
 from phase.release.roles import TOP
 from phase.release.tree import AnyRole
 from phase.trust import Floor, NotFoundError, Policy, Refreshed, TrustedState, TrustError, refresh
@@ -51,7 +52,30 @@ def verify(
         RepositoryError: a file is missing, or is not the one that was signed.
     """
     found = refresh(root, reader(directory), channel=channel, arch=arch, now=now, floor=floor, others=others)
-    for name, artifact in sorted(found.manifest.artifacts.items()):
+    verify_blobs(directory, found.manifest)
+    return found
+
+
+def verify_blobs(
+    directory: Path, manifest: Manifest, known: AbstractSet[tuple[str, int]] = frozenset()
+) -> set[tuple[str, int]]:
+    """Verify the files of one release.
+
+    Args:
+        directory: holds `blobs`.
+        manifest: what is signed.
+        known: SHA-256 (hex) and length of what has been verified just now.
+
+    Returns:
+        Of what is verified now, all of it.
+
+    Raises:
+        RepositoryError: a file is missing, or is not the one that was signed.
+    """
+    verified = set(known)
+    for name, artifact in sorted(manifest.artifacts.items()):
+        if (artifact.sha256, artifact.length) in verified:
+            continue
         path = directory / blobs.PLACE / artifact.sha256
         try:
             with open(files.open_plain(path), "rb") as handle:
@@ -70,7 +94,8 @@ def verify(
                 f"{name}: {path} is not the signed file: expected sha256 {artifact.sha256}, found {digest}",
                 hint="Fetch or publish it again.",
             )
-    return found
+        verified.add((artifact.sha256, artifact.length))
+    return verified
 
 
 class Judged(NamedTuple):
@@ -88,9 +113,13 @@ class Judged(NamedTuple):
     floor: Floor
     absent: tuple[str, ...]
 
-    def releases(self) -> list[tuple[str, str]]:
-        """Channel and architecture of every release that is here."""
-        return [split_role(role) for role in self.signed if role not in TOP]
+    def manifests(self) -> list[Manifest]:
+        """Every release that is here."""
+        return [
+            Manifest.from_role(role, cast("Targets", signed))
+            for role, signed in self.signed.items()
+            if role not in TOP
+        ]
 
     def expired(self, now: datetime) -> set[str]:
         """The roles whose signature has ended."""
