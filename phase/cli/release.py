@@ -261,6 +261,8 @@ def export(directory: Path, target: Path, only: tuple[str, ...]) -> None:
     with _signing.locked(directory):
         written = exports.export(Repository.open(directory, resume=False), target, wanted)
     click.echo(f"{written} files written to {target}")
+    if not target.stat().st_mode & 0o011:
+        _signing.tell(f"only this account can enter {target}: let the account of the web server in")
 
 
 @command.command("verify")

@@ -6,6 +6,7 @@ Source: RFC 9106 (argon2id), libsodium's secretbox (XSalsa20 and Poly1305).
 import msgspec
 from nacl import pwhash, secret, utils
 from nacl.exceptions import CryptoError
+from nacl.exceptions import RuntimeError as CryptoRuntimeError
 
 from phase.release.errors import KeysError
 
@@ -79,6 +80,12 @@ def unseal(sealed: Sealed, passphrase: str) -> bytes:
 
 
 def _derive(passphrase: str, salt: bytes, memory: int, operations: int) -> bytes:
-    return pwhash.argon2id.kdf(
-        secret.SecretBox.KEY_SIZE, passphrase.encode(), salt, opslimit=operations, memlimit=memory
-    )
+    try:
+        return pwhash.argon2id.kdf(
+            secret.SecretBox.KEY_SIZE, passphrase.encode(), salt, opslimit=operations, memlimit=memory
+        )
+    except CryptoRuntimeError as error:  # of libsodium, which has no other reason for it
+        raise KeysError(
+            f"its passphrase takes {memory >> 20} MiB of memory, and this machine has not got them",
+            hint="Free some, or make keys with a lower --cost.",
+        ) from error

@@ -122,3 +122,17 @@ def test_a_public_half_is_written_again_without_a_passphrase(tmp_path: Path) -> 
     (tmp_path / "keys/root-alice.pub").write_text("another's")
     said = refused(release("key keys/root-alice.json --role root --existing", tmp_path))
     assert "another key's" in said
+
+
+def test_too_little_memory_for_a_passphrase_is_said(tmp_path: Path) -> None:
+    """A small machine, and a key of a large one: the passphrase is right."""
+    environment = os.environ | {VARIABLE: WORDS}
+    phase = f"{sys.executable} -m phase release"
+    made = release("key keys/root-1.json --role root --cost moderate", tmp_path, secret=WORDS)
+    assert made.returncode == 0, made.stderr
+    for words in ("init repo --keys keys", "key new/root-2.json --role root --cost moderate"):
+        done = subprocess.run(
+            ["sh", "-c", f"ulimit -v 260000; exec {phase} {words}"],
+            cwd=tmp_path, env=environment, capture_output=True, timeout=60,
+        )  # fmt: skip
+        assert "takes 256 MiB of memory" in refused(done)

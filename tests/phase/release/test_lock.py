@@ -13,29 +13,29 @@ import pytest
 from fixtures import artifacts
 from phase.release import lock
 from phase.release.errors import RepositoryError
+from phase.release.keys import LOCAL_COUNTS, ONLINE, ReleaseKeys
+from phase.release.repository import Repository
 
 WORDS = "correct horse"
 SEALED = ("root", "targets", "release")
-
-
-def command(words: str, directory: Path) -> list[str]:
-    return ["-m", "phase", "release", *words.replace("repo", str(directory / "repo")).split()]
 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository; keys that sign unattended have no passphrase."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PHASE_RELEASE_COST", "interactive")
+    monkeypatch.delenv("PHASE_RELEASE_PASSPHRASE", raising=False)
     (tmp_path / "vmlinuz").write_bytes(artifacts.kernel())
-    monkeypatch.setenv("PHASE_RELEASE_PASSPHRASE", WORDS)
-    for role in SEALED:
-        run(f"key keys/{role}.json --role {role}")
-    for role in ("snapshot", "timestamp"):
-        run(f"key online/{role}.json --role {role} --plain")
-    run("init repo --keys keys --keys online")
-    run("add repo stable x86_64 --kernel vmlinuz --release 1 --keys keys --keys online")
-    monkeypatch.delenv("PHASE_RELEASE_PASSPHRASE")
+    keys = ReleaseKeys.generate(LOCAL_COUNTS)
+    for name, roles, words in (("keys", SEALED, WORDS), ("online", ONLINE, None)):
+        ReleaseKeys({role: keys[role] for role in roles}).save(
+            tmp_path / name, passphrase=words, cost="interactive"
+        )
+    (signer,) = ReleaseKeys.generate({"timestamp": 1})["timestamp"]
+    (tmp_path / "timestamp.pub").write_text(f"phase-release-public-v1 timestamp {signer.public_hex}\n")
+    repository = Repository.create(tmp_path / "repo", keys=keys)
+    repository.add("stable", "x86_64", {"kernel": tmp_path / "vmlinuz"}, release="1")
+    repository.publish()
     return tmp_path
 
 
@@ -56,7 +56,9 @@ def run(words: str) -> str:
         "add repo stable x86_64 --kernel vmlinuz --release 2",
         "promote repo stable testing",
         "rotate repo --threshold root=1",
-        "revoke repo {timestamp} --public online/timestamp.pub",
+        "revoke repo {timestamp} --public timestamp.pub",
+        "renew repo targets",
+        "withdraw repo stable x86_64",
         "sign repo",
     ],
 )
@@ -88,7 +90,7 @@ def test_a_question_holds_no_lock(desk: Path, words: str) -> None:
 
 
 def test_waiting_for_the_lock_is_said(desk: Path) -> None:
-    with open(desk / "repo/.lock", "r+") as held:
+    with open(desk / "repo/.lock", "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         held.write("process 4711 on build\x1b[31m1\n")
         held.truncate()

@@ -94,9 +94,11 @@ def test_a_private_directory_on_the_way_is_left_private(desk: Path) -> None:
     """What is made is for everybody; what somebody made is his."""
     (desk / "mine").mkdir(mode=0o700)
     (desk / "mine/public").mkdir(mode=0o750)
+    (desk / "hidden").mkdir(mode=0o700)
     release("init repo --new-keys keys --plain")
     release(f"{ADD} 1 --keys keys")
-    assert release("export repo mine/public").code == 0
+    assert "can enter" not in release("export repo mine/public").said
+    assert "only this account can enter hidden" in release("export repo hidden").said
     assert [stat.S_IMODE((desk / name).stat().st_mode) for name in ("mine", "mine/public")] == [0o700, 0o750]
 
 
