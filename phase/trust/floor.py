@@ -21,6 +21,8 @@ from phase.trust.errors import FormatError
 
 #: Bytes of a floor as a file. A snapshot of the most and longest names that are taken makes less.
 MAX_BYTES = 4 << 20
+#: Values in one: each takes a hundred bytes of memory, and a disk may come from anywhere.
+MAX_VALUES = 1 << 14
 #: Publishers that a place remembers: firmware has little room, and a disk may come from anywhere.
 MAX_PUBLISHERS = 8
 #: What a floor before publishers had one each is called.
@@ -208,12 +210,12 @@ def kept(own: Floor, before: Floor, others: Iterable[str], load: Callable[[str],
     Args:
         own: of the publisher.
         before: from before publishers had one each; empty where there is none.
-        others: names of what else is there; so many are read that no more could be kept.
+        others: names of what else is there; so many are read as may be there, and one.
         load: reads one of them, or raises FormatError: it may be damaged, and stops nobody but its own.
     """
     found: dict[str, Floor | None] = {}
     unreadable: list[str] = []
-    for name in list(others)[: 2 * MAX_PUBLISHERS]:
+    for name in list(others)[: MAX_PUBLISHERS + 1]:
         try:
             found[name] = load(name)
         except FormatError as error:
@@ -266,8 +268,8 @@ def parse(data: bytes, where: str, *, hint: str = _HINT) -> Floor:
     Raises:
         FormatError: it is damaged.
     """
-    if len(data) > MAX_BYTES:
-        raise FormatError(f"trust state {where} is damaged: it has more than {MAX_BYTES} bytes", hint=hint)
+    if why := _too_large(data):
+        raise FormatError(f"trust state {where} is damaged: it has {why}", hint=hint)
     try:
         return _checked(Floor(**json.loads(data)))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -290,9 +292,16 @@ def encode(floor: Floor) -> bytes:
         data = json.dumps(facts, separators=(",", ":")).encode()
     except (ValueError, TypeError, AttributeError) as error:
         raise FormatError(f"these versions cannot be remembered: {error}") from error
-    if len(data) >= MAX_BYTES:
-        raise FormatError(f"these versions take {len(data)} bytes; the limit to remember is {MAX_BYTES}")
+    if why := _too_large(data + b"\n"):
+        raise FormatError(f"these versions cannot be remembered: they have {why}")
     return data
+
+
+def _too_large(data: bytes) -> str:
+    if len(data) > MAX_BYTES:
+        return f"more than {MAX_BYTES} bytes"
+    # An upper bound that costs nothing.
+    return f"more than {MAX_VALUES} values" if data.count(b",") > MAX_VALUES else ""
 
 
 def _checked(floor: Floor) -> Floor:

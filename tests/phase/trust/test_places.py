@@ -1,8 +1,10 @@
 """What is remembered, in each place and by all of them together."""
 
+import json
 import os
 import stat
 import time
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -199,3 +201,23 @@ def test_a_publisher_of_many_keys_is_known_by_some(publisher: Any, now: Any) -> 
     assert len(found) == MAX_KNOWN_BY
     assert first.keys() <= found.keys()
     assert f"{999:016}" in found
+
+
+def test_a_floor_of_very_many_values_is_not_read(tmp_path: Path) -> None:
+    """Four megabytes of short names would take a hundred of memory, nine times on a prepared disk."""
+    many = {f"{number:x}": 1 for number in range(300_000)}
+    text = json.dumps({"root": 1, "meta": many}, separators=(",", ":")).encode()
+    assert len(text) < 4 << 20
+    names = [floor.name_of(floor.publisher(bytes([number]))) for number in range(20)]
+    for name in names:
+        (tmp_path / name).write_bytes(text)
+    tracemalloc.start()
+    found = floor.load_all(tmp_path, OURS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.others == ()
+    assert len(found.unreadable) == floor.MAX_PUBLISHERS + 1
+    assert all("more than 16384 values" in why for why in found.unreadable)
+    assert peak < 16 << 20
+    with pytest.raises(FormatError, match="cannot be remembered: they have more than 16384 values"):
+        floor.encode(ONE._replace(meta=many))
