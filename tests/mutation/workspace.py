@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -194,18 +194,14 @@ class Workspace:
         }
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
-            done = subprocess.run(
-                [sys.executable, "-P", str(_ENGINE), word, str(self._one_in)],
-                cwd=self.root,
-                env=environment,
-                stdout=out,
-                check=False,
+            code = _run(
+                [sys.executable, "-P", str(_ENGINE), word, str(self._one_in)], self.root, environment, out
             )
         finally:
             _end_orphans()
-        if done.returncode:
+        if code:
             raise SystemExit(
-                f"{self.area.source}: mutmut ended with {done.returncode}; see {self._log}. "
+                f"{self.area.source}: mutmut ended with {code}; see {self._log}. "
                 f"Do its tests pass as they are? pytest {' '.join(self.area.tests)}"
             )
 
@@ -217,6 +213,16 @@ def _put(path: Path, data: bytes, *, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     path.chmod(mode & 0o777)
+
+
+def _run(command: Sequence[str], directory: Path, environment: Mapping[str, str], out: IO[bytes]) -> int:
+    """Run a program to its end, and bury meanwhile what its own children leave: tests look for zombies."""
+    with subprocess.Popen(command, cwd=directory, env=environment, stdout=out) as process:
+        while True:
+            ended, status = os.waitpid(-1, 0)
+            if ended == process.pid:
+                process.returncode = os.waitstatus_to_exitcode(status)
+                return process.returncode
 
 
 def _end_orphans() -> None:
