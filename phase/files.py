@@ -212,10 +212,10 @@ def open_directory(name: str, directory: int, *, make: bool = False) -> int:
 
 
 def make_public(path: Path) -> None:
-    """Make a directory that everybody may read, whatever the umask says, or let them read the one there is.
+    """Make a directory that everybody may read, whatever the umask says, and those on the way to it.
 
-    Where accounts share its parent (setgid, writable for its group), they share it too. What is missing on
-    the way to it is made in the same way; what is there on the way stays as it is.
+    Where accounts share its parent (setgid, writable for its group), they share it too. What is there stays
+    as it is.
 
     Raises:
         OSError: as usual.
@@ -223,11 +223,13 @@ def make_public(path: Path) -> None:
     try:
         os.mkdir(path)
     except FileExistsError:
-        pass
+        if not path.is_dir():
+            raise
+        return
     except FileNotFoundError:
         make_public(path.parent)
         os.mkdir(path)
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         share(descriptor, path.parent)
     finally:

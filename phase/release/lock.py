@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -20,8 +20,8 @@ from phase.release.errors import RepositoryError
 #: Seconds to wait for another process that signs in the same directory.
 LOCK_SECONDS = 60.0
 _MAX_HOLDER = 120
-#: Directories of a repository that publications write to.
-_BELOW = ("metadata", "blobs", "blobs/sha256", "targets", "staged", "publishing", "publishing.new")
+#: Directories of a repository that publications write to, and how many levels of them are below each.
+_BELOW = {"metadata": 0, "blobs": 1, "targets": 2, "staged": 0, "publishing": 0, "publishing.new": 0}
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -64,15 +64,23 @@ def held(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """
     descriptor = files.open_plain(path, os.O_RDWR | os.O_CREAT)
     try:
-        _share(descriptor, path.parent)
+        # A file with a second name may be one that somebody keeps elsewhere.
+        own = os.fstat(descriptor).st_nlink == 1
+        if own:
+            _share(descriptor, path.parent)
         _lock(descriptor, path.parent, tell)
-        # For who waits. It stays there, and means nothing without the lock.
-        with contextlib.suppress(OSError):  # a full disk
-            os.ftruncate(descriptor, 0)
-            files.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        if own:
+            _sign_in(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _sign_in(descriptor: int) -> None:
+    """Say who has the lock, for who waits. It stays there, and means nothing without the lock."""
+    with contextlib.suppress(OSError):  # a full disk
+        os.ftruncate(descriptor, 0)
+        files.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
 
 
 def _share(descriptor: int, directory: Path) -> None:
@@ -121,9 +129,8 @@ def _prepare(directory: Path) -> None:
     """
     if not directory.is_dir():
         files.make_public(directory)
-    below = [directory / name for name in _BELOW]
-    below += [*directory.glob("targets/*"), *directory.glob("targets/*/*")]
-    for path in (directory, *below):
+    below = [*(directory / name for name in _BELOW), directory / "blobs/sha256"]
+    for path in (directory, *below, *directory.glob("targets/*"), *directory.glob("targets/*/*")):
         if not path.is_dir():
             continue
         if not os.access(path, os.W_OK | os.X_OK):
@@ -133,5 +140,28 @@ def _prepare(directory: Path) -> None:
             raise PermissionError(
                 errno.EPERM, "its sticky bit keeps this account from replacing what another wrote", str(path)
             )
-        if path != directory:
-            files.make_public(path)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _let_in(descriptor, _BELOW)
+    finally:
+        os.close(descriptor)
+
+
+def _let_in(above: int, names: Mapping[str, int]) -> None:
+    """Let others into directories, by names in an open one: a link may lead to what is private.
+
+    Args:
+        above: descriptor of the directory that they are in.
+        names: and how many levels of directories are below each.
+    """
+    for name, levels in names.items():
+        try:
+            descriptor = files.open_directory(name, above)
+        except OSError:
+            continue  # there is none, or a link
+        try:
+            files.share(descriptor, above)
+            if levels:
+                _let_in(descriptor, dict.fromkeys(os.listdir(descriptor), levels - 1))
+        finally:
+            os.close(descriptor)

@@ -98,6 +98,13 @@ MUTANTS = (
         _OPERATORS,
     ),
     Mutant(
+        "a lock with a second name is written to",
+        "phase/release/lock.py",
+        "own = os.fstat(descriptor).st_nlink == 1",
+        "own = True",
+        _OPERATORS,
+    ),
+    Mutant(
         "what is published has the umask's modes",
         "phase/files.py",
         "os.fchmod(descriptor, stat.S_IMODE(found.st_mode) | wanted)",
@@ -123,7 +130,7 @@ MUTANTS = (
         "phase/files.py",
         "os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)",
         "os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)",
-        _EXPORT,
+        (*_EXPORT, *_OPERATORS),
     ),
     Mutant(
         "a damaged blob is exported",

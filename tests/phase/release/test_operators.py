@@ -102,6 +102,36 @@ def test_a_private_directory_on_the_way_is_left_private(desk: Path) -> None:
     assert [stat.S_IMODE((desk / name).stat().st_mode) for name in ("mine", "mine/public")] == [0o700, 0o750]
 
 
+@pytest.mark.parametrize(
+    "place", ["metadata", "blobs", "blobs/sha256", "targets", "targets/x", "targets/stable"]
+)
+def test_no_link_in_a_repository_opens_what_is_private(desk: Path, place: str) -> None:
+    """Whoever may write to a repository must not have others' directories opened to everybody."""
+    release("init repo --new-keys keys --plain")
+    release(f"{ADD} 1 --keys keys")
+    private = [desk / "private", desk / "private/sha256", desk / "private/x86_64", desk / "private/x86_64/y"]
+    for path in private:
+        path.mkdir(mode=0o700)
+    link = desk / "repo" / place
+    if link.exists():
+        link.rename(desk / "was-there")
+    link.symlink_to(desk / "private")
+    for words in ("refresh repo --keys keys", f"{ADD} 2 --keys keys", "export repo public"):
+        release(words)  # some of it is refused
+    assert [stat.S_IMODE(path.stat().st_mode) for path in private] == [0o700] * len(private)
+
+
+def test_a_lock_with_a_second_name_is_not_written_to(desk: Path) -> None:
+    release("init repo --new-keys keys --plain")
+    (desk / "victim").write_text("precious")
+    (desk / "victim").chmod(0o640)
+    (desk / "repo/.lock").unlink()
+    os.link(desk / "victim", desk / "repo/.lock")
+    release("refresh repo --keys keys")
+    assert (desk / "victim").read_text() == "precious"
+    assert stat.S_IMODE((desk / "victim").stat().st_mode) == 0o640
+
+
 @ROOT_ONLY
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
 def test_two_accounts_publish_by_their_group(desk: Path, umask: int) -> None:
