@@ -124,6 +124,20 @@ def test_what_says_no_architecture_is_for_either(tmp_path: Path, name: str, data
         assert content.check(name, tmp_path / "file", arch)
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_an_archive_that_ends_in_a_file_is_looked_at_to_its_end(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "initrd"
+    whole = firmware("x86_64")
+    path.write_bytes(pack(whole[: len(whole) // 2]))
+    assert content.check("initramfs", path, "arm64")
+    path.write_bytes(pack(whole))
+    with pytest.raises(ContentError, match="for x86_64"):
+        content.check("initramfs", path, "arm64")
+
+
 @pytest.mark.parametrize("arch", ["x86_64", "arm64"])
 def test_our_own_unified_kernel_image(tmp_path: Path, arch: str) -> None:
     machine = {"x86_64": 0x8664, "arm64": 0xAA64}

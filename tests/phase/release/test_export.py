@@ -149,3 +149,36 @@ def test_what_a_killed_export_has_left_is_removed(repository: Repository, tmp_pa
             os.utime(left, (time.time() - age,) * 2)
     assert export(repository, target) == 0
     assert {path.name for path in target.rglob("*.tmp")} == {".new.0011223344556677.tmp"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_another_account_has_exported_and_everybody_reads_is_left(
+    repository: Repository, tmp_path: Path
+) -> None:
+    target = tmp_path / "public"
+    export(repository, target)
+    for path in target.rglob("*"):
+        os.chown(path, 4711, 4711)
+    assert export(repository, target) == 0
+    assert {path.stat().st_uid for path in target.rglob("*") if path.is_file()} == {4711}
+
+
+def test_leftovers_of_an_export_that_was_killed_go_when_they_are_old(
+    repository: Repository, tmp_path: Path
+) -> None:
+    target = tmp_path / "public"
+    export(repository, target)
+    places = [target / name for name in ("metadata", "blobs/sha256", "targets/stable/x86_64")]
+    old, new, theirs = ".a.tmp", ".b.tmp", ".theirs"
+    for place in places:
+        for name in (old, new, theirs):
+            (place / name).write_text("")
+        for name in (old, theirs):
+            os.utime(place / name, (time.time() - 4000,) * 2)
+        os.utime(place / new, (time.time() - 3000,) * 2)
+        (place / ".directory.tmp").mkdir()
+        os.utime(place / ".directory.tmp", (0, 0))
+    export(repository, target)
+    for place in places:
+        found = {path.name for path in place.iterdir() if path.name.startswith(".")}
+        assert found == {new, theirs, ".directory.tmp"}

@@ -269,3 +269,75 @@ def test_a_token_that_has_refused_its_pin_is_not_asked_again() -> None:
         with pytest.raises(KeysError, match="token 'refuses'"):
             token.log_in(pkcs11, session, 0, place, PIN)
     assert session.tried == [PIN]
+
+
+@pytest.fixture
+def here(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Where a key may be on a token of this process."""
+    monkeypatch.setenv("SOFTHSM2_CONF", desk.environment["SOFTHSM2_CONF"])
+    monkeypatch.setattr(token, "_REFUSED", set())
+    return Place(desk.module, "safe", "mine")
+
+
+def test_a_key_is_made_once_found_and_signs(here: Place) -> None:
+    with pytest.raises(KeysError, match="there 0 times"):
+        token.find(here, PIN)
+    public = token.make(here, PIN)
+    assert len(public) == 64
+    with pytest.raises(KeysError, match="is there already"):
+        token.make(here, PIN)
+    assert token.make(Place(here.module, here.token, "other"), PIN) != public
+    assert token.find(here, PIN) == public
+    signer = token.TokenSigner(here, public, lambda: PIN)
+    assert signer.public_hex == public
+    signature = signer.sign(b"payload")
+    signer.public_key.verify_signature(signature, b"payload")
+    assert signature.keyid == signer.public_key.keyid
+    with pytest.raises(KeysError, match="signs with another key than 00"):
+        token.TokenSigner(here, "00" * 32, lambda: PIN).sign(b"payload")
+    with pytest.raises(KeysError, match="is not a key file"):
+        token.TokenSigner.from_priv_key_uri("token:x", signer.public_key)
+
+
+def test_a_label_that_two_tokens_have_names_none(here: Place, desk: Desk) -> None:
+    token.make(here, PIN)
+    desk.plug_in("vault", OTHER_PIN)
+    assert token.find(here, PIN), "another label beside it is no reason"
+    with pytest.raises(KeysError, match=r"sees .*'safe'.* 'vault'|sees .*'vault'.* 'safe'"):
+        token.find(Place(here.module, "lost", "mine"), PIN)
+    desk.plug_in("safe", PIN)
+    with pytest.raises(KeysError, match="2 tokens called 'safe' are plugged in"):
+        token.find(here, PIN)
+
+
+def test_a_refused_pin_is_not_tried_again_in_this_process(here: Place, desk: Desk) -> None:
+    with pytest.raises(KeysError, match="the PIN of token 'safe' is wrong"):
+        token.make(here, "000000")
+    assert desk.refused("safe")
+    with pytest.raises(KeysError, match="is not asked again"):
+        token.make(here, PIN)
+
+
+def test_a_key_that_is_not_for_signatures_of_ours_is_refused(here: Place) -> None:
+    import PyKCS11 as pkcs11
+
+    with token._session(here, PIN, write=True) as (_, session):
+        kind = [(pkcs11.CKA_TOKEN, True), (pkcs11.CKA_LABEL, here.object)]
+        curve = bytes.fromhex("06082a8648ce3d030107")  # P-256
+        session.generateKeyPair(
+            [*kind, (pkcs11.CKA_EC_PARAMS, curve), (pkcs11.CKA_VERIFY, True)],
+            [*kind, (pkcs11.CKA_SIGN, True)],
+            mecha=pkcs11.MechanismECGENERATEKEYPAIR,
+        )
+    with pytest.raises(KeysError, match="is not an Ed25519 key"):
+        token.find(here, PIN)
+    with pytest.raises(KeysError, match="signs with another key"):
+        token.TokenSigner(here, "00" * 32, lambda: PIN).sign(b"payload")
+
+
+@pytest.mark.parametrize(
+    ("module", "message"), [("/nothing.so", "is not there"), ("/etc/passwd", "is not a PKCS#11 library")]
+)
+def test_a_library_that_is_none_is_named(module: str, message: str) -> None:
+    with pytest.raises(KeysError, match=message):
+        token.find(Place(module, "safe", "mine"), PIN)
