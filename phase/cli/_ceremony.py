@@ -215,7 +215,7 @@ def _without(before: Mapping[str, "Rule"], public: str, new: Mapping[str, list["
 
 
 def _asked(before: Mapping[str, "Rule"], rules: dict[str, "Rule"], *, yes: bool) -> dict[str, "Rule"]:
-    """The rules, once somebody has seen what changes. Nobody else waits meanwhile: nothing is locked."""
+    """The rules, after a person has agreed to what changes. Nothing is locked while the question is open."""
     from phase.release import roles, staging
 
     roles.check(rules)

@@ -11,7 +11,7 @@ from phase.errors import printable
 from phase.release.errors import KeysError
 from phase.release.keys import Place
 
-#: Holds the passphrase, where nobody is there to type it.
+#: Environment variable that holds the passphrase, for unattended use.
 ENVIRONMENT = "PHASE_RELEASE_PASSPHRASE"
 #: Bytes of one passphrase.
 MAX_PASSPHRASE = 1024
@@ -74,7 +74,7 @@ class Passphrases:
         return self._typed(f"Passphrase of {path}") if given is None else given
 
     def pin(self, path: Path, place: Place) -> Callable[[], str]:
-        """What gives the PIN of a token when its key signs; whoever types it is asked at once.
+        """A function that gives the PIN of a token when its key signs; a person who types it is asked now.
 
         The passphrase counts as the PIN only where it can be meant for nothing else: tokens lock
         themselves after a few wrong ones.
@@ -158,7 +158,7 @@ def checked(text: str, source: str) -> str:
         source: where from, for people.
 
     Raises:
-        KeysError: nothing is in it, or something that nobody has typed as a passphrase.
+        KeysError: it is empty, or holds what cannot be a passphrase.
     """
     line = text.removesuffix("\n").removesuffix("\r")
     if not line.strip():

@@ -33,7 +33,7 @@ def opened(
     resume: bool = True,
     restore: bool = False,
 ) -> Iterator["Repository"]:
-    """A repository that nobody else changes meanwhile, verified by what the keys' directories remember.
+    """A repository, locked, and verified by what the keys' directories remember and keep up to date.
 
     Args:
         directory: where it is.

@@ -102,7 +102,7 @@ def load(
         directories: hold them.
         file: holds the passphrase.
         only: the roles wanted.
-        optional: those whose keys are left out where nobody can give a passphrase.
+        optional: roles whose keys are left out where no passphrase can be had.
     """
     secrets = Passphrases.of_command(file)
     found = ReleaseKeys({})

@@ -176,7 +176,7 @@ def judge_backup(get: Callable[[str, int], bytes], root: bytes) -> Judged:
         root: the trusted root.
 
     Returns:
-        The newest root, and the rest as the newest of the roots that it verifies under has it.
+        The newest root; and the other roles, judged by the newest root under which they verify.
 
     Raises:
         TrustError: it verifies under none of the roots.

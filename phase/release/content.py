@@ -1,7 +1,7 @@
 """What is in a file that shall be signed, by what it begins with: what was meant, or a mistake.
 
 A seed starts what was signed. It finds out too late that it was compressed, a web page, or for another
-architecture. Nothing here is needed for trust, and whoever signs may know better.
+architecture. Trust does not depend on it, and the publisher may overrule it.
 
 Sources: Linux Documentation, arch/x86/boot.rst, arch/arm64/booting.rst, driver-api/early-userspace; the PE
 format; squashfs 4.0; Devicetree Specification 0.4, chapter 5.

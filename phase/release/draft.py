@@ -25,7 +25,7 @@ from phase.release.roles import ONLINE, TOP, Rule
 from phase.release.tree import AnyRole, Tree
 from phase.trust import Floor
 
-#: Days that a signature may hold beyond its usual time before the clock that it was made by was wrong.
+#: A signature that holds for so many days more than its usual time was made by a wrong clock.
 _SLACK_DAYS = 1.0
 #: Versions left free below what waits for signatures: what is published meanwhile is renewed with them.
 _ROOM = 16
@@ -155,14 +155,18 @@ class Draft(Tree):
         self._delegate(role)
 
     def renew(self, wanted: Collection[str] | None = None) -> list[str]:
-        """Give what expires soon its time anew, where the keys at hand can sign it; `publish` does.
+        """Draft roles again, unchanged, with their whole time left; `publish` signs them.
 
         Args:
-            wanted: roles to renew, soon to expire or not, whoever must sign them; when left out, those with
-                less than half of their usual time left that the keys at hand can sign.
+            wanted: roles to renew, also those that do not expire soon or that the keys at hand cannot sign;
+                when left out, those with less than half of their usual time left that these keys can sign.
 
         Returns:
             The roles.
+
+        Raises:
+            RepositoryError: one of `wanted` is not published, waits for signatures, or is renewed by every
+                publication.
         """
         if wanted is not None:
             self._check_renewable(wanted)
@@ -183,7 +187,7 @@ class Draft(Tree):
         return renewed
 
     def restore(self, ahead: int = 0) -> list[str]:
-        """Give what is older than what was published once a version above that; `publish` signs it.
+        """Give each role that is older than the newest published one a version above it; `publish` signs.
 
         Args:
             ahead: go so many versions further.
@@ -259,7 +263,7 @@ class Draft(Tree):
         """Give the timestamp and the snapshot their usual time, where they hold for longer than that.
 
         They were signed while the clock was wrong. The timestamp says what is the newest: one that holds for
-        years lets anybody keep clients on old releases for years. `publish` signs them.
+        years lets an attacker keep clients on old releases for years. `publish` signs them.
 
         Returns:
             The roles.
@@ -372,14 +376,14 @@ class Draft(Tree):
         return last + (_ROOM if room and last and role != "root" else 1)
 
     def _delegators(self, role: str) -> list[tuple[str, Root | Targets, bool]]:
-        """By whom a draft must be signed: what to call it, whose rule is meant, whether only for no gap."""
+        """The rules that a draft must meet: what to call each, whose it is, whether `gap` waives it."""
         if role not in TOP:  # one that is to be withdrawn is signed as long as it is offered
             offered = role in self._after_delegations
             return [(role, self._after_targets if offered else self._targets, False)]
         found: list[tuple[str, Root | Targets, bool]] = [(role, self._after_root, False)]
         if "root" in self._drafts and "root" in self._signed:
-            # The next root must be believed by who has the last one; and what both vouch for lets a
-            # publication be interrupted between the two.
+            # Machines that trust the last root must believe the next one. Other roles are signed for both
+            # roots, so that a publication may be interrupted between the two.
             found.append((by_before(role), self._root, role != "root"))
         return found
 
@@ -409,5 +413,5 @@ class Draft(Tree):
 
 
 def by_before(role: str) -> str:
-    """What to call a role as the root before wants it signed."""
+    """What to call a role where the rule of the root before is meant."""
     return "the root before" if role == "root" else f"{role} by the root before"

@@ -1,4 +1,4 @@
-"""Several files of a repository, replaced all or none: what a kill cuts off is carried out by the next.
+"""Several files of a repository, replaced all or none: the next command completes what a kill cut off.
 
     publishing/order.json     what is to be done, in its order
     publishing/N              the content of the Nth file

@@ -314,7 +314,7 @@ class Secrets(Protocol):
 
     @property
     def at_hand(self) -> bool:
-        """Whether there is anybody."""
+        """Whether a passphrase can be had: from a file, a variable or a person."""
 
     def of(self, path: Path) -> str:
         """The passphrase of an encrypted key."""
@@ -336,7 +336,7 @@ def load(
         directory: holds `{role}.json` or `{role}-{name}.json`; not every role must be there.
         secrets: asked for the passphrase of each encrypted file, and for the PIN of each token.
         only: the roles wanted: no other file is opened, nor its passphrase asked for.
-        optional: those whose keys are left out where nobody can give a passphrase.
+        optional: roles whose keys are left out where no passphrase can be had.
 
     Raises:
         KeysError: none there, one that is damaged or that others may read, or a wrong passphrase.

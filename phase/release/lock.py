@@ -84,7 +84,7 @@ def _sign_in(descriptor: int) -> None:
 
 
 def _share(descriptor: int, directory: Path) -> None:
-    """Let the group have the lock, and nobody else: whoever can open it can keep others waiting."""
+    """Give the lock to the group at most: an account that can open it can keep others waiting."""
     wanted = 0o660 if directory.stat().st_mode & stat.S_IWGRP else 0o600
     if stat.S_IMODE(os.fstat(descriptor).st_mode) != wanted:
         with contextlib.suppress(PermissionError):  # another account made it

@@ -3,7 +3,7 @@
     pinned.json     hash of what a repository's first root says -> the newest versions that were signed
 
 Others may write to the repository itself: a web server, a shared disk, a host that has the online keys only.
-What is in it is believed, and built on, if it verifies from this root and is not older than this.
+Nothing is signed on top of it unless it verifies from this root and is not older than these versions.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ _MAX_REPOSITORIES = 64
 
 
 def repository_id(root: bytes) -> str:
-    """What a repository is known by: the SHA-256 of what its first root says, whoever has signed that.
+    """What a repository is known by: the SHA-256 of what its first root says, without its signatures.
 
     Args:
         root: the first root.
@@ -53,7 +53,7 @@ class Pin:
     Args:
         directories: of keys.
         repository: as `repository_id` says.
-        told: the caller trusts this root: no directory has to know it.
+        told: the caller has said that this is the repository: no directory has to know it.
 
     Raises:
         RepositoryError: a directory knows other repositories, and not this one.

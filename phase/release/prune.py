@@ -42,7 +42,7 @@ class Pruned(NamedTuple):
 
 
 def prune(tree: Tree, *, now: float | None = None) -> Pruned:
-    """Remove what is kept no longer. Nobody else may publish into the repository meanwhile.
+    """Remove what is kept no longer. The caller keeps other processes from publishing meanwhile.
 
     Args:
         tree: published, nothing pending.

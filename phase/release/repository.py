@@ -6,8 +6,8 @@
     staged/{role}.json                         what waits for signatures
     publishing/                                while files are replaced, see `phase.release.journal`
 
-Whoever reads while it is published, and whoever finds it after a power cut in the middle, sees the
-old releases or the new: files with a version in their name come first, `timestamp.json` last.
+A client that reads during a publication, or after a power cut in the middle of one, sees the old
+releases or the new: files with a version in their name come first, `timestamp.json` last.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ class Published(NamedTuple):
     Attributes:
         roles: published with a new version, other than snapshot and timestamp.
         waiting: what has not been published, and why: too few have signed it.
-        notes: what whoever publishes should know, a line each.
+        notes: what the publisher should know, a line each.
     """
 
     roles: tuple[str, ...]
@@ -113,7 +113,8 @@ class Repository(Draft):
             directory: where it is.
             keys: needed to change it. What is published is verified then, as a machine would, expiry apart:
                 others may write to the directory.
-            root: what it is verified from; its own first root when left out. Without keys, only with this.
+            root: what it is verified from; its own first root when left out. Without keys
+                and this it is not verified.
             floors: what was published before, as others remember it.
             restore: it may be older than that; what is changed gets versions above.
             resume: go on with what waits for signatures; without, it goes on waiting.
@@ -338,7 +339,7 @@ class Repository(Draft):
         return set(self._drafts) & set(TOP) | changed
 
     def _stage(self, own: set[str]) -> None:
-        """Give drafts their versions, and sign these with the keys at hand."""
+        """Give drafts their versions; sign `own`, which gains what `_cover` drafts, with these keys."""
         own |= self._cover()
         complete = all(
             self._can_sign(role, [delegator for _, delegator, _ in self._delegators(role)])
@@ -352,7 +353,7 @@ class Repository(Draft):
                 self._add_signatures(role, self._waiting[role])
 
     def _cover(self) -> set[str]:
-        """Draft again, as they are, the published roles that the drafted keys have not signed; which."""
+        """Draft again, unchanged, the published roles that the drafted keys have not signed; their names."""
         found = set()
         root = self._drafts.get("root")
         kept = "targets" in self._signed and "targets" not in self._drafts
@@ -433,7 +434,7 @@ class Repository(Draft):
         return pending
 
     def _sign_now(self, role: str, signed: Snapshot | Timestamp, roots: list[Root], gap: bool) -> bytes:
-        """Sign snapshot or timestamp: its keys are always at hand."""
+        """Sign snapshot or timestamp: without their keys nothing is published."""
         signed.version = self._next_version(role)
         signed.expires = self._until(lifetimes.days(role, None, self._expiry))
         metadata: Metadata[Any] = Metadata(signed)
@@ -459,7 +460,7 @@ class Repository(Draft):
             )
 
     def _judge(self, pending: Mapping[str, bytes], ready: set[str], before: set[str]) -> check.Judged:
-        """What a machine makes of the repository with these files."""
+        """What a machine makes of the repository with these files; `before` had expired already."""
         on_disk = check.reader(self.directory)
         anchor = self._anchor or pending["1.root.json"]
 
@@ -510,7 +511,7 @@ class Repository(Draft):
                 add_signature(metadata, signer)
 
     def _signed_well(self, role: str) -> Metadata[Any]:
-        """A draft, without signatures that are none of its keys'."""
+        """A draft's metadata, without the signatures that do not count."""
         metadata = self._waiting[role]
         delegators = [delegator for _, delegator, _ in self._delegators(role)]
         if role in self._delegations:
@@ -544,7 +545,7 @@ class Repository(Draft):
             for artifact in self.manifest(channel, arch).artifacts.values():
                 link = self.directory / "targets" / channel / arch / f"{artifact.sha256}.{artifact.name}"
                 blob = self.directory / blobs.PLACE / artifact.sha256
-                # Whoever only renews signatures needs no artifacts.
+                # A host that only renews signatures may have no artifacts.
                 if link.exists() or not (role in ready or blob.exists()):
                     continue
                 files.make_public(link.parent)

@@ -37,11 +37,11 @@ class Lack(NamedTuple):
     """A role that too few have signed.
 
     Attributes:
-        role: which, or by whom else it must be signed.
+        role: its name, for people; says so where the rule of the root before is meant.
         signed: names of the keys that have.
         missing: names of those that have not.
         threshold: how many must.
-        before: only the keys of the root before must still sign: what lets a client see no gap.
+        before: the rule of the root before is meant: without it a client may see a gap.
     """
 
     role: str
@@ -103,7 +103,7 @@ def top_rules(root: Root) -> dict[str, Rule]:
 
 
 def delegated_rules(targets: Targets) -> dict[str, Rule]:
-    """Who signs each release, and, as `releases`, those of new channels."""
+    """Who signs each release, and, as `releases of new channels`, who signs those."""
     delegations = targets.delegations
     if delegations is None:
         return {}
@@ -114,7 +114,7 @@ def delegated_rules(targets: Targets) -> dict[str, Rule]:
 
 
 def read_rules(root: Root, targets: Targets) -> dict[str, Rule]:
-    """The rules a repository was published with."""
+    """Who signs each top-level role, and, as `release`, the releases of new channels."""
     found = top_rules(root)
     if rule := release_rule(targets):
         found["release"] = rule

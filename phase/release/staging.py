@@ -1,10 +1,10 @@
-"""Metadata that waits for signatures: carried to who holds the keys, and back.
+"""Metadata that waits for signatures: carried to the holders of the keys, and back.
 
     staged/{role}.json     in a repository; not part of what is served
     {role}.json            in a directory that is carried
     published/*.json       beside it: what it replaces, so that a holder sees what changes
 
-Who holds an offline key sees what is signed before it is.
+The holder of an offline key sees what is to be signed before signing it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +34,7 @@ class Carried(NamedTuple):
 
     Attributes:
         staged: role to what is to be signed.
-        before: role to what it replaces, as the keys before have signed it.
+        before: role to what it replaces, verified.
         repository: whose it is, see `pinned.repository_id`.
     """
 
@@ -68,7 +68,7 @@ def load(directory: Path) -> dict[str, Metadata[Any]]:
 
 
 def load_carried(directory: Path) -> Carried:
-    """Read a directory that is carried. What it says to be published is verified, each by the one before.
+    """Read a directory that is carried; what it shows as published is verified from its first root.
 
     Args:
         directory: as `save_carried` wrote it.
@@ -163,7 +163,7 @@ def sign(staged: Mapping[str, Metadata[Any]], keys: ReleaseKeys) -> list[str]:
 
 
 def summary(role: str, metadata: Metadata[Any], before: Signed | None = None) -> Iterator[str]:
-    """What is signed, for who signs it: lines of text.
+    """What is to be signed, for the person who signs it: lines of text.
 
     Args:
         role: its name.

@@ -11,15 +11,15 @@ from phase.release.tree import Tree
 
 
 class State(StrEnum):
-    """How long a role's signature holds still."""
+    """How much of its usual time a role's signature has left."""
 
-    #: For more than half of its usual time.
+    #: Half of it, or more.
     HOLDS = "holds"
-    #: For less than half of it: `renew` and `refresh` sign it anew.
+    #: Less than half: `renew` and `refresh` sign it anew.
     DUE = "due"
-    #: For less than a quarter of it: somebody must act.
+    #: Less than a quarter: a person must act.
     ENDS = "ends"
-    #: It has ended: no machine takes it.
+    #: None: no machine takes it.
     EXPIRED = "expired"
 
 
@@ -33,7 +33,7 @@ class RoleStatus(NamedTuple):
     Attributes:
         role: its name in metadata.
         version: of it.
-        release: the version people speak of; empty for a role that is no release.
+        release: the version people speak of; empty for a role that is not a release.
         expires: when the signature ends, UTC.
         renew_by: when a quarter of its usual time is left, UTC.
         state: at the time asked for.

@@ -211,7 +211,7 @@ def kept(own: Floor, before: Floor, others: Iterable[str], load: Callable[[str],
         own: of the publisher.
         before: from before publishers had one each; empty where there is none.
         others: names of what else is there; so many are read as may be there, and one.
-        load: reads one of them, or raises FormatError: it may be damaged, and stops nobody but its own.
+        load: reads one of them, or raises FormatError: a damaged one stops only its own publisher.
     """
     found: dict[str, Floor | None] = {}
     unreadable: list[str] = []
