@@ -43,7 +43,35 @@ from phase.jobs.runner import Job, Worker
 with Worker() as worker:
     print(worker.run(Job(open("hog.wasm", "rb").read(), limits=Limits(memory_bytes=4 << 30))).status)
 """
-_WHOSE = "for p in /proc/[0-9]*; do grep -q artifacts $p/cmdline && grep Uid: $p/status; done; true"
+#: Where calls are not filtered: a child that would stay, and memory that no limit of a process counts.
+_GROUPED = '''
+import contextlib, os
+from escape import Targets, broken_out
+from phase.jobs.limits import Limits
+from phase.jobs.protect import OWN
+from phase.jobs.runner import Job, Worker
+no_filter = "from phase.jobs import calls; calls.close = lambda libc: None"
+takes = """
+os.fork() or time.sleep(600)
+shared = mmap.mmap(-1, 300 << 20)
+for n in range(300):
+    shared.write(bytes(1 << 20))
+"""
+small = Limits(memory_bytes=1 << 20, compile_bytes=1 << 20, wall_seconds=100)
+with broken_out(takes, Targets(1), no_filter), Worker() as worker:
+    done = worker.run(Job(b'(module (memory 1) (func (export "_start")))', limits=small))
+    print(done.status, done.stdout)
+print(os.listdir(os.environ["PHASE_CGROUP"]).count("worker-%d" % worker.pid))
+texts = []
+for each in filter(str.isdigit, os.listdir("/proc")):
+    with contextlib.suppress(OSError):  # it may end meanwhile
+        texts.append(open(f"/proc/{each}/status").read())
+print(sum(int(text.partition("Uid:")[2].split()[0]) >= OWN for text in texts))
+'''
+_WHOSE = (
+    "for p in /proc/[0-9]*; do grep -q artifacts $p/cmdline && grep Uid: $p/status; done 2>/dev/null; true"
+)
+_GROUP = "PHASE_CGROUP=/sys/fs/cgroup/jobs"
 
 
 @pytest.fixture
@@ -56,7 +84,7 @@ def _run(server: VM, driver: str, *words: str) -> list[str]:
     shell = server.shell()
     shell.put("/tmp/cage/driver.py", driver.encode())
     line = shlex.join(["python3", "driver.py", *words])
-    return shell.succeed(f"cd /tmp/cage && {line} 2>&1", timeout=400).splitlines()
+    return shell.succeed(f"cd /tmp/cage && {_GROUP} {line} 2>&1", timeout=400).splitlines()
 
 
 @pytest.mark.lab(seconds=240)
@@ -67,7 +95,7 @@ def test_a_job_that_broke_out_beside_another(loop: Loop) -> None:
     server.shell().succeed("mkdir /tmp/cage")
     server.shell().put("/tmp/cage/escape.py", Path(escape.__file__).read_bytes())
     told = dict(map(json.loads, _run(server, _DRIVER, _IDENTITY, str(PORT), *_NAMES)))
-    assert told.pop("layers") == "namespaces user landlock filter"
+    assert told.pop("layers") == "namespaces user landlock filter cgroup"
     assert told.pop("beside") == "olleH"
     assert list(told) == list(_NAMES)
     assert {name: end for name, end in told.items() if not end.startswith(("refused: ", "killed by"))} == {}
@@ -84,6 +112,16 @@ def test_out_of_memory_ends_the_job_and_not_the_provider(loop: Loop) -> None:
     shell.put("/tmp/cage/hog.wasm", bytes(wat2wasm((Path(escape.__file__).parent / "hog.wat").read_text())))
     with pytest.raises(MachineDied, match=rf"UID:{str(OWN)[:3]}\d+ .*oom_score_adj:1000"):
         _run(server, _HOG)
+
+
+@pytest.mark.lab(seconds=120)
+def test_a_job_is_in_a_group_that_bounds_it_and_ends_with_it(loop: Loop) -> None:
+    server = loop.serve()
+    shell = server.shell()
+    shell.succeed("mkdir /tmp/cage")
+    shell.put("/tmp/cage/escape.py", Path(escape.__file__).read_bytes())
+    assert _run(server, _GROUPED) == ["LimitHit(limit='memory') b''", "0", "0"]
+    loop.report("a job that took memory of the kernel", server)
 
 
 @pytest.mark.lab(seconds=120)

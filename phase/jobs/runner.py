@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -22,6 +22,9 @@ from phase.jobs.errors import CageError, EngineError, JobRefusedError
 from phase.jobs.flow import Collected, Content, Inlet, Messages, Outlet, Pump, Streams
 from phase.jobs.limits import MAX_INTEGER, Limits
 from phase.jobs.status import Exited, Killed, LimitHit, Rejected, Status, Trapped
+
+if TYPE_CHECKING:
+    from phase.jobs.cgroup import Group
 
 #: Seconds a worker may take to load its engine; an emulated board needs most of ten.
 STARTUP_SECONDS = 120.0
@@ -89,7 +92,7 @@ class Execution(msgspec.Struct, frozen=True):
         input: what the job was given to read: all of `Job.stdin`, or of a stream what the module asked for.
         output: what it printed to stdout, as far as the sink took it.
         errors: likewise, to stderr.
-        cage: layers of the worker's cage: `user` of its own, `namespaces`, `landlock`, `filter` (of calls).
+        cage: layers of the worker's cage: `user` of its own, `namespaces`, `landlock`, `filter`, `cgroup`.
         missing: protections that the worker could not have, a sentence each.
         undelivered: why stdin gave no more before its end, or stdout or stderr took no more, by name.
     """
@@ -153,6 +156,7 @@ class Worker:
         for number in _READ:
             os.set_blocking(ours[number], False)
         self._reaped: int | None = None
+        self._group, self._ungrouped = _grouped(self.pid)
         self._cage: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
     def __enter__(self) -> "Worker":
@@ -169,6 +173,9 @@ class Worker:
             if end >= 0:
                 os.close(end)
         self._ends = []
+        if self._group is not None:
+            self._group.close()
+            self._group = None
 
     def run(self, job: Job, streams: Streams | None = None) -> Execution:
         """Run the one job of this worker, and end the worker.
@@ -185,6 +192,8 @@ class Worker:
         streams = streams or Streams()
         request = _request(job, streamed=streams.stdin is not None)
         cage, missing = self.wait_ready()
+        if self._group is not None:
+            self._group.limit(memory_bytes=job.limits.memory_bytes, compile_bytes=job.limits.compile_bytes)
         sinks = [sink or Collected() for sink in (streams.stdout, streams.stderr)]
         started, begun = time.time(), time.monotonic()
         stdin, stdout, diagnostics, control, stderr, told = self._ends
@@ -197,9 +206,11 @@ class Worker:
             pump.run(begun + job.limits.wall_seconds + GRACE_SECONDS)
         finally:
             self._ends = [inlet.pipe, outlets[0].pipe, diagnostics, control, outlets[1].pipe, pump.request]
-            signalled = self._finish()
+            signalled, starved = self._finish()
         wall_seconds = time.monotonic() - begun
         status, fuel_used, memory_bytes = _ending(pump, signalled, job.limits)
+        if starved and isinstance(status, Killed):
+            status = LimitHit("memory")
         broken = {"stdin": inlet.broken, "stdout": outlets[0].broken, "stderr": outlets[1].broken}
         return Execution(
             status=status,
@@ -230,7 +241,9 @@ class Worker:
             CageError: a protection is missing, and the policy is to have them all.
         """
         if self._cage is None:
-            self._cage = self._read_ready()
+            layers, missing = self._read_ready()
+            layers += ("cgroup",) if self._group else ()
+            self._cage = layers, missing + self._ungrouped
         if self._policy == "whole" and self._cage[1]:
             raise CageError(
                 f"the worker's cage is not whole: {'; '.join(self._cage[1])}",
@@ -261,10 +274,12 @@ class Worker:
             hint="Try `python -c 'import wasmtime'` in the same environment",
         )
 
-    def _finish(self) -> int:
+    def _finish(self) -> tuple[int, bool]:
+        """End the worker; the signal that ended it, and whether its group's memory was used up."""
         code = self._kill()
+        starved = self._group is not None and self._group.starved()
         self.close()
-        return -code if code < 0 else 0
+        return -code if code < 0 else 0, starved
 
     def _kill(self) -> int:
         """End the worker if it still lives; its exit code, negative for a signal."""
@@ -298,6 +313,19 @@ def _environment() -> dict[str, str]:
     """The worker's: nothing of the caller's, but where a shared libpython is found."""
     found = os.environ.get("LD_LIBRARY_PATH")
     return _ENVIRONMENT | ({"LD_LIBRARY_PATH": found} if found else {})
+
+
+def _grouped(worker: int) -> tuple["Group | None", tuple[str, ...]]:
+    """The worker's control group, or why it has none where it should have one."""
+    within = os.environ.get("PHASE_CGROUP")
+    if not within:
+        return None, ()
+    from phase.jobs.cgroup import Group
+
+    try:
+        return Group(within, worker), ()
+    except OSError as error:
+        return None, (f"it is in no control group of {printable(within)}: {error.strerror}",)
 
 
 def _request(job: Job, *, streamed: bool) -> bytes:

@@ -60,7 +60,6 @@ MUTANTS = (
         Mutant(f"the filter takes {what}", "phase/jobs/calls.py", old, new, (_CALLS,))
         for what, old, new in (
             ("calls of other architectures", "(_EQUAL, 1, 0, own)", "(_EQUAL, 1, 1, own)"),
-            ("calls of x32", "(_AT_LEAST, 0, 1, _X32)", "(_AT_LEAST, 1, 1, _X32)"),
             ("children", "0, _THREAD_MASK, (_THREAD,)", "0, 0, (0,)"),
             ("shared memory", "3, _MAP_MASK, (_MAP_PRIVATE,)", "3, 0x20, (_MAP_PRIVATE,)"),
             ("limits of other processes", "0, 0xFFFFFFFF, (0,)", "0, 0, (0,)"),

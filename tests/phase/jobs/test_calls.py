@@ -36,9 +36,8 @@ def decide(code: bytes, architecture: int, number: int, *arguments: int) -> int:
         elif kind == 0x06:
             return int(value)
         else:
-            assert kind in (0x15, 0x35)
-            holds = accumulator == value if kind == 0x15 else accumulator >= value
-            at += true if holds else false
+            assert kind == 0x15
+            at += true if accumulator == value else false
 
 
 @pytest.fixture(params=["x86_64", "aarch64"])
