@@ -166,11 +166,4 @@ MUTANTS = (
         'only = [*ONLINE, "release"]',
         (f"{_RELEASE}/test_cron.py::test_a_refresh_opens_only_the_keys_it_needs",),
     ),
-    Mutant(
-        "a key is left where everybody can read it",
-        "phase/release/keys.py",
-        "if path.stat().st_mode & 0o077 and not test:",
-        "if False:",
-        (f"{_RELEASE}/test_operators.py::test_no_key_is_left_on_a_stick_where_everybody_can_read_it",),
-    ),
 )
