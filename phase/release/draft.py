@@ -176,12 +176,8 @@ class Draft(Tree):
                 continue
             if wanted is None and not self._can_sign(role, [self._root if role in TOP else self._targets]):
                 continue
-            if role == "root":
-                self._draft("root", self._copy("root"), self._expiry.root)
-            elif role == "targets":
-                self._targets_draft()
-            elif role not in ONLINE:
-                copied = cast("Targets", self._copy(role))
+            if role not in ONLINE:
+                copied = self._copy(role)
                 self._draft(role, copied, self._days(role, copied))
             renewed.append(role)
         return renewed
