@@ -50,6 +50,7 @@ _RELEASE = (
         for name in (
             "commands",
             "content",
+            "draft",
             "export",
             "journal",
             "keys",
@@ -75,6 +76,13 @@ _RELEASE = (
     f"{_SHARED}::test_where_there_are_no_hard_links_files_are_copied",
 )
 
+#: Commands are tested beside what they command.
+_COMMANDS = (
+    "tests/phase/cli",
+    "tests/phase/jobs/test_commands.py",
+    *(f"tests/phase/release/test_{name}.py" for name in ("commands", "year", "signer", "hostile_words")),
+)
+
 AREAS = (
     Area("phase/dsse.py", ("tests/phase/test_dsse.py",), 90),
     Area("phase/identity.py", ("tests/phase/test_identity.py",), 90),
@@ -88,7 +96,8 @@ AREAS = (
     Area("phase/discovery", ("tests/phase/discovery",), 0),
     Area("phase/provider", ("tests/phase/provider",), 0),
     Area("phase/release", _RELEASE, 0),
-    Area("phase/cli", ("tests/phase/cli",), 0),
+    Area("phase/cli", _COMMANDS, 0),
+    Area("lab/marks.py", ("tests/lab/test_marks.py",), 0),
     Area("lab/console.py", ("tests/lab/test_console.py",), 0),
     Area("lab/shell.py", ("tests/lab/test_shell.py",), 0),
     Area("lab/stages.py", ("tests/lab/test_stages.py",), 0),

@@ -39,9 +39,27 @@ def not_called(node: cst.Expr) -> Iterable[cst.BaseSmallStatement]:
         yield cst.Pass()
 
 
+#: Types that casts name as texts, by id: nothing happens by them when the program runs.
+_types: dict[int, cst.BaseExpression] = {}
+
+
 def other_text(node: cst.BaseString) -> Iterable[cst.BaseString]:
     """One other text for each: mutmut's further ones differ in case, which many protocols ignore."""
-    yield from list(mutators.operator_string(node))[:1]
+    if id(node) not in _types:
+        yield from list(mutators.operator_string(node))[:1]
+
+
+def without_casts(operator: Callable[[cst.Call], Iterable[Any]]) -> Callable[[cst.Call], Iterable[Any]]:
+    """Let an operator leave `cast` alone. Calls come before what is in them."""
+
+    def others(node: cst.Call) -> Iterable[Any]:
+        if isinstance(node.func, cst.Name) and node.func.value == "cast":
+            _types[id(node.args[0].value)] = node.args[0].value
+        else:
+            yield from operator(node)
+
+    others.__name__ = operator.__name__
+    return others
 
 
 def sampled(operator: Callable[[Any], Iterable[Any]], one_in: int) -> Callable[[Any], Iterable[Any]]:
@@ -64,7 +82,11 @@ def extend(one_in: int = 1) -> None:
         one_in: how many mutants there could be for each that is made.
     """
     operators: list[Any] = mutators.mutation_operators
-    operators[:] = [pair for pair in operators if pair[1] is not mutators.operator_string]
+    operators[:] = [
+        (kind, without_casts(operator) if kind is cst.Call else operator)
+        for kind, operator in operators
+        if operator is not mutators.operator_string
+    ]
     operators += [(cst.BaseString, other_text), (cst.If, never_true), (cst.Expr, not_called)]
     if one_in > 1:
         operators[:] = [(kind, sampled(operator, one_in)) for kind, operator in operators]
