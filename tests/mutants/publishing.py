@@ -73,7 +73,7 @@ MUTANTS = (
         "phase/release/lock.py",
         'printable(os.pread(descriptor, _MAX_HOLDER, 0).decode("utf-8", "replace").strip())',
         'os.pread(descriptor, _MAX_HOLDER, 0).decode("utf-8", "replace").strip()',
-        (f"{_RELEASE}/test_lock.py::test_waiting_for_the_lock_is_said",),
+        (f"{_RELEASE}/test_lock.py::test_who_has_a_lock_is_said_in_words_that_steer_nothing",),
     ),
     Mutant(
         "a lock is its maker's alone",

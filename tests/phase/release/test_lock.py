@@ -124,6 +124,20 @@ def test_a_lock_is_waited_for_with_a_limit(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.timeout(20)
+def test_who_has_a_lock_is_said_in_words_that_steer_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.2)
+    (tmp_path / "lock").write_bytes(b"process 1\x1b[2J\nphase: all is well\xff" * 100)
+    said: list[str] = []
+    with (tmp_path / "lock").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(RepositoryError) as caught, lock.held(tmp_path / "lock", said.append):
+            pass
+    assert [line.isprintable() and len(line) < 400 for line in (*said, str(caught.value))] == [True, True]
+
+
+@pytest.mark.timeout(20)
 def test_a_lock_is_no_link_and_no_pipe(tmp_path: Path) -> None:
     """Whoever may write to the directory could keep us waiting, or have another file emptied."""
     (tmp_path / "victim").write_text("precious")
