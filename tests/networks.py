@@ -5,14 +5,38 @@ network of the host, and nothing is left when the block ends.
 """
 
 import contextlib
+import ctypes
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 _ROOT = Path(__file__).parent.parent
+_CLONE_NEWNET = 0x40000000
+
+
+def alone(work: Callable[[], Any]) -> Any:
+    """Do something in this process where there is no card but `lo`; needs root, and skips the test without.
+
+    Args:
+        work: runs in a thread that has left the network of the host; so do the programs that it starts.
+
+    Returns:
+        What it returned.
+    """
+
+    def left() -> Any:
+        if ctypes.CDLL(None).unshare(_CLONE_NEWNET) != 0:
+            pytest.skip("only root leaves the network in a thread")
+        return work()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(left).result()
 
 
 class Host:

@@ -58,3 +58,19 @@ def test_each_parent_comes_once_and_before_what_is_in_it() -> None:
         names.append(data[at + 110 : at + 110 + size - 1].decode())
         at += (110 + size + 3) // 4 * 4
     assert names == ["a", "a/b", "a/b/one", "c", "c/two", "TRAILER!!!"]
+
+
+def test_a_tree_is_packed_with_its_empty_directories_links_and_programs(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bin/tool").write_text("x")
+    (tmp_path / "bin/tool").chmod(0o700)
+    (tmp_path / "bin/sh").symlink_to("tool")
+    (tmp_path / "bin/data").write_text("y")
+    assert {(node.path, node.mode & 0o777) for node in cpio.tree(tmp_path)} == {
+        ("bin", 0o755),
+        ("bin/data", 0o644),
+        ("bin/sh", 0o777),
+        ("bin/tool", 0o755),
+        ("empty", 0o755),
+    }

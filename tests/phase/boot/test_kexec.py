@@ -1,11 +1,18 @@
+"""What the running kernel is asked for on the way into the next one."""
+
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from phase.boot import kexec
 from phase.boot.errors import HandoffError
 from phase.boot.kexec import Image, Segment, load
+from tests.networks import alone
 
 
 @pytest.mark.parametrize("content", [(4000, 200), (-1, 8), (0, -1)])
@@ -49,3 +56,59 @@ print(subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text
     assert said.startswith("kexec: Operation not permitted")
     assert cards
     assert not [card for card in cards if ",UP" in card or "<UP" in card], cards
+
+
+def test_each_card_is_down_when_the_next_kernel_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, which asks for no other kernel."""
+    asked: list[tuple[dict[str, int], tuple[object, ...], list[str]]] = []
+
+    def cards() -> list[str]:
+        done = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True)
+        return [line.split(maxsplit=3)[2] for line in done.stdout.splitlines()]
+
+    def syscall(numbers: dict[str, int], *arguments: object) -> None:
+        asked.append((numbers, arguments, cards()))
+
+    def start() -> None:
+        for words in (["add", "pair0", "type", "veth", "peer", "name", "pair1"], ["set", "pair0", "up"]):
+            subprocess.run(["ip", "link", *words], check=True)
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        assert any(",UP" in card for card in cards())
+        with pytest.raises(HandoffError, match="kexec came back"):
+            kexec.start()
+
+    monkeypatch.setattr(kexec, "_syscall", syscall)
+    alone(start)
+    ((numbers, arguments, seen),) = asked
+    # reboot(2): LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC.
+    assert (numbers["x86_64"], numbers["aarch64"]) == (169, 142)
+    assert arguments == (0xFEE1DEAD, 672274793, 0x45584543, None)
+    assert len(seen) == 3
+    assert not [card for card in seen if ",UP" in card or "<UP" in card]
+
+
+def test_a_system_call_gets_its_arguments_and_says_why_it_failed(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        kexec._syscall({"x86_64": 91, "aarch64": 52}, file.fileno(), 0o640)  # fchmod(2)
+        assert os.fstat(file.fileno()).st_mode & 0o777 == 0o640
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        kexec._syscall({"x86_64": 3, "aarch64": 57}, (1 << 32) - 1)  # close(2)
+    assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [(errno.EPERM, "not allowed"), (errno.EADDRNOTAVAIL, "outside memory"), (errno.EIO, "Input/output")],
+)
+def test_a_kernel_that_takes_no_other_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, why: str
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(kexec, "_syscall", refuse)
+    (tmp_path / "initrd").write_bytes(bytes(4096))
+    with (tmp_path / "initrd").open("r+b") as file:
+        with pytest.raises(HandoffError, match=f"refuses to load another: .*{why}"):
+            load(Image(0, (Segment(0, 4096, b"x"),)), file.fileno())
+        file.truncate(8192)  # nothing points into it any more

@@ -1,13 +1,18 @@
 """The machine under a kernel, with its files in a directory."""
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
 
+from phase.boot import arm64, cache, kexec, x86
 from phase.boot.errors import BootError
+from phase.boot.kexec import Image
 from phase.boot.linux import Linux
+from phase.boot.machine import Address, Kernel
 from phase.boot.memory import Memory
+from tests.phase.boot import test_segments
 
 
 @pytest.fixture
@@ -58,3 +63,95 @@ def test_the_kernels_own_figures_are_read(machine: Linux, tmp_path: Path) -> Non
     (tmp_path / "proc/meminfo").write_text("MemTotal: 1000 kB\nMemAvailable: 600 kB\n")
     (tmp_path / "proc/iomem").write_text("00000000-001fffff : System RAM\n")
     assert machine.memory() == Memory(2 << 20, 1000 << 10, 600 << 10)
+
+
+KERNELS = {"x86_64": test_segments._x86_kernel, "arm64": test_segments._arm64_kernel}
+
+
+@pytest.mark.parametrize("name", ["x86_64", "arm64"])
+@pytest.mark.parametrize("firmware", [True, False])
+def test_a_kernel_is_laid_out_by_what_the_running_one_says_of_the_machine(
+    machine: Linux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, firmware: bool
+) -> None:
+    given: list[tuple[Image, int]] = []
+    monkeypatch.setattr(kexec, "load", lambda image, file: given.append((image, file)))
+    machine.arch = name
+    params = bytearray(4096)
+    params[0x1E8] = 1
+    struct.pack_into("<QQI", params, 0x2D0, 1 << 20, 255 << 20, 1)
+    (tmp_path / "params").write_bytes(params)
+    (tmp_path / "cpus").write_text("flags : fpu sme\n")
+    (tmp_path / "tree").write_bytes(test_segments._tree())
+    (tmp_path / "iomem").write_text(test_segments.IOMEM)
+    if firmware:
+        (tmp_path / "systab").write_text("ACPI20=0x7ff0\n")
+    for module, where, source in (
+        (x86, "PARAMS", "params"),
+        (x86, "CPUS", "cpus"),
+        (x86, "SYSTAB", "systab"),
+        (arm64, "TREE", "tree"),
+        (arm64, "MAP", "iomem"),
+    ):
+        monkeypatch.setattr(module, where, str(tmp_path / source))
+    kernel = KERNELS[name]()
+    monkeypatch.setattr(os, "urandom", lambda size: bytes(range(size)))
+    machine.load(Kernel(77, kernel[:4096], (8192, len(kernel)), 5 << 20, "quiet"))
+    ((image, file),) = given
+    assert file == 77
+    if name == "x86_64":
+        assert image == x86.image(
+            kernel[:4096], (8192, len(kernel)), 5 << 20, "quiet",
+            params=bytes(params), rsdp=0x7FF0 if firmware else 0, plain=False,
+        )  # fmt: skip
+    else:
+        assert image == arm64.image(
+            kernel[:4096], (8192, len(kernel)), 5 << 20, "quiet",
+            tree=test_segments._tree(), iomem=test_segments.IOMEM, chance=bytes(range(72)),
+        )  # fmt: skip
+
+
+def test_what_a_kernel_takes_is_more_where_memory_is_encrypted(
+    machine: Linux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for where in ("PARAMS", "CPUS"):
+        monkeypatch.setattr(x86, where, str(tmp_path / where))
+    running = bytearray(4096)
+    struct.pack_into("<I", running, 0x1F4, (1 << 20) // 16)
+    struct.pack_into("<I", running, 0x260, 4 << 20)
+    (tmp_path / "PARAMS").write_bytes(running)
+    (tmp_path / "CPUS").write_text("flags : fpu sse2\n")
+    machine.arch = "x86_64"
+    assert machine.kernel_memory(2 << 20) == 2 << 20
+    (tmp_path / "CPUS").write_text("flags : fpu sev\n")
+    assert machine.kernel_memory(2 << 20) == 8 << 20
+    machine.arch = "arm64"
+    assert machine.kernel_memory(2 << 20) == 2 << 20
+
+
+def test_its_clocks_go_on_while_it_sleeps(machine: Linux) -> None:
+    before = (machine.monotonic(), machine.clock())
+    machine.sleep(0.05)
+    assert machine.monotonic() >= before[0] + 0.05
+    assert machine.clock() > before[1]
+
+
+def test_without_a_disk_for_it_there_is_no_cache(machine: Linux, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "find", lambda: None)
+    assert machine.open_cache("ours", writable=True) is None
+
+
+def test_its_cards_are_those_that_the_script_in_its_own_directory_knows(
+    machine: Linux, tmp_path: Path
+) -> None:
+    (tmp_path / "run/cards/eth0").mkdir(parents=True)
+    (tmp_path / "run/cards/eth0/waits").write_text("no cable\n")
+    assert machine.network_waits() == "eth0: no cable"
+    assert machine.address() is None
+    (tmp_path / "run/cards/eth0/lease").write_text("10.0.0.2\n")
+    assert machine.address() == Address("eth0", "10.0.0.2")
+    (tmp_path / "run/cards/eth0/lease").unlink()
+    (tmp_path / "run/cards/eth0/link-local").write_text("169.254.1.2\n")
+    (tmp_path / "run/resolv").write_text("nameserver 10.0.0.1\n")
+    (tmp_path / "proc/net").mkdir()
+    (tmp_path / "proc/net/if_inet6").write_text("fd4c4142000000000000000000000005 02 40 00 00 eth0\n")
+    assert machine.address() == Address("eth0", "fd4c:4142::5")

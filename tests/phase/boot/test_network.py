@@ -146,6 +146,35 @@ def test_name_servers_that_dhcp_told_of_are_enough(box: Box, monkeypatch: pytest
     box.network.learn_name_servers(["eth0"])
 
 
+def test_name_servers_that_routers_told_of_are_written_for_the_script(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from phase.boot import advertisement
+
+    script = box.directory / "script"
+    script.write_text(f'#!/bin/sh\necho "$*" "$(env | grep -c HOME)" >> {box.directory}/ran\n')
+    script.chmod(0o755)
+    box.network = Network(run=str(box.directory / "run"), script=str(script))
+    asked: list[list[str]] = []
+
+    def ask(names: list[str]) -> dict[str, advertisement.Told]:
+        asked.append(names)
+        return {"eth1": advertisement.Told(("fe80::1", "2001:db8::1"), ("lab.example",))}
+
+    monkeypatch.setattr(advertisement, "ask", ask)
+    box.card("eth0")
+    box.card("eth1")
+    box.network.learn_name_servers(["eth0", "eth1"])
+    assert asked == [["eth0", "eth1"]]
+    card = box.directory / "run/cards/eth1"
+    assert (card / "names6").read_text() == (
+        "nameserver fe80::1%eth1\nnameserver 2001:db8::1\nsearch lab.example\n"
+    )
+    assert [path.name for path in card.iterdir()] == ["names6"]
+    # With nothing of this process's surroundings, and it has ended.
+    assert (box.directory / "ran").read_text() == "names 0\n"
+
+
 def test_name_servers_of_two_interfaces_take_turns(box: Box) -> None:
     """Where the first says that there is no such name, a resolver asks no other."""
     first = box.directory / "run/first"

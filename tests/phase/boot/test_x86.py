@@ -141,3 +141,25 @@ def test_refuses_what_cannot_start(start: bytes, cmdline: str, memory: bytes, wh
 def test_reads_the_root_table_out_of_what_uefi_lists() -> None:
     assert x86.root_table("ACPI20=0x7ff7e014\nACPI=0x7ff7e000\nSMBIOS=0x7feb0000\n") == 0x7FF7E014
     assert x86.root_table("SMBIOS=0x7feb0000\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("systab", "address"),
+    [
+        ("MPS=0x1\nACPI20=0x7ff0\nACPI=0x7fe0\n", 0x7FF0),
+        ("ACPI=0x7fe0\nSMBIOS=0x1\n", 0x7FE0),
+        ("SMBIOS=0x1\n", 0),
+        ("", 0),
+    ],
+)
+def test_the_newer_of_acpis_tables_counts(systab: str, address: int) -> None:
+    assert x86.root_table(systab) == address
+
+
+@pytest.mark.parametrize("version", [0x20B, 0x20C])
+def test_the_oldest_boot_protocol_is_212(version: int) -> None:
+    if version == 0x20C:
+        assert lay_out(start=head(version=version))
+        return
+    with pytest.raises(HandoffError, match=r"2\.12 or newer"):
+        lay_out(start=head(version=version))
