@@ -64,11 +64,13 @@ class _Victims:
     def __init__(self, words: list[str]) -> None:
         self.words = words
         self.process = subprocess.Popen([*words, "sleep", "600"])
-        self._secret = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed in close
-        self._secret.write(b"key")
-        self._secret.flush()
+        self._directory = tempfile.TemporaryDirectory(prefix="escape-")
+        self.secret = Path(self._directory.name, "identity")
+        self.secret.write_text("key")
+        self.secret.chmod(0o600)
         if words:
-            os.chown(self._secret.name, _OTHER, _OTHER)
+            for path in (self.secret, self.secret.parent):
+                os.chown(path, _OTHER, _OTHER)
         self._port = socket.create_server(("127.0.0.1", 0))
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(f"\0phase-escape-{self.process.pid}")
@@ -77,7 +79,7 @@ class _Victims:
     @property
     def targets(self) -> Targets:
         name = f"phase-escape-{self.process.pid}"
-        return Targets(self.process.pid, self._secret.name, self._port.getsockname()[1], name)
+        return Targets(self.process.pid, str(self.secret), self._port.getsockname()[1], name)
 
     def attempt(self, names: tuple[str, ...], before: str = "") -> dict[str, str]:
         """How these attempts end when a job of this user makes them."""
@@ -93,8 +95,14 @@ class _Victims:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        for each in (self._secret, self._port, self._socket):
-            each.close()
+        self._port.close()
+        self._socket.close()
+        self._directory.cleanup()
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What is in the directory of the secret, to be `{"identity": "key"}`."""
+        return {path.name: path.read_text() for path in self.secret.parent.iterdir()}
 
 
 @pytest.fixture(params=_USERS)
@@ -112,7 +120,7 @@ def test_a_job_that_broke_out_reaches_nothing(victims: _Victims) -> None:
     assert list(ended) == list(ATTEMPTS)
     assert {name: end for name, end in ended.items() if not end.startswith(("refused: ", _STOPPED))} == {}
     assert victims.process.poll() is None
-    assert Path(victims.targets.secret).read_text() == "key"
+    assert victims.files == {"identity": "key"}
 
 
 def test_a_job_that_broke_out_of_a_worker_without_a_cage_reaches_all(victims: _Victims) -> None:
@@ -134,8 +142,7 @@ def test_a_job_that_broke_out_where_calls_are_not_filtered(victims: _Victims, la
     ended = victims.attempt(_BY_ITSELF[layer], refused)
     assert {name: end for name, end in ended.items() if not end.startswith("refused: ")} == {}
     assert victims.process.poll() is None
-    assert Path(victims.targets.secret).read_text() == "key"
-    assert not Path("/tmp/escaped").exists()
+    assert victims.files == {"identity": "key"}
 
 
 def test_a_job_that_broke_out_is_told_from_one_that_failed() -> None:
