@@ -170,14 +170,6 @@ def _file(manifest: Manifest) -> str:
     return f"{role_name(manifest.channel, manifest.arch)}.json"
 
 
-def _tell_forgotten(place: str, keep: Callable[..., tuple[str, ...]]) -> Callable[..., None]:
-    def kept(*what: object) -> None:
-        for name in keep(*what):
-            marks.say(f"{place}: {name} is no longer kept: more than {floors.MAX_PUBLISHERS} publishers")
-
-    return kept
-
-
 def _tell_unreadable(place: str, kept: Kept | None) -> None:
     for why in kept.unreadable if kept else ():
         marks.say(f"{place}: not of this publisher, and passed over: {why}")

@@ -141,3 +141,19 @@ def test_refuses_what_cannot_start(tree: bytes) -> None:
         lay_out(head(), tree, "00000000-00000000 : System RAM\n")
     with pytest.raises(HandoffError, match="one piece"):
         lay_out(head(), tree, "40000000-41ffffff : System RAM\n")
+
+
+def test_a_device_tree_that_the_kernel_would_not_map_is_refused(tree: bytes) -> None:
+    """It may grow by what is written into it, and no more."""
+    head = bytearray(4096)
+    head[0x38:0x3C] = b"ARM\x64"
+    struct.pack_into("<QQ", head, 8, 0, 8 * MIB)
+
+    def lay_out(words: int) -> object:
+        return arm64.image(
+            bytes(head), (0, MIB), MIB, "x" * words, tree=tree, iomem=IOMEM, chance=bytes(range(72))
+        )
+
+    assert lay_out(100)
+    with pytest.raises(HandoffError, match=r"the device tree has \d+ bytes"):
+        lay_out(2 * MIB)

@@ -145,3 +145,50 @@ def mount_fails_with(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
     monkeypatch.setattr(mounts, "load_modules", lambda _: None)
     monkeypatch.setattr(mounts, "mount", mount)
+
+
+def test_modules_are_loaded_in_their_order_and_one_that_is_there_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busybox = tmp_path / "busybox"
+    busybox.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/ran\nexit 1\n')
+    busybox.chmod(0o755)
+    monkeypatch.setattr(mounts, "_BUSYBOX", str(busybox))
+    (tmp_path / "listing").write_text("/lib/efi/one.ko\n/lib/efi/two.ko\n")
+    mounts.load_modules(str(tmp_path / "listing"))
+    assert (tmp_path / "ran").read_text() == "/lib/efi/one.ko\n/lib/efi/two.ko\n"
+    (tmp_path / "none").touch()
+    mounts.load_modules(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EIO])
+def test_variables_that_are_there_and_not_reached_are_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(mounts, "load_modules", lambda _: None)
+    monkeypatch.setattr(mounts, "mount", refuse)
+    assert not efi.available(str(tmp_path / "absent"))
+    with pytest.raises(trust.TrustError, match="cannot be read"):
+        efi.available(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("number", "there"), [(errno.EBUSY, True), (errno.ENODEV, False), (errno.EOPNOTSUPP, False), (0, True)]
+)
+def test_variables_are_there_where_they_can_be_mounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, there: bool
+) -> None:
+    asked: list[object] = []
+
+    def mount(*words: str) -> None:
+        asked.append(words)
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(mounts, "load_modules", asked.append)
+    monkeypatch.setattr(mounts, "mount", mount)
+    assert efi.available(str(tmp_path)) is there
+    assert asked == ["/etc/modules-efi", ("efivarfs", str(tmp_path), "efivarfs")]

@@ -130,6 +130,42 @@ def test_firmware_remembers_where_no_disk_does(
     assert boot(serve("old")) == (1, Asked([], []))
 
 
+def test_a_refusal_is_the_disks_fault_only_where_a_disk_says_something(
+    boot: Boot,
+    publish: Publish,
+    serve: Serve,
+    nvram: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    repository = publish()
+    shutil.copytree(tmp_path / "r", tmp_path / "old", symlinks=True)
+    newer(repository, tmp_path)
+    assert boot(serve())[0] == 0
+    assert boot(serve("old"))[0] == 1
+    assert "phase.cache=off" not in capfd.readouterr().err
+    boot.machine.disk = tmp_path / "disk"
+    boot.machine.disk.mkdir()
+    assert boot(serve("old"))[0] == 1
+    assert "phase.cache=off" not in capfd.readouterr().err, "it remembers nothing"
+    assert boot(serve())[0] == 0
+    assert boot(serve("old"))[0] == 1
+    assert "boot with phase.cache=off" in capfd.readouterr().err
+
+
+def test_what_is_kept_has_the_grace_of_the_image(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path
+) -> None:
+    publish(days_ago=10)  # its timestamp held for seven
+    boot.machine.etc |= {"grace-local": b"432000\n", "allow-offline": b""}
+    assert boot(serve(), words="phase.mode=local")[0] == 0
+    nobody = "http://127.0.0.1:9"
+    assert boot(nobody, words="phase.mode=local")[0] == 0
+    assert boot(nobody)[0] == 1, "its grace is another mode's"
+    boot.machine.etc["grace-local"] = b"86400\n"
+    assert boot(nobody, words="phase.mode=local")[0] == 1
+
+
 def test_a_disk_cannot_lower_what_the_firmware_remembers(
     boot: Boot, publish: Publish, serve: Serve, kept: Path, nvram: Path, tmp_path: Path
 ) -> None:
