@@ -249,3 +249,23 @@ def test_the_timestamp_is_written_last(tmp_path: Path, monkeypatch: pytest.Monke
         kept.remember({"timestamp.json": b"new", "9.snapshot.json": b"new"}, ())
     assert (tmp_path / f"metadata-{OURS}/timestamp.json").read_bytes() == b"timestamp.json"
     assert (tmp_path / f"metadata-{OURS}/5.targets.json").exists()
+
+
+def test_what_a_publisher_kept_that_is_forgotten_goes_too(tmp_path: Path) -> None:
+    names = [floors.publisher(bytes([number])) for number in range(floors.MAX_PUBLISHERS + 1)]
+    for number, name in enumerate(names):
+        kept = Cache(tmp_path, name)
+        kept.raise_floor(trust.Floor(root=1, time=number + 1), kept.floors())
+    assert not (tmp_path / f"metadata-{names[0]}").exists()
+    assert all((tmp_path / f"metadata-{name}").exists() for name in names[1:])
+
+
+def test_of_all_metadata_no_more_is_read_than_there_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_MAX_ALL", 25)
+    place = tmp_path / f"metadata-{OURS}"
+    place.mkdir()
+    for name in ("a", "b", "c"):
+        (place / f"{name}.json").write_bytes(b"x" * 10)
+    assert [len(data) for data in Cache(tmp_path, OURS).metadata().values()] == [10, 10, 5]

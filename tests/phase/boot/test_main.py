@@ -30,6 +30,28 @@ def test_what_is_signed_is_what_starts(boot: Boot, publish: Publish, serve: Serv
     assert len(image) == manifest.artifacts["kernel"].length
 
 
+def test_each_step_is_marked_with_what_it_found(
+    boot: Boot, publish: Publish, serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    manifest = publish().manifest("stable", ARCH)
+    publish("strange", keys="a stranger's")
+    url, dead = serve(), "http://127.0.0.1:9"
+    code, asked = boot(dead, url)
+    assert code == 0
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("phase-mark ")]
+    marks = {mark["step"]: mark for mark in map(json.loads, (line.partition(" ")[2] for line in said))}
+    assert list(marks) == ["init", "network", "discover", "trust", "fetch", "verify", "load", "handoff"]
+    assert {mark["outcome"] for mark in marks.values()} == {"ok"}
+    found = marks["trust"]
+    assert (found["version"], found["release"], found["provider"]) == (1, "1.0.0", url)
+    size = sum(artifact.length for artifact in manifest.artifacts.values())
+    fetched = marks["fetch"]
+    assert (fetched["bytes"], fetched["kept"], fetched["sources"]) == (size, 0, f"{url}={size}")
+    assert marks["verify"]["rootfs"] == manifest.artifacts["rootfs"].sha256
+    assert marks["verify"]["kernel"] == manifest.artifacts["kernel"].sha256
+    assert marks["handoff"]["cmdline"] == asked.loaded[0][0]
+
+
 @pytest.mark.parametrize(("mode", "asked"), [("internet", 1), ("local", 0), ("private", 0)])
 def test_only_in_internet_mode_is_the_dht_asked(boot: Boot, publish: Publish, mode: str, asked: int) -> None:
     publish()
