@@ -206,6 +206,13 @@ def _without(before: Mapping[str, "Rule"], public: str, new: Mapping[str, list["
         raise PhaseError(
             f"{len(matching)} keys here begin with {public[:64]}", hint="See `phase release show`."
         )
+    signs = {role for role, rule in before.items() if matching & {roles.public(each) for each in rule.keys}}
+    if unused := set(new) - signs:
+        raise PhaseError(
+            f"the key signs {', '.join(sorted(signs))}; "
+            f"a key of {', '.join(sorted(unused))} replaces nothing",
+            hint="To give that role other keys, use rotate.",
+        )
     found = {}
     for role, rule in before.items():
         left = [each for each in rule.keys if roles.public(each) not in matching]

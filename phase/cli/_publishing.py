@@ -63,9 +63,11 @@ def opened(
 
 def remember(pin: "Pin", repository: "Repository") -> None:
     """Note beside the keys what is published now."""
+    known = pin.known
     if repository.floor not in pin.floors:
         for line in pin.remember(repository.floor):
-            click.echo(line, err=True)
+            if not known:  # else something is remembered, if not the newest; cron need not say it every day
+                click.echo(line, err=True)
 
 
 def _identity(directory: Path, root_file: Path | None) -> str:
@@ -101,7 +103,10 @@ def finish(
         what = ", ".join(done.roles)
         click.echo(f"published in {repository.directory}: {what}; timestamp until {_until(repository)}")
     elif repository.staged:
-        click.echo(f"nothing is published yet: see `phase release sign {repository.directory} --export`")
+        click.echo(
+            f"nothing new is published: for the other signatures, see "
+            f"`phase release sign {repository.directory} --export DIRECTORY`"
+        )
 
 
 def _until(repository: "Repository") -> str:
@@ -125,13 +130,14 @@ def warn(repository: "Repository", now: datetime) -> bool:
 
 def urgent_line(each: "RoleStatus") -> str:
     """What to renew, with which key, until when."""
-    from phase.release.roles import kind
+    from phase.release.roles import ONLINE, kind
 
     ended = "expired" if each.state == "expired" else "expires"
     many = "a key" if each.threshold == 1 else f"{each.threshold} keys"
+    verb = "refresh" if each.role in ONLINE else "renew"
     return (
         f"{each.role} {ended} at {each.expires:%Y-%m-%d %H:%M} UTC: "
-        f"run `phase release renew` with {many} of {kind(each.role)}"
+        f"run `phase release {verb}` with {many} of {kind(each.role)}"
     )
 
 

@@ -41,6 +41,7 @@ def refresh(
     keys = _signing.load_for_refresh(directory, key_directories, passphrase_file)
     # What waits for signatures goes on waiting.
     with _publishing.opened(directory, key_directories, keys, root_file, resume=False) as repository:
+        repository.clock_was_ahead = clock_was_ahead
         if clock_was_ahead:
             repository.shorten()
         renewed = [role for role in repository.renew() if role != "timestamp"]
@@ -83,7 +84,7 @@ def renew(
             click.echo("nothing expires soon that these keys can sign")
         else:
             _publishing.finish(repository, hold=hold)
-        urgent = not repository.staged and _publishing.warn(repository, _release.now())
+        urgent = _publishing.warn(repository, _release.now())
     if urgent:
         sys.exit(_publishing.ATTENTION)
 
@@ -215,8 +216,8 @@ def prune(directory: Path) -> None:
     """Remove what no machine can ask for any more: old metadata, and the files of releases long replaced."""
     from phase.release import prune as pruning
 
-    with _publishing.opened(directory, (), ReleaseKeys({}), resume=False) as repository:
-        done = pruning.prune(repository)
+    with _publishing.opened(directory, (), ReleaseKeys({})) as repository:
+        done = pruning.prune(repository, waiting=repository.waiting_blobs())
     click.echo(f"removed {done.metadata} metadata files and {done.blobs} artifacts")
 
 

@@ -107,8 +107,10 @@ def init(
     """
     from phase.release import roles
     from phase.release.pinned import Pin, repository_id
-    from phase.release.repository import Repository
+    from phase.release.repository import Repository, begun
 
+    if begun(directory):
+        raise PhaseError(f"{directory} holds a repository already", hint="Choose another directory.")
     at_hand = _signing.load(key_directories, passphrase_file)
     if new_keys is not None:
         words = _signing.new_passphrase(new_keys, passphrase_file, plain=plain)
@@ -275,7 +277,13 @@ def verify(directory: Path, root: Path | None, as_json: bool) -> None:
     Of a part of a repository, what is there is verified, and the rest is named.
     """
     from phase.release import check
+    from phase.release.repository import begun
 
+    if begun(directory) == "staged":
+        raise PhaseError(
+            f"{directory} is not published yet: it waits for its first signatures",
+            hint="See `phase release sign`.",
+        )
     trusted = _release.read_root(root or directory / "metadata/1.root.json")
     judged = check.judge(check.reader(directory), trusted)
     _check_expiry(judged, _release.now())

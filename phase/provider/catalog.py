@@ -104,6 +104,8 @@ def load(directory: Path) -> Catalog:
     targets: dict[str, Blob] = {}
     lengths: dict[str, set[int]] = {}
     refused: dict[str, str] = {}
+    top = files.signed(_versioned(snapshot, "targets.json"))
+    delegated = {each.name for each in top.delegations.roles} if top.delegations else set()
     # The top-level role last: what it says of a path counts before what others say.
     for file in sorted(snapshot.meta, key=lambda file: (file == "targets.json", file)):
         role, name = file.removesuffix(".json"), _versioned(snapshot, file)
@@ -113,6 +115,8 @@ def load(directory: Path) -> Catalog:
             signed = files.signed(name)
             found = _targets(role, signed, name)
             release = _release(role, signed, found, files.read[name], name)
+            if release is not None and role not in delegated:
+                continue  # withdrawn: the snapshot goes on to name it, as machines remember that it did
         except DocumentError as error:
             if file == "targets.json":
                 raise

@@ -51,6 +51,14 @@ class _Pinned(msgspec.Struct, frozen=True):
     version: _Count
 
 
+class _Delegated(msgspec.Struct, frozen=True):
+    name: str = ""
+
+
+class _Delegations(msgspec.Struct, frozen=True):
+    roles: list[_Delegated] = []
+
+
 class Signed(msgspec.Struct, frozen=True):
     """What a provider reads of any role."""
 
@@ -58,6 +66,7 @@ class Signed(msgspec.Struct, frozen=True):
     expires: str = ""
     meta: dict[str, _Pinned] = {}
     targets: dict[str, _File] = {}
+    delegations: _Delegations | None = None
     phase: Phase | None = msgspec.field(default=None, name="x-phase")
 
 

@@ -60,6 +60,8 @@ class Draft(Tree):
         self._floor = Floor()
         #: Of snapshot and timestamp, those that were signed by a clock that was ahead.
         self._shortened: set[str] = set()
+        #: What is published was signed by a clock that was ahead: what ends sooner may replace it.
+        self.clock_was_ahead = False
         self._rules: dict[str, Rule] = {}
         self._notes: list[str] = []
         #: The first root, by which what is published is judged.
@@ -150,6 +152,8 @@ class Draft(Tree):
         signed.version = 1  # until it is signed
         signed.expires = (expires or self._until(self._days(role, signed))).replace(microsecond=0)
         Manifest.from_role(role, signed)  # what clients would refuse is not signed
+        if role in self._inherited:
+            self._notes.append(f"the release of {role} that waited is given up: this one takes its place")
         self._draft(role, signed)
         self._inherited.discard(role)
         self._delegate(role)
@@ -195,6 +199,10 @@ class Draft(Tree):
             RepositoryError: a root is lost: nothing can stand in for it.
         """
         last, floor = self._signed["root"].version, self._floor
+        if absent := set(self._delegations) - set(self._signed):
+            raise RepositoryError(
+                f"metadata of {', '.join(sorted(absent))} is not here", hint="Use the whole repository."
+            )
         if floor.root > last:
             raise RepositoryError(
                 f"the newest root in {self.directory} is version {last}; version {floor.root} was published",
@@ -312,7 +320,9 @@ class Draft(Tree):
         if role in TOP or days is not None:
             signed.expires = self._until(lifetimes.days(role, None, self._expiry) if days is None else days)
         self._drafts[role] = signed
-        self._waiting.pop(role, None)
+        waited = self._waiting.pop(role, None)
+        if waited is not None and waited.signatures:
+            self._notes.append(f"{role} waited with signatures; it has changed, and they count no longer")
 
     def _forget(self, role: str) -> None:
         self._drafts.pop(role, None)
@@ -341,6 +351,8 @@ class Draft(Tree):
             return False
         if not rule.keys:
             raise KeysError("there is no key for release", hint="A new channel needs it.")
+        if role in self._delegations and role not in self._after_delegations:
+            self._notes.append(f"{role} is offered on: its withdrawal, which waited, is given up")
         targets = self._targets_draft()
         delegated = cast("Delegations", targets.delegations).roles
         cast("dict[str, DelegatedRole]", delegated)[role] = found

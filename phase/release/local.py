@@ -167,6 +167,7 @@ class LocalRepository:
         now = self._clock()
         with owner.owned(self._state, self._artifacts):
             repository = Repository.open(self.directory, keys=release_keys.load(self.keys), now=now)
+            repository.clock_was_ahead = True
             if reasons := _renewed(repository, now):
                 repository.publish()
                 _log.info("signed anew: %s", "; ".join(reasons))
@@ -181,6 +182,8 @@ class LocalRepository:
             repository = Repository.create(self.directory, keys=keys, now=now)
         else:
             repository = Repository.open(self.directory, keys=keys, now=now)
+        # Nobody is there to be asked: of this machine's clock, the present time counts.
+        repository.clock_was_ahead = True
         cmdline = read_cmdline_beneath(self._artifacts, self._path)
         reasons = _renewed(repository, now)
         scans = self._scans()

@@ -6,7 +6,10 @@ Others may write to the repository itself: a web server, a shared disk, a host t
 Nothing is signed on top of it unless it verifies from this root and is not older than these versions.
 """
 
-from collections.abc import Iterable
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -91,20 +94,39 @@ class Pin:
             What could not be noted, a line each: the directory may be on a medium that is write-protected.
         """
         failed = []
-        for directory, known in self._known.items():
-            known.pop(self.repository, None)
-            known[self.repository] = floor
-            while len(known) > _MAX_REPOSITORIES:
-                known.pop(next(iter(known)))
-            text = {name: msgspec.Raw(floors.encode(each)) for name, each in known.items()}
+        for directory in self._known:
             try:
-                files.write(directory / NAME, msgspec.json.encode(text) + b"\n", mode=0o600)
+                with _locked(directory):
+                    self._known[directory] = _remembered(directory / NAME, self.repository, floor)
             except OSError as error:
                 path = printable(str(directory / NAME))
                 failed.append(
                     f"{path} cannot be written: {error.strerror}; a change by others may be missed"
                 )
         return failed
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Let one process at a time change what a directory remembers, of whichever repository."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remembered(path: Path, repository: str, floor: Floor) -> dict[str, Floor]:
+    """Write what is known of one repository beside what is known of others; all of it."""
+    known = _load(path)
+    known.pop(repository, None)
+    known[repository] = floor
+    while len(known) > _MAX_REPOSITORIES:
+        known.pop(next(iter(known)))
+    text = {name: msgspec.Raw(floors.encode(each)) for name, each in known.items()}
+    files.write(path, msgspec.json.encode(text) + b"\n", mode=0o600)
+    return known
 
 
 def _load(path: Path) -> dict[str, Floor]:

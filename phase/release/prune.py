@@ -41,12 +41,13 @@ class Pruned(NamedTuple):
     blobs: int
 
 
-def prune(tree: Tree, *, now: float | None = None) -> Pruned:
+def prune(tree: Tree, *, now: float | None = None, waiting: Iterable[str] = ()) -> Pruned:
     """Remove what is kept no longer. The caller keeps other processes from publishing meanwhile.
 
     Args:
         tree: published, nothing pending.
         now: Unix seconds; the clock's when left out.
+        waiting: SHA-256 (hex) of files that are named by releases which wait for signatures.
 
     Returns:
         What was removed.
@@ -59,9 +60,11 @@ def prune(tree: Tree, *, now: float | None = None) -> Pruned:
     moment = time.time() if now is None else now
     published = {role: version for role, version in tree.versions().items() if role != "root"}
     removed = 0
-    wanted: set[str] = set()
+    wanted = set(waiting)
     try:
         there = _there(metadata)
+        for role in there.keys() - published.keys() - {"root"}:
+            removed += _withdrawn(there[role], there.get("targets", {}), moment, wanted)
         for role, version in published.items():
             kept, dropped = _split(there.get(role, {}), version)
             if role not in ("timestamp", "snapshot"):  # these name no blobs
@@ -93,6 +96,17 @@ def _split(there: dict[int, Path], published: int) -> tuple[list[int], list[int]
     older = sorted((number for number in there if number < published), reverse=True)
     kept = [number for number in (published, *older[:KEEP_VERSIONS]) if number in there]
     return kept, older[KEEP_VERSIONS:]
+
+
+def _withdrawn(there: dict[int, Path], targets: dict[int, Path], moment: float, wanted: set[str]) -> int:
+    """Remove a role an hour after it was withdrawn, and let its blobs go; how many files."""
+    since = max((path.stat().st_mtime for path in targets.values()), default=0.0)
+    if since > moment - KEEP_SECONDS:
+        wanted |= _replaced_blobs(there[max(there)])
+        return 0
+    for path in there.values():
+        path.unlink(missing_ok=True)
+    return len(there)
 
 
 def _replaced_at(there: dict[int, Path], number: int) -> float:

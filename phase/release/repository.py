@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Self, cast
 
 from tuf.api.metadata import Delegations, Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
@@ -32,6 +32,13 @@ from phase.trust.floor import merged
 
 #: How far the clock may be behind the one that signed last: two hosts, or a leap.
 _BACK = timedelta(hours=1)
+
+
+def begun(directory: Path) -> Literal["", "staged", "published"]:
+    """How far a repository is: not begun, waiting for its first signatures, or published."""
+    if any((directory / "metadata" / name).exists() for name in ("timestamp.json", "1.root.json")):
+        return "published"
+    return "staged" if (directory / staging.PLACE / "root.json").exists() else ""
 
 
 class Published(NamedTuple):
@@ -79,11 +86,10 @@ class Repository(Draft):
             KeysError: a role has no key.
         """
         journal.finish(directory)
-        for begun in (Path("metadata/timestamp.json"), Path(staging.PLACE, "root.json")):
-            if (directory / begun).exists():
-                raise RepositoryError(
-                    f"{directory} holds a repository already", hint="Open it, or choose another."
-                )
+        if begun(directory):
+            raise RepositoryError(
+                f"{directory} holds a repository already", hint="Open it, or choose another."
+            )
         repository = cls(directory, keys, expiry, now)
         found = dict(rules or roles.rules(keys))
         roles.check(found)
@@ -128,10 +134,8 @@ class Repository(Draft):
         if keys is not None:
             journal.finish(directory)
         staged = staging.load(directory / staging.PLACE) if resume else {}
-        published = (directory / "metadata/timestamp.json").exists()
-        if not published and {"root", "targets"} <= set(staged):
-            repository._anchor = root or b""
-            repository._take_up(staged)
+        if begun(directory) == "staged":
+            repository._begin_again(staged, root, floors)
         elif keys is None and root is None:
             repository._load_all()
             repository._take_up(staged)
@@ -139,6 +143,28 @@ class Repository(Draft):
             repository._load_verified(root, floors, restore=restore)
             repository._take_up(staged)
         return repository
+
+    def _begin_again(
+        self, staged: Mapping[str, Metadata[Any]], root: bytes | None, floors: Sequence[Floor]
+    ) -> None:
+        """Go on with a repository that waits for its first signatures."""
+        if any(floor.timestamp for floor in floors):
+            raise RepositoryError(
+                f"what these keys have published in {self.directory} is gone",
+                hint="If it is lost, see `phase release restore`; else somebody has removed it.",
+            )
+        if not {"root", "targets"} <= set(staged):
+            raise RepositoryError(
+                f"{self.directory} is not published yet: it waits for its first signatures",
+                hint="See `phase release sign`.",
+            )
+        if (staged["root"].signed.version, staged["targets"].signed.version) != (1, 1):
+            raise RepositoryError(
+                f"{self.directory} is damaged: its first root and targets are not version 1",
+                hint="Begin a new repository, or copy the whole of this one.",
+            )
+        self._anchor = root or b""
+        self._take_up(staged)
 
     def _load_verified(self, root: bytes | None, floors: Sequence[Floor], *, restore: bool) -> None:
         get = check.reader(self.directory)
@@ -169,15 +195,19 @@ class Repository(Draft):
 
     def _take_up(self, staged: Mapping[str, Metadata[Any]]) -> None:
         """Go on with what waits for signatures, unless it was published meanwhile."""
-        for role, metadata in staged.items():
-            self._resumed.add(role)
-            least = self._next_version(role) if role == "root" else self._last_version(role) + 1
-            version = metadata.signed.version
-            if version < least or (role == "root" and version != least):
+        self._resumed |= set(staged)
+        # The targets first: they say whose the others are.
+        for role in sorted(staged, key=lambda role: (role not in TOP, role)):
+            signed, last = staged[role].signed, self._last_version(role)
+            fits = signed.version == last + 1 if role == "root" else signed.version > last
+            if not fits or not (role in TOP or role in self._after_delegations):
+                self._notes.append(f"what waits as {role} fits nothing that is published: left out")
                 continue
-            self._drafts[role] = metadata.signed
-            self._waiting[role] = metadata
+            self._drafts[role] = signed
+            self._waiting[role] = staged[role]
             self._inherited.add(role)
+        for role in self._waiting:
+            self._signed_well(role)
         self._rules = roles.read_rules(self._after_root, self._after_targets)
 
     def first_root(self) -> bytes:
@@ -195,6 +225,15 @@ class Repository(Draft):
             f"{role}.json": self._bytes[role]
             for role in {"targets", *self._waiting} - {"root"}
             if role in self._bytes
+        }
+
+    def waiting_blobs(self) -> set[str]:
+        """SHA-256, hex, of the files that waiting releases name."""
+        return {
+            target.hashes.get("sha256", "")
+            for signed in self._drafts.values()
+            if isinstance(signed, Targets)
+            for target in signed.targets.values()
         }
 
     @property
@@ -255,9 +294,10 @@ class Repository(Draft):
                     f"{source} holds another {role} than the one that waits here",
                     hint="Export again what is to be signed.",
                 )
-            ours.signatures.update(
-                {keyid: each for keyid, each in metadata.signatures.items() if keyid not in ours.signatures}
-            )
+            kept = dict(ours.signatures)
+            ours.signatures.update(metadata.signatures)
+            ours.signatures.update(self._signed_well(role).signatures | kept)
+            self._signed_well(role)
         return stale
 
     def lacks(self, names: Iterable[str] | None = None) -> list[Lack]:
@@ -299,7 +339,11 @@ class Repository(Draft):
             RepositoryError: as for `publish`.
         """
         own = set(self._drafts) if all_waiting else set(self._drafts) - self._inherited
-        self._stage(own)
+        for role in sorted(self._inherited & set(self._drafts) - set(self._waiting)):
+            self._notes.append(
+                f"{role} waited before: `phase release sign` shows what is in it, and signs it"
+            )
+        self._stage(own, hold=hold)
         ready = set() if hold else self._ready(own, gap)
         if not ready:
             try:
@@ -317,9 +361,7 @@ class Repository(Draft):
 
         unit = self._unit()
         ready = {role for role in own - unit if not lacking(role)}
-        if not unit & own:
-            return ready
-        if not any(lacking(role) for role in unit):
+        if unit <= own and not any(lacking(role) for role in unit):
             return ready | unit
         # While new keys wait, a release may go out under those that count until then.
         published = self._signed.get("targets")
@@ -338,10 +380,10 @@ class Repository(Draft):
         }
         return set(self._drafts) & set(TOP) | changed
 
-    def _stage(self, own: set[str]) -> None:
+    def _stage(self, own: set[str], *, hold: bool = False) -> None:
         """Give drafts their versions; sign `own`, which gains what `_cover` drafts, with these keys."""
         own |= self._cover()
-        complete = all(
+        complete = not hold and all(
             self._can_sign(role, [delegator for _, delegator, _ in self._delegators(role)])
             for role in self._drafts
         )
@@ -448,7 +490,7 @@ class Repository(Draft):
         return metadata.to_bytes()
 
     def _check_clock(self) -> None:
-        if "timestamp" not in self._signed or self._shortened:
+        if "timestamp" not in self._signed or self.clock_was_ahead:
             return
         now = self._time()
         signed_at = self._timestamp.expires - timedelta(days=self._expiry.timestamp)

@@ -89,12 +89,24 @@ def load_carried(directory: Path) -> Carried:
         if not path.exists():
             break
         before["root"] = _verified("root", path, [before.get("root")])
+        if before["root"].version != number:
+            raise RepositoryError(
+                f"{path} is root version {before['root'].version}", hint="Export it again."
+            )
     root = before["root"]
     if (path := place / "targets.json").exists():
         before["targets"] = _verified("targets", path, [root])
     for role in sorted(set(staged) - set(TOP)):
         if (path := place / f"{role}.json").exists() and "targets" in before:
             before[role] = _verified(role, path, [before["targets"]])
+    for role, metadata in staged.items():
+        last = before[role].version if role in before else 0
+        found = metadata.signed.version
+        if found <= last or (role == "root" and found != last + 1):
+            raise RepositoryError(
+                f"{directory} holds {role} version {found} to be signed, and version {last} as published",
+                hint="Export it again.",
+            )
     return Carried(staged, before, repository_id(first))
 
 

@@ -11,7 +11,8 @@ from aiohttp.test_utils import TestClient
 from phase.provider import documents
 from phase.provider.app import make_app
 from phase.provider.store import Store
-from tests.phase.provider.conftest import Publish
+from phase.release.repository import Repository
+from tests.phase.provider.conftest import KEYS, Publish
 
 MakeClient = Callable[..., Awaitable[TestClient[Any, Any]]]
 OURS = {"kernel": b"our kernel", "initramfs": b"our initramfs", "uki": b"our uki"}
@@ -115,3 +116,16 @@ async def test_a_role_that_cannot_be_served_is_said_and_stops_no_other(
     assert problem["part"] == "repository"
     assert "nothing of testing-x86_64 is served" in problem["text"]
     assert "says that it is a release of 'stable/x86_64'" in problem["text"]
+
+
+def test_what_is_withdrawn_is_offered_no_longer(publish: Publish) -> None:
+    """The snapshot goes on to name it; nothing of it is served, and its end is nobody's concern."""
+    directory = publish(channel="beta", **OURS)
+    publish(**THEIRS)
+    repository = Repository.open(directory, keys=KEYS)
+    repository.withdraw("beta", "x86_64")
+    repository.publish()
+    offered = Store(directory).current()
+    assert set(offered.releases) == {("stable", "x86_64")}
+    assert "beta-x86_64" not in offered.expires
+    assert not [path for path in offered.targets if path.startswith("beta/")]

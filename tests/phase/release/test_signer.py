@@ -174,3 +174,86 @@ def test_what_waits_is_what_was_shown(shop: Shop, monkeypatch: pytest.MonkeyPatc
     done = shop.invoke("sign repo --keys keys")
     assert "has changed since it was shown" in str(done.exception)
     assert shop.boots() == "1.0"
+
+
+def test_a_repository_that_is_taken_away_is_not_begun_again(shop: Shop) -> None:
+    """The first root and an older state, put there to wait, would be published as the first."""
+    Path("repo/staged").mkdir()
+    shutil.copy("repo/metadata/1.root.json", "repo/staged/root.json")
+    shutil.copy("repo/metadata/1.targets.json", "repo/staged/targets.json")
+    known = Path("keys/pinned.json").read_bytes()
+    shutil.rmtree("repo/metadata")
+    for command in COMMANDS[3:5]:
+        assert "is gone" in shop.refused(command)
+    assert Path("keys/pinned.json").read_bytes() == known
+
+
+def test_what_somebody_puts_there_to_wait_is_in_nobodys_way(shop: Shop) -> None:
+    Path("repo/staged").mkdir()
+    for name in ("stable", "other"):
+        shutil.copy("repo/metadata/1.testing-x86_64.json", f"repo/staged/{name}-arm64.json")
+    shop.add("1.1")
+    for command in ("show repo", "status repo", "sign repo --keys keys", "renew repo targets --keys keys"):
+        assert "other-arm64" not in shop.run(command)
+    assert shop.boots() == "1.1"
+
+
+def test_a_wrong_signature_keeps_no_right_one_out(shop: Shop) -> None:
+    """Under the right key's name: where it waits, and on the stick."""
+    shop.add("1.1", more=shop.hand_over("online", "snapshot", "timestamp"))
+    shop.run("sign repo --export stick")
+    keyid = shop.keys["release"][0].public_key.keyid
+    for path in (Path("repo/staged/stable-x86_64.json"), Path("stick/stable-x86_64.json")):
+        document = json.loads(path.read_bytes())
+        document["signatures"] = [{"keyid": keyid, "sig": "00" * 64}]
+        path.write_text(json.dumps(document))
+    shop.run("sign stick --keys keys")
+    assert "published in repo" in shop.run("sign repo --import stick --keys online")
+    assert shop.boots() == "1.1"
+
+
+def test_a_stick_whose_versions_do_not_follow_is_not_signed(shop: Shop) -> None:
+    shop.run("rotate repo --yes --keys keys")
+    shop.run("renew repo root --stage --keys keys")
+    shop.run("sign repo --export stick")
+    shop.run("sign stick --keys keys")
+    first = Path("stick/published/1.root.json")
+    second = Path("stick/published/2.root.json")
+    kept = second.read_bytes()
+    second.unlink()
+    assert "version 3 to be signed, and version 1 as published" in shop.refused("sign stick --keys keys")
+    second.write_bytes(first.read_bytes())
+    assert "is root version 1" in shop.refused("sign stick --keys keys")
+    second.write_bytes(kept)
+    shop.run("sign stick --keys keys")
+
+
+def test_signatures_that_are_lost_are_told_of(shop: Shop) -> None:
+    """And that a change waits for `sign`, though all keys are at hand."""
+    online = shop.hand_over("online", "snapshot", "timestamp", "targets")
+    shop.add("1.0", "one", online)
+    said = shop.add("1.0", "two")
+    assert "targets waited with signatures; it has changed" in said
+    assert "targets waited before: `phase release sign` shows what is in it" in said
+    shop.run("sign repo --keys keys")
+    assert (shop.boots("one"), shop.boots("two")) == ("1.0", "1.0")
+
+
+def test_revoke_takes_no_key_that_replaces_nothing(shop: Shop) -> None:
+    shop.run("key new/timestamp.json --role timestamp --plain")
+    lost = shop.keys["root"][0].public_hex
+    said = shop.refused(f"revoke repo {lost} --yes --public new/timestamp.pub --keys keys --keys new")
+    assert "the key signs root; a key of timestamp replaces nothing" in said
+
+
+def test_one_directory_of_keys_for_two_repositories(shop: Shop) -> None:
+    root = Path("repo/metadata/1.root.json")
+    shutil.copy(root, "first.json")
+    shop.run("init second --keys keys")
+    shop.run("refresh second --keys keys")
+    assert len(json.loads(Path("keys/pinned.json").read_bytes())) == 2
+    for name in ("repo", "second"):
+        shop.run(f"refresh {name} --keys keys")
+    Path("keys/pinned.json").chmod(0o600)
+    Path("keys/pinned.json").write_text("{")
+    assert "keys/pinned.json is damaged" in shop.refused("refresh repo --keys keys")

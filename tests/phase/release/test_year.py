@@ -1,6 +1,7 @@
 """A year of an operator: what waits, what expires, what is lost, and what comes from a backup."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -285,7 +286,11 @@ def test_withdraw_and_prune(shop: Shop, later: Later) -> None:
     assert shop.machine(floor=seen).manifest.release == "1.0"
     with pytest.raises(trust.WrongTargetError, match="no release of beta-x86_64"):
         shop.machine("beta")
-    assert "removed 0 metadata files and 1 artifacts" in shop.run("prune repo")
+    # A machine may be in the middle of it.
+    assert "removed 0 metadata files and 0 artifacts" in shop.run("prune repo")
+    for path in Path("repo/metadata").iterdir():
+        os.utime(path, (0, path.stat().st_mtime - 3700))
+    assert "removed 1 metadata files and 1 artifacts" in shop.run("prune repo")
     assert len(set(Path("repo/blobs/sha256").iterdir())) == len(blobs) - 1
     shop.add("2.1", "beta")
     assert shop.machine("beta", floor=seen).manifest.release == "2.1"
@@ -299,3 +304,75 @@ def test_an_export_of_one_release_is_verified(shop: Shop) -> None:
     assert "not here: beta-x86_64" in said
     Path("part/metadata/1.stable-x86_64.json").unlink()
     assert "not here: beta-x86_64, stable-x86_64" in shop.run("verify part")
+
+
+def test_prune_keeps_what_waits(shop: Shop) -> None:
+    shop.add("1.1", more=shop.hand_over("online", "snapshot", "timestamp"))
+    shop.run("prune repo")
+    shop.run("sign repo --keys keys")
+    assert shop.boots() == "1.1"
+
+
+def test_what_is_held_is_published_by_sign_alone(shop: Shop) -> None:
+    """All have signed it; only who held it knows why."""
+    shop.run("key new/release.json --role release --plain")
+    shop.run("rotate repo --yes --stage --public new/release.pub --keys keys --keys new")
+    shop.add("1.1", more="--keys keys --keys new")
+    assert (shop.boots(), shop.machine().floor.root) == ("1.1", 1)
+    assert "targets" in shop.run("status repo")
+    shop.run("sign repo --keys keys --keys new")
+    facts = json.loads(shop.run("show repo --json"))
+    assert facts["roles"]["release"]["keys"] == [Path("new/release.pub").read_text().split()[2]]
+    assert shop.boots() == "1.1"
+
+
+def test_what_is_held_outlives_a_refresh(shop: Shop, later: Later) -> None:
+    shop.add("1.1", more="--stage --keys keys")
+    later(100)
+    shop.run("refresh repo --keys keys")
+    assert shop.boots() == "1.0"
+    shop.run("sign repo --keys keys")
+    assert shop.boots() == "1.1"
+
+
+@pytest.mark.parametrize("hours", [2, 20, 30])
+def test_a_clock_that_was_some_hours_ahead(shop: Shop, later: Later, hours: float) -> None:
+    later(hours / 24)
+    shop.run("refresh repo --keys keys")
+    later(-hours / 24)
+    assert "--clock-was-ahead" in shop.refused("refresh repo --keys keys")
+    shop.run("refresh repo --clock-was-ahead --keys keys")
+    shop.add("1.1")
+    assert shop.boots() == "1.1"
+
+
+def test_a_part_of_a_repository_is_not_restored(shop: Shop) -> None:
+    shop.add("2.0", "beta")
+    shop.run("export repo part --only stable/x86_64")
+    shutil.rmtree("repo")
+    shutil.copytree("part", "repo")
+    assert "metadata of beta-x86_64 is not here" in shop.refused("restore repo --ahead 5 --keys keys")
+
+
+def test_before_the_first_signatures_each_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shop = Shop()
+    shutil.rmtree("repo")
+    shutil.rmtree("keys")
+    shop.hand_over("keys", "root", "targets", "snapshot", "timestamp")
+    shop.hand_over("release", "release")
+    shop.run("key other/root.json --role root --plain")
+    shop.run("init repo --keys release --keys keys --public other/root.pub")
+    for command in (
+        "refresh repo --keys keys",
+        "restore repo --keys keys",
+        "verify repo",
+        "export repo out",
+    ):
+        assert "waits for its first signatures" in shop.refused(command)
+    assert "not published yet" in shop.run("show repo")
+    shop.run("sign repo --keys other --keys keys --keys release")
+    assert "holds a repository already" in shop.refused("init repo --new-keys more --plain")
+    assert not Path("more").exists()
