@@ -10,7 +10,7 @@ A client that reads during a publication, or after a power cut in the middle of 
 releases or the new: files with a version in their name come first, `timestamp.json` last.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -20,13 +20,14 @@ from tuf.api.metadata import Delegations, Metadata, MetaFile, Root, Snapshot, Ta
 
 from phase import files
 from phase.release import blobs, check, journal, lifetimes, roles, staging
-from phase.release.draft import Draft, by_before
+from phase.release.draft import by_before
 from phase.release.errors import KeysError, ManifestError, RepositoryError
 from phase.release.journal import Change
-from phase.release.keys import ReleaseKeys, add_signature
+from phase.release.keys import ReleaseKeys
 from phase.release.lifetimes import Expiry
 from phase.release.manifest import role_name
 from phase.release.roles import TOP, Lack, Rule
+from phase.release.waiting import Waiting
 from phase.trust import Floor, NotFoundError, RollbackError, TrustError
 from phase.trust.floor import merged
 
@@ -55,7 +56,7 @@ class Published(NamedTuple):
     notes: tuple[str, ...]
 
 
-class Repository(Draft):
+class Repository(Waiting):
     """Releases, and the keys at hand to sign them; `create` or `open` one.
 
     Changes are drafts until `publish`: nothing is signed before, and nothing seen by clients. It publishes
@@ -193,23 +194,6 @@ class Repository(Draft):
         if restore:
             self._floor = merged([judged.floor, *floors])
 
-    def _take_up(self, staged: Mapping[str, Metadata[Any]]) -> None:
-        """Go on with what waits for signatures, unless it was published meanwhile."""
-        self._resumed |= set(staged)
-        # The targets first: they say whose the others are.
-        for role in sorted(staged, key=lambda role: (role not in TOP, role)):
-            signed, last = staged[role].signed, self._last_version(role)
-            fits = signed.version == last + 1 if role == "root" else signed.version > last
-            if not fits or not (role in TOP or role in self._after_delegations):
-                self._notes.append(f"what waits as {role} fits nothing that is published: left out")
-                continue
-            self._drafts[role] = signed
-            self._waiting[role] = staged[role]
-            self._inherited.add(role)
-        for role in self._waiting:
-            self._signed_well(role)
-        self._rules = roles.read_rules(self._after_root, self._after_targets)
-
     def first_root(self) -> bytes:
         """The root that images hold; as it is drafted, while nothing is published."""
         return self._anchor or self._waiting["root"].to_bytes()
@@ -227,88 +211,10 @@ class Repository(Draft):
             if role in self._bytes
         }
 
-    def waiting_blobs(self) -> set[str]:
-        """SHA-256, hex, of the files that waiting releases name."""
-        return {
-            target.hashes.get("sha256", "")
-            for signed in self._drafts.values()
-            if isinstance(signed, Targets)
-            for target in signed.targets.values()
-        }
-
-    @property
-    def staged(self) -> dict[str, Metadata[Any]]:
-        """What waits for signatures, by role."""
-        return dict(self._waiting)
-
     @property
     def floor(self) -> Floor:
         """What a machine would remember of what is published."""
         return self._floor
-
-    def discard(self, wanted: Collection[str] | None = None) -> list[str]:
-        """Give up what waits for signatures; `settle` forgets it.
-
-        Args:
-            wanted: roles; all when left out. New keys and new channels are one change, given up together.
-
-        Returns:
-            The roles given up.
-
-        Raises:
-            RepositoryError: one of them does not wait.
-        """
-        names = set(self._waiting) if wanted is None else set(wanted)
-        if absent := names - set(self._waiting):
-            raise RepositoryError(
-                f"{', '.join(sorted(absent))} does not wait for signatures in {self.directory}",
-                hint="See `phase release status`.",
-            )
-        if names & (unit := self._unit()):
-            names |= unit
-        for role in names:
-            self._forget(role)
-        self._rules = roles.read_rules(self._after_root, self._after_targets) if self._signed else {}
-        return sorted(names)
-
-    def collect(self, source: Path) -> list[str]:
-        """Take signatures that come back.
-
-        Args:
-            source: a directory with `{role}.json`, as `staging.save` wrote them and others have signed them.
-
-        Returns:
-            Roles in it that wait here no longer: it was used before.
-
-        Raises:
-            RepositoryError: something there is not what waits here.
-        """
-        stale = []
-        for role, metadata in staging.load(source).items():
-            ours = self._waiting.get(role)
-            if metadata.signed.version <= self._last_version(role):
-                stale.append(role)
-                continue
-            if ours is None or ours.signed_bytes != metadata.signed_bytes:
-                raise RepositoryError(
-                    f"{source} holds another {role} than the one that waits here",
-                    hint="Export again what is to be signed.",
-                )
-            kept = dict(ours.signatures)
-            ours.signatures.update(metadata.signatures)
-            ours.signatures.update(self._signed_well(role).signatures | kept)
-            self._signed_well(role)
-        return stale
-
-    def lacks(self, names: Iterable[str] | None = None) -> list[Lack]:
-        """Of what waits, the roles that too few have signed, and who has not."""
-        found = []
-        for role in self._waiting if names is None else names:
-            metadata = self._waiting[role]
-            for name, delegator, before in self._delegators(role):
-                missing = roles.lack(role, name, delegator, metadata, before=before)
-                found += [missing] if missing else []
-        return found
 
     def publish(self, *, gap: bool = False) -> Published:
         """Sign every draft, a new snapshot and timestamp, and put all in place at once.
@@ -352,65 +258,6 @@ class Repository(Draft):
                 raise RepositoryError(f"{self.directory} cannot be written: {error.strerror}") from error
             return Published((), tuple(self.lacks()), tuple(self._notes))
         return self._put_in_place(ready, gap)
-
-    def _ready(self, own: set[str], gap: bool) -> set[str]:
-        """The drafts that can be published: each alone, but new keys and new channels all at once."""
-
-        def lacking(role: str) -> bool:
-            return any(not (gap and each.before) for each in self.lacks([role]))
-
-        unit = self._unit()
-        ready = {role for role in own - unit if not lacking(role)}
-        if unit <= own and not any(lacking(role) for role in unit):
-            return ready | unit
-        # While new keys wait, a release may go out under those that count until then.
-        published = self._signed.get("targets")
-        for role in unit & own - set(TOP):
-            if isinstance(published, Targets) and role in self._delegations:
-                missing = roles.lack(role, role, published, self._waiting[role])
-                ready |= set() if missing else {role}
-        return ready
-
-    def _unit(self) -> set[str]:
-        """The drafts that count only together: the keys, and what is signed by other keys than before."""
-        changed = {
-            role
-            for role in self._drafts
-            if role not in TOP and self._after_delegations.get(role) != self._delegations.get(role)
-        }
-        return set(self._drafts) & set(TOP) | changed
-
-    def _stage(self, own: set[str], *, hold: bool = False) -> None:
-        """Give drafts their versions; sign `own`, which gains what `_cover` drafts, with these keys."""
-        own |= self._cover()
-        complete = not hold and all(
-            self._can_sign(role, [delegator for _, delegator, _ in self._delegators(role)])
-            for role in self._drafts
-        )
-        for role, signed in self._drafts.items():
-            if role not in self._waiting:
-                signed.version = self._next_version(role, room=not complete)
-                self._waiting[role] = Metadata(signed)
-            if role in own:
-                self._add_signatures(role, self._waiting[role])
-
-    def _cover(self) -> set[str]:
-        """Draft again, unchanged, the published roles that the drafted keys have not signed; their names."""
-        found = set()
-        root = self._drafts.get("root")
-        kept = "targets" in self._signed and "targets" not in self._drafts
-        if kept and isinstance(root, Root) and self._unsigned("targets", root):
-            self._targets_draft()
-            found.add("targets")
-        targets = self._drafts.get("targets")
-        if isinstance(targets, Targets):
-            for role in self._after_delegations:
-                if role in self._drafts or role not in self._signed:
-                    continue
-                if self._unsigned(role, targets):
-                    self._draft(role, self._copy(role))
-                    found.add(role)
-        return found
 
     def _put_in_place(self, ready: set[str], gap: bool) -> Published:
         """Sign a new snapshot and timestamp over what is ready, let a machine judge it, write it."""
@@ -527,44 +374,6 @@ class Repository(Draft):
             for role in sorted(expired)
         ]
         return judged
-
-    def _staged_changes(self) -> list[Change]:
-        changes = [
-            Change(f"{staging.PLACE}/{role}.json", metadata.to_bytes())
-            for role, metadata in sorted(self._waiting.items())
-        ]
-        gone = sorted(self._resumed - set(self._waiting))
-        return changes + [Change(f"{staging.PLACE}/{role}.json", None) for role in gone]
-
-    def _add_signatures(self, role: str, metadata: Metadata[Any]) -> None:
-        wanted = {
-            keyid
-            for _, delegator, _ in self._delegators(role)
-            for keyid in roles.rule_of(delegator, role).keyids
-        }
-        if role in self._delegations:  # it may go out before new keys count
-            wanted |= set(self._delegations[role].keyids)
-        self._sign(role, metadata, wanted)
-
-    def _sign(self, role: str, metadata: Metadata[Any], wanted: set[str]) -> None:
-        for signer in self._keys[roles.kind(role)]:
-            keyid = signer.public_key.keyid
-            if keyid in wanted and keyid not in metadata.signatures:
-                add_signature(metadata, signer)
-
-    def _signed_well(self, role: str) -> Metadata[Any]:
-        """A draft's metadata, without the signatures that do not count."""
-        metadata = self._waiting[role]
-        delegators = [delegator for _, delegator, _ in self._delegators(role)]
-        if role in self._delegations:
-            delegators.append(self._targets)
-        good = set()
-        for delegator in delegators:
-            result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
-            good |= set(result.signed)
-        for keyid in set(metadata.signatures) - good:
-            del metadata.signatures[keyid]
-        return metadata
 
     def _require(self, lacks: list[Lack], gap: bool) -> None:
         for each in lacks:

@@ -129,7 +129,7 @@ MUTANTS = (
     ),
     Mutant(
         "signatures of nobody are published",
-        _REPOSITORY,
+        "phase/release/waiting.py",
         "            del metadata.signatures[keyid]\n",
         "            pass\n",
         (f"{_TREE}::test_signatures_that_are_none_of_its_keys_are_not_published",),
