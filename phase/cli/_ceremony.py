@@ -55,6 +55,9 @@ def sign(
     if not shown.staged:
         click.echo(f"nothing waits for signatures in {directory}")
         return
+    waiting = _content(shown)
+    if target is None:
+        shown.cover()
     _show(shown)
     if target is not None:
         staging.save_carried(target, shown.staged, shown.carried())
@@ -62,7 +65,7 @@ def sign(
         return
     keys = _signing.load(key_directories, passphrase_file)
     with _publishing.opened(directory, key_directories, keys, root_file) as repository:
-        _unchanged(repository, _content(shown))
+        _unchanged(repository, waiting)
         if source is not None:
             for role in repository.collect(source):
                 click.echo(f"{role} in {source} is published already, or given up: left out", err=True)
@@ -95,7 +98,6 @@ def _sign_carried(
     from phase.cli import _release
     from phase.release import staging
     from phase.release.pinned import Pin, repository_id
-    from phase.trust import Floor
 
     carried = staging.load_carried(directory)
     if root_file is not None and repository_id(_release.read_root(root_file)) != carried.repository:
@@ -109,8 +111,9 @@ def _sign_carried(
     keys = _signing.load(key_directories, passphrase_file)
     signed = staging.sign(carried.staged, keys)
     staging.save(directory, carried.staged)
-    if signed and not pin.known:
-        for line in pin.remember(Floor()):
+    if signed:
+        versions = {role: carried.staged[role].signed.version for role in signed}
+        for line in pin.remember(None, versions):
             click.echo(line, err=True)
     click.echo(f"signed {', '.join(signed) or 'nothing: --keys holds no key of these roles'}")
 

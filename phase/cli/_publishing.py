@@ -43,45 +43,61 @@ def opened(
         resume: as for `Repository.open`.
         restore: the same.
     """
+    from phase.release import journal
     from phase.release.pinned import Pin
     from phase.release.repository import Repository
 
+    if not (directory / journal.PLACE).exists():
+        identity(directory, root_file)  # nothing is made where there is no repository
     with _signing.locked(directory):
-        pin = Pin(key_directories, _identity(directory, root_file), told=root_file is not None)
+        journal.finish(directory)
+        pin = Pin(key_directories, identity(directory, root_file), told=root_file is not None)
         repository = Repository.open(
             directory,
             keys=keys,
             root=None if root_file is None else _release.read_root(root_file),
             floors=pin.floors,
+            spent=pin.signed,
             resume=resume,
             restore=restore,
             now=_release.now(),
         )
-        yield repository
-        remember(pin, repository)
+        try:
+            yield repository
+        finally:  # also where what was published could not be told
+            remember(pin, repository)
 
 
 def remember(pin: "Pin", repository: "Repository") -> None:
     """Note beside the keys what is published now."""
-    known = pin.known
-    if repository.floor not in pin.floors:
-        for line in pin.remember(repository.floor):
+    known, signed = pin.known, repository.spent()
+    if repository.floor not in pin.floors or signed.items() - pin.signed.items():
+        for line in pin.remember(repository.floor, signed):
             if not known:  # else something is remembered, if not the newest; cron need not say it every day
                 click.echo(line, err=True)
 
 
-def _identity(directory: Path, root_file: Path | None) -> str:
+def identity(directory: Path, root_file: Path | None) -> str:
+    """What the repository is known by, see `pinned.repository_id`.
+
+    Raises:
+        RepositoryError: there is none; or it begins with another root than the file.
+    """
+    from phase.release import check, roles
     from phase.release.pinned import repository_id
     from phase.release.staging import PLACE
+    from phase.trust import NotFoundError
 
-    first = directory / "metadata/1.root.json"
-    if not first.exists():
-        first = directory / PLACE / "root.json"
-    if not first.exists():
-        raise RepositoryError(
-            f"{directory} is not a repository", hint="Begin one with `phase release init`."
-        )
-    found = repository_id(_release.read_root(first))
+    try:
+        first = check.reader(directory)("1.root.json", roles.MAX_ROOT)
+    except NotFoundError:
+        staged = directory / PLACE / "root.json"
+        if not staged.exists():
+            raise RepositoryError(
+                f"{directory} is not a repository", hint="Begin one with `phase release init`."
+            ) from None
+        first = check.read_plain(staged, roles.MAX_ROOT)
+    found = repository_id(first)
     if root_file is not None and repository_id(_release.read_root(root_file)) != found:
         raise RepositoryError(
             f"{directory} begins with another root than {root_file}: {found}",

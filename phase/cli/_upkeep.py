@@ -125,8 +125,13 @@ def status(directory: Path, root_file: Path | None, as_json: bool) -> None:
 def _trusted(directory: Path, root_file: Path | None) -> bytes | None:
     if root_file is not None:
         return _release.read_root(root_file)
-    first = directory / "metadata/1.root.json"
-    return _release.read_root(first) if first.exists() else None
+    from phase.release import check
+    from phase.trust import NotFoundError
+
+    try:
+        return check.reader(directory)("1.root.json", _release.MAX_ROOT)
+    except NotFoundError:
+        return None
 
 
 def _facts(each: "RoleStatus") -> dict[str, Any]:

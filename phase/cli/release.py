@@ -173,8 +173,6 @@ def add(
     passphrase_file: Path | None,
 ) -> None:
     """Make files the release of CHANNEL for ARCH; they are copied."""
-    from datetime import timedelta
-
     from phase.release.artifacts import read_cmdline
     from phase.release.repository import Repository
 
@@ -183,12 +181,11 @@ def add(
     _artifacts.check(found, arches.canonical(arch), force=force)
     if artifacts and cmdline is None:
         cmdline = read_cmdline(artifacts)
-    expires = None if days is None else (_release.now() + timedelta(days=days)).replace(microsecond=0)
     known = (channel, arches.canonical(arch)) in Repository.open(directory).releases()
     only = ("release", "snapshot", "timestamp") if known else ROLES[1:]
     keys = _signing.load(key_directories, passphrase_file, only)
     with _publishing.opened(directory, key_directories, keys, root_file) as repository:
-        repository.add(channel, arch, found, cmdline=cmdline or "", release=version, expires=expires)
+        repository.add(channel, arch, found, cmdline=cmdline or "", release=version, days=days)
         _publishing.finish(repository, hold=hold)
 
 
@@ -260,6 +257,7 @@ def export(directory: Path, target: Path, only: tuple[str, ...]) -> None:
     from phase.release.repository import Repository
 
     wanted = [_pair(each) for each in only] if only else None
+    _publishing.identity(directory, None)
     with _signing.locked(directory):
         written = exports.export(Repository.open(directory, resume=False), target, wanted)
     click.echo(f"{written} files written to {target}")
@@ -284,7 +282,8 @@ def verify(directory: Path, root: Path | None, as_json: bool) -> None:
             f"{directory} is not published yet: it waits for its first signatures",
             hint="See `phase release sign`.",
         )
-    trusted = _release.read_root(root or directory / "metadata/1.root.json")
+    get = check.reader(directory)
+    trusted = _release.read_root(root) if root else get("1.root.json", _release.MAX_ROOT)
     judged = check.judge(check.reader(directory), trusted)
     _check_expiry(judged, _release.now())
     verified: set[tuple[str, int]] = set()

@@ -243,14 +243,24 @@ def newest(directory: Path, root: bytes, *, now: datetime) -> Floor:
 def reader(directory: Path) -> Callable[[str, int], bytes]:
     """Gets metadata files of a repository, as `judge` and `phase.trust.refresh` ask for them."""
     metadata = directory / "metadata"
+    return lambda name, max_bytes: read_plain(metadata / name, max_bytes)
 
-    def get(name: str, max_bytes: int) -> bytes:
-        try:
-            with open(files.open_plain(metadata / name), "rb") as handle:
-                return handle.read(max_bytes + 1)
-        except FileNotFoundError:
-            raise NotFoundError(f"{metadata} has no {name}") from None
-        except OSError as error:
-            raise RepositoryError(f"{metadata / name} cannot be read: {error.strerror}") from error
 
-    return get
+def read_plain(path: Path, max_bytes: int) -> bytes:
+    """Read a file that others may have put there: no link is followed, and no pipe waited for.
+
+    Args:
+        path: of the file.
+        max_bytes: one byte more is read, so that the caller sees that it is longer.
+
+    Raises:
+        NotFoundError: there is none.
+        RepositoryError: it cannot be read.
+    """
+    try:
+        with open(files.open_plain(path), "rb") as handle:
+            return handle.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise NotFoundError(f"{path.parent} has no {path.name}") from None
+    except OSError as error:
+        raise RepositoryError(f"{path} cannot be read: {error.strerror}") from error

@@ -58,6 +58,10 @@ class Draft(Tree):
         self._resumed: set[str] = set()
         #: What was published last, or before a loss: nothing is signed with a version at or below these.
         self._floor = Floor()
+        #: The highest versions that keys at hand have signed, also of what was given up since.
+        self._spent: Mapping[str, int] = {}
+        #: Drafts that say what is published already.
+        self._unchanged: set[str] = set()
         #: Of snapshot and timestamp, those that were signed by a clock that was ahead.
         self._shortened: set[str] = set()
         #: What is published was signed by a clock that was ahead: what ends sooner may replace it.
@@ -76,6 +80,7 @@ class Draft(Tree):
         cmdline: str = "",
         release: str,
         expires: datetime | None = None,
+        days: float | None = None,
     ) -> None:
         """Make these files the release of a channel and architecture, from the next `publish` on.
 
@@ -85,7 +90,8 @@ class Draft(Tree):
             artifacts: name to file; a `kernel` at least. They are copied.
             cmdline: kernel command line to sign.
             release: version for people.
-            expires: UTC; by `Expiry` when left out. Renewed, it holds for as long again.
+            expires: UTC; by `days` when left out. Renewed, it holds for as long again.
+            days: for how long it holds; by `Expiry` when left out.
 
         Raises:
             ManifestError: a name, the command line or the version cannot be signed.
@@ -99,7 +105,9 @@ class Draft(Tree):
             "release": check_release(release),
             "cmdline": check_cmdline(cmdline),
         }
-        if expires is not None:
+        if days is not None:
+            facts[lifetimes.FIELD] = max(1, round(days * 86_400))
+        elif expires is not None:
             facts[lifetimes.FIELD] = max(1, int((expires - self._time()).total_seconds()))
         targets = {}
         for name, path in sorted(artifacts.items()):
@@ -183,6 +191,7 @@ class Draft(Tree):
             if role not in ONLINE:
                 copied = self._copy(role)
                 self._draft(role, copied, self._days(role, copied))
+            self._unchanged.add(role)
             renewed.append(role)
         return renewed
 
@@ -320,6 +329,7 @@ class Draft(Tree):
         if role in TOP or days is not None:
             signed.expires = self._until(lifetimes.days(role, None, self._expiry) if days is None else days)
         self._drafts[role] = signed
+        self._unchanged.discard(role)
         waited = self._waiting.pop(role, None)
         if waited is not None and waited.signatures:
             self._notes.append(f"{role} waited with signatures; it has changed, and they count no longer")
@@ -380,6 +390,9 @@ class Draft(Tree):
 
     def _next_version(self, role: str, *, room: bool = False) -> int:
         last = self._last_version(role)
+        # What was signed and given up stays signed: what is to take its place must be above it.
+        if role != "root" and role not in self._unchanged:
+            last = max(last, self._spent.get(role, 0))
         # A new root follows the last one by one. Where nothing is published, nothing is renewed meanwhile.
         return last + (_ROOM if room and last and role != "root" else 1)
 

@@ -34,7 +34,8 @@ def repository(directory: Path, tell: Callable[[str], None]) -> Iterator[None]:
         tell: gets a line if it has to wait.
 
     Raises:
-        RepositoryError: this account cannot write to all of it, or another process does not leave it.
+        RepositoryError: this account cannot write to all of it, a link leads out of it, or another process
+            does not leave it.
     """
     with ExitStack() as stack:
         try:
@@ -131,6 +132,11 @@ def _prepare(directory: Path) -> None:
         files.make_public(directory)
     below = [*(directory / name for name in _BELOW), directory / "blobs/sha256"]
     for path in (directory, *below, *directory.glob("targets/*"), *directory.glob("targets/*/*")):
+        if path.is_symlink():
+            raise RepositoryError(
+                f"{path} is a link: a repository is one directory",
+                hint="Somebody may have put it there to lead elsewhere. Remove it.",
+            )
         if not path.is_dir():
             continue
         if not os.access(path, os.W_OK | os.X_OK):

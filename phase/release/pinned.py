@@ -1,6 +1,7 @@
 """What a directory of keys remembers of the repositories that its keys have signed for.
 
-    pinned.json     hash of what a repository's first root says -> the newest versions that were signed
+    pinned.json     hash of what a repository's first root says -> what was published last (`floor`), and the
+                    highest version of each role that was signed, also where it was given up since (`signed`)
 
 Others may write to the repository itself: a web server, a shared disk, a host that has the online keys only.
 Nothing is signed on top of it unless it verifies from this root and is not older than these versions.
@@ -8,10 +9,12 @@ Nothing is signed on top of it unless it verifies from this root and is not olde
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, NamedTuple
 
 import msgspec
 from tuf.api.metadata import Root
@@ -50,6 +53,16 @@ def repository_id(root: bytes) -> str:
     return sha256(opened.payload).hexdigest()
 
 
+class _Known(NamedTuple):
+    floor: Floor = Floor()
+    signed: Mapping[str, int] = MappingProxyType({})
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    floor: msgspec.Raw
+    signed: dict[str, Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]] = {}
+
+
 class Pin:
     """What one or several directories of keys remember of one repository.
 
@@ -82,13 +95,23 @@ class Pin:
     @property
     def floors(self) -> list[Floor]:
         """What each directory remembers."""
-        return [known[self.repository] for known in self._known.values() if self.repository in known]
+        return [known[self.repository].floor for known in self._known.values() if self.repository in known]
 
-    def remember(self, floor: Floor) -> list[str]:
-        """Note what is published now.
+    @property
+    def signed(self) -> dict[str, int]:
+        """The highest version of each role that keys of any of the directories have signed."""
+        found: dict[str, int] = {}
+        for known in self._known.values():
+            for role, version in known.get(self.repository, _Known()).signed.items():
+                found[role] = max(version, found.get(role, 0))
+        return found
+
+    def remember(self, floor: Floor | None, signed: Mapping[str, int]) -> list[str]:
+        """Note what is published now, and what was signed.
 
         Args:
-            floor: of a machine that has seen it.
+            floor: of a machine that has seen what is published; None leaves it as it is.
+            signed: version by role.
 
         Returns:
             What could not be noted, a line each: the directory may be on a medium that is write-protected.
@@ -97,7 +120,7 @@ class Pin:
         for directory in self._known:
             try:
                 with _locked(directory):
-                    self._known[directory] = _remembered(directory / NAME, self.repository, floor)
+                    self._known[directory] = _remembered(directory / NAME, self.repository, floor, signed)
             except OSError as error:
                 path = printable(str(directory / NAME))
                 failed.append(
@@ -117,24 +140,33 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remembered(path: Path, repository: str, floor: Floor) -> dict[str, Floor]:
+def _remembered(
+    path: Path, repository: str, floor: Floor | None, signed: Mapping[str, int]
+) -> dict[str, _Known]:
     """Write what is known of one repository beside what is known of others; all of it."""
     known = _load(path)
-    known.pop(repository, None)
-    known[repository] = floor
+    had = known.pop(repository, _Known())
+    highest = {role: max(version, had.signed.get(role, 0)) for role, version in signed.items()}
+    known[repository] = _Known(had.floor if floor is None else floor, {**had.signed, **highest})
     while len(known) > _MAX_REPOSITORIES:
         known.pop(next(iter(known)))
-    text = {name: msgspec.Raw(floors.encode(each)) for name, each in known.items()}
+    text = {
+        name: _Stored(msgspec.Raw(floors.encode(each.floor)), dict(each.signed))
+        for name, each in known.items()
+    }
     files.write(path, msgspec.json.encode(text) + b"\n", mode=0o600)
     return known
 
 
-def _load(path: Path) -> dict[str, Floor]:
+def _load(path: Path) -> dict[str, _Known]:
     try:
         with open(files.open_plain(path), "rb") as handle:
             data = handle.read(_MAX_BYTES + 1)
-        found = read_json(data, dict[str, msgspec.Raw])
-        return {name: floors.parse(bytes(text), str(path)) for name, text in found.items()}
+        found = read_json(data, dict[str, _Stored])
+        return {
+            name: _Known(floors.parse(bytes(each.floor), str(path)), each.signed)
+            for name, each in found.items()
+        }
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self, cast
 
 from tuf.api.metadata import Delegations, Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
@@ -109,6 +110,7 @@ class Repository(Waiting):
         keys: ReleaseKeys | None = None,
         root: bytes | None = None,
         floors: Sequence[Floor] = (),
+        spent: Mapping[str, int] = MappingProxyType({}),
         restore: bool = False,
         expiry: Expiry | None = None,
         now: datetime | None = None,
@@ -123,6 +125,7 @@ class Repository(Waiting):
             root: what it is verified from; its own first root when left out. Without keys
                 and this it is not verified.
             floors: what was published before, as others remember it.
+            spent: the highest version of each role that was signed before, published or not.
             restore: it may be older than that; what is changed gets versions above.
             resume: go on with what waits for signatures; without, it goes on waiting.
             expiry: for how long new signatures hold.
@@ -132,6 +135,7 @@ class Repository(Waiting):
             RepositoryError: there is none; or it is damaged; or a machine would not take it.
         """
         repository = cls(directory, keys, expiry, now)
+        repository._spent = spent
         if keys is not None:
             journal.finish(directory)
         staged = staging.load(directory / staging.PLACE) if resume else {}
@@ -249,7 +253,7 @@ class Repository(Waiting):
             self._notes.append(
                 f"{role} waited before: `phase release sign` shows what is in it, and signs it"
             )
-        self._stage(own, hold=hold)
+        own = self._stage(own, hold=hold)
         ready = set() if hold else self._ready(own, gap)
         if not ready:
             try:
@@ -287,7 +291,7 @@ class Repository(Waiting):
         for role in ready:
             self._forget(role)
         if self._drafts:  # what waits on may have to cover what has just been published
-            self._stage(self._cover())
+            self._stage(set(self._drafts) - self._inherited)
         changes = [Change(f"metadata/{name}", data) for name, data in pending.items()]
         try:
             self._link_targets(ready)

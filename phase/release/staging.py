@@ -136,6 +136,8 @@ def save_carried(directory: Path, staged: Mapping[str, Metadata[Any]], before: M
         RepositoryError: the directory holds something else, or cannot be written.
     """
     place = directory / BEFORE
+    if place.is_symlink():
+        raise RepositoryError(f"{place} is a link", hint="Choose a new directory.")
     try:
         old = sorted(directory.glob("*.json"))
         for path in old:

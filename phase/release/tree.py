@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 from tuf.api.metadata import DelegatedRole, Role, Root, Snapshot, Targets, Timestamp
 
 from phase import arch as arches
+from phase import files
 from phase.release import blobs
 from phase.release.errors import RepositoryError
 from phase.release.manifest import Manifest, role_name, split_role
@@ -156,8 +157,8 @@ class Tree:
         absent = [role for role in wanted if role not in self._signed]
         if absent:
             raise RepositoryError(f"{self.directory} has no release of {', '.join(absent)}")
-        names = [path.name for path in sorted(directory.glob("*.root.json"))]
-        names += ["root.json", "timestamp.json"]
+        names = [f"{number}.root.json" for number in range(1, self._root.version + 1)]
+        names = [*(name for name in names if (directory / name).exists()), "root.json", "timestamp.json"]
         names += [f"{self._signed[role].version}.{role}.json" for role in ("snapshot", "targets", *wanted)]
         return [Entry(f"metadata/{name}", directory / name) for name in names]
 
@@ -228,7 +229,7 @@ def _newest_root(directory: Path) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as handle:
+        with open(files.open_plain(path), "rb") as handle:
             return handle.read(_MAX_METADATA + 1)
     except OSError as error:
         raise RepositoryError(

@@ -10,7 +10,7 @@ from phase.release import roles, staging
 from phase.release.draft import Draft
 from phase.release.errors import RepositoryError
 from phase.release.journal import Change
-from phase.release.keys import add_signature
+from phase.release.keys import ROLES, add_signature
 from phase.release.roles import TOP, Lack
 
 
@@ -73,6 +73,20 @@ class Waiting(Draft):
         self._rules = roles.read_rules(self._after_root, self._after_targets) if self._signed else {}
         return sorted(names)
 
+    def spent(self) -> dict[str, int]:
+        """The highest version of each role that the keys at hand have signed, published or not."""
+        at_hand = {signer.public_key.keyid for role in ROLES for signer in self._keys[role]}
+        found = {
+            role: metadata.signed.version
+            for role, metadata in self._waiting.items()
+            if at_hand & set(metadata.signatures)
+        }
+        return dict(self._spent) | {role: max(it, self._spent.get(role, 0)) for role, it in found.items()}
+
+    def cover(self) -> None:
+        """Draft what must be signed again with what waits: all of it can be shown before it is signed."""
+        self._stage_unsigned(set(self._drafts))
+
     def collect(self, source: Path) -> list[str]:
         """Take signatures that come back.
 
@@ -119,7 +133,10 @@ class Waiting(Draft):
             for role in self._drafts
             if role not in TOP and self._after_delegations.get(role) != self._delegations.get(role)
         }
-        return set(self._drafts) & set(TOP) | changed
+        # A root that only holds for longer changes nobody's keys: it goes out on its own.
+        root = self._drafts.get("root")
+        kept = isinstance(root, Root) and "root" in self._signed and root.roles == self._root.roles
+        return set(self._drafts) & (set(TOP) - {"root"} if kept else set(TOP)) | changed
 
     def _ready(self, own: set[str], gap: bool) -> set[str]:
         """The drafts that can be published: each alone, but new keys and new channels all at once."""
@@ -139,9 +156,15 @@ class Waiting(Draft):
                 ready |= set() if missing else {role}
         return ready
 
-    def _stage(self, own: set[str], *, hold: bool = False) -> None:
-        """Give drafts their versions; sign `own`, which gains what `_cover` drafts, with these keys."""
-        own |= self._cover()
+    def _stage(self, own: set[str], *, hold: bool = False) -> set[str]:
+        """Give drafts their versions, and sign those that are our own with these keys; which these are."""
+        own = self._stage_unsigned(own, hold=hold)
+        for role in own & set(self._waiting):
+            self._add_signatures(role, self._waiting[role])
+        return own
+
+    def _stage_unsigned(self, own: set[str], *, hold: bool = False) -> set[str]:
+        own = own | self._cover(own)
         complete = not hold and all(
             self._can_sign(role, [delegator for _, delegator, _ in self._delegators(role)])
             for role in self._drafts
@@ -150,25 +173,39 @@ class Waiting(Draft):
             if role not in self._waiting:
                 signed.version = self._next_version(role, room=not complete)
                 self._waiting[role] = Metadata(signed)
-            if role in own:
-                self._add_signatures(role, self._waiting[role])
+        return own
 
-    def _cover(self) -> set[str]:
-        """Draft again, unchanged, the published roles that the drafted keys have not signed; their names."""
-        found = set()
+    def _cover(self, own: set[str]) -> set[str]:
+        """Draft again, as they are, the published roles that the drafted keys have not signed.
+
+        Args:
+            own: drafts of ours. What must be signed again because of theirs is theirs.
+
+        Returns:
+            Those that are ours.
+        """
+        found: set[str] = set()
         root = self._drafts.get("root")
         kept = "targets" in self._signed and "targets" not in self._drafts
         if kept and isinstance(root, Root) and self._unsigned("targets", root):
             self._targets_draft()
-            found.add("targets")
+            (found if "root" in own else self._inherited).add("targets")
         targets = self._drafts.get("targets")
-        if isinstance(targets, Targets):
-            for role in self._after_delegations:
-                if role in self._drafts or role not in self._signed:
-                    continue
-                if self._unsigned(role, targets):
-                    self._draft(role, self._copy(role))
-                    found.add(role)
+        if not isinstance(targets, Targets):
+            return found
+        for role in self._after_delegations:
+            if role not in self._signed or not self._unsigned(role, targets):
+                continue
+            if role in self._inherited and "targets" in own | found and role not in own:
+                # What waits must not keep a key in place that is to go.
+                self._notes.append(
+                    f"what waited as {role} is given up: other keys sign it now; make it again"
+                )
+                self._forget(role)
+            if role not in self._drafts:
+                self._draft(role, self._copy(role))
+                self._unchanged.add(role)
+                (found if "targets" in own | found else self._inherited).add(role)
         return found
 
     def _staged_changes(self) -> list[Change]:

@@ -179,6 +179,7 @@ class Operator:
         self.history.append(words if killed_at is None else f"{words} (killed at {killed_at})")
         # What was killed is completed by the next command, also by one that is refused then.
         healing = Path("repo/publishing").exists()
+        touches = CHANNELS if healing else touches
         before = _content()
         boots = self._boots() if hasattr(self, "last") else {}
         try:

@@ -27,29 +27,29 @@ def keys_of_two(tmp_path: Path) -> list[Path]:
 def test_what_is_remembered_is_there_the_next_time(keys_of_two: list[Path]) -> None:
     pin = Pin(keys_of_two, OURS)
     assert (pin.known, pin.floors) == (False, [])
-    assert pin.remember(SEEN) == []
+    assert pin.remember(SEEN, {}) == []
     again = Pin(keys_of_two, OURS)
     assert (again.known, again.floors) == (True, [SEEN, SEEN])
     # A directory that is at hand only now knows nothing, and that is no reason to doubt.
     assert Pin([keys_of_two[0]], OURS).floors == [SEEN]
     newer = SEEN._replace(timestamp=4)
-    again.remember(newer)
+    again.remember(newer, {})
     assert Pin(keys_of_two, OURS).floors == [newer, newer]
 
 
 def test_of_several_directories_one_may_know_it_alone(keys_of_two: list[Path]) -> None:
-    Pin(keys_of_two[:1], OURS).remember(SEEN)
+    Pin(keys_of_two[:1], OURS).remember(SEEN, {})
     both = Pin(keys_of_two, OURS)
     assert (both.known, both.floors) == (True, [SEEN])
 
 
 def test_keys_that_know_others_only_must_be_told(keys_of_two: list[Path]) -> None:
-    Pin(keys_of_two, OTHER).remember(SEEN)
+    Pin(keys_of_two, OTHER).remember(SEEN, {})
     with pytest.raises(RepositoryError, match="have signed for another repository"):
         Pin(keys_of_two, OURS)
     told = Pin(keys_of_two, OURS, told=True)
     assert (told.known, told.floors) == (False, [])
-    told.remember(Floor(root=1))
+    told.remember(Floor(root=1), {})
     # From then on both are known, each with its own.
     assert Pin(keys_of_two, OURS).floors == [Floor(root=1)] * 2
     assert Pin(keys_of_two, OTHER).floors == [SEEN] * 2
@@ -59,9 +59,9 @@ def test_of_too_many_repositories_the_one_signed_for_longest_ago_goes(keys_of_tw
     places = keys_of_two[:1]
     names = [f"{number:064x}" for number in range(65)]
     for name in names[:64]:
-        Pin(places, name, told=True).remember(SEEN)
-    Pin(places, names[0], told=True).remember(SEEN)
-    Pin(places, names[64], told=True).remember(SEEN)
+        Pin(places, name, told=True).remember(SEEN, {})
+    Pin(places, names[0], told=True).remember(SEEN, {})
+    Pin(places, names[64], told=True).remember(SEEN, {})
     kept = json.loads((places[0] / pinned.NAME).read_bytes())
     assert list(kept) == [*names[2:64], names[0], names[64]]
 
@@ -69,13 +69,13 @@ def test_of_too_many_repositories_the_one_signed_for_longest_ago_goes(keys_of_tw
 def test_a_directory_that_cannot_be_written_is_named_and_the_others_are(keys_of_two: list[Path]) -> None:
     pin = Pin(keys_of_two, OURS)
     keys_of_two[0].rmdir()
-    (said,) = pin.remember(SEEN)
+    (said,) = pin.remember(SEEN, {})
     assert f"{keys_of_two[0] / pinned.NAME} cannot be written" in said
     assert Pin(keys_of_two[1:], OURS).floors == [SEEN]
 
 
 def test_only_its_owner_reads_what_keys_have_signed(keys_of_two: list[Path]) -> None:
-    Pin(keys_of_two, OURS).remember(SEEN)
+    Pin(keys_of_two, OURS).remember(SEEN, {})
     assert (keys_of_two[0] / pinned.NAME).stat().st_mode & 0o777 == 0o600
 
 

@@ -1,6 +1,7 @@
 """Who can write to the repository, the stick or the export, and holds no key, gets nothing signed."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -249,7 +250,7 @@ def test_revoke_takes_no_key_that_replaces_nothing(shop: Shop) -> None:
 def test_one_directory_of_keys_for_two_repositories(shop: Shop) -> None:
     root = Path("repo/metadata/1.root.json")
     shutil.copy(root, "first.json")
-    shop.run("init second --keys keys")
+    shop.run("init second --threshold root=1 --keys keys")
     shop.run("refresh second --keys keys")
     assert len(json.loads(Path("keys/pinned.json").read_bytes())) == 2
     for name in ("repo", "second"):
@@ -257,3 +258,137 @@ def test_one_directory_of_keys_for_two_repositories(shop: Shop) -> None:
     Path("keys/pinned.json").chmod(0o600)
     Path("keys/pinned.json").write_text("{")
     assert "keys/pinned.json is damaged" in shop.refused("refresh repo --keys keys")
+
+
+def test_what_others_drafted_gets_nothing_signed_on_the_way(shop: Shop) -> None:
+    """Other keys, put there to wait, would make each command sign what is published again for them."""
+    shop.run("key evil/targets.json --role targets --plain")
+    shop.run("key evil/release.json --role release --plain")
+    public = (
+        "--public evil/targets.pub --public evil/release.pub --threshold targets=1 --threshold release=1"
+    )
+    shop.run(f"rotate repo --yes {public} --keys evil")
+    shop.run("promote repo testing stable --keys keys")
+    ours = {signer.public_key.keyid for role in ("targets", "release") for signer in shop.keys[role]}
+    for path in Path("repo/staged").iterdir():
+        assert not ours & {each["keyid"] for each in json.loads(path.read_bytes())["signatures"]}, path
+    assert shop.boots() == "1.0"
+    shown = shop.run("sign repo --keys evil")  # it is shown what else is signed
+    assert "release 1.0 of stable for x86_64" in shown
+
+
+def test_what_was_signed_and_given_up_is_below_what_comes_next(shop: Shop) -> None:
+    """A thief of the online keys could publish it."""
+    shop.add("1.1-bad", more="--stage --keys keys")
+    version = json.loads(Path("repo/staged/stable-x86_64.json").read_bytes())["signed"]["version"]
+    shop.run("discard repo --yes")
+    shop.add("1.1")
+    assert shop.machine().manifest.version > version
+    shop.add("1.2", more=shop.hand_over("online", "snapshot", "timestamp"))
+    shop.run("sign repo --export stick")
+    shop.run("sign stick --keys keys")
+    version = json.loads(Path("stick/stable-x86_64.json").read_bytes())["signed"]["version"]
+    shop.run("discard repo --yes")
+    shop.add("1.3")
+    assert shop.machine().manifest.version > version
+
+
+def test_what_waits_keeps_no_stolen_key_in_place(shop: Shop) -> None:
+    shop.add("1.1", more=shop.hand_over("online", "snapshot", "timestamp"))
+    shop.run("key new/release.json --role release --plain")
+    stolen = shop.keys["release"][0].public_hex
+    said = shop.run(f"revoke repo {stolen} --yes --public new/release.pub --keys keys --keys new")
+    assert "what waited as stable-x86_64 is given up" in said
+    facts = json.loads(shop.run("show repo --json"))
+    assert facts["roles"]["release"]["keys"] == [Path("new/release.pub").read_text().split()[2]]
+
+
+def test_a_root_that_is_renewed_holds_nothing_up(shop: Shop) -> None:
+    some = shop.hand_over("some", "targets", "release", "snapshot", "timestamp")
+    shop.run(f"renew repo root {some}")
+    shop.add("1.0", "new", some)
+    assert shop.boots("new") == "1.0"
+    shop.run("sign repo --keys keys")
+    assert shop.machine().floor.root == 2
+
+
+#: Where somebody may put a link, and what it would do with the keys it leads to.
+LINKS = (
+    "staged",
+    "metadata",
+    "publishing",
+    "publishing.new",
+    "blobs",
+    "blobs/sha256",
+    "targets",
+    "targets/evil",
+)
+
+
+@pytest.mark.parametrize("name", LINKS)
+@pytest.mark.parametrize("command", ["refresh repo --keys keys", "prune repo", "discard repo --yes"])
+def test_a_link_in_the_repository_leads_nowhere(shop: Shop, name: str, command: str) -> None:
+    kept = {path: path.read_bytes() for path in Path("keys").iterdir()}
+    Path("keys").chmod(0o700)
+    path = Path("repo", name)
+    if path.exists():
+        path.rename("away")
+    if name == "publishing":
+        order = [{"path": "staged/root-1.json", "remove": True}, {"path": "metadata/1.root.json"}]
+        Path("keys/order.json").write_text(json.dumps(order))
+    path.symlink_to(Path("keys").absolute())
+    ended = shop.invoke(command)
+    assert ended.exit_code == 1 or "nothing waits" in ended.output
+    assert {path: path.read_bytes() for path in Path("keys").iterdir() if path.name != "order.json"} == kept
+    assert Path("keys").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_link_on_a_stick_leads_nowhere(shop: Shop) -> None:
+    shop.add("1.1", more=shop.hand_over("online", "snapshot", "timestamp"))
+    Path("stick").mkdir()
+    Path("stick/published").symlink_to(Path("keys").absolute())
+    kept = {path: path.read_bytes() for path in Path("keys").iterdir()}
+    assert "stick/published is a link" in shop.refused("sign repo --export stick")
+    assert {path: path.read_bytes() for path in Path("keys").iterdir()} == kept
+
+
+@pytest.mark.parametrize("name", ["a.root.json", "root.json", "7.root.json"])
+def test_a_link_to_a_key_is_not_exported(shop: Shop, name: str) -> None:
+    path = Path("repo/metadata", name)
+    path.unlink(missing_ok=True)
+    path.symlink_to(Path("keys/root-1.json").absolute())
+    shop.invoke("export repo public")
+    seed = json.loads(Path("keys/root-1.json").read_bytes())["seed"].encode()
+    assert not [each for each in Path("public").rglob("*") if each.is_file() and seed in each.read_bytes()]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["timestamp", "1.root", "1.testing-x86_64", "1.targets"])
+def test_a_pipe_in_the_repository_is_not_waited_for(shop: Shop, name: str) -> None:
+    path = Path(f"repo/metadata/{name}.json")
+    path.unlink()
+    os.mkfifo(path)
+    for command in (
+        "show repo",
+        "status repo",
+        "verify repo",
+        "export repo out",
+        "refresh repo --keys keys",
+    ):
+        assert shop.invoke(command).exit_code in (1, 3) or name == "1.targets", command
+
+
+def test_a_directory_that_is_no_repository_is_left_alone(shop: Shop) -> None:
+    for command in (
+        "prune",
+        "withdraw {} a x86_64",
+        "promote {} a b",
+        "renew",
+        "restore",
+        "refresh",
+        "export",
+    ):
+        words = command.format("nosuch") if "{}" in command else f"{command} nosuch"
+        more = " out" if command == "export" else " --keys keys" if command != "prune" else ""
+        assert shop.invoke(words + more).exit_code == 1, words
+        assert not Path("nosuch").exists(), words
