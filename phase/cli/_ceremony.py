@@ -51,7 +51,8 @@ def sign(
     if carried:
         _sign_carried(directory, root_file, key_directories, passphrase_file)
         return
-    shown = Repository.open(directory)
+    # Verified already here: what it is compared with is shown, too.
+    shown = Repository.open(directory, root=_publishing.first_root(directory))
     if not shown.staged:
         click.echo(f"nothing waits for signatures in {directory}")
         return
@@ -66,6 +67,8 @@ def sign(
     keys = _signing.load(key_directories, passphrase_file)
     with _publishing.opened(directory, key_directories, keys, root_file) as repository:
         _unchanged(repository, waiting)
+        if repository.floor != shown.floor:
+            raise PhaseError(f"what is published in {directory} has changed meanwhile", hint="Run it again.")
         if source is not None:
             for role in repository.collect(source):
                 click.echo(f"{role} in {source} is published already, or given up: left out", err=True)
@@ -106,6 +109,12 @@ def _sign_carried(
     for role, metadata in sorted(carried.staged.items()):
         for line in staging.summary(role, metadata, carried.before.get(role)):
             click.echo(printable(line))
+    newest, known = (
+        carried.before["root"].version if "root" in carried.before else 0,
+        pin.signed.get("root", 0),
+    )
+    if known > newest + ("root" in carried.staged):
+        click.echo(f"these keys have signed root version {known}; {newest} is what is said to be published")
     if not pin.known and key_directories:
         click.echo(f"these keys have not signed for this repository before; it is {carried.repository}")
     keys = _signing.load(key_directories, passphrase_file)

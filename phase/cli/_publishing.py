@@ -83,27 +83,39 @@ def identity(directory: Path, root_file: Path | None) -> str:
     Raises:
         RepositoryError: there is none; or it begins with another root than the file.
     """
-    from phase.release import check, roles
     from phase.release.pinned import repository_id
-    from phase.release.staging import PLACE
-    from phase.trust import NotFoundError
 
-    try:
-        first = check.reader(directory)("1.root.json", roles.MAX_ROOT)
-    except NotFoundError:
-        staged = directory / PLACE / "root.json"
-        if not staged.exists():
-            raise RepositoryError(
-                f"{directory} is not a repository", hint="Begin one with `phase release init`."
-            ) from None
-        first = check.read_plain(staged, roles.MAX_ROOT)
-    found = repository_id(first)
+    found = repository_id(first_root(directory) or _staged_root(directory))
     if root_file is not None and repository_id(_release.read_root(root_file)) != found:
         raise RepositoryError(
             f"{directory} begins with another root than {root_file}: {found}",
             hint="Somebody has replaced it, or it is another repository.",
         )
     return found
+
+
+def first_root(directory: Path) -> bytes | None:
+    """The first root that is published; None where nothing is."""
+    from phase.release import check, roles
+    from phase.trust import NotFoundError
+
+    try:
+        return check.reader(directory)("1.root.json", roles.MAX_ROOT)
+    except NotFoundError:
+        return None
+
+
+def _staged_root(directory: Path) -> bytes:
+    from phase.release import check, roles
+    from phase.release.staging import PLACE
+    from phase.trust import NotFoundError
+
+    try:
+        return check.read_plain(directory / PLACE / "root.json", roles.MAX_ROOT)
+    except NotFoundError:
+        raise RepositoryError(
+            f"{directory} is not a repository", hint="Begin one with `phase release init`."
+        ) from None
 
 
 def finish(

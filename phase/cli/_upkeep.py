@@ -125,13 +125,7 @@ def status(directory: Path, root_file: Path | None, as_json: bool) -> None:
 def _trusted(directory: Path, root_file: Path | None) -> bytes | None:
     if root_file is not None:
         return _release.read_root(root_file)
-    from phase.release import check
-    from phase.trust import NotFoundError
-
-    try:
-        return check.reader(directory)("1.root.json", _release.MAX_ROOT)
-    except NotFoundError:
-        return None
+    return _publishing.first_root(directory)
 
 
 def _facts(each: "RoleStatus") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`phase release`: publish what machines boot."""
 
 import json
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,6 +177,8 @@ def add(
     from phase.release.artifacts import read_cmdline
     from phase.release.repository import Repository
 
+    if days is not None and not math.isfinite(days):
+        raise click.UsageError(f"--days {days} is not a number of days")
     given = {"kernel": kernel, "initramfs": initramfs, "rootfs": rootfs}
     found = _artifacts.gathered(artifacts, given, dtbs)
     _artifacts.check(found, arches.canonical(arch), force=force)

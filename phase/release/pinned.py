@@ -154,7 +154,7 @@ def _remembered(
         name: _Stored(msgspec.Raw(floors.encode(each.floor)), dict(each.signed))
         for name, each in known.items()
     }
-    files.write(path, msgspec.json.encode(text) + b"\n", mode=0o600)
+    files.write(path, msgspec.json.encode(text) + b"\n", mode=0o644)
     return known
 
 

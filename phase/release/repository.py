@@ -341,7 +341,7 @@ class Repository(Waiting):
         return metadata.to_bytes()
 
     def _check_clock(self) -> None:
-        if "timestamp" not in self._signed or self.clock_was_ahead:
+        if "timestamp" not in self._signed or self.clock_was_ahead or self._shortened:
             return
         now = self._time()
         signed_at = self._timestamp.expires - timedelta(days=self._expiry.timestamp)

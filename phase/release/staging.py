@@ -18,6 +18,7 @@ from phase.errors import PhaseError, printable
 from phase.release import roles
 from phase.release.errors import ManifestError, RepositoryError
 from phase.release.keys import ReleaseKeys, add_signature
+from phase.release.lifetimes import Expiry
 from phase.release.manifest import Manifest, split_role
 from phase.release.pinned import repository_id
 from phase.release.roles import TOP, kind
@@ -27,6 +28,8 @@ PLACE = "staged"
 BEFORE = "published"
 _MAX_METADATA = 5_000_000
 _MAX_FILES = wire.MAX_FILES
+#: Bytes of one round of signing.
+_MAX_TOTAL = 64 << 20
 
 
 class Carried(NamedTuple):
@@ -59,9 +62,13 @@ def load(directory: Path) -> dict[str, Metadata[Any]]:
     paths = sorted(directory.glob("*.json"))
     if len(paths) > _MAX_FILES:
         raise RepositoryError(f"{directory} holds {len(paths)} files; the limit is {_MAX_FILES}")
+    left = _MAX_TOTAL
     for path in paths:
         role = path.name.removesuffix(".json")
         data = _read(path)
+        left -= len(data)
+        if left < 0:
+            raise RepositoryError(f"{directory} holds more than {_MAX_TOTAL >> 20} MiB to be signed")
         _parse(role, data, path)
         found[role] = _envelope(data, path)
     return found
@@ -201,6 +208,9 @@ def summary(role: str, metadata: Metadata[Any], before: Signed | None = None) ->
         if isinstance(before, Targets):
             last = Manifest.from_role(role, before)
             yield f"  in place of {last.release}, version {last.version}"
+        days = roles.lifetime(role, signed, Expiry())
+        if days != Expiry().release:
+            yield f"  renewed for {days:g} days at a time"
         yield f"  command line: {manifest.cmdline or '(empty)'}"
         for name, artifact in sorted(manifest.artifacts.items()):
             yield f"  {name}: {artifact.length} bytes, sha256 {artifact.sha256}"

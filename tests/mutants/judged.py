@@ -40,8 +40,8 @@ MUTANTS = (
     Mutant(
         "keys do not remember what they have signed",
         "phase/cli/_publishing.py",
-        "        yield repository\n        remember(pin, repository)\n",
-        "        yield repository\n",
+        "            remember(pin, repository)\n",
+        "            pass\n",
         (f"{_SIGNER}::test_an_older_state_is_not_signed_on_top_of",),
     ),
     Mutant(
@@ -69,7 +69,7 @@ MUTANTS = (
     Mutant(
         "what waits may change between showing and signing",
         _CEREMONY,
-        "        _unchanged(repository, _content(shown))\n",
+        "        _unchanged(repository, waiting)\n",
         "",
         (f"{_SIGNER}::test_what_waits_is_what_was_shown",),
     ),

@@ -74,9 +74,9 @@ def test_a_directory_that_cannot_be_written_is_named_and_the_others_are(keys_of_
     assert Pin(keys_of_two[1:], OURS).floors == [SEEN]
 
 
-def test_only_its_owner_reads_what_keys_have_signed(keys_of_two: list[Path]) -> None:
+def test_who_may_use_the_keys_may_read_what_they_have_signed(keys_of_two: list[Path]) -> None:
     Pin(keys_of_two, OURS).remember(SEEN, {})
-    assert (keys_of_two[0] / pinned.NAME).stat().st_mode & 0o777 == 0o600
+    assert (keys_of_two[0] / pinned.NAME).stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize(

@@ -392,3 +392,29 @@ def test_a_directory_that_is_no_repository_is_left_alone(shop: Shop) -> None:
         more = " out" if command == "export" else " --keys keys" if command != "prune" else ""
         assert shop.invoke(words + more).exit_code == 1, words
         assert not Path("nosuch").exists(), words
+
+
+def test_what_is_shown_is_compared_with_what_is_verified(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody shows a published state of his own, and puts the true one back before anything is signed."""
+    from phase.cli import _signing
+
+    shop.add("1.1", more=shop.hand_over("online", "snapshot", "timestamp"))
+    true = Path("repo/metadata/1.stable-x86_64.json").read_bytes()
+    change("repo/metadata/1.stable-x86_64.json", expires="2031-01-01T00:00:00Z")
+    load = _signing.load
+
+    def putting_back(*arguments: object) -> object:
+        Path("repo/metadata/1.stable-x86_64.json").write_bytes(true)
+        return load(*arguments)  # type: ignore[arg-type]  # as it was called
+
+    monkeypatch.setattr(_signing, "load", putting_back)
+    assert "changed by somebody without the keys" in str(shop.invoke("sign repo --keys keys").exception)
+
+
+def test_days_are_a_number(shop: Shop) -> None:
+    assert (
+        shop.invoke("add repo stable x86_64 --kernel kernel --release 2 --days nan --keys keys").exit_code
+        == 2
+    )
