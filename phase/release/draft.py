@@ -229,11 +229,8 @@ class Draft(Tree):
             unsigned = role == "targets" and self._unsigned(role, self._root)
             if meta.get(f"{role}.json", 0) <= self._signed[role].version and not unsigned:
                 continue
-            if role == "targets":
-                self._targets_draft()
-            else:
-                copied = self._copy(role)
-                self._draft(role, copied, self._days(role, copied))
+            copied = self._copy(role)
+            self._draft(role, copied, self._days(role, copied))
             raised.append(role)
         for role in ONLINE:
             if self._last_version(role) > self._signed[role].version:

@@ -73,7 +73,9 @@ def test_a_flipped_bit_starts_nothing(
     blob.write_bytes(content)
     code, asked = boot(serve())
     assert (code, asked) == (1, Asked([], []))
-    assert "chunk 2 of kernel is not the signed one" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "chunk 2 of kernel is not the signed one" in said
+    assert "phase: giving up at fetch: " in said
 
 
 def test_a_stranger_starts_nothing(

@@ -18,6 +18,17 @@ def publics(keys: ReleaseKeys) -> dict[str, list[str]]:
     return {role: [signer.public_hex for signer in keys[role]] for role in ROLES}
 
 
+def test_keys_for_tests_say_so_and_are_the_same_each_time(tmp_path: Path) -> None:
+    saved = release_keys.save_test_keys(tmp_path / "keys", "a seed")
+    assert (
+        publics(saved)
+        == publics(ReleaseKeys.from_seed("a seed"))
+        == publics(release_keys.load(tmp_path / "keys"))
+    )
+    for path in (tmp_path / "keys").iterdir():
+        assert "proves nothing" in json.loads(path.read_bytes())["test"]
+
+
 def test_keys_are_kept_for_their_owner_alone(tmp_path: Path) -> None:
     keys = ReleaseKeys.generate()
     keys.save(tmp_path / "keys")

@@ -451,4 +451,7 @@ def test_what_is_served_is_renewed_while_its_artifacts_cannot_be_read(
     clock.now += timedelta(days=6)
     with pytest.raises(RepositoryError, match="no kernel in"):
         local.keep_up()
-    refresh(local, clock.now + timedelta(days=3))
+    renewed = refresh(local, clock.now + timedelta(days=3)).floor.timestamp
+    with pytest.raises(RepositoryError, match="no kernel in"):
+        local.keep_up()
+    assert refresh(local, clock.now).floor.timestamp == renewed, "that was enough for some days"
