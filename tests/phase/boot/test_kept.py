@@ -153,6 +153,25 @@ def test_a_refusal_is_the_disks_fault_only_where_a_disk_says_something(
     assert "boot with phase.cache=off" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["cache", "firmware"])
+def test_what_another_publisher_keeps_damaged_is_passed_over_and_said(
+    boot: Boot,
+    publish: Publish,
+    serve: Serve,
+    kept: Path,
+    nvram: Path,
+    capfd: pytest.CaptureFixture[str],
+    place: str,
+) -> None:
+    publish()
+    other = floor.publisher(b"theirs")
+    damaged = kept / floor.name_of(other) if place == "cache" else nvram / efi.name_of(other)
+    damaged.write_bytes(b"\x07\0\0\0{")
+    assert boot(serve())[0] == 0
+    said = capfd.readouterr().err
+    assert f"phase: {place}: not of this publisher, and passed over: " in said
+
+
 def test_what_is_kept_has_the_grace_of_the_image(
     boot: Boot, publish: Publish, serve: Serve, kept: Path
 ) -> None:

@@ -2,7 +2,18 @@
 
 import pytest
 
-from phase.boot.memory import MIB, Load, Memory, TooLittleMemoryError, check, mib, needed, parse, x86_kernel
+from phase.boot.memory import (
+    MIB,
+    Load,
+    Memory,
+    TooLittleMemoryError,
+    check,
+    mib,
+    needed,
+    parse,
+    root_words,
+    x86_kernel,
+)
 from tests.phase.boot.conftest import Boot, Publish, Serve
 
 IOMEM = """00000000-00000fff : Reserved
@@ -107,3 +118,10 @@ def test_little_memory_is_said_before_the_fetch_and_not_tried_again(
     assert boot.machine.rescue == ("reboot", 600)
     boot.machine.ram = Memory(512 * MIB, 480 * MIB, 400 * MIB)
     assert boot(serve())[0] == 0
+
+
+def test_an_initrd_that_a_tmpfs_would_not_take_goes_into_one_without_a_limit() -> None:
+    """Half of what is left beside it, less what the kernel needs of that."""
+    machine = Memory(1024 * MIB, 1000 * MIB, 900 * MIB)
+    assert root_words(310 * MIB, machine) == ()
+    assert root_words(311 * MIB, machine) == ("rootfstype=ramfs",)

@@ -169,6 +169,17 @@ def test_a_mistake_of_ours_is_shown_printable_and_bounded(
     assert all(line.startswith(("phase: ", "phase-mark ")) for line in said.splitlines())
     assert '"final":true' in said
     assert '"step":"job"' not in said
+    told = [line for line in said.splitlines() if line.startswith("phase: ")]
+    assert any("RuntimeError" in line for line in told[-3:])
+    assert len(told) < 30
+
+
+def test_what_watches_the_boot_is_told_what_follows_before_it_begins(boot: Boot, publish: Publish) -> None:
+    publish()
+    machine = boot.prepared(words="phase.rescue=poweroff")
+    seed = Seed(machine)
+    assert machine.rescue == seed.rescue
+    assert (seed.stage, seed.rescue[0]) == ("init", "poweroff")
 
 
 def test_without_a_root_nothing_is_tried(

@@ -151,3 +151,25 @@ def test_true_is_no_version_in_any_place_of_a_floor(tmp_path: Path) -> None:
         with pytest.raises(FormatError, match="damaged"):
             floor.parse(json.dumps(each).encode(), "somewhere")
     assert floor.parse(json.dumps(document).encode(), "somewhere") == whole
+
+
+def test_an_open_directory_is_read_and_written_wherever_its_path_leads_by_now(tmp_path: Path) -> None:
+    """Others may change the path; what is open stays what it is."""
+    ours, theirs = floor.publisher(b"ours"), floor.publisher(b"theirs")
+    place, elsewhere = tmp_path / "place", tmp_path / "elsewhere"
+    place.mkdir()
+    opened = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        first, second = floor.Floor(root=1, time=1), floor.Floor(root=2, time=2)
+        for name, seen in ((ours, first), (theirs, second)):
+            floor.keep(place, name, seen, floor.load_all(place, name, directory=opened), directory=opened)
+        place.rename(elsewhere)
+        place.mkdir()
+        had = floor.load_all(place, ours, directory=opened)
+        assert (had.own, had.others) == (first, (second,))
+        floor.keep(place, ours, first._replace(time=3), had, directory=opened)
+        assert floor.load_all(place, ours, directory=opened).own.time == 3
+        assert list(place.iterdir()) == []
+        assert floor.load_all(place, ours).own == floor.Floor()
+    finally:
+        os.close(opened)
