@@ -152,7 +152,7 @@ class Draft(Tree):
             raise RepositoryError(f"{self.directory} has no release of {channel}/{arch}")
         self._forget(role)
         targets = self._targets_draft()
-        cast("Delegations", targets.delegations).roles.pop(role)  # type: ignore[union-attr]
+        _delegated(targets).pop(role)
         self._remember_release_keys(targets)
 
     def _put(self, role: str, signed: Targets, expires: datetime | None) -> None:
@@ -361,8 +361,7 @@ class Draft(Tree):
         if role in self._delegations and role not in self._after_delegations:
             self._notes.append(f"{role} is offered on: its withdrawal, which waited, is given up")
         targets = self._targets_draft()
-        delegated = cast("Delegations", targets.delegations).roles
-        cast("dict[str, DelegatedRole]", delegated)[role] = found
+        _delegated(targets)[role] = found
         self._remember_release_keys(targets)
         return True
 
@@ -433,3 +432,8 @@ class Draft(Tree):
 def by_before(role: str) -> str:
     """What to call a role where the rule of the root before is meant."""
     return "the root before" if role == "root" else f"{role} by the root before"
+
+
+def _delegated(targets: Targets) -> dict[str, DelegatedRole]:
+    """Who may sign which release, to change."""
+    return cast("dict[str, DelegatedRole]", cast("Delegations", targets.delegations).roles)
