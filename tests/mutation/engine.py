@@ -22,6 +22,8 @@ from mutmut.utils.file_utils import walk_mutatable_files
 
 #: Processes. More would slow each other down, and what waits for a time would fail for that alone.
 WORKERS = 2
+#: What a process ends with that raised an error instead of running its tests; mutmut calls it slow.
+_BROKE = 255
 
 
 def never_true(node: cst.If) -> Iterable[cst.If]:
@@ -99,7 +101,7 @@ def results() -> list[dict[str, object]]:
         data = SourceFileMutationData(path=path)
         data.load()
         for name, code in data.exit_code_by_key.items():
-            fate = status_by_exit_code[code]
+            fate = "no verdict" if code == _BROKE else status_by_exit_code[code]
             function = name.rpartition(".")[2].partition("__mutmut_")[0]
             function = ".".join(part for part in function.removeprefix("x_").split("ǁ") if part != "x")
             was, becomes = ("", "") if fate in ("killed", "timeout") else _change(name, path)

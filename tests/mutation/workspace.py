@@ -38,7 +38,7 @@ if config is not None:
     os.chdir(here)
 """
 #: Of an exit code that mutmut keeps: a test failed, pytest broke, or the time was over.
-_DIED = frozenset({1, 3, 36, 24, -24, 152, 255})
+_DIED = frozenset({1, 3, 36, 24, -24, 152})
 
 
 class Workspace:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from phase import trust
-from phase.release import check
+from phase.release import check, roles
 from phase.release.errors import ManifestError, RepositoryError
 from phase.release.keys import ReleaseKeys
 from phase.release.lifetimes import Expiry
@@ -169,6 +169,23 @@ def test_what_is_withdrawn_is_offered_no_longer(repository: Repository, now: dat
     assert repository.releases() == [("stable", "x86_64")]
     with pytest.raises(RepositoryError, match="no release of stable/arm64"):
         repository.withdraw("stable", "arm64")
+
+
+def test_while_new_keys_wait_a_release_goes_out_under_the_old(
+    repository: Repository, keys: ReleaseKeys, now: datetime
+) -> None:
+    fresh, some = ReleaseKeys.from_seed("fresh"), keys.but(targets=())
+    waiting = opened(repository, some, now)
+    new = {"release": roles.rules(fresh)["release"]}
+    waiting.rotate(ReleaseKeys({"release": fresh["release"]}), rules=roles.rules(keys) | new)
+    assert "targets" not in waiting.settle().roles
+    again = opened(repository, some, now)
+    again.add("stable", "x86_64", {"kernel": _kernel(repository)}, release="2")
+    assert again.settle().roles == ("stable-x86_64",)
+    root = (repository.directory / "metadata/1.root.json").read_bytes()
+    found = check.verify(repository.directory, root, channel="stable", arch="x86_64", now=now)
+    assert (found.manifest.release, found.floor.meta["targets.json"]) == ("2", 1)
+    assert "targets" in opened(repository, keys, now).staged
 
 
 def test_what_a_client_would_remember_of_any_release(repository: Repository, now: datetime) -> None:
