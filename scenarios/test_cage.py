@@ -110,8 +110,13 @@ def test_out_of_memory_ends_the_job_and_not_the_provider(loop: Loop) -> None:
     shell = server.shell()
     shell.succeed("mkdir /tmp/cage")
     shell.put("/tmp/cage/hog.wasm", bytes(wat2wasm((Path(escape.__file__).parent / "hog.wat").read_text())))
-    with pytest.raises(MachineDied, match=rf"UID:{str(OWN)[:3]}\d+ .*oom_score_adj:1000"):
+
+    def runs() -> None:
         _run(server, _HOG)
+        server.console.wait_line("never", timeout=30)  # the kernel's line may come after the job's end
+
+    with pytest.raises(MachineDied, match=rf"UID:{str(OWN)[:3]}\d+ .*oom_score_adj:1000"):
+        runs()
 
 
 @pytest.mark.lab(seconds=120)
