@@ -190,12 +190,16 @@ class Loop:
     def refuses(self, client: Machine, *, step: str) -> Mark:
         """The machine refuses at a step, says why, and gives up."""
         refused = client.wait_mark(step, outcome="refused", timeout=120)
+        self.gives_up(client)
+        return refused
+
+    def gives_up(self, client: Machine) -> None:
+        """The machine tries no more."""
         client.console.wait(
             lambda: next((found for found in client.marks if found.facts.get("final")), None),
             "mark that is its last",
             timeout=120,
         )
-        return refused
 
     def never_handed_over(self, client: Machine) -> None:
         """It is still the first kernel, and no other was ever loaded."""

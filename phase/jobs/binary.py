@@ -172,10 +172,12 @@ def _exports(module: bytes, at: int, end: int) -> tuple[int, int | None]:
 
 
 def _rewritten(module: bytes, sections: list[tuple[int, int, int]], shape: Shape) -> bytes:
-    parts = [_MAGIC]
+    parts, extended = [_MAGIC], False
     for kind, at, end in sections:
         body = module[at:end]
-        if kind == _EXPORT and shape.tables <= MAX_TABLES:
+        # Once: a module with several such sections is refused by the engine, and must not grow before.
+        if kind == _EXPORT and not extended and shape.tables <= MAX_TABLES:
+            extended = True
             _, begin = _leb(module, at)
             body = _unsigned(shape.exports + shape.tables) + module[begin:end]
             for number in range(shape.tables):

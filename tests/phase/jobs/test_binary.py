@@ -1,5 +1,6 @@
 """What a module costs to compile, and that it is bounded whatever it is padded with."""
 
+import base64
 import os
 from collections.abc import Callable
 
@@ -114,3 +115,13 @@ def test_a_damaged_module_can_be_read(data: st.DataObject) -> None:
     module = bytearray(_functions(3))
     module[data.draw(st.integers(8, len(module) - 1))] = data.draw(st.integers(0, 255))
     binary.read(bytes(module))
+
+
+def test_many_export_sections_grow_no_more_than_one() -> None:
+    """Found by fuzzing: each of them was given the names of all tables."""
+    module = base64.b64decode(
+        "AGFzbQEAAAAHE14GbXJreQIABl9BAGFzbQEAAAAHEwIGbWVtcmt5AgBfBm1zYQEAAAAHE14GbXJmeQIABl9BAGFzbQ"
+        "EAAAAHEwIGbWVtcmt5AgAGX0GlBQMBCgEHCAEBBWEAAAAAAAAgASEEBwwBAZ8AAQMCAQEFAwFBpQUDAQoBBwgBAQVh"
+        "AAEhnwABAwIBAQUDAQoBBwgBAQVhZ2Fpbg=="
+    )
+    assert len(binary.read(module).module) <= len(module) + 64 * binary.MAX_TABLES
