@@ -45,6 +45,7 @@ def keys_of(directory: Path, user: int) -> None:
 
 
 def release(words: str, **account: object) -> Ended:
+    # Each caller names what `run` takes.
     return accounts.run(["release", *words.split()], **account)  # type: ignore[arg-type]
 
 
