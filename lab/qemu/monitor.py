@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from qemu.qmp import ExecuteError, QMPClient
@@ -24,45 +24,36 @@ class Event(NamedTuple):
 
 
 class Monitor:
-    """The QMP of one power-on. It listens first; QEMU connects: there is no moment to miss.
+    """The QMP of one power-on.
 
     Args:
         name: the machine's.
-        path: the socket to listen on.
+        stream: where QEMU has connected. It is closed by `close`, and when QEMU does not greet.
+        timeout: seconds for its greeting.
+
+    Raises:
+        InfrastructureError: QEMU did not greet; it has probably ended with a message.
     """
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, stream: socket.socket, *, timeout: float = 20) -> None:
         self.events: list[Event] = []
         self._name = name
-        self._path = path
         self._client = QMPClient(name)
         self._listener = EventListener()
         self._collector: asyncio.Task[None] | None = None
 
-    def listen(self) -> None:
-        """Open the socket."""
-
-        async def start() -> None:
-            await self._client.start_server(str(self._path))
-
-        run(start())
-
-    def accept(self, *, timeout: float = 20) -> None:
-        """Wait for QEMU.
-
-        Raises:
-            InfrastructureError: it did not connect; it has probably ended with a message.
-        """
-
         async def connect() -> None:
             self._client.register_listener(self._listener)
-            await asyncio.wait_for(self._client.accept(), timeout)
+            await asyncio.wait_for(self._client.connect(stream), timeout)
             self._collector = asyncio.create_task(self._collect())
 
         try:
             run(connect(), timeout=timeout + 5)
-        except (QMPError, TimeoutError, OSError) as error:
-            raise InfrastructureError(f"{self._name}: QEMU did not open its monitor: {error}") from error
+        except BaseException as error:
+            stream.close()
+            if isinstance(error, QMPError | TimeoutError | OSError):
+                raise InfrastructureError(f"{name}: QEMU did not open its monitor: {error}") from error
+            raise
 
     async def _collect(self) -> None:
         while True:
@@ -94,4 +85,3 @@ class Monitor:
                 await asyncio.gather(self._collector, return_exceptions=True)
 
         run(stop())
-        self._path.unlink(missing_ok=True)

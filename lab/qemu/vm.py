@@ -210,9 +210,9 @@ class VM:
         self._console = self._port = None
         self.power_on = 0.0
         self.stage = ""
-        self._monitor = Monitor(self.name, self.directory / "qmp")
+        self._monitor = None
         try:
-            self._start(argv, self._monitor)
+            self._start(argv)
         except InfrastructureError as error:
             self.stop()
             raise InfrastructureError(
@@ -222,7 +222,7 @@ class VM:
             self.stop()
             raise
 
-    def _start(self, argv: list[str], monitor: Monitor) -> None:
+    def _start(self, argv: list[str]) -> None:
         with contextlib.ExitStack() as stack:
             pipes = Pipes(self.directory / "console")
             stack.callback(pipes.unlink)
@@ -238,7 +238,9 @@ class VM:
             listener = None
             if self.spec.port:
                 listener = stack.enter_context(listening(self.directory / command.PORT))
-            monitor.listen()
+            # It listens before QEMU starts, so no event is missed. qemu.qmp has a server of its own, but it
+            # does not close a connection that arrives while it stops.
+            qmp = stack.enter_context(listening(self.directory / "qmp"))
             with (self.directory / "qemu.log").open("ab") as log:
                 switched_on = time.monotonic()
                 self._process = call(lambda: _spawn(argv, log.fileno()))
@@ -253,7 +255,8 @@ class VM:
                     elsewhere=self._elsewhere,
                 )
             self.power_on = switched_on
-            monitor.accept(timeout=_START * self._factor)
+            stream = self._come(functools.partial(accept, qmp))
+            self._monitor = Monitor(self.name, stream, timeout=_START * self._factor)
 
     def _kept(self, line: str) -> Path:
         return self.directory / f"{line}-{self._starts}.log"
@@ -265,7 +268,7 @@ class VM:
             if not self.running:
                 raise InfrastructureError(f"{self.name}: QEMU ended at once")
             if time.monotonic() > deadline:
-                raise InfrastructureError(f"{self.name}: QEMU did not open its console")
+                raise InfrastructureError(f"{self.name}: QEMU did not open its console, port or monitor")
         return came
 
     def _killed(self) -> str:
