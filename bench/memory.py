@@ -16,7 +16,7 @@ from lab.topology import Lab
 from scenarios.images import ARCHES, Release
 from scenarios.loop import Loop
 
-#: MiB, docs/design.md.
+#: MiB, docs/develop/design.md.
 BUDGETS = {"x86_64": 256, "arm64": 320}
 _STEP = 16
 

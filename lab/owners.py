@@ -1,4 +1,4 @@
-"""Whose a failure is (docs/design.md, decision 12): what the lab's own errors do not say themselves."""
+"""Whose a failure is (decision 12 of the design): what the lab's own errors do not say themselves."""
 
 import traceback
 from pathlib import Path

@@ -37,7 +37,7 @@ def line(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fac
     """Format one mark.
 
     Args:
-        step: a timeline phase (docs/design.md, "Formats").
+        step: a timeline phase (docs/develop/design.md, "Formats").
         outcome: `ok`, `refused`, `failed` or `retry`.
         t: seconds since this kernel started; now, when left out.
         facts: what a test or a person would want to know, small.

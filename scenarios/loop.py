@@ -19,7 +19,7 @@ from phase.jobs.errors import ReceiptError
 from phase.trust import Floor
 from scenarios.images import CHANNEL, SIGNED_CMDLINE, Release
 
-#: Which phase starts which kernel (docs/design.md, "Formats").
+#: Which phase starts which kernel (docs/develop/design.md, "Formats").
 KERNELS = {"kernel": "firmware", "kernel2": "handoff"}
 #: The timeline of one boot.
 STEPS = (

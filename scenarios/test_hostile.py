@@ -1,6 +1,6 @@
 """Hostile providers against a seed: alone they get nowhere, and beside an honest one they stop nobody.
 
-What each attack is, and the rest of them, against the same client as a program: docs/attacks.md. The
+What each attack is, and the rest of them, against the same client as a program: docs/develop/attacks.md. The
 providers forge x86_64 releases, so that is what the machine under test is; what it does about them is the
 same code everywhere.
 """

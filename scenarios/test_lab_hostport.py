@@ -14,7 +14,7 @@ from lab.net.packet import TCP
 from lab.topology import Lab
 from scenarios import lab_guest
 
-_GUIDE = Path(__file__).parents[1] / "docs/network.md"
+_GUIDE = Path(__file__).parents[1] / "docs/lab/network.md"
 
 #: Tells who sends the number of one of its ports, by that port, what it sees; `relay HOST` has HOST tell it.
 _MIRROR = """

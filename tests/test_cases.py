@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGE = (PROJECT / "docs" / "cases.md").read_text()
+PAGE = (PROJECT / "docs/develop/cases.md").read_text()
 NAMED = sorted(set(re.findall(r"`((?:tests|scenarios)/[\w/]+\.py)::(\w+)`", PAGE)))
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| case |")]
 

@@ -1,4 +1,4 @@
-"""A board's description: a TOML file that says how to reach it (docs/boards.md)."""
+"""A board's description: a TOML file that says how to reach it (docs/lab/boards.md)."""
 
 from pathlib import Path
 from typing import Literal
@@ -139,7 +139,7 @@ def read(path: Path) -> Description:
     except OSError as error:
         raise MisuseError(f"the board file {path} cannot be read: {error.strerror}") from error
     except msgspec.DecodeError as error:
-        raise MisuseError(f"{path} is not a board file (docs/boards.md): {error}") from error
+        raise MisuseError(f"{path} is not a board file (docs/lab/boards.md): {error}") from error
     wire = found.serial
     for wrong, what in (
         (found.labgrid is None and not found.serial.url, "no [serial] url and no [labgrid]"),
@@ -151,5 +151,5 @@ def read(path: Path) -> Description:
         ),
     ):
         if wrong:
-            raise MisuseError(f"{path} is not a board file (docs/boards.md): it has {what}")
+            raise MisuseError(f"{path} is not a board file (docs/lab/boards.md): it has {what}")
     return msgspec.structs.replace(found, name=found.name or path.stem, directory=path.absolute().parent)

@@ -11,7 +11,7 @@ from fixtures.hostile.dht import LIES, Lie, Town, answer
 from fixtures.hostile.table import lie_row, row
 from fixtures.hostile.trial import fetch, published, refusal
 
-_PAGE = Path(__file__).resolve().parents[2] / "docs" / "attacks.md"
+_PAGE = Path(__file__).resolve().parents[2] / "docs/develop/attacks.md"
 #: Buffers for a chunk of each provider, metadata at its limits, and what this process itself serves.
 _MEMORY = 64 << 20
 #: Seconds beyond its own time-out that a busy machine may need to end.
@@ -55,7 +55,9 @@ def test_alone_it_is_refused(world: World, attack: Attack, tmp_path: Path) -> No
                 block = data[start : start + (1 << 20)]
                 assert block in (whole[start : start + (1 << 20)], bytes(len(block)))
     said = refusal(outcome)
-    assert row(attack, said) in _PAGE.read_text(), "python -m fixtures.hostile table > docs/attacks.md"
+    assert row(attack, said) in _PAGE.read_text(), (
+        "python -m fixtures.hostile table > docs/develop/attacks.md"
+    )
 
 
 @each
@@ -82,4 +84,4 @@ def test_the_page_has_every_attack_and_no_other() -> None:
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.name)
 def test_a_lie_in_the_dht_is_not_kept(lie: Lie) -> None:
     assert answer(lie, Town())
-    assert lie_row(lie) in _PAGE.read_text(), "python -m fixtures.hostile table > docs/attacks.md"
+    assert lie_row(lie) in _PAGE.read_text(), "python -m fixtures.hostile table > docs/develop/attacks.md"

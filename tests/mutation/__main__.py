@@ -2,8 +2,9 @@
 
     python -m tests.mutation [AREA…] [--anew] [--all] [--one-in N]
 
-For each area: how many mutants were killed, per file, and those that live. `docs/mutants.md` says how to
-read it. Ends with 1 when an area is below its mark, or an entry of `survivors.toml` fits no living mutant.
+For each area: how many mutants were killed, per file, and those that live. `docs/develop/mutants.md` says
+how to read it. Ends with 1 when an area is below its mark, or an entry of `survivors.toml` fits no living
+mutant.
 """
 
 import argparse

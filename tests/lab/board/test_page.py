@@ -1,4 +1,4 @@
-"""What docs/boards.md tells people to type is what the lab reads."""
+"""What docs/lab/boards.md tells people to type is what the lab reads."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from lab.board.description import Description, read
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs/boards.md").read_text()
+PAGE = (Path(__file__).resolve().parents[3] / "docs/lab/boards.md").read_text()
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 

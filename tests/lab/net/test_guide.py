@@ -7,7 +7,7 @@ from pathlib import Path
 from lab.net.faults import NONE, Faults
 from lab.topology import Lab
 
-GUIDE = Path(__file__).parents[3] / "docs/network.md"
+GUIDE = Path(__file__).parents[3] / "docs/lab/network.md"
 
 
 def example(title: str, name: str) -> Callable[..., None]:

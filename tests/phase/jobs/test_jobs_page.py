@@ -1,4 +1,4 @@
-"""docs/jobs.md says what is so."""
+"""docs/use/jobs.md says what is so."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from fixtures.modules import corpus
 from phase.jobs.limits import MIB, Limits
 from phase.jobs.receipt import Receipt
 
-PAGE = (Path(__file__).parents[3] / "docs/jobs.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/use/jobs.md").read_text()
 _SUFFIX = {"C": "c", "C++": "cc", "Rust": "rs", "Zig": "zig", "AssemblyScript": "ts"}
 
 

@@ -15,7 +15,7 @@ from phase.release import keys as release_keys
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
 
-PAGE = (Path(__file__).parents[3] / "docs/releases.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/use/releases.md").read_text()
 WORDS = "correct horse"
 VARIABLE = "PHASE_RELEASE_PASSPHRASE"
 

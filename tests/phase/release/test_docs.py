@@ -10,7 +10,7 @@ import pytest
 
 from fixtures import artifacts
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[3] / "docs/use"
 
 
 def commands(page: str) -> list[str]:
@@ -32,7 +32,7 @@ def run_page(page: str, directory: Path) -> str:
     environment = {
         **os.environ,
         "PATH": f"{bin_directory}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(DOCS.parent),
+        "PYTHONPATH": str(DOCS.parents[1]),
         "PHASE_RELEASE_COST": "interactive",
         "PHASE_RELEASE_PASSPHRASE": "a passphrase for the docs",
     }
