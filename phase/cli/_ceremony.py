@@ -109,11 +109,16 @@ def _sign_carried(
     for role, metadata in sorted(carried.staged.items()):
         for line in staging.summary(role, metadata, carried.before.get(role)):
             click.echo(printable(line))
-    newest, known = (
-        carried.before["root"].version if "root" in carried.before else 0,
-        pin.signed.get("root", 0),
-    )
-    if known > newest + ("root" in carried.staged):
+    newest = carried.before["root"].version if "root" in carried.before else 0
+    known = pin.signed.get("root", 0)
+    if known > newest + 1:
+        raise PhaseError(
+            f"{directory} shows root version {newest} as published, and these keys have signed "
+            f"version {known}: newer roots are missing",
+            hint="Export it again from the repository as it is published now.",
+        )
+    if known > newest and "root" not in carried.staged:
+        # It may wait elsewhere, or have been given up.
         click.echo(f"these keys have signed root version {known}; {newest} is what is said to be published")
     if not pin.known and key_directories:
         click.echo(f"these keys have not signed for this repository before; it is {carried.repository}")

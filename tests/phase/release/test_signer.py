@@ -229,6 +229,42 @@ def test_a_stick_whose_versions_do_not_follow_is_not_signed(shop: Shop) -> None:
     shop.run("sign stick --keys keys")
 
 
+def test_a_stick_whose_newer_roots_are_cut_is_not_signed(shop: Shop) -> None:
+    """A stolen key that a later root replaced would count again."""
+    for _ in range(2):
+        shop.run("rotate repo --yes --keys keys")
+    shop.run("renew repo root --stage --keys keys")
+    shop.run("sign repo --export stick")
+    shop.run("sign stick --keys keys")
+    Path("stick/published/3.root.json").unlink()
+    Path("stick/root.json").write_bytes(Path("repo/metadata/3.root.json").read_bytes())
+    before = Path("stick/root.json").read_bytes()
+    refused = shop.refused("sign stick --keys keys")
+    assert "shows root version 2 as published, and these keys have signed version 4" in refused
+    assert Path("stick/root.json").read_bytes() == before
+
+
+def test_a_root_that_was_signed_and_waits_elsewhere_holds_no_other_round_up(shop: Shop) -> None:
+    shop.run("rotate repo --yes --keys keys")
+    shop.run("renew repo root --stage --keys keys")
+    shop.run("sign repo --export stick")
+    shop.run("sign stick --keys keys")
+    shop.run("discard repo --yes")
+    shop.add("1.1", more=shop.hand_over("online", "snapshot", "timestamp"))
+    shop.run("sign repo --export stick")
+    assert "signed stable-x86_64" in shop.run("sign stick --keys keys")
+
+
+def test_a_round_of_too_many_bytes_is_not_read(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.add("1.1", more=shop.hand_over("online", "snapshot", "timestamp"))
+    shop.run("sign repo --export stick")
+    sizes = [path.stat().st_size for path in Path("stick").glob("*.json")]
+    monkeypatch.setattr("phase.release.staging._MAX_TOTAL", sum(sizes) - 1)
+    assert "to be signed" in shop.refused("sign stick --keys keys")
+    monkeypatch.setattr("phase.release.staging._MAX_TOTAL", sum(sizes))
+    shop.run("sign stick --keys keys")
+
+
 def test_signatures_that_are_lost_are_told_of(shop: Shop) -> None:
     """And that a change waits for `sign`, though all keys are at hand."""
     online = shop.hand_over("online", "snapshot", "timestamp", "targets")
