@@ -21,10 +21,6 @@ class DiscoveryError(PhaseError):
     """No provider could be looked for, or none was found."""
 
 
-#: What somebody that tells of a provider says as its problem until it has tried for the first time.
-STARTING = "starting"
-
-
 class Provider(NamedTuple):
     """Somebody says that a provider is there."""
 

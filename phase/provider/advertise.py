@@ -1,4 +1,4 @@
-"""Tell the local networks by multicast DNS what is on offer: one instance per channel and architecture."""
+"""Tell the local networks by multicast DNS what is offered: one instance per channel and architecture."""
 
 import ipaddress
 import logging
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from phase.discovery.interfaces import Interface, Ip, speaking
 from phase.discovery.mdns.claims import Offer
 from phase.discovery.mdns.responder import Chooser, Responder
-from phase.discovery.records import STARTING
 from phase.provider.status import Advertisement, MdnsInterface
 from phase.provider.store import Store
 
@@ -28,34 +27,40 @@ async def advertise(
         port: where it listens.
         identity: eight characters that tell this provider from others.
     """
-    said = STARTING
+    said: str | None = None
 
     def changed() -> None:
         told.instances, told.problem = responder.instances, responder.problem
+        told.starting = responder.starting
         told.seen = responder.seen
         told.interfaces = [
-            MdnsInterface(each.name, list(each.addresses), each.state) for each in responder.told
+            MdnsInterface(each.name, list(each.addresses), str(each.state)) for each in responder.told
         ]
 
     def look() -> None:
         nonlocal said
         releases = store.current().releases.values()
         responder.offer(Offer(each.channel, each.arch, each.version) for each in releases)
-        if told.problem != said:
-            # What lasts no longer than this is not worth a line.
+        if not told.starting and told.problem != said:
+            # A problem that is over by the next look is not worth a line.
             said = told.problem
             _log.info("mDNS: %s", said or f"answering for {', '.join(told.instances)}")
 
-    told.problem = STARTING
+    told.begin()
     responder = Responder(port=port, identity=identity, choose=chooser(hosts), changed=changed)
     try:
         await responder.run(look, WATCH_SECONDS)
     finally:
-        told.instances, told.interfaces, told.problem = [], [], "stopped"
+        told.instances, told.interfaces = [], []
+        told.tried("stopped")
 
 
 def chooser(hosts: Sequence[str]) -> Chooser:
-    """Which addresses to tell on which interface, where this is listened on; as `listening.hosts` has it."""
+    """Choose which addresses to tell on which interface.
+
+    Args:
+        hosts: addresses that are listened on, as `listening.hosts` gives them.
+    """
     wild = {4 for each in hosts if each == "0.0.0.0"} | {6 for each in hosts if each == "::"}  # noqa: S104
     listened = []
     for each in hosts:

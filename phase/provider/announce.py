@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from phase.discovery.dht import Dht
 from phase.discovery.dht.announcement import LIFETIME, is_near, key, sign
 from phase.discovery.interfaces import interfaces, source
-from phase.discovery.records import STARTING, DiscoveryError
+from phase.discovery.records import DiscoveryError
 from phase.identity import Identity
 from phase.provider.status import DhtTold
 from phase.provider.store import Store
@@ -53,16 +53,16 @@ async def announce(
         port: where it serves HTTP (TCP), and the node's own port (UDP).
     """
     own = Dht(serves=True)
-    told.problem = STARTING
+    told.begin()
     bind = _bound(hosts)
     while not bind:
-        told.problem = f"{', '.join(hosts)} is not an IPv4 address"
+        told.tried(f"{', '.join(hosts)} is not an IPv4 address")
         await asyncio.sleep(RETRY_SECONDS[1])
     try:
         await own.start(bind, port)
     except DiscoveryError as error:
-        told.problem = str(error)
-        _log.warning("%s", told.problem)
+        told.tried(str(error))
+        _log.warning("%s", error)
         raise
     told.running = True
     try:
@@ -70,12 +70,13 @@ async def announce(
             try:
                 await _keep_telling(own, store, told, options, bind, port)
             except Exception:
-                # Serving goes on, and so does this: what others send is not foreseen to the last.
+                # Others may send something that this code does not foresee: serving and this go on.
                 _log.exception("the DHT node failed, and goes on")
-                told.problem = "it failed; the log says why"
+                told.tried("it failed; the log says why")
                 await asyncio.sleep(RETRY_SECONDS[1])
     finally:
-        told.running, told.nodes, told.problem = False, 0, "stopped"
+        told.running, told.nodes = False, 0
+        told.tried("stopped")
         own.close()
 
 
@@ -106,7 +107,7 @@ async def _keep_telling(
                 if hosts
             ]
             told.keepers = min(keepers, default=0)
-            told.problem = _problem(options, own, hosts, told.keepers)
+            told.tried(_problem(options, own, hosts, told.keepers))
             retry = min(max(2 * retry, RETRY_SECONDS[0]), RETRY_SECONDS[1]) if told.problem else 0.0
             again = time.monotonic() + (retry or REFRESH_SECONDS)
             said, told.address = now, ", ".join(f"{host}:{port}" for host in hosts)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from phase.discovery.records import STARTING
 from phase.provider import access, lines, listening, systemd, workers
 from phase.provider.accept import Acceptor, capacity
 from phase.provider.app import ADVERTISEMENT, HEALTH, LIMITS, METRICS, STORE, TOGETHER, make_app
@@ -95,34 +94,18 @@ async def serve(
     app = make_app(repository, channel=channel, arch=arch, row=row)
     runner = web.AppRunner(app, shutdown_timeout=1.0, handle_signals=False)
     await runner.setup()
-    loop = asyncio.get_running_loop()
-    inner = runner.server
-    if inner is None:
-        raise ProviderError("the HTTP server did not start")
     try:
         binds = [bind] if isinstance(bind, str) else bind
         accepting = list(listeners) or listening.listen(binds, port)
     except ProviderError:
         await runner.cleanup()
         raise
-    # What is accepted inherits it.
-    for each in accepting:
-        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-    background, connections = Background(app[METRICS].failures), Connections()
-    before = loop.get_exception_handler()
-    loop.set_exception_handler(background.loop_failed)
-    protocols = _protocols(app, inner, tls, background, connections)
-    acceptors = [Acceptor(each, protocols, background, app[METRICS]) for each in accepting]
-    app[LIMITS].fit(capacity())
-    health, told = app[HEALTH], app[ADVERTISEMENT]
-    health.add(background.found, lines.problems, *(each.problems for each in acceptors))
-    port = accepting[0].getsockname()[1]
-    hosts = listening.hosts(accepting)
-    ending = _Ending(stop or asyncio.Event())
-    for acceptor in acceptors:
-        acceptor.start()
+    port, hosts = accepting[0].getsockname()[1], listening.hosts(accepting)
+    running = _Running(app, runner, accepting, tls)
+    background, ending = running.background, _Ending(stop or asyncio.Event())
+    running.begin()
     try:
-        ending.listen(loop)
+        ending.listen(asyncio.get_running_loop())
         if mdns:
             _advertise(app, background, hosts, port, identity or secrets.token_hex(4))
         if dht is not None:
@@ -140,17 +123,70 @@ async def serve(
             systemd.notify("STOPPING=1")
         if stopping is not None:
             stopping()
-        # Out of the network's sight, no new connection, and the answers under way, all at the same time.
-        for acceptor in acceptors:
+        await running.end(drain, ending.at_once)
+
+
+class _Running:
+    """The parts of a provider that accept and answer, from its first connection to its last.
+
+    Args:
+        app: what answers.
+        runner: aiohttp's, after its setup.
+        listeners: sockets to accept from; closed at the end.
+        tls: certificate and key; plain HTTP when left out.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        runner: web.AppRunner,
+        listeners: Sequence[socket.socket],
+        tls: "ssl.SSLContext | None",
+    ) -> None:
+        self._app = app
+        self._runner = runner
+        self._connections = Connections()
+        self.background = Background(app[METRICS].failures)
+        if runner.server is None:
+            raise ProviderError("the HTTP server did not start")
+        protocols = _protocols(app, runner.server, tls, self.background, self._connections)
+        self._acceptors = [Acceptor(each, protocols, self.background, app[METRICS]) for each in listeners]
+        for each in listeners:
+            # An accepted connection inherits it.
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        self._loop = asyncio.get_running_loop()
+        self._handler_before = self._loop.get_exception_handler()
+
+    def begin(self) -> None:
+        """Accept connections from now on."""
+        self._loop.set_exception_handler(self.background.loop_failed)
+        self._app[LIMITS].fit(capacity())
+        self._app[HEALTH].add(
+            self.background.found, lines.problems, *(each.problems for each in self._acceptors)
+        )
+        for acceptor in self._acceptors:
+            acceptor.start()
+
+    async def end(self, drain: float, at_once: asyncio.Event) -> None:
+        """Finish what has begun, within a time.
+
+        Args:
+            drain: seconds that answers under way may still take.
+            at_once: cuts them off before.
+        """
+        # Advertisements are taken back, connections are refused and answers finish, all at the same time.
+        for acceptor in self._acceptors:
             acceptor.stop()
         cut, _ = await asyncio.gather(
-            connections.drain(drain, ending.at_once), background.stop(TASKS_SECONDS)
+            self._connections.drain(drain, at_once), self.background.stop(TASKS_SECONDS)
         )
         if cut:
             _log.warning("%d answers were not finished", cut)
-        await runner.cleanup()
-        told.problem = told.dht.problem = "stopped"
-        loop.set_exception_handler(before)
+        await self._runner.cleanup()
+        told = self._app[ADVERTISEMENT]
+        told.tried("stopped")
+        told.dht.tried("stopped")
+        self._loop.set_exception_handler(self._handler_before)
 
 
 class _Ending:
@@ -224,7 +260,7 @@ def _advertise(
     from phase.provider.advertise import advertise
 
     told = app[ADVERTISEMENT]
-    told.wanted, told.problem = True, STARTING
+    told.begin()
     work = functools.partial(advertise, app[STORE], told, hosts=hosts, port=port, identity=identity)
     background.start("multicast DNS", work)
 
@@ -235,7 +271,7 @@ def _announce(
     from phase.provider.announce import announce
 
     told = app[ADVERTISEMENT].dht
-    told.wanted, told.problem = True, STARTING
+    told.begin()
     background.start(
         "the DHT node", functools.partial(announce, app[STORE], told, dht, hosts=hosts, port=port)
     )

@@ -1,4 +1,4 @@
-"""What a provider says about itself: only what really runs."""
+"""The status report of a provider: only what really runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,14 +7,17 @@ from typing import Annotated
 
 import msgspec
 
-from phase.discovery.records import STARTING
+from phase.provider.catalog import Release
 from phase.provider.health import Announced, Problem
 from phase.provider.metrics import Metrics
 from phase.provider.store import Store
 
+#: What `/status` gives as the problem of an advertisement until the first try is over.
+STARTING = "starting"
+
 
 class MdnsInterface(msgspec.Struct, frozen=True):
-    """Multicast DNS on one interface: what is told there, and `answering` or what keeps it from that."""
+    """Multicast DNS on one interface: the addresses told there, and `answering` or why it does not."""
 
     name: str
     addresses: list[str]
@@ -22,54 +25,86 @@ class MdnsInterface(msgspec.Struct, frozen=True):
 
 
 @dataclass
-class DhtTold:
-    """What of this provider the DHT knows; kept by its node."""
+class Announcement:
+    """How one way to tell others of this provider is doing."""
 
-    running: bool = False
-    #: Why nothing is announced, or nobody keeps it.
-    problem: str = "not asked for"
-    #: Where others are told that this provider is: `HOST:PORT`.
-    address: str = ""
-    #: Other nodes known, and those of them that keep the announcement kept by fewest.
-    nodes: int = 0
-    keepers: int = 0
-    #: Announcements kept here, for anybody.
-    held: int = 0
-    #: Whether taking part was asked for.
+    #: Whether it was asked for.
     wanted: bool = False
+    #: Whether the first try is still under way.
+    starting: bool = False
+    #: Why others cannot find this provider that way; empty where they can.
+    problem: str = "not asked for"
 
-    def status(self) -> Announced:
-        """How it is at this moment."""
-        return _announced(self.wanted, self.running, self.problem)
+    def begin(self) -> None:
+        """The first try begins."""
+        self.wanted = self.starting = True
+
+    def tried(self, problem: str) -> None:
+        """A try is over.
+
+        Args:
+            problem: why it failed; empty where it did not.
+        """
+        self.starting, self.problem = False, problem
+
+    def _announced(self, there: bool) -> Announced:
+        working = there and not self.starting and not self.problem
+        return Announced(self.wanted, working, self.problem if self.wanted and not self.starting else "")
+
+    def _shown(self) -> str:
+        return STARTING if self.starting else self.problem
 
 
 @dataclass
-class Advertisement:
-    """What of this provider can be found on the network; kept by the advertiser."""
+class DhtTold(Announcement):
+    """What the DHT knows of this provider. Its DHT node keeps this up to date."""
+
+    running: bool = False
+    #: The address that other nodes give for this provider: `HOST:PORT`.
+    address: str = ""
+    #: Other nodes known; and of the announcement with the fewest keepers, how many nodes keep it.
+    nodes: int = 0
+    keepers: int = 0
+    #: Announcements of any provider that this node keeps.
+    held: int = 0
+
+    def status(self) -> Announced:
+        """How it is at this moment."""
+        return self._announced(self.running)
+
+    def report(self) -> "DhtStatus":
+        """What `/status` says of it."""
+        return DhtStatus(self.running, self._shown(), self.address, self.nodes, self.keepers, self.held)
+
+
+@dataclass
+class Advertisement(Announcement):
+    """What multicast DNS tells of this provider. The advertiser keeps this up to date."""
 
     #: Names registered by multicast DNS, at this moment.
     instances: list[str] = field(default_factory=list)
-    #: Why nothing is advertised.
-    problem: str = "not asked for"
     #: Names that others have registered, at this moment; a hint, like everything found that way.
     seen: set[str] = field(default_factory=set)
     #: On each interface: its name, the addresses told there, and whether it is answered on.
     interfaces: list[MdnsInterface] = field(default_factory=list)
     dht: DhtTold = field(default_factory=DhtTold)
-    #: Whether advertising was asked for.
-    wanted: bool = False
 
     def status(self) -> Announced:
         """How it is at this moment."""
-        return _announced(self.wanted, bool(self.instances), self.problem)
+        return self._announced(bool(self.instances))
+
+    def report(self) -> "MdnsStatus":
+        """What `/status` says of it."""
+        return MdnsStatus(
+            bool(self.instances),
+            list(self.instances),
+            self._shown(),
+            sorted(self.seen.difference(self.instances)),
+            list(self.interfaces),
+        )
 
 
-def _announced(wanted: bool, there: bool, problem: str) -> Announced:
-    starting = problem == STARTING
-    return Announced(wanted, there and not problem, "" if starting or not wanted else problem)
-
-
-#: Whoever reads this may have it from anybody: no number is larger than a counter can be.
+#: Clients read this from any provider: the bound keeps a number no larger than a counter can be.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -92,7 +127,7 @@ class MdnsStatus(msgspec.Struct, frozen=True):
     instances: list[str]
     problem: str
     seen: list[str]
-    #: Older providers say nothing of it.
+    #: Older providers leave it out.
     interfaces: list[MdnsInterface] = []
 
 
@@ -128,7 +163,7 @@ class Status(msgspec.Struct, frozen=True):
     active_requests: _Count
     requests: _Count
     bytes_sent: _Count
-    #: Older providers say nothing of it, nor of what follows.
+    #: Older providers leave out this field and those below it.
     dht: DhtStatus = DhtStatus()
     #: What is wrong, by part of the provider; a newer one may know other parts.
     problems: list[ProblemStatus] = []
@@ -158,7 +193,7 @@ def status(
     problems: Sequence[Problem] = (),
     workers: tuple[int, int] = (1, 0),
 ) -> Status:
-    """Put together what is known.
+    """Make the report.
 
     Args:
         store: the repository.
@@ -168,7 +203,7 @@ def status(
         problems: what is wrong.
         workers: how many processes serve, and how often one was started anew.
     """
-    releases = store.current().releases.values()
+    current = store.current()
     return Status(
         service="phase-provider",
         version=own_version(),
@@ -176,42 +211,28 @@ def status(
         time=now,
         repository_problem=store.problem,
         repository_loads=max(store.loads, metrics.loads),
-        releases=[
-            ReleaseStatus(
-                release.channel,
-                release.arch,
-                release.version,
-                release.release,
-                release.expires,
-                f"/{release.channel}/{release.arch}/manifest.json",
-                {name: blob.length for name, blob in sorted(release.artifacts.items())},
-            )
-            for release in releases
-        ],
-        mdns=MdnsStatus(
-            bool(advertisement.instances),
-            list(advertisement.instances),
-            advertisement.problem,
-            sorted(advertisement.seen.difference(advertisement.instances)),
-            list(advertisement.interfaces),
-        ),
+        releases=[_release(each) for each in current.releases.values()],
+        mdns=advertisement.report(),
         active_requests=metrics.active,
         requests=sum(metrics.requests.values()),
         bytes_sent=sum(metrics.bytes_sent.values()),
-        dht=DhtStatus(
-            advertisement.dht.running,
-            advertisement.dht.problem,
-            advertisement.dht.address,
-            advertisement.dht.nodes,
-            advertisement.dht.keepers,
-            advertisement.dht.held,
-        ),
+        dht=advertisement.dht.report(),
         problems=[ProblemStatus(problem.part, problem.text) for problem in problems],
-        expires_seconds={
-            role: round(until - now, 1) for role, until in sorted(store.current().expires.items())
-        },
+        expires_seconds={role: round(until - now, 1) for role, until in sorted(current.expires.items())},
         blobs=dict(metrics.blobs),
         task_failures=dict(metrics.failures),
         workers=workers[0],
         worker_restarts=workers[1],
+    )
+
+
+def _release(release: Release) -> ReleaseStatus:
+    return ReleaseStatus(
+        release.channel,
+        release.arch,
+        release.version,
+        release.release,
+        release.expires,
+        f"/{release.channel}/{release.arch}/manifest.json",
+        {name: blob.length for name, blob in sorted(release.artifacts.items())},
     )

@@ -175,7 +175,8 @@ class _Parent:
             systemd.notify("READY=1")
 
     def _reap(self) -> None:
-        for worker, reason in self._ended():
+        for worker, code in self._ended():
+            reason = _how(code)
             lived = monotonic() - worker.started
             worker.short_lives = worker.short_lives + 1 if lived < STEADY_SECONDS else 1
             if worker.short_lives >= MAX_SHORT_LIVES:
@@ -193,8 +194,8 @@ class _Parent:
             self._places.ended(worker.number, reason)
         _log.error("worker %d ended %s; it is started anew in %.1f s", worker.number, reason, pause)
 
-    def _ended(self) -> list[tuple[_Worker, str]]:
-        """The workers that have ended since the last look, and how."""
+    def _ended(self) -> list[tuple[_Worker, int]]:
+        """The workers that have ended since the last look, with exit code or negative signal number."""
         found = []
         for worker in self._workers:
             if not worker.pid:
@@ -205,8 +206,7 @@ class _Parent:
                 pid, status = worker.pid, 0
             if pid:
                 worker.pid = 0
-                code = os.waitstatus_to_exitcode(status)
-                found.append((worker, f"by signal {-code}" if code < 0 else f"with exit code {code}"))
+                found.append((worker, os.waitstatus_to_exitcode(status)))
         return found
 
     def _tell(self, number: signal.Signals) -> None:
@@ -230,10 +230,12 @@ class _Parent:
                 self._tell(signal.SIGKILL)
                 killed = True
             self._bad += [
-                f"worker {worker.number} ended {reason}"
-                for worker, reason in self._ended()
-                if reason != "with exit code 0"
+                f"worker {worker.number} ended {_how(code)}" for worker, code in self._ended() if code
             ]
+
+
+def _how(code: int) -> str:
+    return f"by signal {-code}" if code < 0 else f"with exit code {code}"
 
 
 def on_terminal() -> bool:

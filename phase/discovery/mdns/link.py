@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from enum import Enum
+from typing import NamedTuple, Protocol
 
 from phase.discovery.budget import Budget
 from phase.discovery.interfaces import Interface, Ip
@@ -16,10 +17,7 @@ from phase.discovery.mdns.claims import Claims
 from phase.discovery.mdns.sockets import PORT, Datagram, Socket
 from phase.discovery.mdns.speaker import Speaker
 from phase.discovery.mdns.wire import META_NAME, SERVICE_NAME, Name, Packet, Question, Record
-from phase.discovery.records import STARTING
 
-#: What a link does; every other state is a reason why it does nothing.
-CLAIMING, ANSWERING = "claiming its names", "answering"
 #: Seconds between probes, how many there are, and seconds to let a machine go first that probes, too.
 PROBE_SECONDS, _PROBES, _DEFER_SECONDS, _MAX_DEFERRED = 0.25, 3, 1.0, 3
 #: Seconds between announcements, how many there are, and seconds until others are asked for anew.
@@ -33,6 +31,35 @@ _BATCH = 64
 _SHORT_TTL = 60
 #: TTL for a program that does not know multicast DNS (section 6.7).
 _LEGACY_TTL = 10
+
+
+class Progress(Enum):
+    """How far a link has come; the text is for people."""
+
+    STARTING = "starting"
+    CLAIMING = "claiming its names"
+    ANSWERING = "answering"
+    HINDERED = "hindered"
+
+
+class State(NamedTuple):
+    """What a link does.
+
+    Attributes:
+        progress: how far it has come.
+        reason: why it does nothing; only where it is `HINDERED`.
+    """
+
+    progress: Progress
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return self.reason or self.progress.value
+
+    @property
+    def well(self) -> bool:
+        """Whether it answers, or will soon."""
+        return self.progress is not Progress.HINDERED
 
 
 class Owner(Protocol):
@@ -66,7 +93,7 @@ class Link:
         changed: called when `state` has changed.
 
     Attributes:
-        state: `STARTING`, `CLAIMING`, `ANSWERING`, or why it does nothing.
+        state: what it does, or why it does nothing.
     """
 
     def __init__(
@@ -74,7 +101,7 @@ class Link:
     ) -> None:
         self.interface = interface
         self.ips = tuple(ips)
-        self.state = STARTING
+        self.state = State(Progress.STARTING)
         #: Why it has no socket for one of the IP versions.
         self._refused = ""
         self._owner = owner
@@ -125,11 +152,11 @@ class Link:
             self._dirty.clear()
             claims, ips = self._owner.claims, self.ips
             if not self._speakers or not claims.instances:
-                self._say_state(self._problem() or "nothing to tell of")
+                self._hindered(self._problem() or "nothing to tell of")
             elif await self._claim(claims, ips):
                 self._take_back(self._told, self._told_ips, claims, ips)
                 self._told, self._told_ips = claims, ips
-                self._say_state(self._problem() or ANSWERING)
+                self._say_answering()
                 await self._announce(claims, ips)
             elif not self._dirty.is_set():
                 continue
@@ -144,7 +171,7 @@ class Link:
         names = claims.unique - self._claimed
         if not names or self._owner.insists:
             return True
-        self._say_state(CLAIMING)
+        self._say_state(State(Progress.CLAIMING))
         wanted = [record for record in claims.all(ips) if wire.folded(record.name) in names]
         wanted = [record for record in wanted if record.unique and record.type != wire.NSEC]
         probe = wire.query([Question(name, wire.ANY) for name in sorted(names)], claimed=wanted)
@@ -178,7 +205,7 @@ class Link:
         for number in range(_ANNOUNCEMENTS):
             for speaker in self._speakers:
                 speaker.say(claims.all(ips))
-            self._say_state(self._problem() or ANSWERING)
+            self._say_answering()
             if number + 1 < _ANNOUNCEMENTS:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_ANNOUNCE_SECONDS):
@@ -223,9 +250,18 @@ class Link:
     def _heard_of_trouble(self) -> None:
         """A firewall may come and go while nothing else changes."""
         if self._told is not None and self._probing is None:
-            self._say_state(self._problem() or "answering")
+            self._say_answering()
 
-    def _say_state(self, state: str) -> None:
+    def _say_answering(self) -> None:
+        if problem := self._problem():
+            self._hindered(problem)
+        else:
+            self._say_state(State(Progress.ANSWERING))
+
+    def _hindered(self, reason: str) -> None:
+        self._say_state(State(Progress.HINDERED, reason))
+
+    def _say_state(self, state: State) -> None:
         if state != self.state:
             self.state = state
             self._changed()

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from phase.discovery.interfaces import Interface, Ip, Watch, interfaces
 from phase.discovery.mdns import wire
 from phase.discovery.mdns.claims import Claims, Offer, claims
-from phase.discovery.mdns.link import ANSWERING, CLAIMING, Link
+from phase.discovery.mdns.link import Link, Progress, State
 from phase.discovery.mdns.wire import Name, Record
-from phase.discovery.records import STARTING, DiscoveryError
+from phase.discovery.records import DiscoveryError
 
 _log = logging.getLogger(__name__)
 #: Seconds for an interface to settle once it changes, and between two looks where nobody tells of changes.
@@ -28,7 +28,6 @@ _FORGET_SECONDS = 300.0
 #: Other providers that are remembered, those of them that one machine tells of, and for how many seconds.
 MAX_SEEN, _MAX_SEEN_OF_TELLER, _SEEN_SECONDS = 64, 8, 4500
 _MAX_SAID = 256
-_FINE = (STARTING, CLAIMING, ANSWERING)
 
 #: Which addresses of an interface to tell there; none where it is not to be spoken on.
 Chooser = Callable[[list[Interface]], dict[int, Sequence[Ip]]]
@@ -40,12 +39,12 @@ class Told(NamedTuple):
     Attributes:
         name: of the interface.
         addresses: told there.
-        state: `answering`, or what keeps it from that.
+        state: whether it answers there, or why not.
     """
 
     name: str
     addresses: tuple[str, ...]
-    state: str
+    state: State
 
 
 class Responder:
@@ -94,15 +93,22 @@ class Responder:
 
     @property
     def problem(self) -> str:
-        """Why no question is answered; empty where one interface answers."""
-        if any(link.state == ANSWERING for link in self._links.values()):
+        """Why no question is answered; empty where one interface answers or will soon."""
+        if self._conflict or self._answers:
             return self._conflict
-        if self._conflict or self._trouble:
-            return self._conflict or self._trouble
-        if any(link.state in _FINE for link in self._links.values()):
-            return STARTING
+        if self._trouble or any(link.state.well for link in self._links.values()):
+            return self._trouble
         states = [f"{link.interface.name}: {link.state}" for link in self._links.values()]
         return "; ".join(states[:4]) or "no network interface to answer on"
+
+    @property
+    def starting(self) -> bool:
+        """Whether no interface answers yet, but one will soon."""
+        return not self.problem and not self._answers
+
+    @property
+    def _answers(self) -> bool:
+        return any(link.state.progress is Progress.ANSWERING for link in self._links.values())
 
     @property
     def seen(self) -> set[str]:
@@ -141,7 +147,7 @@ class Responder:
                 for link in self._links.values():
                     link.check()
                 # What keeps an interface from answering, such as a port that is held, ends without a word.
-                well = descriptor is not None and all(link.state in _FINE for link in self._links.values())
+                well = descriptor is not None and all(link.state.well for link in self._links.values())
                 again = followed + (_LOOK_SECONDS if well else POLL_SECONDS)
                 if event.is_set() or loop.time() >= again:
                     event.clear()
@@ -233,11 +239,11 @@ class Responder:
             link = self._links.get(index)
             if link is None:
                 self._links[index] = Link(here[index], ips, self, self._link_changed)
-            elif (link.interface, link.ips) != (here[index], tuple(ips)) or link.state not in _FINE:
+            elif (link.interface, link.ips) != (here[index], tuple(ips)) or not link.state.well:
                 link.follow(here[index], ips)
         self._changed()
 
     def _link_changed(self) -> None:
-        if any(link.state == ANSWERING for link in self._links.values()) and not self.insists:
+        if self._answers and not self.insists:
             self._conflict = ""
         self._changed()

@@ -108,7 +108,7 @@ def _upkeep(bench: Bench) -> None:
 
 def _no_mdns(bench: Bench) -> None:
     async def advertise(store: Store, told: Any, **named: Any) -> None:
-        told.problem = "registration failed"
+        told.tried("registration failed")
         await asyncio.Event().wait()
 
     bench.options["mdns"] = True

@@ -16,6 +16,7 @@ from phase.discovery import discover
 from phase.discovery.interfaces import Interface, interfaces
 from phase.discovery.mdns import link, responder, wire
 from phase.discovery.mdns.claims import Offer, claims
+from phase.discovery.mdns.link import Progress, State
 from phase.discovery.mdns.responder import Responder
 from phase.discovery.mdns.sockets import Socket
 from phase.discovery.mdns.wire import SERVICE_NAME, Question, Record
@@ -97,7 +98,7 @@ async def test_told_found_and_gone(channel: str) -> None:
         assert provider.instances == [f"phase-{channel}-x86_64-cafe0001.{SERVICE}"]
         assert provider.problem == ""
         assert [(each.name, each.addresses, each.state) for each in provider.told] == [
-            ("lo", ("127.0.0.1",), "answering")
+            ("lo", ("127.0.0.1",), State(Progress.ANSWERING))
         ]
         found = await asyncio.to_thread(lambda: list(discover(channel, "x86_64", timeout=10, gather=0.0)))
         assert [(each.url, each.version) for each in found] == [("http://127.0.0.1:8099", 1)]
@@ -195,7 +196,7 @@ async def test_a_conflict_later_on_makes_it_ask_anew(channel: str) -> None:
         await until(lambda: any(packet.authorities for packet in stranger.heard))
         assert provider.instances == first
         # Who also says so when asked does.
-        await until(lambda: provider.told[0].state == "answering")
+        await until(lambda: provider.told[0].state.progress is Progress.ANSWERING)
         left[0] = 1
         for each in provider._links.values():
             each._defended = -1e9
@@ -359,14 +360,14 @@ async def test_a_firewall_that_comes_and_goes_is_seen(channel: str, monkeypatch:
             multicast(socket, data)
 
         monkeypatch.setattr(Socket, "multicast", send)
-        await until(lambda: made.told and made.told[0].state == "answering")
+        await until(lambda: made.told and made.told[0].state.progress is Progress.ANSWERING)
         await asyncio.sleep(1.2)  # the second announcement
         blocked = True
         multicast(stranger._socket, wire.query([Question(SERVICE_NAME, wire.PTR)]))
         await until(lambda: "nothing can be sent: Operation not permitted" in made.problem, made.told)
         blocked = False
-        await until(lambda: not made.problem, made.told)
-        assert made.told[0].state == "answering"
+        await until(lambda: made.instances and not made.problem, made.told)
+        assert made.told[0].state.progress is Progress.ANSWERING
 
 
 async def test_a_port_that_another_program_lets_go_is_taken(
@@ -380,4 +381,4 @@ async def test_a_port_that_another_program_lets_go_is_taken(
         async with providing(channel) as made:
             await until(lambda: "Address already in use" in made.problem, made.told)
             patch.undo()
-            await until(lambda: not made.problem, made.told)
+            await until(lambda: not made.problem and not made.starting, made.told)
