@@ -1,6 +1,6 @@
 """Takes connections from the listening socket, also when there is no file descriptor left for them.
 
-asyncio's own server tries a thousand times at once then, and writes a traceback for each.
+Without a descriptor, asyncio's own server tries a thousand times at once and writes a traceback for each.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from phase.provider.metrics import Metrics
 _log = logging.getLogger(__name__)
 #: Connections that are taken in one turn of the event loop.
 _TURN = 128
-#: Seconds without a try after even the reserve did not help.
+#: Seconds of rest when even the reserved descriptor did not help.
 PAUSE_SECONDS = 0.2
-#: Seconds between two log lines about connections that were refused so.
+#: Seconds between two log lines about connections that were refused for want of a descriptor.
 SAY_SECONDS = 1.0
 #: Seconds for which such a refusal counts as a problem.
 REMEMBER_SECONDS = 60.0
-#: Descriptors for all that is not a connection or the file it reads.
+#: Descriptors for everything but connections and the files that they read.
 OTHER_DESCRIPTORS = 48
 #: Bytes of a request that are read before it is refused: unread bytes would turn the answer into a reset.
 _READ = 1 << 16
@@ -46,7 +46,7 @@ class Acceptor:
     Args:
         listener: the socket that listens; is closed at the end.
         factory: makes the protocol of a connection.
-        background: runs what a new connection needs.
+        background: runs the task that begins a connection.
         metrics: where to count.
     """
 
@@ -84,7 +84,7 @@ class Acceptor:
         self._free_reserve()
 
     def problems(self) -> list[Problem]:
-        """Whether connections were refused lately."""
+        """One problem if connections were refused lately."""
         if monotonic() - self._refused_at >= REMEMBER_SECONDS:
             return []
         return [
@@ -102,7 +102,7 @@ class Acceptor:
                 return
             except OSError as error:
                 if error.errno not in EXHAUSTED:
-                    # accept(2): errors of the new connection's network are to be tried again.
+                    # accept(2) also reports network errors of the new connection: try again later.
                     self._pause(error)
                     return
                 if not self._refuse_one(error):
@@ -119,7 +119,7 @@ class Acceptor:
             raise
 
     def _refuse_one(self, error: OSError) -> bool:
-        """Give up the reserve for a moment, to say to one connection that there is no room for it."""
+        """Use the reserved descriptor to tell one connection that there is no room for it."""
         self._free_reserve()
         try:
             connection, _ = self._listener.accept()

@@ -12,13 +12,13 @@ from phase.provider.lines import LineWriter
 
 _log = logging.getLogger(__name__)
 _MAX_TEXT = 200
-#: Lines a second about what was turned away before it was read as a request: a flood of that, which costs
-#: its sender next to nothing, must not fill the disk.
+#: Lines a second about connections that were refused before a request was read. A flood of them costs its
+#: sender next to nothing, and must not fill the disk.
 REFUSED_PER_SECOND = 10
 
 
 class _Pace:
-    """How many such lines this second has had, and how many were left out since the last one."""
+    """The number of such lines in this second, and the number left out since the last line."""
 
     since = 0.0
     lines = 0
@@ -26,7 +26,7 @@ class _Pace:
 
 
 class _Place:
-    """Where the lines go; None while there is no access log."""
+    """Where the lines go; None without an access log."""
 
     writer: LineWriter | None = None
 
@@ -38,7 +38,7 @@ def note(request: web.Request, status: int, length: int, seconds: float) -> None
     """Log one answer.
 
     Args:
-        request: what was asked.
+        request: the request.
         status: of the answer; 499 where the reader left before its end.
         length: bytes of body.
         seconds: from the request's head to the end of the answer.
@@ -59,12 +59,12 @@ def note(request: web.Request, status: int, length: int, seconds: float) -> None
 
 
 def refused(client: str, status: int, length: int) -> None:
-    """Log what was turned away before it was read as a request; only so many lines a second.
+    """Log a connection that was refused before a request was read; limited to so many lines a second.
 
     Args:
         client: its address, or the network it counts for.
-        status: 400 for what is no request, 429 or 503 for a connection too many.
-        length: bytes of body it was told; 0 where it was just closed.
+        status: 400 if its bytes were not a request, 429 or 503 if there were too many connections.
+        length: bytes of the answer's body; 0 if the connection was closed without an answer.
     """
     if not _wanted():
         return

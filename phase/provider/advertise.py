@@ -11,20 +11,20 @@ from phase.provider.status import Advertisement, MdnsInterface
 from phase.provider.store import Store
 
 _log = logging.getLogger(__name__)
-#: Seconds between two looks whether there is a new release to tell of.
+#: Seconds between two checks for a new release to advertise.
 WATCH_SECONDS = 1.0
 
 
 async def advertise(
     store: Store, told: Advertisement, *, hosts: Sequence[str], port: int, identity: str
 ) -> None:
-    """Advertise until cancelled. Trouble is reported in `told`, never raised: serving goes on.
+    """Advertise until cancelled. Problems are reported in `told` and never raised: serving goes on.
 
     Args:
-        store: the repository; a new release in it is told of.
-        told: what the status page shows.
-        hosts: addresses that are listened on, in numbers; `0.0.0.0` for all of IPv4, `::` for all of IPv6.
-        port: where it listens.
+        store: the repository; a new release in it is advertised as well.
+        told: receives the state that the status page shows.
+        hosts: numeric addresses that are listened on; `0.0.0.0` for all of IPv4, `::` for all of IPv6.
+        port: the TCP port that is listened on.
         identity: eight characters that tell this provider from others.
     """
     said: str | None = None

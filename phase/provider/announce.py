@@ -1,4 +1,4 @@
-"""Tell the DHT what is on offer, and be a node of it: one announcement for each channel and architecture."""
+"""Runs a DHT node that announces the releases offered here, one by one for each channel and architecture."""
 
 import asyncio
 import functools
@@ -17,13 +17,13 @@ from phase.provider.status import DhtTold
 from phase.provider.store import Store
 
 _log = logging.getLogger(__name__)
-#: Seconds between two looks whether there is a new release to tell of.
+#: Seconds between two checks for a new release to announce.
 WATCH_SECONDS = 1.0
-#: Seconds after which everything is said again: twice before it expires.
+#: Seconds after which everything is announced again: twice before it expires.
 REFRESH_SECONDS = LIFETIME / 3
-#: Seconds to the next try where other nodes are known of, and none keeps it; doubled each time.
+#: Seconds to the next try when other nodes are known but none keeps an announcement; doubled each time.
 RETRY_SECONDS = (2.0, 60.0)
-#: Seconds by which the clock may be set without everything being said again.
+#: The clock may be set by this many seconds without everything being announced again.
 CLOCK_SECONDS = 10.0
 
 
@@ -32,8 +32,8 @@ class Options:
     """How to take part.
 
     Attributes:
-        peers: nodes to begin with, hosts and ports; none for the first node there is.
-        address: IPv4 address to announce; what other nodes see this one at when left out.
+        peers: nodes to ask first, hosts and ports; empty for the very first node of a DHT.
+        address: IPv4 address to announce; when left out, the address that other nodes see.
     """
 
     peers: Sequence[tuple[str, int]] = ()
@@ -43,14 +43,17 @@ class Options:
 async def announce(
     store: Store, told: DhtTold, options: Options, *, hosts: Sequence[str], port: int
 ) -> None:
-    """Take part until cancelled. Trouble is reported in `told`, never raised: serving goes on.
+    """Take part until cancelled. Problems are reported in `told` and never raised: serving goes on.
 
     Args:
-        store: the repository; a new release in it is told of.
-        told: what the status page shows.
-        options: how.
-        hosts: addresses that are listened on, in numbers; `0.0.0.0` for all of IPv4.
-        port: where it serves HTTP (TCP), and the node's own port (UDP).
+        store: the repository; a new release in it is announced as well.
+        told: receives the state that the status page shows.
+        options: how to take part.
+        hosts: numeric addresses that are listened on; `0.0.0.0` for all of IPv4.
+        port: the port of HTTP (TCP) and of the DHT node (UDP).
+
+    Raises:
+        DiscoveryError: the UDP port cannot be listened on.
     """
     own = Dht(serves=True)
     told.begin()
@@ -83,14 +86,14 @@ async def announce(
 async def _keep_telling(
     own: Dht, store: Store, told: DhtTold, options: Options, bind: str, port: int
 ) -> None:
-    # The key lasts as long as the process: it tells this provider's words from others', no more.
+    # The key lasts as long as the process: it only tells this provider's announcements from others'.
     identity = Identity.ephemeral()
     said: object = None
     again = retry = 0.0
     while True:
         offered = {name: one.version for name, one in store.current().releases.items()}
         own.networks = _networks(bind)
-        # Also when a clock that was wrong is set: what was signed before has expired, or never will.
+        # Announce again when a wrong clock is corrected: earlier announcements have expired, or never will.
         now = offered, own.networks, round((time.time() - time.monotonic()) / CLOCK_SECONDS)
         if now != said or time.monotonic() >= again:
             if options.peers:
@@ -120,7 +123,7 @@ def _signed(identity: Identity, port: int, channel: str, arch: str, version: int
 
 
 async def _hosts(own: Dht, options: Options, bind: str) -> list[str]:
-    """The addresses to announce, for who is on no network of this machine's first."""
+    """The addresses to announce: first the one for clients outside this machine's own networks."""
     if options.address:
         return [options.address]
     seen = await own.seen_as()
@@ -144,7 +147,7 @@ def _problem(options: Options, own: Dht, hosts: Sequence[str], keepers: int) -> 
 
 
 def _bound(hosts: Sequence[str]) -> str:
-    """Where the node listens: everywhere, or the first address of those that are listened on."""
+    """The address of the DHT node: all of IPv4, or the first IPv4 address that is listened on."""
     found = [each for each in hosts if ":" not in each]
     return "0.0.0.0" if "0.0.0.0" in found else next(iter(found), "")  # noqa: S104
 

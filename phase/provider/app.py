@@ -45,7 +45,7 @@ def make_app(
         repository: directory with `metadata/` and `blobs/sha256/`; only ever read.
         channel: what `/manifest.json` means.
         arch: what `/manifest.json` means; the only architecture of the channel when left out.
-        row: the place of this process among others that serve the same; none where it is alone.
+        row: the place of this process among others that serve the same; None if it is alone.
 
     Raises:
         RepositoryError: the directory is not a repository.
@@ -233,7 +233,7 @@ class _Routes:
 
 
 class _Left(web.Response):
-    """The answer to nobody. An exception would do too, but aiohttp logs forty lines for each."""
+    """The answer when its reader has left. An exception works too, but aiohttp logs forty lines for it."""
 
     def __init__(self) -> None:
         super().__init__(status=499, reason="Reader Left")
@@ -245,7 +245,7 @@ class _Left(web.Response):
 
 @web.middleware
 async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Count, keep the connection's guard informed, turn every error into a problem."""
+    """Count the request, inform the connection's guard, and answer every error with a problem."""
     metrics = request.app[METRICS]
     watched = guard.of(request)
     if watched is not None:
@@ -255,7 +255,7 @@ async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse
     length = 0
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
-    code = 499  # the reader left, or the provider stops; the number nginx made customary
+    code = 499  # the reader left, or the provider stops; nginx introduced this number
     try:
         response = await _respond(request, handler)
         code = response.status

@@ -1,7 +1,7 @@
-"""The one place where a provider starts what runs beside its answers.
+"""The one place where a provider starts its background tasks.
 
-A task that fails is logged, counted, shown in `/health` and started anew with back-off, whatever it
-raises. So no task ends unseen. Nothing else in this package makes tasks or threads; a test looks for that.
+A task that fails, with any exception, is logged, counted, shown in `/health` and started anew with
+back-off. So no task ends unseen. Nothing else in this package makes tasks or threads; a test checks that.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 Work = Callable[[], Coroutine[Any, Any, object]]
 #: Seconds to the next try of a task that failed; doubled each time, up to the second number.
 RETRY_SECONDS = (1.0, 60.0)
-#: Seconds after which a task that was started anew counts as well again.
+#: A task that was started anew counts as healthy after this many seconds.
 STEADY_SECONDS = 10.0
 #: Seconds that one round of a repeated task may take before it counts as trouble.
 ROUND_SECONDS = 600.0
@@ -38,9 +38,9 @@ class Task:
     Attributes:
         name: for people.
         failures: how often it has failed.
-        problem: what it failed with last; empty while it is well.
-        begun: when its present run or round began, monotonic seconds; None between two.
-        repeats: whether it is one of rounds, or one long run.
+        problem: its last failure; empty while it works.
+        begun: when its present run or round began, monotonic seconds; None between two rounds.
+        repeats: whether it runs in rounds; otherwise it is one long run.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Task:
     begun: float | None = None
 
     def trouble(self) -> str:
-        """What is wrong with it now; empty while it is well."""
+        """What is wrong with it now; empty while it works."""
         running = monotonic() - self.begun if self.begun is not None else 0.0
         if self.problem and (self.repeats or running < STEADY_SECONDS):
             return f"{self.name} failed {self.failures} times, the last time: {self.problem}"
@@ -67,7 +67,7 @@ class Background:
     """
 
     def __init__(self, failures: Counter[str] | None = None) -> None:
-        #: Those that run as long as the provider, by name.
+        #: The tasks that run as long as the provider, by name.
         self.tasks: dict[str, Task] = {}
         self.failures: Counter[str] = Counter() if failures is None else failures
         self._running: set[asyncio.Task[None]] = set()
@@ -114,13 +114,14 @@ class Background:
         """Take an error that no task has raised; this is an exception handler of an event loop."""
         error, message = context.get("exception"), str(context.get("message"))
         if isinstance(error, asyncio.InvalidStateError) and "_call_connection_lost" in message:
-            # A defect of asyncio's: a connection that is cut off during sendfile wakes up who was cancelled.
+            # A defect of asyncio: a connection that is cut off during sendfile sets the result of a future
+            # that was cancelled. asyncio gives no other sign of it than this message.
             return
         what = "the event loop"
         self._failed_once(what, error if isinstance(error, BaseException) else None, message)
 
     async def stop(self, seconds: float) -> None:
-        """End all tasks; those that do not end in time are left and named in the log.
+        """End all tasks. Those that do not end in time keep running and are named in the log.
 
         Args:
             seconds: how long to wait for them.
@@ -167,7 +168,7 @@ class Background:
         except GeneratorExit:
             raise
         except BaseException as error:
-            # What a library cancels within itself is its failure; only who stops us may cancel us.
+            # A cancellation that a library raises by itself is its failure; only our own counts as one.
             if isinstance(error, asyncio.CancelledError) and _cancelled():
                 raise
             if self._stopping:
@@ -181,7 +182,7 @@ class Background:
         task.failures += 1
         self.failures[task.name] += 1
         if text != task.problem:
-            # Memory may be what is missing: then the next round tries to say it.
+            # Logging fails if memory is short: then the next round tries again.
             with contextlib.suppress(Exception):
                 _log.error("%s failed, and is tried again: %s", task.name, text, exc_info=_evidence(error))
         task.problem = text
@@ -212,13 +213,13 @@ class Background:
 
 
 async def in_thread(call: Callable[[], _T]) -> _T:
-    """Call something that may block, in a thread that the end of the process does not wait for.
+    """Call a function that may block, in a thread that the end of the process does not wait for.
 
     Args:
-        call: must leave everything whole when the process ends in its middle.
+        call: the function. The process may end in its middle, and that must damage nothing.
 
     Returns:
-        What it returns; what it raises is raised here.
+        The function's result; its exceptions are raised here.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[list[_T], BaseException | None]] = loop.create_future()
@@ -253,7 +254,7 @@ def describe(error: BaseException) -> str:
 
 
 def _evidence(error: BaseException | None) -> BaseException | None:
-    """The traceback, where an error is one that was not foreseen."""
+    """The error with its traceback, if it is of an unexpected kind."""
     return None if isinstance(error, PhaseError | OSError | MemoryError) else error
 
 

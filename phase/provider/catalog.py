@@ -1,7 +1,7 @@
-"""What a repository directory offers, read into memory.
+"""Reads the offer of a repository directory into memory.
 
-A provider holds no key and believes nothing: it reads the metadata only to know which names lead
-to which blobs. Whoever fetches verifies. Metadata is served as it is on disk, byte for byte.
+A provider holds no key and verifies nothing: it reads the metadata only to know which names lead
+to which blobs. Clients verify. Metadata is served as it is on disk, byte for byte.
 """
 
 import os
@@ -27,7 +27,7 @@ class Blob(NamedTuple):
 
 
 class Release(NamedTuple):
-    """What a channel and architecture should run."""
+    """The release of one channel and architecture."""
 
     channel: str
     arch: str
@@ -45,23 +45,23 @@ class Catalog(NamedTuple):
     metadata: dict[str, Document]
     releases: dict[tuple[str, str], Release]
     targets: dict[str, Blob]
-    #: By hash: how long roles say that it is. Where they differ, the file itself decides.
+    #: By hash: the lengths that roles give for it. If they differ, the file itself decides.
     blobs: dict[str, frozenset[int]]
     #: When each role's signature ends, Unix seconds.
     expires: dict[str, float]
-    #: When a person must have renewed it, Unix seconds.
+    #: The moment by which a person must have renewed each role, Unix seconds.
     renew_by: dict[str, float]
-    #: Roles that say nothing that can be served, and why. They stop no other role.
+    #: Roles whose content cannot be served, and why. Other roles are served all the same.
     refused: dict[str, str]
 
 
 def stamp(directory: Path) -> tuple[object, ...]:
-    """What changes whenever a new timestamp or a new root is published.
+    """A value that changes whenever a new timestamp or a new root is published.
 
-    A new root comes after the timestamp: a look between the two must not be the last one.
+    A new root is written after the timestamp, so the timestamp alone is not enough.
 
     Raises:
-        RepositoryError: there is none.
+        RepositoryError: the directory has no readable timestamp.
     """
     path = directory / "metadata" / "timestamp.json"
     try:
@@ -75,7 +75,7 @@ def stamp(directory: Path) -> tuple[object, ...]:
     try:
         newest: object = _state(path.with_name("root.json"))
     except OSError:
-        newest = None  # only a copy, which not everybody makes
+        newest = None  # only a copy of the newest root, which some publishers do not make
     return timestamp, roots, newest
 
 
@@ -106,17 +106,17 @@ def load(directory: Path) -> Catalog:
     refused: dict[str, str] = {}
     top = files.signed(_versioned(snapshot, "targets.json"))
     delegated = {each.name for each in top.delegations.roles} if top.delegations else set()
-    # The top-level role last: what it says of a path counts before what others say.
+    # The top-level role comes last, so that its entry for a path replaces the entries of others.
     for file in sorted(snapshot.meta, key=lambda file: (file == "targets.json", file)):
         role, name = file.removesuffix(".json"), _versioned(snapshot, file)
         if name not in files.names:
-            continue  # a machine that booted serves its own release, not every one of the snapshot
+            continue  # a machine that booted serves its own release only, not all of the snapshot
         try:
             signed = files.signed(name)
             found = _targets(role, signed, name)
             release = _release(role, signed, found, files.read[name], name)
             if release is not None and role not in delegated:
-                continue  # withdrawn: the snapshot goes on to name it, as machines remember that it did
+                continue  # withdrawn: the snapshot must still name it, since machines remember the name
         except DocumentError as error:
             if file == "targets.json":
                 raise
@@ -140,7 +140,7 @@ def load(directory: Path) -> Catalog:
 
 
 def _targets(role: str, signed: Signed, name: str) -> dict[str, Blob]:
-    """What a role describes: the top-level one anything, one of a release the files of that release."""
+    """The targets of a role. The role of a release may only describe files of that release."""
     place, top = _place(role), role == "targets"
     found = {}
     for path, target in signed.targets.items():
@@ -154,7 +154,7 @@ def _targets(role: str, signed: Signed, name: str) -> dict[str, Blob]:
 
 
 def _place(role: str) -> tuple[str, str] | None:
-    """Channel and architecture of a role; its name alone says so. None for a role of something else."""
+    """Channel and architecture of a role, by its name; None if it is not the role of a release."""
     try:
         return split_role(role)
     except ManifestError:
@@ -194,7 +194,7 @@ def _versioned(signed: Signed, file: str) -> str:
 
 
 def _until(signed: Signed) -> float:
-    """When a signature ends, Unix seconds; 0 where it does not say so in a way that a client understands."""
+    """When a signature ends, Unix seconds; 0 if its date is in no format that a client understands."""
     try:
         return datetime.fromisoformat(signed.expires).timestamp()
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Looks whether the files that the releases name are there, and reads them slowly: have they that hash?"""
+"""Checks that the blobs of the releases are there, and slowly reads them all to check their hashes."""
 
 import asyncio
 import errno
@@ -15,16 +15,16 @@ from phase.provider.limits import EXHAUSTED
 from phase.provider.metrics import Metrics
 from phase.provider.store import Look, Store, look_of
 
-#: Seconds between two looks whether all blobs are there, with the right size.
+#: Seconds between two checks that all blobs are there, with the right size.
 LOOK_SECONDS = 5.0
-#: Bytes that are read at a time, and seconds between two times: 10 MB in a second at most.
+#: Bytes of one read, and seconds between two reads: 10 MB a second at most.
 READ_BYTES = 1 << 20
 READ_SECONDS = 0.1
-#: Seconds of rest for each second that reading takes: a slow machine has better things to do.
+#: Seconds of rest for each second of reading, to leave a slow machine time for its clients.
 _REST = 9.0
-#: Seconds after which a blob is read again, although it looks as before.
+#: Seconds after which a blob is read again although its inode, time and size have not changed.
 AGAIN_SECONDS = 86_400.0
-#: Files that are named as a problem; the others are counted.
+#: Files that are named in a problem; further ones are only counted.
 _MAX_NAMED = 3
 
 
@@ -32,7 +32,7 @@ class BlobCheck:
     """The blobs of a store.
 
     Args:
-        store: what is served.
+        store: the repository.
         metrics: where to count.
         clock: monotonic seconds.
     """
@@ -43,15 +43,15 @@ class BlobCheck:
         self._clock = clock
         #: By hash: why it cannot be served.
         self._missing: dict[str, str] = {}
-        #: By hash: what it looked like when it was read and was not what it should be.
+        #: By hash: the look of a blob when it was read and had another hash.
         self._damaged = store.damaged
-        #: By hash: what it looked like when it was read and was right, and when.
+        #: By hash: the look of a blob when it was read and had its hash, and when that was.
         self._right: dict[str, tuple[Look, float]] = {}
         self._looks: dict[str, Look] = {}
         self._reading: _Reading | None = None
 
     def problems(self) -> list[Problem]:
-        """What is missing or damaged."""
+        """The blobs that are missing or damaged."""
         named = self._store.current().blobs
         found = [f"blob {digest} {why}" for digest, why in self._missing.items() if digest in named]
         found += [
@@ -64,7 +64,7 @@ class BlobCheck:
         return [Problem(Part.BLOBS, text) for text in found]
 
     async def look(self) -> None:
-        """Look whether all are there, with the right size."""
+        """Check that all are there, with the right size."""
         named = self._store.current().blobs
         self._looks, self._missing = await in_thread(lambda: _look(self._store.directory, named))
         for digest, seen in list(self._damaged.items()):
@@ -75,7 +75,7 @@ class BlobCheck:
         self._count(named)
 
     async def read_some(self) -> None:
-        """Read a part of a blob, if there is one whose bytes are not known to be right."""
+        """Read a part of a blob whose hash is not checked yet, if there is one."""
         if self._reading is None and (digest := self._next()) is not None:
             self._reading = _Reading(self._store.directory, digest, self._looks[digest])
         if (reading := self._reading) is None:
@@ -84,7 +84,7 @@ class BlobCheck:
         try:
             done = await in_thread(reading.read)
         except OSError:
-            self._reading = None  # the next look says what it is
+            self._reading = None  # the next check reports the problem
             self._looks.pop(reading.digest, None)
             return
         await asyncio.sleep(_REST * (monotonic() - begun))
@@ -130,12 +130,15 @@ class _Reading:
         self._read = 0
 
     def read(self) -> bool:
-        """Read a part; whether that was the last.
+        """Read a part.
 
         The file is open for that moment only, so that none is left open when the provider ends.
 
+        Returns:
+            Whether that was the last part.
+
         Raises:
-            OSError: it cannot be read, or is another file by now.
+            OSError: it cannot be read, or has been replaced.
         """
         with self._place.open() as file:
             if look_of(os.fstat(file.fileno())) != self.look:

@@ -1,4 +1,4 @@
-"""The files of a repository's metadata, read into memory: those that clients can ask for, within bounds."""
+"""Reads the metadata files that clients can ask for into memory, within bounds."""
 
 import logging
 import re
@@ -15,30 +15,28 @@ from phase.provider.errors import DocumentError, RepositoryError
 
 _log = logging.getLogger(__name__)
 MAX_METADATA = 5_000_000
-#: Files of metadata that are kept in memory, and their bytes altogether.
+#: Limits for the metadata kept in memory: files, and bytes in all.
 MAX_FILES = 4096
 MAX_BYTES = 256_000_000
-#: Versions of a role before the published one that are kept, for clients in the middle of a refresh.
+#: Older versions of each role that are kept, for clients in the middle of a refresh.
 LATELY = 8
-#: Names that a directory of metadata may have: a publisher that never removes anything writes three a time.
+#: Limit for the files in a directory of metadata: each publication adds three, and not all publishers prune.
 MAX_NAMES = 1_000_000
 _VERSIONED = re.compile(r"([1-9][0-9]{0,17})\.(.+)\.json\Z")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
-
-
-#: What a version or a length may be: what a client of ours takes, and no text of a thousand digits.
+#: Limit for a version or a length, as clients have it: it also refuses a number of a thousand digits.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 MAX_SHOWN = 100
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """What Phase adds to the role of a release."""
+    """The fields that Phase adds to the role of a release."""
 
     channel: str
     arch: str
     release: str = ""
     cmdline: str = ""
-    #: Seconds; whatever else it is counts for nothing.
+    #: Seconds; a value of any other type is ignored.
     lifetime: Any = None
 
 
@@ -60,7 +58,7 @@ class _Delegations(msgspec.Struct, frozen=True):
 
 
 class Signed(msgspec.Struct, frozen=True):
-    """What a provider reads of any role."""
+    """The fields that a provider reads of any role."""
 
     version: _Count = 0
     expires: str = ""
@@ -110,10 +108,10 @@ class Documents:
         self._bytes = 0
 
     def signed(self, name: str) -> Signed:
-        """What a file says that the releases need.
+        """The signed part of a file that the releases need.
 
         Raises:
-            DocumentError: what is in it cannot be used.
+            DocumentError: its content cannot be used.
             RepositoryError: it cannot be read.
         """
         shown = name[:MAX_SHOWN]
@@ -131,7 +129,7 @@ class Documents:
             raise DocumentError(f"metadata/{shown} cannot be read: {str(error)[:MAX_SHOWN]}") from error
 
     def newest_root(self) -> Signed | None:
-        """The newest root, where there is one that can be read; `read_others` says why not."""
+        """The newest root; None if it cannot be read: `read_others` logs why."""
         versions = [
             int(match[1]) for match in map(_VERSIONED.match, self.names) if match and match[2] == "root"
         ]
@@ -141,7 +139,7 @@ class Documents:
             return None
 
     def read_others(self, published: dict[str, int]) -> None:
-        """Read what clients may ask for besides: roots, a few versions from before, and what has no version.
+        """Read the other files that clients ask for: roots, a few older versions, files without a version.
 
         Args:
             published: the version of each role.
@@ -166,7 +164,7 @@ class Documents:
             self._read_other(name)
 
     def _read_other(self, name: str) -> None:
-        """Read what no release needs; what is not signed metadata is not served."""
+        """Read a file that no release needs. It is served only if it is signed metadata."""
         try:
             self.signed(name)
         except RepositoryError as error:

@@ -12,4 +12,4 @@ class RepositoryError(ProviderError):
 
 
 class DocumentError(RepositoryError):
-    """A file of metadata can be read, and says nothing that can be served: its signer's mistake."""
+    """A file of metadata can be read, but its content cannot be served: a mistake of its signer."""

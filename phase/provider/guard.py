@@ -1,6 +1,6 @@
-"""Connections that ask nothing must not stay: a time limit for a request's head, and between requests.
+"""Limits how long a connection may stay without a request, and how long a request's head may take.
 
-At the end of the provider they are told to go; those that do not go in time are cut off.
+When the provider ends, connections are closed gracefully; those that take too long are cut off.
 
 aiohttp limits neither a head that arrives a byte at a time nor a new connection that stays silent.
 This protocol stands between a transport and aiohttp's own and passes everything on.
@@ -21,13 +21,13 @@ from phase.provider.metrics import Metrics
 HEAD_SECONDS = 20.0
 #: Seconds a connection is kept after an answer.
 IDLE_SECONDS = 75.0
-#: Seconds a connection over the limit has to ask, and hear that it is refused.
+#: Seconds that a connection over the limit has to send its request and receive the refusal.
 REFUSED_SECONDS = 2.0
 
 #: Bytes of a request that are read before it is refused.
 _READ = 1 << 16
-#: Seconds for the last bytes of answers on connections that wait for a request, at the end. Also how often
-#: the end looks whether the operator has lost patience.
+#: When the provider ends: seconds for the last bytes on connections that wait for a request. Also the
+#: interval at which it checks whether the operator asks for an immediate end.
 LAST_WORDS_SECONDS = 0.5
 
 
@@ -51,11 +51,11 @@ class Connections:
             self._none.set()
 
     async def drain(self, seconds: float, at_once: asyncio.Event) -> int:
-        """Close what asks nothing, let answers under way finish, then cut off what is left.
+        """Close idle connections, let answers under way finish, then cut off the rest.
 
         Args:
             seconds: for answers under way.
-            at_once: ends the wait before.
+            at_once: set it to end the wait early.
 
         Returns:
             How many were cut off.
@@ -83,8 +83,8 @@ class Guard(asyncio.Protocol):
     Args:
         inner: aiohttp's protocol for it.
         metrics: where to count.
-        limits: what decides whether there is room for it.
-        connections: where it is noted while it is open.
+        limits: decides whether there is room for it.
+        connections: holds it while it is open.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class Guard(asyncio.Protocol):
         self._limits = limits
         self._connections = connections
         self._client = ""
-        #: The status that a connection over the limit is refused with, once it has asked something.
+        #: The status of the refusal, for a connection over the limit; 0 for any other.
         self._refused = 0
         self._held = False
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        #: Of the loop's clock; counts while nothing is being answered.
+        #: By the loop's clock; it counts while no answer is under way.
         self._deadline = 0.0
         self._answering = 0
         self._head = True
@@ -137,7 +137,7 @@ class Guard(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """The first byte of a further request changes from the idle limit to the head's."""
         if self._refused:
-            # Not before it has asked: an answer to nothing would be lost with the unread question.
+            # Refuse only after the request: unread bytes would turn the answer into a reset.
             self._tell_refused()
             return
         if not self._head and not self._answering:
@@ -146,7 +146,7 @@ class Guard(asyncio.Protocol):
         self._inner.data_received(data)
 
     def _refuse_now(self) -> None:
-        """There are too many that wait to ask: do not wait, read what it has asked, if it has."""
+        """Refuse without waiting for the request, since too many connections wait already."""
         transport = self._transport
         if transport is None or transport.get_extra_info("sslcontext") is not None:
             access.refused(self._client, self._refused, 0)
@@ -174,7 +174,8 @@ class Guard(asyncio.Protocol):
         if transport.get_extra_info("sslcontext") is not None:
             return None  # TLS has no half-open connections
         self._inner.close()
-        # What waits for a request does not close by itself; what came just now has begun by then.
+        # A connection that waits for a request does not close by itself. A request that has just arrived
+        # will have begun by then.
         asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._close_idle)
         return True
 
@@ -189,14 +190,14 @@ class Guard(asyncio.Protocol):
             self._inner.resume_writing()
 
     def end(self) -> None:
-        """Close it when the answer under way is out; at once where there is none."""
+        """Close it after the answer under way, or at once without one."""
         if self._refused:
             self.abort()
         else:
             self._inner.close()
 
     def abort_idle(self) -> None:
-        """Close it now, if it waits for a request."""
+        """Close it now if it waits for a request."""
         if not self._answering:
             self.abort()
 
@@ -223,7 +224,7 @@ class Guard(asyncio.Protocol):
     def _wait(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         self._deadline = loop.time() + seconds
-        # A timer that rings too early is set again then: two new ones for each request would be dear.
+        # A timer that rings too early is set again then: two new timers for each request would be slow.
         if self._timer is None or self._timer.when() > self._deadline:
             self._cancel()
             self._timer = loop.call_at(self._deadline, self._ring)

@@ -1,6 +1,6 @@
-"""Connections that are agreeing on TLS count too, and only so many may be at it.
+"""Counts and limits the connections that are in their TLS handshake.
 
-asyncio's own TLS server makes a connection known once it is secured: until then it is out of reach.
+asyncio's own TLS server reports a connection only after the handshake.
 """
 
 import asyncio
@@ -17,10 +17,11 @@ class Handshake(asyncio.Protocol):
     """A connection until it is secured; then its guard takes over.
 
     Args:
-        guarded: what gets the secured connection.
+        guarded: receives the secured connection.
         context: certificate and key.
-        limits: counts those that are agreeing; one over it is closed at once, for there is no telling it.
-        background: runs the agreement.
+        limits: counts handshakes. A connection over the limit is closed without an answer, since it cannot
+            read one yet.
+        background: runs the handshake.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Handshake(asyncio.Protocol):
         self._context = context
         self._limits = limits
         self._background = background
-        #: What came with the end of the agreement, before the guard has the connection.
+        #: Data that came with the end of the handshake, before the guard has the connection.
         self._early: list[bytes] = []
         self._lost = False
         self._task: asyncio.Task[None] | None = None
@@ -57,7 +58,7 @@ class Handshake(asyncio.Protocol):
             secured = await asyncio.get_running_loop().start_tls(
                 plain, self, self._context, server_side=True, ssl_handshake_timeout=guard.HEAD_SECONDS
             )
-        except OSError:  # also what ssl raises, and a handshake that takes too long
+        except OSError:  # also errors of ssl, and a handshake that takes too long
             plain.abort()
             return
         except BaseException:

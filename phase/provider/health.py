@@ -1,4 +1,4 @@
-"""What is wrong with a provider: everything that can make a boot fail, by the part it belongs to."""
+"""The problems of a provider: everything that can make a boot fail, by the part it belongs to."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -24,7 +24,7 @@ class Part(StrEnum):
     MDNS = "mdns"
     #: This provider cannot be found by the DHT, and should be.
     DHT = "dht"
-    #: A worker process is not there, or says nothing.
+    #: A worker process has ended, or does not answer.
     WORKERS = "workers"
     #: There are too few file descriptors or too little memory for connections.
     DESCRIPTORS = "descriptors"
@@ -45,12 +45,12 @@ class Problem(msgspec.Struct, frozen=True, order=True):
 
 
 class Announced(NamedTuple):
-    """How it is with one way to tell others of this provider.
+    """The state of one way to tell others of this provider.
 
     Attributes:
         wanted: it was asked for.
-        working: others can find this provider that way at this moment, as far as it can be known.
-        problem: why not; empty where it works, is still starting or is not wanted.
+        working: as far as is known, others can find this provider that way at this moment.
+        problem: why not; empty if it works, is still starting or is not wanted.
     """
 
     wanted: bool
@@ -62,25 +62,25 @@ class Announcer(Protocol):
     """A way to tell others of this provider: multicast DNS, the DHT."""
 
     def status(self) -> Announced:
-        """How it is at this moment."""
+        """The state at this moment."""
 
 
 def announcing(part: Part, told: Announcer) -> list[Problem]:
-    """What is wrong with a way to tell others."""
+    """The problem of one way to tell others, if it has one."""
     found = told.status()
     return [Problem(part, found.problem)] if found.wanted and found.problem else []
 
 
 class Health:
-    """Collects what is wrong from who knows it."""
+    """Collects the problems that the parts of this process report."""
 
     def __init__(self) -> None:
         self._sources: list[Callable[[], list[Problem]]] = []
 
     def add(self, *sources: Callable[[], list[Problem]]) -> None:
-        """Ask these, too."""
+        """Ask these as well from now on."""
         self._sources += sources
 
     def problems(self) -> list[Problem]:
-        """Everything that is wrong in this process; each text once."""
+        """All problems of this process; each text once."""
         return sorted({problem for source in self._sources for problem in source()})

@@ -15,11 +15,11 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,254})(?::([0-9]{1
 
 
 def script(request: web.Request, release: Release) -> web.Response:
-    """Answer with the script, or why there is none.
+    """Answer with the script, or with the reason why this release has none.
 
     Args:
-        request: whose `Host` names this provider, as the client knows it.
-        release: what is to be started.
+        request: its `Host` field names this provider as the client knows it.
+        release: the release to start.
     """
     if "rootfs" in release.artifacts or not {"kernel", "initramfs"} <= release.artifacts.keys():
         return problem(
@@ -28,7 +28,7 @@ def script(request: web.Request, release: Release) -> web.Response:
     hosts = request.headers.getall("Host", [])
     host = hosts[0] if len(hosts) == 1 and is_host(hosts[0]) else _own_address(request)
     base = f"{request.scheme}://{host}/{release.channel}/{release.arch}"
-    # The command line is the publisher's, yet it must not become commands of iPXE's, nor lose its end.
+    # The publisher's command line must not become commands of iPXE, nor be cut short.
     line = " ".join(release.cmdline.split())
     special = next((word for word in line.split() if _means_something_to_ipxe(word)), "")
     if special:
@@ -40,10 +40,10 @@ def script(request: web.Request, release: Release) -> web.Response:
 
 
 def is_host(text: str) -> bool:
-    """Whether it is a name or an address, with or without a port, as in a URL (RFC 3986, 3.2.2).
+    """Whether a text is a name or an address, with or without a port, as in a URL (RFC 3986, 3.2.2).
 
     Args:
-        text: what a client has sent.
+        text: from a client.
     """
     match = _HOST.match(text)
     if match is None or (match[2] is not None and not 0 < int(match[2]) < 65_536):
@@ -53,7 +53,7 @@ def is_host(text: str) -> bool:
         if host.startswith("["):
             ipaddress.IPv6Address(host[1:-1])
         elif host.rstrip(".").rpartition(".")[2].isdecimal():
-            # A last part of digits alone makes it an address, or nothing.
+            # A name may not end in a part of digits alone, so this must be an address.
             ipaddress.IPv4Address(host)
         else:
             return _NAME.match(host) is not None
@@ -74,5 +74,5 @@ def _own_address(request: web.Request) -> str:
 
 
 def _means_something_to_ipxe(word: str) -> bool:
-    """Whether iPXE's shell takes it for more than text: a separator, a comment, a setting to expand."""
+    """Whether iPXE's shell reads a word as a separator, a comment or a setting to expand."""
     return word in ("||", "&&", ";") or word.startswith("#") or "${" in word

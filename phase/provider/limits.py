@@ -1,4 +1,4 @@
-"""How many connections one client, and all of them together, may have open."""
+"""Limits for the open connections of one client, and of all clients together."""
 
 import errno
 import ipaddress
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from phase.provider.together import Row
 
-#: What the system says when there are too few descriptors or too little memory.
+#: Errors of the system when there are too few descriptors or too little memory.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 MAX_CONNECTIONS = 4096
 MAX_PER_CLIENT = 256
-#: Connections over the limit that are kept for the moment it takes to tell them; more are just closed.
+#: Connections over the limit that are kept for a moment to send a refusal; further ones are just closed.
 MAX_REFUSED = 256
-#: Connections that are agreeing on TLS, of all clients together; more are just closed.
+#: TLS handshakes under way, of all clients together; further connections are just closed.
 MAX_HANDSHAKES = 1024
-#: Seconds a refused client is asked to wait.
+#: Seconds that a refused client is asked to wait.
 RETRY_SECONDS = 5
 
 
@@ -26,9 +26,9 @@ class Limits:
     """Counts open connections.
 
     Args:
-        connections: of all clients together; more are refused with 503.
-        per_client: of one client; more are refused with 429.
-        row: where those of other processes are counted too.
+        connections: limit for all clients together; further ones are refused with 503.
+        per_client: limit for one client; further ones are refused with 429.
+        row: also counts the connections of the other processes.
     """
 
     def __init__(
@@ -44,18 +44,18 @@ class Limits:
         self._open: Counter[str] = Counter()
         self._total = 0
         self._held = 0
-        #: Of this process alone; less than `connections` where it has too few file descriptors.
+        #: Limit of this process alone; below `connections` if it has too few file descriptors.
         self.capacity = connections
-        #: Connections over the limit that are kept until they have heard so.
+        #: Limit for refused connections that are kept until they have read the refusal.
         self.holds = MAX_REFUSED
         #: Connections refused, by status.
         self.refused: Counter[int] = Counter()
 
     def fit(self, capacity: int) -> None:
-        """Allow no more connections than this process has file descriptors for.
+        """Lower the limit to the number of connections that this process has file descriptors for.
 
         Args:
-            capacity: how many that is.
+            capacity: that number.
         """
         self.capacity = min(self.capacity, capacity)
         self.holds = max(min(MAX_REFUSED, capacity // 4), 1)
@@ -85,7 +85,7 @@ class Limits:
             self._row.count(client, -1)
 
     def hold(self) -> bool:
-        """Keep a refused connection until it has heard so, if there is room even for that."""
+        """Keep a refused connection until it has read the refusal; whether there is room for that."""
         if self._held >= min(MAX_REFUSED, self.holds):
             return False
         self._held += 1
@@ -97,7 +97,7 @@ class Limits:
 
 
 def client_of(address: object) -> str:
-    """Whom to count a connection for: an IPv4 address, or an IPv6 network of one customer (a /64)."""
+    """The client that a connection counts for: an IPv4 address, or one customer's IPv6 network (a /64)."""
     text = str(address[0]) if isinstance(address, tuple) and address else "local"
     try:
         ip = ipaddress.ip_address(text.partition("%")[0])
@@ -109,7 +109,7 @@ def client_of(address: object) -> str:
 
 
 def refusal(status: int) -> bytes:
-    """A whole answer for a connection over the limit; the connection ends with it."""
+    """The complete answer for a connection over the limit; it ends the connection."""
     detail = {
         429: "this client has too many connections open",
         503: "this provider has too many connections open; ask another, or later",

@@ -1,6 +1,6 @@
-"""Lines for a log that may be full, stuck or gone: writing one never waits and never fails.
+"""Writes lines to a log that may be full, stuck or gone: a write never waits and never fails.
 
-What cannot be written is counted, and said once, in the other log.
+Lines that cannot be written are counted, and the other log reports the loss once.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _writers: "weakref.WeakSet[LineWriter]" = weakref.WeakSet()
 #: Seconds for which a lost line counts as a problem.
 REMEMBER_SECONDS = 60.0
 #: Bytes that a pipe takes without waiting, once it says that it takes any (pipe(7)).
-_PIECE = 4096
+_PIECE = select.PIPE_BUF
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -35,7 +35,7 @@ class LineWriter:
         name: of the log, for people and in metrics.
         place: the file; opened anew when it is moved away or `reopen` is called. None for `descriptor`.
         descriptor: an open one, in place of a file.
-        say: what is told that lines are lost, and that they are written again.
+        say: called with a message when lines are lost, and when they are written again.
 
     Raises:
         OSError: the file cannot be opened; a pipe that is not read yet can be.
@@ -49,8 +49,8 @@ class LineWriter:
         self._place = place
         self._descriptor = descriptor
         self._say = say
-        #: Why the last line could not be written; empty when it could.
-        self._trouble = ""
+        #: Why the last line could not be written; None if it was.
+        self._trouble: str | None = None
         self._lost_at = -REMEMBER_SECONDS
         self._opened_at = monotonic()
         #: Whether the last line was written in part.
@@ -71,7 +71,7 @@ class LineWriter:
         """Write a line, or count it as lost.
 
         Args:
-            line: text without its end; may have line ends within.
+            line: text without the final line end; it may contain line ends.
         """
         try:
             self._follow()
@@ -80,8 +80,8 @@ class LineWriter:
         except (OSError, ValueError) as error:
             self._lose(error)
             return
-        if self._trouble:
-            self._trouble = ""
+        if self._trouble is not None:
+            self._trouble = None
             self._say(f"the {self.name} is written again; it has lost {LOST[self.name]} lines in all")
 
     def reopen(self) -> None:
@@ -91,14 +91,14 @@ class LineWriter:
             self._opened_at = -RETRY_SECONDS
 
     def problems(self) -> list[Problem]:
-        """Whether lines were lost lately."""
+        """One problem if lines were lost lately."""
         if monotonic() - self._lost_at >= REMEMBER_SECONDS:
             return []
         why = self._trouble or "it works again"
         return [Problem(Part.LOG, f"the {self.name} has lost {LOST[self.name]} lines: {why}")]
 
     def _follow(self) -> None:
-        """Go with the file's name, as log rotation moves the file away; only files have one."""
+        """Open the file anew if log rotation has moved it away."""
         if self._place is None:
             return
         if self._descriptor >= 0:
@@ -108,7 +108,7 @@ class LineWriter:
                     return
             self._close()
         elif monotonic() - self._opened_at < RETRY_SECONDS:
-            raise OSError(0, self._trouble)
+            raise OSError(0, self._trouble or "it is not open")
         self._open(self._place)
 
     def _open(self, place: Path) -> None:
@@ -121,7 +121,7 @@ class LineWriter:
         try:
             found = os.fstat(self._descriptor)
         except OSError:
-            return  # closed; each line says so
+            return  # closed; the next line reports it
         self._file = (found.st_dev, found.st_ino)
         self._may_wait = not stat.S_ISREG(found.st_mode)
 
@@ -143,7 +143,7 @@ class LineWriter:
         LOST[self.name] += lines
         self._lost_at = monotonic()
         before, self._trouble = self._trouble, getattr(error, "strerror", None) or str(error)
-        if not before:
+        if before is None:
             self._say(f"the {self.name} cannot be written, lines are lost: {self._trouble}")
 
 
@@ -151,7 +151,7 @@ class LineHandler(logging.Handler):
     """Gives the records of `logging` to a writer.
 
     Args:
-        writer: where they go.
+        writer: writes them.
     """
 
     def __init__(self, writer: LineWriter) -> None:
@@ -168,7 +168,7 @@ class LineHandler(logging.Handler):
 
 
 def problems() -> list[Problem]:
-    """Whether any log of this process has lost lines lately."""
+    """The problems of all logs of this process."""
     return [problem for writer in list(_writers) for problem in writer.problems()]
 
 

@@ -1,6 +1,6 @@
-"""The sockets that a provider listens on: one for each address, IPv4 and IPv6 apart.
+"""Opens the sockets that a provider listens on: one for each address, IPv4 and IPv6 apart.
 
-Apart, so that a client has one address in limits and logs, not a second one made of IPv6 and IPv4.
+They are apart so that an IPv4 client has one address in limits and logs, and not a mapped IPv6 address too.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from phase.provider.errors import ProviderError
 
 #: All addresses of this machine.
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
-#: Addresses that are listened on.
+#: Limit for the addresses that are listened on.
 MAX_SOCKETS = 16
 _ADDRESS_HINT = "Give an address of this machine; `ip address` lists them."
 
@@ -24,23 +24,23 @@ def listen(binds: Sequence[str], port: int, *, backlog: int = 1024) -> list[sock
 
     Args:
         binds: addresses or names of this machine, a link-local address with its zone (`fe80::1%eth0`);
-            `0.0.0.0` is all of IPv4, `::` all of both. Everything where there is none.
-        port: 0 for any; the same for all.
-        backlog: connections that may wait to be accepted, of each.
+            `0.0.0.0` is all of IPv4, `::` is all of IPv4 and IPv6. Empty means `::`.
+        port: the same for all; 0 for any free one.
+        backlog: connections that may wait to be accepted, for each socket.
 
     Raises:
-        ProviderError: one of them cannot be opened; names it.
+        ProviderError: one of them cannot be opened; the message names it.
     """
     wanted: dict[_Place, str] = {}
     for bind in binds or ("::",):
         for place in _resolve(bind):
             wanted.setdefault(place, bind)
     if len(wanted) > MAX_SOCKETS:
-        raise ProviderError(f"{len(wanted)} addresses to listen on; the limit is {MAX_SOCKETS}")
+        raise ProviderError(f"--bind gives {len(wanted)} addresses to listen on; the limit is {MAX_SOCKETS}")
     opened: list[socket.socket] = []
     try:
         for place, bind in wanted.items():
-            # A kernel without IPv6 is listened on by IPv4 alone, unless somebody asked for more.
+            # Where the kernel has no IPv6, `::` alone means all of IPv4.
             optional = place.host == "::" and bind == "::" and len(wanted) > 1
             try:
                 opened.append(_open(place, port, backlog))
@@ -57,7 +57,7 @@ def listen(binds: Sequence[str], port: int, *, backlog: int = 1024) -> list[sock
 
 
 def hosts(sockets: Sequence[socket.socket]) -> list[str]:
-    """The addresses that sockets listen on, in numbers; `0.0.0.0` and `::` each for one IP version."""
+    """The numeric addresses that sockets listen on; `0.0.0.0` and `::` each for one IP version."""
     found: list[str] = []
     for each in sockets:
         name = each.getsockname()
@@ -73,7 +73,7 @@ def hosts(sockets: Sequence[socket.socket]) -> list[str]:
 
 
 def urls(sockets: Sequence[socket.socket], scheme: str) -> list[str]:
-    """Where that is, for people."""
+    """The URLs of these sockets, for people."""
     port = sockets[0].getsockname()[1]
     return [f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}" for host in hosts(sockets)]
 

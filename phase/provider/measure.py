@@ -1,4 +1,4 @@
-"""The answer to `GET /metrics`: what is counted, and what else is known of a provider, as numbers."""
+"""The answer to `GET /metrics`: the counters, and the other facts about a provider that are numbers."""
 
 from phase.provider.health import Part
 from phase.provider.metrics import Values
@@ -7,7 +7,7 @@ from phase.provider.together import Together
 
 
 def measured(store: Store, together: Together, *, now: float) -> str:
-    """Everything, in Prometheus's text format.
+    """All metrics, in the Prometheus text format.
 
     Args:
         store: the repository.

@@ -9,7 +9,7 @@ Values = float | Mapping[str, float]
 
 
 class Metrics:
-    """What a provider counts."""
+    """The counters of a provider."""
 
     def __init__(self) -> None:
         self.started = monotonic()
@@ -24,11 +24,11 @@ class Metrics:
         self.refused: Counter[int] = Counter()
         #: Failures of background tasks, by name.
         self.failures: Counter[str] = Counter()
-        #: Lines that a log could not take, by the name of the log.
+        #: Lines that could not be written, by the name of the log.
         self.lost_lines: Counter[str] = Counter()
         #: Connections refused for want of a descriptor or memory.
         self.exhausted = 0
-        #: Blobs that the releases name, by what is known of them.
+        #: Blobs of the releases, by state.
         self.blobs: Counter[str] = Counter()
         #: Times the repository was read.
         self.loads = 0
@@ -39,10 +39,10 @@ class Metrics:
         return monotonic() - self.started
 
     def render(self, more: dict[str, tuple[str, Values]]) -> str:
-        """Write everything down.
+        """Format all metrics.
 
         Args:
-            more: name -> (help, value or values) of what others know; a name with `_total` is a counter.
+            more: further metrics: name -> (help, value or values); a name with `_total` is a counter.
         """
         own: dict[str, tuple[str, Values]] = {
             "phase_provider_requests_total": (

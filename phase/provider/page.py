@@ -23,7 +23,7 @@ def render(status: Status) -> str:
     """Write the page.
 
     Args:
-        status: what `/status` says; every text in it is escaped.
+        status: the status report; every text in it is escaped.
     """
     rows = "".join(
         _row(

@@ -7,12 +7,12 @@ from aiohttp import web
 
 
 def problem(status: int, detail: str, *, retry: int | None = None) -> web.Response:
-    """Say what is wrong.
+    """Answer with a problem.
 
     Args:
         status: HTTP status.
         detail: what is wrong with this request, for a person.
-        retry: seconds after which it may be tried again, where that helps.
+        retry: seconds after which to try again, if that helps.
     """
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return web.Response(

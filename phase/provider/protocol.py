@@ -1,4 +1,4 @@
-"""aiohttp's own protocol for a connection, but for what it says to what is no request."""
+"""aiohttp's own protocol for a connection, with our answer to bytes that are not a request."""
 
 import asyncio
 import logging
@@ -21,8 +21,8 @@ class Protocol(web.RequestHandler):
     """One connection.
 
     Args:
-        server: what answers.
-        metrics: where to count.
+        server: aiohttp's server, which answers.
+        metrics: the counters.
     """
 
     __slots__ = ("_metrics",)
@@ -32,15 +32,15 @@ class Protocol(web.RequestHandler):
             server,
             loop=asyncio.get_running_loop(),
             logger=_log,
-            access_log=None,  # type: ignore[arg-type]  # none is wanted, as its own runner says it
+            access_log=None,  # type: ignore[arg-type]  # off; aiohttp's own runner passes None, too
             keepalive_timeout=guard.IDLE_SECONDS,
-            # No body is read here, so none is worth unpacking.
+            # Request bodies are never read here, so they need not be unpacked.
             auto_decompress=False,
         )
         self._metrics = metrics
 
     def log_exception(self, *args: object, **kw: Any) -> None:
-        """Log what is wrong here. A body that breaks off or is not HTTP is only counted."""
+        """Log a failure of this provider. A body that breaks off or is not HTTP is only counted."""
         if isinstance(kw.get("exc_info"), RequestPayloadError | HttpProcessingError | ConnectionError):
             self._metrics.requests["none", 400] += 1
             return
@@ -53,7 +53,10 @@ class Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no HTTP with a problem; a log that strangers fill hides what is wrong here."""
+        """Answer bytes that are not HTTP with a problem, and keep them out of the log.
+
+        Strangers could otherwise fill the log and hide this provider's own failures in it.
+        """
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         detail = " ".join((message or "").split())

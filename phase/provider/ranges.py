@@ -1,4 +1,4 @@
-"""Conditional and range requests, decided from header text alone.
+"""Decides conditional and range requests from header text alone.
 
 Source: RFC 9110, sections 13 and 14.
 """
@@ -26,21 +26,21 @@ class Unsatisfiable(NamedTuple):
 
 
 def not_modified(if_none_match: str | None, etag: str) -> bool:
-    """Does the asker have this representation already? Weak comparison, as the RFC wants."""
+    """Whether the client has this representation already. The comparison is weak, as the RFC asks."""
     if if_none_match is None:
         return False
     return if_none_match.strip() == "*" or etag in _ETAG.findall(if_none_match)
 
 
 def precondition_failed(if_match: str | None, etag: str) -> bool:
-    """Does the asker want another representation than this? Strong comparison."""
+    """Whether the client wants another representation than this. The comparison is strong."""
     if if_match is None or if_match.strip() == "*":
         return False
     return etag not in _ETAG.findall(re.sub(r'W/"[^"]*"', "", if_match))
 
 
 def select(range_: str | None, if_range: str | None, etag: str, length: int) -> Whole | Part | Unsatisfiable:
-    """Choose what to send.
+    """Choose the part of a file to send.
 
     Args:
         range_: the Range field.
@@ -49,8 +49,8 @@ def select(range_: str | None, if_range: str | None, etag: str, length: int) -> 
         length: of the file, bytes.
 
     Returns:
-        The whole for no range, several ranges or one that makes no sense: all of these may be
-        ignored, and nobody who fetches a release needs them.
+        The whole file if the field is missing, has several ranges or is malformed: a server may ignore
+        such a field, and no client needs one to fetch a release.
     """
     if range_ is None or (if_range is not None and if_range.strip() != f'"{etag}"'):
         return Whole()

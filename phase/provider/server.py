@@ -1,4 +1,4 @@
-"""Runs a provider: listens, advertises, and on a signal finishes what it has begun."""
+"""Runs a provider: listens, advertises, and on a signal finishes the answers under way."""
 
 import asyncio
 import contextlib
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
     from phase.provider.announce import Options
 
-#: Seconds answers under way may take after a signal to stop.
+#: Seconds that answers under way may take after a signal to stop.
 DRAIN_SECONDS = 20.0
-#: Seconds that the tasks have to end then, such as for a goodbye to the network; at the same time.
+#: Seconds that the tasks may take to end in that time, such as for a goodbye to the network.
 TASKS_SECONDS = 5.0
-#: Seconds after the first signal to stop that a second one means: at once. Service managers and `timeout`
-#: may send the first one twice.
+#: A second signal to stop means "at once" if it comes this many seconds after the first: service managers
+#: and `timeout` may send the first one twice.
 AGAIN_SECONDS = 0.5
-#: Seconds between two looks at files that are signed here: whether there are new ones.
+#: Seconds between two calls of the upkeep, which looks for new files to sign.
 UPKEEP_SECONDS = 2.0
-#: Bytes the kernel holds of a connection beyond what its reader takes now. Of its own accord it holds
-#: megabytes, and a thousand slow readers use up its memory for TCP: then all others are slow too.
+#: Bytes that the kernel holds of a connection beyond those that its reader takes now. By default it holds
+#: megabytes, so a thousand slow readers use up its memory for TCP, and all other connections get slow too.
 UNSENT_BYTES = 128 << 10
 _log = logging.getLogger(__name__)
 
@@ -71,21 +71,21 @@ async def serve(
         repository: directory with `metadata/` and `blobs/sha256/`; only ever read.
         bind: address to listen on, or several; see `listening.listen`.
         port: port to listen on; 0 for any free one.
-        channel: what `/manifest.json` means.
-        arch: what `/manifest.json` means.
+        channel: of the release at `/manifest.json`.
+        arch: of the release at `/manifest.json`; the only architecture of the channel when left out.
         mdns: advertise on the local network.
-        dht: how to take part in the DHT; not at all when left out.
-        identity: eight characters that name this provider there; random when left out.
+        dht: how to take part in the DHT; when left out, this provider does not.
+        identity: eight characters that name this provider in multicast DNS; random when left out.
         ready: called with the port once it listens.
-        stopping: called when it stops listening, before it finishes what it has begun.
+        stopping: called when it stops listening, before it finishes the answers under way.
         stop: set it to stop.
-        drain: seconds answers under way may still take then.
-        upkeep: called in a thread now and then, such as to sign a local repository anew; what it
-            raises is logged, and what is there is served on.
+        drain: seconds that answers under way may still take then.
+        upkeep: called in a thread now and then, such as to sign a local repository anew. Its exceptions
+            are logged, and serving goes on.
         every: seconds between two calls of it.
         listeners: sockets to accept from, in place of `bind` and `port`.
         tls: certificate and key to speak TLS with; plain HTTP when left out.
-        row: the place of this process among others that serve the same; none where it is alone.
+        row: the place of this process among others that serve the same; None if it is alone.
 
     Raises:
         RepositoryError: the directory is not a repository.
@@ -199,7 +199,7 @@ class _Ending:
         self._first = 0.0
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Handle the signals; in a thread other than the main one nothing can, and `stop` is the way."""
+        """Handle the signals. Only the main thread can; elsewhere, `stop` alone ends the provider."""
         numbers = {signal.SIGTERM: self._end, signal.SIGQUIT: self._end_now}
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             numbers[signal.SIGINT] = self._end
@@ -229,7 +229,7 @@ def _protocols(
     background: Background,
     connections: Connections,
 ) -> Callable[[], asyncio.Protocol]:
-    """What makes the protocol of each connection."""
+    """A function that makes the protocol of each connection."""
     metrics, handshakes = app[METRICS], Limits(MAX_HANDSHAKES)
 
     def connection() -> asyncio.Protocol:
@@ -244,7 +244,7 @@ def _protocols(
 
 
 def _look_after(app: web.Application, background: Background, row: Row | None) -> None:
-    """Tell the other processes how this one is; the first of them looks after the blobs."""
+    """Report to the other processes; in the first of them, check the blobs too."""
     if row is not None:
         background.repeat("telling the other processes", app[TOGETHER].tell_all, TELL_SECONDS)
     if row is None or row.number == 0:

@@ -13,20 +13,18 @@ from phase.provider.errors import RepositoryError
 from phase.provider.health import Part, Problem
 
 _log = logging.getLogger(__name__)
-#: Seconds between two looks at the timestamp, however many ask.
+#: Seconds between two looks at the timestamp, independent of the number of requests.
 LOOK_SECONDS = 0.25
-#: Seconds for which the blobs of a release are still given after the next one is published: whoever
-#: fetches it now, or has fetched half of it. And how many such releases, at most.
+#: Seconds for which the blobs of a release are still served after the next one is published, for clients
+#: that have fetched a part of it; and the limit for such releases.
 KEEP_SECONDS = 3600.0
 KEEP_RELEASES = 4
-
-
-#: What a file looked like: inode, modification time in nanoseconds, bytes.
+#: The look of a file: inode, modification time in nanoseconds, bytes.
 Look = tuple[int, int, int]
 
 
 def look_of(found: os.stat_result) -> Look:
-    """What tells one state of a file from another, without reading it."""
+    """The look of a file, which tells one state of it from another without reading it."""
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
@@ -37,19 +35,19 @@ class Store:
         directory: holds `metadata/` and `blobs/sha256/`.
 
     Raises:
-        RepositoryError: it is not a repository.
+        RepositoryError: the directory is not a repository.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.loads = 1
-        #: By hash: what blobs looked like when they were read and had another hash. They are not served.
+        #: By hash: the look of a blob when it was read and had another hash. It is not served.
         self.damaged: dict[str, Look] = {}
-        #: Why the newest release could not be read; nothing while all is well.
+        #: Why the newest release could not be read; empty if it could.
         self.problem = ""
         self._stamp = catalog.stamp(directory)
         self._catalog = catalog.load(directory)
-        #: Those before it, newest first, and until when they count.
+        #: Earlier catalogs, newest first, and until when they are served.
         self._before: list[tuple[float, Catalog]] = []
         self._looked = monotonic()
 
@@ -62,7 +60,7 @@ class Store:
         return self._catalog
 
     def problems(self) -> list[Problem]:
-        """What is wrong with the repository now."""
+        """The problems of the repository now."""
         offered, now = self.current(), time.time()
         found = [Problem(Part.REPOSITORY, self.problem)] if self.problem else []
         found += [
@@ -79,7 +77,7 @@ class Store:
         return found
 
     def warnings(self) -> list[Problem]:
-        """What will be wrong soon, while there is time to do something about it."""
+        """The problems that will come soon, while there is still time to prevent them."""
         offered, now = self.current(), time.time()
         return [
             Problem(
@@ -92,17 +90,17 @@ class Store:
         ]
 
     def lengths(self, sha256: str) -> frozenset[int] | None:
-        """How long the blob of this hash may be; None if no release names it, nor one of lately."""
+        """The lengths that releases give for a blob; None if no present or recent release names it."""
         return next((offer.blobs[sha256] for offer in self._offers() if sha256 in offer.blobs), None)
 
     def target(self, path: str) -> Blob | None:
-        """The blob under this path; one that was on offer lately only if the path has its hash."""
+        """The blob under this path. A recent release counts only if the path has the blob's hash."""
         now, *lately = self._offers()
         found = (offer.targets.get(path) for offer in lately)
         return now.targets.get(path) or next((blob for blob in found if blob and blob.sha256 in path), None)
 
     def _offers(self) -> list[Catalog]:
-        """The newest catalog, and those before it that still count."""
+        """The newest catalog, and the earlier ones that are still served."""
         newest, now = self.current(), monotonic()
         return [newest, *(before for until, before in self._before if now < until)]
 
@@ -118,7 +116,7 @@ class Store:
                 _log.warning("keeping the release before: %s", error)
             self.problem = str(error)
             return
-        # A new timestamp or root alone makes no release: it must not push one out.
+        # A new timestamp or root alone is not a new release, so it must not push out an earlier one.
         if newest.blobs != self._catalog.blobs:
             self._before.insert(0, (monotonic() + KEEP_SECONDS, self._catalog))
             del self._before[KEEP_RELEASES:]

@@ -1,4 +1,4 @@
-"""What systemd wants of a service: word when it is ready, and the socket it has opened already.
+"""Tells systemd when the service is ready, and takes over the socket that systemd has opened.
 
 Without systemd nothing here does anything. Source: sd_notify(3), sd_listen_fds(3).
 """
@@ -25,14 +25,14 @@ def notify(state: str) -> None:
             sender.connect("\0" + place[1:] if place.startswith("@") else place)
             sender.sendall(state.encode())
         except OSError:
-            return  # a manager that does not listen is none of our business
+            return  # the service manager does not listen; serving does not depend on it
 
 
 def inherited() -> socket.socket | None:
-    """The listening socket that systemd has opened for this process, if it has.
+    """The listening socket that systemd has opened for this process, if it has opened one.
 
     Raises:
-        ProviderError: what it hands over is not one listening TCP socket.
+        ProviderError: systemd hands over something else than one listening TCP socket.
     """
     if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
         return None
@@ -46,9 +46,11 @@ def inherited() -> socket.socket | None:
         found = socket.socket(fileno=_FIRST_FD)
         listening = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
-        raise ProviderError(f"what systemd hands over is not a socket: {error.strerror}") from error
+        raise ProviderError(
+            f"systemd hands over a descriptor that is not a socket: {error.strerror}"
+        ) from error
     if found.type != socket.SOCK_STREAM or found.family == socket.AF_UNIX or not listening:
         found.close()
-        raise ProviderError("what systemd hands over is not a listening TCP socket")
+        raise ProviderError("systemd hands over a socket that is not a listening TCP socket")
     os.set_inheritable(_FIRST_FD, False)
     return found

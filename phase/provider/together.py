@@ -1,7 +1,8 @@
-"""What several processes of one provider tell each other, through memory made before they part.
+"""Shares counters between the processes of one provider, through memory that is made before they fork.
 
-Each writes its own row and reads those of the others, so there is nothing to lock: how many connections it
-has, at once, and what it has counted, a few times a second. Who is asked answers for all of them.
+Each process writes its own row and reads the rows of the others, so there is nothing to lock. It updates the
+number of its connections at once, and its other counters a few times a second. Any of them can answer for
+all.
 """
 
 import mmap
@@ -20,24 +21,24 @@ from phase.provider.metrics import Metrics
 from phase.provider.status import Advertisement
 from phase.provider.store import Look, Store
 
-#: Seconds between two times that a process tells what it has counted.
+#: Seconds between two reports of a process.
 TELL_SECONDS = 0.1
 _BUCKETS = 4096
-#: Bytes for what one process has to tell; memory is taken only as it is used.
+#: Bytes for the report of one process; the kernel gives memory only as it is used.
 _SPACE = 1 << 18
 _COUNTS = 4 * (1 + _BUCKETS)
 _HEAD = struct.Struct("<II")
-#: What the parent says of one process: whether it is there, how often it was started anew, how it ended.
+#: What the parent writes of one process: whether it has ended, how often it was started anew, how it ended.
 _STATE = struct.Struct("<BI60s")
 _ROW = -(-(_COUNTS + _HEAD.size + _SPACE + _STATE.size) // 8) * 8
-#: Damaged blobs that are told of.
+#: Limit for the damaged blobs in a report.
 _MOST_DAMAGED = 256
-#: A process that has told nothing for so many seconds is in trouble.
+#: A process that has not reported for this many seconds is a problem.
 SILENT_SECONDS = 10.0
 
 
 class Told(msgspec.Struct):
-    """What one process tells the others."""
+    """The report of one process to the others."""
 
     at: float
     started: float
@@ -65,9 +66,9 @@ class Row:
     """The place of one process.
 
     Args:
-        memory: of all of them.
-        number: which one this is; the first, 0, is the one that advertises.
-        salt: that nobody can choose whom to be counted with.
+        memory: of all processes.
+        number: of this process, from 0; process 0 advertises.
+        salt: secret, so that clients cannot choose which others they share a counter with.
     """
 
     def __init__(self, memory: memoryview, number: int, salt: bytes) -> None:
@@ -77,7 +78,7 @@ class Row:
         self._counts = [row[:_COUNTS].cast("I") for row in rows]
         self._said = [row[_COUNTS : _COUNTS + _HEAD.size + _SPACE] for row in rows]
         self._states = [row[_COUNTS + _HEAD.size + _SPACE :] for row in rows]
-        #: What each was last understood to have said: one that is writing just now has not gone.
+        #: The last readable report of each: a process that is writing its report just now is not gone.
         self._heard: dict[int, Told] = {}
 
     def count(self, client: str, change: int) -> None:
@@ -87,15 +88,15 @@ class Row:
         own[bucket] += change
 
     def open(self, client: str) -> tuple[int, int]:
-        """Connections of all, and of this client, in all processes.
+        """Connections of all clients, and of this client, in all processes.
 
-        Some clients share a counter: one in four thousand is counted with a given other.
+        Clients can share a counter: with 4096 counters, two given clients do so once in 4096 times.
         """
         bucket = self._bucket(client)
         return sum(each[0] for each in self._counts), sum(each[bucket] for each in self._counts)
 
     def tell(self, told: Told) -> None:
-        """Say it to the others; what is too long for its place is not said."""
+        """Report to the others. A report that is too long is dropped."""
         data = _encoder.encode(told)
         if len(data) <= _SPACE:
             said = self._said[self.number]
@@ -103,18 +104,18 @@ class Row:
             _HEAD.pack_into(said, 0, len(data), zlib.crc32(data))
 
     def heard(self) -> dict[int, Told]:
-        """What the others have said last."""
+        """The last reports of the others."""
         for number in range(len(self._said)):
             if number != self.number and (told := self._read(number)) is not None:
                 self._heard[number] = told
         return self._heard
 
     def before(self) -> Told | None:
-        """What the process said last that was in this place before."""
+        """The last report of the process that had this row before."""
         return self._read(self.number)
 
     def problems(self) -> list[Problem]:
-        """Processes that are not there, or say nothing; by what their parent says."""
+        """Processes that have ended, as their parent writes, or that do not report."""
         found, now = [], monotonic()
         heard = self.heard()
         for number, state in enumerate(self._states):
@@ -129,7 +130,7 @@ class Row:
         return found
 
     def workers(self) -> tuple[int, int]:
-        """How many processes are there, and how often one was started anew."""
+        """How many processes run, and how often one was started anew."""
         states = [_STATE.unpack_from(state) for state in self._states]
         return sum(not state[0] for state in states), sum(state[1] for state in states)
 
@@ -137,7 +138,7 @@ class Row:
         said = self._said[number]
         length, checksum = _HEAD.unpack_from(said)
         data = bytes(said[_HEAD.size : _HEAD.size + min(length, _SPACE)])
-        # Read while it is written, it is not whole.
+        # The checksum fails if the report was being written meanwhile.
         return _decoder.decode(data) if data and zlib.crc32(data) == checksum else None
 
     def _bucket(self, client: str) -> int:
@@ -146,7 +147,7 @@ class Row:
 
 
 class Board:
-    """The memory. Make it before the processes part.
+    """The shared memory. Make it before the processes fork.
 
     Args:
         processes: how many there will be.
@@ -157,25 +158,25 @@ class Board:
         self._salt = secrets.token_bytes(16)
 
     def row(self, number: int) -> Row:
-        """The place of one of them, counted from 0."""
+        """The row of one process, counted from 0."""
         return Row(self._memory, number, self._salt)
 
     def started(self, number: int) -> None:
-        """A process is about to start: connections of the one before it are not open any more."""
+        """A process is about to start. The connections of its predecessor have ended."""
         start = number * _ROW
         self._memory[start : start + _COUNTS] = bytes(_COUNTS)
         _, restarts, reason = self._state(number)
         _STATE.pack_into(self._memory, self._place(number), 0, restarts, reason)
 
     def ended(self, number: int, reason: str) -> None:
-        """A process has ended, and should not."""
+        """A process has ended although it should not."""
         start = number * _ROW
         self._memory[start : start + _COUNTS] = bytes(_COUNTS)
         restarts = self._state(number)[1] + 1
         _STATE.pack_into(self._memory, self._place(number), 1, restarts, reason.encode()[:60])
 
     def serving(self) -> bool:
-        """Whether all have begun to serve."""
+        """Whether all processes have begun to serve."""
         rows = range(len(self._memory) // _ROW)
         return all(_HEAD.unpack_from(self._memory, number * _ROW + _COUNTS)[0] for number in rows)
 
@@ -188,14 +189,14 @@ class Board:
 
 
 class Together:
-    """One process' own counters, and those of all.
+    """The counters of this process, and those of all.
 
     Args:
-        row: its place; none where it is alone.
-        metrics: what it counts.
-        advertisement: what it advertises.
-        store: what it serves.
-        health: what is wrong with it.
+        row: of this process; None if it is alone.
+        metrics: its counters.
+        advertisement: its advertisement.
+        store: its repository.
+        health: its problems.
     """
 
     def __init__(
@@ -217,7 +218,7 @@ class Together:
                 _resume(metrics, told)
 
     def all(self) -> tuple[Metrics, Advertisement]:
-        """The sum of what all have counted, and what the first of them advertises."""
+        """The sums of all counters, and the advertisement of process 0."""
         own = self._told()
         heard = self._row.heard() if self._row else {}
         whole = Metrics()
@@ -238,7 +239,7 @@ class Together:
         return whole, first.advertisement
 
     def tell(self) -> None:
-        """Let the others know, and hear what the first of them has found."""
+        """Report to the others, and learn which blobs process 0 has found damaged."""
         if self._row is None:
             return
         self._row.tell(self._told())
@@ -250,12 +251,12 @@ class Together:
         self.tell()
 
     def problems(self) -> list[Problem]:
-        """What is wrong, in any of the processes."""
+        """The problems of all processes."""
         heard = self._row.heard() if self._row else {}
         return sorted({*self._health.problems(), *(one for told in heard.values() for one in told.problems)})
 
     def workers(self) -> tuple[int, int]:
-        """How many processes serve, and how often one was started anew."""
+        """How many processes run, and how often one was started anew."""
         return self._row.workers() if self._row else (1, 0)
 
     def _told(self) -> Told:
@@ -281,7 +282,7 @@ class Together:
 
 
 def _resume(metrics: Metrics, told: Told) -> None:
-    """Count on from where the process before ended: a counter that falls looks like a new provider."""
+    """Continue the counters of the predecessor: a counter that falls looks like a new provider."""
     metrics.started = told.started
     metrics.requests.update(told.requests)
     metrics.bytes_sent.update(told.bytes_sent)

@@ -1,8 +1,8 @@
 """More than one process behind one listening socket.
 
-The kernel gives each connection to one of them. What they count, `together` adds up. Their parent only
-watches over them: one that ends is started anew, with back-off; one that ends again and again ends them
-all, as a failure.
+The kernel gives each connection to one of them. `together` adds up their counters. Their parent only
+watches over them: it starts a process that ends anew, with back-off; if one ends again and again, it ends
+them all and fails.
 """
 
 import contextlib
@@ -29,25 +29,25 @@ STEADY_SECONDS = 10.0
 MAX_SHORT_LIVES = 5
 #: Seconds that workers have to end; then they are killed.
 END_SECONDS = 27.0
-#: Seconds after the first signal to stop that a second one means: at once.
+#: A second signal to stop means "at once" if it comes this many seconds after the first.
 _AGAIN_SECONDS = 0.5
-#: Seconds between two looks whether all workers have begun to serve.
+#: Seconds between two checks whether all workers have begun to serve.
 _LOOK_SECONDS = 0.05
 _SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
 Work = Callable[[int], None]
 
 
 class Places(Protocol):
-    """Where the state of each worker is written down, for the others; see `together.Board`."""
+    """Keeps the state of each worker for the others; see `together.Board`."""
 
     def started(self, number: int) -> None:
-        """A worker is about to start: nothing of the one before it is left open."""
+        """A worker is about to start. The connections of its predecessor have ended."""
 
     def ended(self, number: int, reason: str) -> None:
         """A worker has ended."""
 
     def serving(self) -> bool:
-        """Whether all have begun to serve."""
+        """Whether all workers have begun to serve."""
 
 
 @dataclass
@@ -55,8 +55,8 @@ class _Worker:
     """One worker process.
 
     Attributes:
-        number: which one.
-        pid: of its process; 0 while there is none.
+        number: of this worker, from 0.
+        pid: of its process; 0 while it has none.
         started: when, monotonic seconds.
         due: when it is started next, monotonic seconds.
         short_lives: how often in a row it has ended soon after its start.
@@ -77,24 +77,24 @@ def run(
     ready: Callable[[], None] = lambda: None,
     ending: Callable[[], None] = lambda: None,
 ) -> None:
-    """Do the work in this process, or in so many workers that this one watches over.
+    """Do the work in this process, or in several workers that this process watches over.
 
     Call it before any thread or event loop has started. On SIGTERM or SIGINT the workers are told to end
     (SIGTERM), on a second one at once (SIGQUIT). No worker outlives this process, however it ends.
 
     Args:
         count: workers; with 1 the work is done in this process.
-        work: ends on SIGTERM. Gets which worker this is, 0 for the first.
-        places: where the state of the workers is written down.
+        work: ends on SIGTERM. Its argument is the number of the worker, from 0.
+        places: keeps the state of the workers.
         ready: called once all workers have begun to serve.
         ending: called before the workers are told to end, such as to close the socket that they share.
 
     Raises:
-        ProviderError: a worker cannot be started at first, ends again and again, or did not end well when
-            it was told to.
+        ProviderError: a worker cannot be started at first, ends again and again, or failed when it was told
+            to end.
     """
     if count == 1:
-        # The work has its own way to end, but not from its first moment on.
+        # The work handles SIGTERM itself, but not from its first moment on.
         signal.signal(signal.SIGTERM, _terminated)
         work(0)
         return
@@ -118,11 +118,11 @@ class _Parent:
         self._ready: Callable[[], None] | None = ready
         self._ending = ending
         self._signals = _SIGNALS if on_terminal() else _SIGNALS | {signal.SIGHUP}
-        #: Workers that did not end well after they were told to end.
+        #: Workers that failed after they were told to end.
         self._bad: list[str] = []
 
     def run(self) -> None:
-        """Until a signal says to stop."""
+        """Watch over the workers until a signal says to stop."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         try:
             while True:
@@ -157,7 +157,7 @@ class _Parent:
                     self._not_started(worker, error)
 
     def _not_started(self, worker: _Worker, error: OSError) -> None:
-        """Try again later where others serve: memory or processes may be missing for a moment."""
+        """Try again later if others serve: memory or processes may be short for a moment."""
         if self._ready is not None:
             raise ProviderError(f"worker {worker.number} cannot be started: {error.strerror}") from error
         self._start_later(worker, f"and cannot be started: {error.strerror}", RETRY_SECONDS[1])
@@ -239,7 +239,7 @@ def _how(code: int) -> str:
 
 
 def on_terminal() -> bool:
-    """Whether a person started this: then SIGHUP means that the terminal is gone, else to open logs anew."""
+    """Whether a person started this. Then SIGHUP means that the terminal is gone; otherwise, reopen logs."""
     try:
         return os.isatty(0)
     except OSError:
@@ -253,7 +253,7 @@ def _fork(number: int, work: Work) -> int:
         return child
     code = 1
     try:
-        # The parent tells its workers; a terminal would tell them a second time.
+        # The parent tells its workers to end; a terminal would tell them a second time.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _terminated)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS | {signal.SIGHUP})
@@ -271,7 +271,7 @@ def _fork(number: int, work: Work) -> int:
 
 
 def _end_with(parent: int) -> None:
-    """Be told to end (SIGTERM) also when the parent is killed; only Linux can."""
+    """Receive SIGTERM also when the parent is killed; only Linux can do that."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
