@@ -111,7 +111,7 @@ def command(
             ) from error
     context = _tls(*tls) if tls else None
     handed = systemd.inherited()
-    listeners = [handed] if handed else listening.listen(binds, port)
+    listeners = handed.listeners if handed else listening.listen(binds, port)
     _allow_many_files()
 
     where_to = " and ".join(listening.urls(listeners, "https" if context else "http"))
@@ -126,6 +126,8 @@ def command(
     def close() -> None:
         for listener in listeners:
             listener.close()
+        if handed and handed.datagram:
+            handed.datagram.close()
 
     board = Board(processes) if processes > 1 else None
     identity = secrets.token_hex(4)
@@ -141,7 +143,7 @@ def command(
                 arch=wanted,
                 # Seeds do not speak TLS: they must not be sent here.
                 mdns=first and not no_mdns and context is None,
-                dht=announce.Options(dht, dht_address or "")
+                dht=announce.Options(dht, dht_address or "", handed.datagram if handed else None)
                 if first and not no_dht and context is None
                 else None,
                 identity=identity,

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import ipaddress
 import logging
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,10 +35,12 @@ class Options:
     Attributes:
         peers: nodes to ask first, hosts and ports; empty for the very first node of a DHT.
         address: IPv4 address to announce; when left out, the address that other nodes see.
+        datagram: a UDP socket that the service manager has bound; left out, the node binds its own.
     """
 
     peers: Sequence[tuple[str, int]] = ()
     address: str = ""
+    datagram: socket.socket | None = None
 
 
 async def announce(
@@ -62,7 +65,7 @@ async def announce(
         told.tried(f"{', '.join(hosts)} is not an IPv4 address")
         await asyncio.sleep(RETRY_SECONDS[1])
     try:
-        await own.start(bind, port)
+        await own.start(bind, port, given=options.datagram)
     except DiscoveryError as error:
         told.tried(str(error))
         _log.warning("%s", error)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import os
 import random
@@ -65,12 +66,13 @@ class Dht:
         #: Who has answered, where: it has not only said so.
         self._seen: OrderedDict[tuple[str, int], float] = OrderedDict()
 
-    async def start(self, bind: str, port: int) -> int:
+    async def start(self, bind: str, port: int, *, given: socket.socket | None = None) -> int:
         """Listen.
 
         Args:
             bind: IPv4 address.
             port: UDP; 0 for any.
+            given: a socket that is bound already, in place of both; stays the caller's.
 
         Returns:
             The port.
@@ -79,12 +81,21 @@ class Dht:
             DiscoveryError: it cannot be listened on.
         """
         try:
-            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda: self._endpoint, local_addr=(bind, port), family=socket.AF_INET
-            )
+            loop = asyncio.get_running_loop()
+            if given is not None:
+                # Another descriptor: the loop closes its own, and a node that failed is started again.
+                transport, _ = await loop.create_datagram_endpoint(lambda: self._endpoint, sock=given.dup())
+            else:
+                transport, _ = await loop.create_datagram_endpoint(
+                    lambda: self._endpoint, local_addr=(bind, port), family=socket.AF_INET
+                )
         except OSError as error:
+            refused = error.errno in (errno.EACCES, errno.EPERM)
             raise DiscoveryError(
-                f"UDP port {port} cannot be listened on: {error.strerror or error}"
+                f"UDP port {port} cannot be listened on: {error.strerror or error}",
+                hint=f"Ports below 1024 need root, or a socket of systemd: ListenDatagram=0.0.0.0:{port}."
+                if refused
+                else "",
             ) from error
         return int(transport.get_extra_info("sockname")[1])
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from phase.arch import canonical
-from phase.provider import ProviderError, systemd
 from phase.provider.limits import MAX_PER_CLIENT
 from tests.phase.provider.conftest import FILES, Publish
 
@@ -298,58 +297,6 @@ def test_a_key_that_is_none(publish: Publish, certificate: tuple[str, str]) -> N
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "are not a certificate and its key" in done.stderr
-
-
-def test_systemd_is_told_and_its_socket_used(publish: Publish, tmp_path: Path) -> None:
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
-        socket.create_server(("127.0.0.1", 0)) as listener,
-    ):
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(60)
-        # As systemd does: the socket under its number, and the id of the process it is for.
-        begin = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid());"
-        begin += "os.environ['LISTEN_FDS'] = '1'; os.execv(sys.argv[2], sys.argv[2:])"
-        process = subprocess.Popen(
-            [sys.executable, "-c", begin, str(listener.fileno()), *_COMMAND, "--artifacts", str(publish())],
-            env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")},
-            pass_fds=[listener.fileno()],
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            assert manager.recv(100) == b"READY=1"
-            assert get(f"http://127.0.0.1:{listener.getsockname()[1]}/health").startswith(b'{"status":"ok"')
-        finally:
-            process.terminate()
-            process.wait(30)
-        assert manager.recv(100) == b"STOPPING=1"
-
-
-def test_no_manager_is_no_trouble(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for place in ("", "relative", str(tmp_path / "nobody")):
-        monkeypatch.setenv("NOTIFY_SOCKET", place)
-        systemd.notify("READY=1")
-    # Meant for another process.
-    monkeypatch.setenv("LISTEN_PID", "1")
-    assert systemd.inherited() is None
-
-
-def test_too_many_sockets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-    monkeypatch.setenv("LISTEN_FDS", "2")
-    with pytest.raises(ProviderError, match="hands over 2 sockets, expected 1"):
-        systemd.inherited()
-
-
-def test_a_socket_that_is_not_tcp_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-    monkeypatch.setenv("LISTEN_FDS", "1")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "listener"))
-        listener.listen()
-        monkeypatch.setattr(systemd, "_FIRST_FD", listener.detach())
-        with pytest.raises(ProviderError, match="not a listening TCP socket"):
-            systemd.inherited()
 
 
 def test_a_drain_ends_with_the_answers_under_way(publish: Publish) -> None:
