@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,14 +45,29 @@ def publish(root: Path, megabytes: int) -> tuple[Path, str, int]:
     Returns:
         The repository, the path of the rootfs at a provider, its length in bytes.
     """
-    data = os.urandom(1 << 20) * megabytes
-    files = {"kernel": root / "kernel", "rootfs": root / "rootfs"}
-    files["rootfs"].write_bytes(data)
-    files["kernel"].write_bytes(b"kernel")
+    repository = publish_release(root, {"kernel": 1, "rootfs": megabytes})
+    with (root / "rootfs").open("rb") as rootfs:
+        return repository, f"/blobs/sha256/{file_digest(rootfs, 'sha256').hexdigest()}", megabytes << 20
+
+
+def publish_release(root: Path, artifacts: dict[str, int]) -> Path:
+    """Publish a release.
+
+    Args:
+        root: a directory to write into.
+        artifacts: MiB of each.
+
+    Returns:
+        The repository.
+    """
+    files = {}
+    for name, megabytes in artifacts.items():
+        files[name] = root / name
+        files[name].write_bytes(os.urandom(1 << 20) * megabytes)
     repository = Repository.create(root / "repository", keys=ReleaseKeys.from_seed("bench"))
     repository.add("stable", "x86_64", files, release="1")
     repository.publish()
-    return root / "repository", f"/blobs/sha256/{sha256(data).hexdigest()}", len(data)
+    return root / "repository"
 
 
 class Server(NamedTuple):
@@ -61,9 +77,9 @@ class Server(NamedTuple):
     pid: int
 
     def cpu(self) -> float:
-        """Seconds of processor time so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Seconds of processor time so far, of the threads that there are: to the nanosecond."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
     def peak(self) -> float:
         """The most memory it has had, MB."""
@@ -155,6 +171,16 @@ def phase(repository: Path, *more: str) -> Iterator[Server]:
     command = [sys.executable, "-m", "phase", "serve", "--artifacts", str(repository), "--no-mdns"]
     with _run([*command, "--bind", "127.0.0.1", "--port", str(port), *more], port) as server:
         yield server
+
+
+def settle(server: Server) -> None:
+    """Wait until `phase serve` has read its blobs: what it does once a day is not what is measured."""
+    while True:
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:  # noqa: S310
+            found = dict(re.findall(r'phase_provider_blobs\{state="(\w+)"\} (\d+)', answer.read().decode()))
+        if found.get("verified") == found.get("named", "none"):
+            return
+        time.sleep(0.5)
 
 
 @contextlib.contextmanager
