@@ -39,11 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from lab.doctor.needs import choose
+
     parser = argparse.ArgumentParser(prog="python -m lab", description="The lab's own commands.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     doctor = commands.add_parser("doctor", help="what this machine has, lacks, and how to get it")
     doctor.add_argument("--json", action="store_true", help="for scripts")
+    choose(doctor)
     doctor.set_defaults(run=_doctor)
 
     report = commands.add_parser(
@@ -79,7 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     graph.set_defaults(run=_graph)
 
     clean = commands.add_parser("clean", help="delete what the project made: environments, images, reports")
-    clean.add_argument("--results", metavar="ARCH", help="only the last results of one architecture")
+    clean.add_argument(
+        "--results",
+        nargs="+",
+        metavar="ARCH",
+        help="only the last results of these architectures; `both`: of runs of both",
+    )
     clean.add_argument("--history", action="store_true", help="only the history of earlier runs")
     clean.set_defaults(run=_clean)
     return parser
@@ -89,7 +97,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from lab.doctor.examine import examine
     from lab.doctor.show import as_json, as_text
 
-    health = examine()
+    health = examine(arguments.purpose, arguments.arch or ())
     print(as_json(health) if arguments.json else as_text(health))
     return 0 if health.ready else 1
 
@@ -159,7 +167,8 @@ def _clean(arguments: argparse.Namespace) -> int:
     from lab.clean import clean, clean_history, clean_results
 
     if arguments.results:
-        clean_results(OUT, arguments.results)
+        for arch in arguments.results:
+            clean_results(OUT, arch)
         return 0
     if arguments.history:
         clean_history(HISTORY)

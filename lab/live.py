@@ -74,9 +74,12 @@ class Watch:
             if power_on != vm.power_on:
                 count = 0
             marks = vm.marks
-            for mark in marks[count:]:
+            for number, mark in enumerate(marks[count:], count):
+                # A phase lasts from the mark before it, the first one from power-on.
+                began = marks[number - 1].arrived if number else vm.power_on
                 told = printable(f"{mark.step} {mark.outcome}")
-                lines.append(f"  {mark.arrived - vm.power_on:6.1f} s  {vm.name}: {told}")
+                since, took = mark.arrived - vm.power_on, mark.arrived - began
+                lines.append(f"  {since:6.1f} s  {_label(vm)}: {told} {took:.1f} s")
             self._seen[vm.name] = (vm.power_on, len(marks))
             if marks[count:] or vm.name not in self._said:
                 self._said[vm.name] = now
@@ -85,8 +88,13 @@ class Watch:
                 last = printable(vm.console.tail(1), 100)
                 if last != self._last.get(vm.name):
                     self._last[vm.name] = last
-                    lines.append(f"  {now - vm.power_on:6.1f} s  {vm.name}: ... {last}")
+                    lines.append(f"  {now - vm.power_on:6.1f} s  {_label(vm)}: ... {last}")
         return lines
+
+
+def _label(vm: Machine) -> str:
+    # Machines of both architectures run side by side, with the same names.
+    return f"{vm.arch} {vm.name}"
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import shlex
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -63,7 +64,11 @@ _log = logging.getLogger("lab")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What can be asked of the lab on the command line."""
     group = parser.getgroup("lab")
-    group.addoption("--lab-out", default="reports/out", help="directory for results (default: reports/out)")
+    group.addoption(
+        "--lab-out",
+        default="reports/out",
+        help="directory for results; {arch} in it is each scenario's architecture (default: reports/out)",
+    )
     group.addoption(
         "--lab-retries",
         type=int,
@@ -386,6 +391,7 @@ def pytest_runtest_makereport(
     if report.failed:
         report.sections.append(("lab: again", reproduce(item)))
         allure.dynamic.label("owner", owner)
+    allure.dynamic.label("arch", _arch(item))
     write(_record_path(item), json.dumps(record_of(item, report, made), indent=1) + "\n")
     if made is not None and item.config.getoption("lab_hold") in ("failed" if report.failed else "", "all"):
         _hold(item, made, report)
@@ -477,7 +483,15 @@ def _nodeid(item: pytest.Item) -> str:
 
 
 def _out(item: pytest.Item) -> Path:
-    return Path(item.config.rootpath, item.config.getoption("--lab-out"))
+    return Path(item.config.rootpath, item.config.getoption("--lab-out").replace("{arch}", _arch(item)))
+
+
+def _arch(item: pytest.Item) -> str:
+    """The architecture a scenario is run for; the host's own, where it is for none."""
+    callspec = getattr(item, "callspec", None)
+    own = platform.machine()
+    told = callspec.params.get("arch") if callspec else None
+    return str(told or host.ARCHES.get(own, own))
 
 
 def _record_path(item: pytest.Item) -> Path:

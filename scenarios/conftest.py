@@ -1,6 +1,8 @@
 """Options and fixtures of the scenarios."""
 
+import itertools
 import shutil
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,19 +24,42 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "images(*arches): boots images of these architectures beside that of its own machine"
+    )
+
+
+def _chosen(config: pytest.Config) -> tuple[str, ...]:
+    return tuple(config.getoption("--lab-arch") or ARCHES)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "arch" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("--lab-arch") or ARCHES
+        chosen = _chosen(metafunc.config)
         board = option.chosen(metafunc.config)
         if board is not None and "board" in metafunc.fixturenames:
-            # A board is what it is.
+            # A board has one architecture; --lab-arch does not change it.
             chosen = (board.arch,)
         metafunc.parametrize("arch", chosen, scope="session")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what needs images of an architecture that this run is not for."""
+    chosen = {*_chosen(config)}
+    left_out = [item for item in items if not {*itertools.chain(*_images(item))} <= chosen]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _images(item: pytest.Item) -> Iterator[tuple[str, ...]]:
+    return (marker.args for marker in item.iter_markers("images"))
+
+
 @pytest.fixture(scope="session")
 def release(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Release:
-    """The release both architectures boot, signed with the lab's keys; one for all workers of a run."""
+    """The release that the run's architectures boot, signed with the lab's keys; one for all its workers."""
     base = tmp_path_factory.getbasetemp()
     if hasattr(pytestconfig, "workerinput"):
         base = base.parent
@@ -43,5 +68,5 @@ def release(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
         # Published last: without it, a worker died half-way.
         if not (directory / "metadata" / "timestamp.json").exists():
             shutil.rmtree(directory, ignore_errors=True)
-            return Release.publish(directory)
+            return Release.publish(directory, arches=_chosen(pytestconfig))
     return Release(directory, Repository.open(directory, keys=keys.load(KEYS / "lab")))

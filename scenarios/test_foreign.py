@@ -254,6 +254,7 @@ def test_uefi_boots_over_http(netboot: Netboot) -> None:
     netboot.boots("UEFI HTTP boot", firmware=lab_guest.FIRMWARE[netboot.loop.arch], option_rom=False)
 
 
+@pytest.mark.images("x86_64")
 @pytest.mark.lab(seconds=45)
 def test_ipxe_boots(lab: Lab, record: Record, release: Release, tmp_path: Path) -> None:
     """A BIOS starts the iPXE in the network card's ROM, which reads the script.

@@ -12,7 +12,7 @@ from lab.board.description import Description
 from lab.plugin import Record
 from lab.topology import Lab
 from scenarios.images import CHANNEL, Release
-from scenarios.loop import PORT, Loop, mark
+from scenarios.loop import PORT, Loop, mark, serves_health
 
 OTHER = {"x86_64": "arm64", "arm64": "x86_64"}
 
@@ -24,16 +24,21 @@ def loop(
     return Loop(lab, record, release, arch, tmp_path, board)
 
 
-@pytest.mark.lab(seconds=40)
+@pytest.mark.lab(seconds=60)
 def test_boots_by_mdns(loop: Loop) -> None:
-    """(a) The seed knows its channel only, and finds the provider on its segment."""
-    loop.serve()
+    """(a) The seed knows its channel only, finds the provider on its segment, and serves the next one."""
+    server = loop.serve()
     client = loop.boot()
     loop.reaches_job(client)
     assert mark(client, "discover").facts["source"] == "mdns"
     loop.report("a mDNS", client)
     loop.handed_over(client)
     loop.receipt_holds(client)
+    server.stop()
+    serves_health(client)
+    following = loop.boot_vm(name="second")
+    loop.reaches_job(following)
+    loop.receipt_holds(following)
 
 
 @pytest.mark.lab(seconds=45)
@@ -48,6 +53,7 @@ def test_boots_from_a_named_provider(loop: Loop) -> None:
     loop.receipt_holds(client)
 
 
+@pytest.mark.images("x86_64", "arm64")
 @pytest.mark.lab(seconds=45)
 def test_boots_from_the_other_architecture(loop: Loop) -> None:
     """(c) The machine that serves is of the other architecture."""

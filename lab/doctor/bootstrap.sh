@@ -1,6 +1,7 @@
 #!/bin/sh
 # Finds a Python that is new enough, installs one where it may, and hands over to `lab.doctor setup`.
 # The only part of the set-up that cannot itself be Python.
+# usage: bootstrap.sh PYTHON [OPTIONS of `python3 -m lab.doctor setup`]
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -18,7 +19,9 @@ choose() {
     return 1
 }
 
-if ! python=$(choose "${1:-python3}"); then
+wanted=${1:-python3}
+[ $# -eq 0 ] || shift
+if ! python=$(choose "$wanted"); then
     command="apt-get update && apt-get install -y --no-install-recommends python3-venv"
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         export DEBIAN_FRONTEND=noninteractive
@@ -32,4 +35,4 @@ if ! python=$(choose "${1:-python3}"); then
     fi
     python=$(choose python3) || { echo "phase: this system's Python is older than 3.11." >&2; exit 1; }
 fi
-exec "$python" -m lab.doctor setup
+exec "$python" -m lab.doctor setup "$@"

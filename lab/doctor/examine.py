@@ -2,12 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from lab.clean import cache_directory
 from lab.doctor.accel import Ladder, climb
+from lab.doctor.needs import PURPOSES, needed
 from lab.doctor.setup import Host, host, install_command
 from lab.doctor.tools import Tool, look_all, packages_for
 
@@ -59,10 +60,18 @@ class Health(NamedTuple):
         )
 
 
-def examine(*, accelerator: Callable[[], Ladder] = climb) -> Health:
-    """Looks at everything; takes a second, some more where KVM hangs."""
+def examine(
+    purpose: str = PURPOSES[-1], arches: Collection[str] = (), *, accelerator: Callable[[], Ladder] = climb
+) -> Health:
+    """Looks at everything; takes a second, some more where KVM hangs.
+
+    Args:
+        purpose: what this machine is for, one of `PURPOSES`.
+        arches: of the machines that it runs; empty for every architecture.
+        accelerator: climbs the accelerator's ladder.
+    """
     here = host()
-    tools = look_all()
+    tools = look_all(needed(purpose, arches))
     return Health(here, tuple(tools), _measures(), accelerator(), remedy(here, tools))
 
 

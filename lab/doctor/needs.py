@@ -1,13 +1,20 @@
 """The one list of what Phase needs from the machine it is built and tested on.
 
 Everything else is made from it: what `make` installs, what the doctor reports, what the documentation of
-other distributions names. Python packages are declared in `pyproject.toml`, Node's in `package.json`.
+other distributions names. Python packages, Node among them, are declared in `pyproject.toml` and `tox.ini`.
 """
 
+import argparse
+from collections.abc import Collection
 from typing import NamedTuple
 
 #: The oldest Python the project runs on.
 PYTHON = (3, 11)
+#: What a machine is made ready for: the loop, every scenario, the unit tests. Each needs what the one before
+#: it does, and more.
+PURPOSES = ("loop", "scenarios", "tests")
+#: The architectures whose machines the lab runs.
+ARCHES = ("x86_64", "arm64")
 
 
 class Need(NamedTuple):
@@ -22,6 +29,8 @@ class Need(NamedTuple):
         minimum: the oldest version that does.
         files: any of these files is the thing, when it is not a command.
         modules: Python modules which the interpreter that runs the set-up must have.
+        arch: the only architecture whose machines need it; empty when every run does.
+        purpose: the least of `PURPOSES` that needs it.
     """
 
     name: str
@@ -32,6 +41,40 @@ class Need(NamedTuple):
     minimum: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    arch: str = ""
+    purpose: str = "loop"
+
+
+def needed(purpose: str = PURPOSES[-1], arches: Collection[str] = ()) -> tuple[Need, ...]:
+    """What a run needs.
+
+    Args:
+        purpose: one of `PURPOSES`.
+        arches: of the machines it starts; empty for every architecture.
+    """
+    covered = PURPOSES[: PURPOSES.index(purpose) + 1]
+    return tuple(
+        need
+        for need in NEEDS
+        if need.purpose in covered and (not arches or not need.arch or need.arch in arches)
+    )
+
+
+def choose(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say what a machine is to be ready for."""
+    parser.add_argument(
+        "--for",
+        dest="purpose",
+        choices=PURPOSES,
+        default=PURPOSES[-1],
+        help="what this machine is for; each includes the one before (default: tests)",
+    )
+    parser.add_argument(
+        "--arch",
+        action="append",
+        choices=ARCHES,
+        help="the architecture of the lab's machines; may be repeated; both when left out",
+    )
 
 
 NEEDS = (
@@ -48,6 +91,7 @@ NEEDS = (
         commands=("qemu-system-x86_64",),
         version=("--version",),
         minimum=(7, 2),
+        arch="x86_64",
     ),
     Need(
         name="qemu arm64",
@@ -56,12 +100,14 @@ NEEDS = (
         commands=("qemu-system-aarch64",),
         version=("--version",),
         minimum=(7, 2),
+        arch="arm64",
     ),
     Need(
         name="seabios",
         why="BIOS firmware of x86_64 machines",
         packages=("seabios",),
         files=("/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"),
+        arch="x86_64",
     ),
     Need(
         name="ipxe roms",
@@ -82,6 +128,8 @@ NEEDS = (
             "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
             "/usr/share/edk2/ovmf/OVMF_CODE.fd",
         ),
+        arch="x86_64",
+        purpose="scenarios",
     ),
     Need(
         name="uefi arm64",
@@ -92,12 +140,16 @@ NEEDS = (
             "/usr/share/edk2/aarch64/QEMU_CODE.fd",
             "/usr/share/edk2/aarch64/QEMU_EFI.fd",
         ),
+        arch="arm64",
+        purpose="scenarios",
     ),
     Need(
         name="u-boot arm64",
         why="a boot loader with a prompt, on glass boards",
         packages=("u-boot-qemu",),
         files=("/usr/lib/u-boot/qemu_arm64/u-boot.bin", "/usr/share/u-boot/qemu_arm64/u-boot.bin"),
+        arch="arm64",
+        purpose="scenarios",
     ),
     Need(
         name="apt",
@@ -133,6 +185,7 @@ NEEDS = (
         packages=("e2fsprogs",),
         commands=("mke2fs",),
         version=(),
+        purpose="scenarios",
     ),
     Need(
         name="zstd",
@@ -157,84 +210,81 @@ NEEDS = (
         minimum=(27,),
     ),
     Need(
-        name="node",
-        why="builds the HTML report",
-        packages=("nodejs",),
-        commands=("node", "nodejs"),
-        version=("--version",),
-        minimum=(18,),
-    ),
-    Need(
-        name="npm",
-        why="installs the report generator",
-        packages=("npm",),
-        commands=("npm",),
-    ),
-    Need(
         name="avahi-browse",
         why="sees, as a foreign browser, what a provider advertises",
         packages=("avahi-utils",),
         commands=("avahi-browse",),
+        purpose="scenarios",
     ),
     Need(
         name="avahi-daemon",
         why="answers avahi-browse in the tests",
         packages=("avahi-daemon",),
         commands=("avahi-daemon",),
+        purpose="scenarios",
     ),
     Need(
         name="dbus-daemon",
         why="connects avahi-browse with its daemon",
         packages=("dbus",),
         commands=("dbus-daemon",),
+        purpose="scenarios",
     ),
     Need(
         name="cpio",
         why="reads, as a foreign reader, the archives that images are made of",
         packages=("cpio",),
         commands=("cpio",),
+        purpose="tests",
     ),
     Need(
         name="busybox",
         why="runs the images' own scripts and DHCP client in unit tests",
         packages=("busybox-static",),
         files=("/bin/busybox", "/usr/bin/busybox"),
+        purpose="tests",
     ),
     Need(
         name="tshark",
         why="reads, as a foreign reader, what the lab captured",
         packages=("tshark",),
         commands=("tshark",),
+        purpose="scenarios",
     ),
     Need(
         name="chromium",
         why="opens the reports as a person would, and shows what they ask of the network",
         packages=("chromium",),
         commands=("chromium", "chromium-browser", "google-chrome"),
+        purpose="tests",
     ),
     Need(
         name="curl",
         why="the foreign HTTP client that a provider is tried with",
         packages=("curl",),
         commands=("curl",),
+        purpose="scenarios",
     ),
     Need(
         name="wget",
         why="another foreign HTTP client",
         packages=("wget",),
         commands=("wget",),
+        purpose="scenarios",
     ),
     Need(
         name="aria2c",
         why="a foreign HTTP client with many connections, in scenarios and measurements",
         packages=("aria2",),
         commands=("aria2c",),
+        purpose="scenarios",
     ),
     Need(
         name="softhsm",
         why="a hardware token that is none, for keys on tokens",
         packages=("softhsm2",),
         commands=("softhsm2-util",),
+        purpose="tests",
     ),
     Need(
         name="git",

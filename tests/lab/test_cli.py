@@ -31,7 +31,7 @@ def test_the_doctor_answers_and_its_exit_code_says_it(
         measures = tuple(measure._replace(wanted=1 << 60 if short else 0) for measure in looked.measures)
         tools = tuple(tool._replace(state="ok") for tool in looked.tools)
         health = looked._replace(measures=measures, tools=tools)
-        monkeypatch.setattr(examine, "examine", lambda health=health: health)
+        monkeypatch.setattr(examine, "examine", lambda *_, health=health: health)
         assert cli.main(["doctor"]) == int(short)
         assert "runs a CPU" in capsys.readouterr().out
         assert cli.main(["doctor", "--json"]) == int(short)
@@ -80,7 +80,8 @@ def test_clean_takes_what_was_made_and_nothing_else(
     monkeypatch.setattr(cli, "HISTORY", root / "reports/history")
     monkeypatch.setenv("PHASE_CACHE", str(cache))
     (root / "reports/out/x86_64").mkdir()
-    assert cli.main(["clean", "--results", "x86_64"]) == 0
+    (root / "reports/out/both").mkdir()
+    assert cli.main(["clean", "--results", "x86_64", "both"]) == 0
     assert os.listdir(root / "reports/out") == ["arm64"]
     assert cli.main(["clean"]) == 0
     assert f"removed {root / '.tox'}" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.doctor.needs import NEEDS, Need
+from lab.doctor.needs import ARCHES, NEEDS, PURPOSES, Need, needed
 from lab.doctor.tools import look, packages_for, parse_version
 
 
@@ -58,6 +58,22 @@ def test_every_need_can_be_looked_for_and_says_why() -> None:
         assert need.packages
         assert sum(map(bool, (need.commands, need.files, need.modules))) == 1
         assert bool(need.version) == bool(need.minimum)
+
+
+@pytest.mark.parametrize(("arch", "other"), [ARCHES, ARCHES[::-1]])
+def test_a_run_of_one_architecture_asks_for_nothing_of_the_other(arch: str, other: str) -> None:
+    qemu = {"x86_64": "qemu-system-x86", "arm64": "qemu-system-arm"}
+    for purpose in PURPOSES:
+        packages = {name for need in needed(purpose, [arch]) for name in need.packages}
+        assert qemu[arch] in packages
+        assert qemu[other] not in packages
+        assert not packages & {name for need in NEEDS if need.arch == other for name in need.packages}
+
+
+def test_each_purpose_needs_what_the_one_before_does_and_more() -> None:
+    loop, scenarios, tests = map(set, map(needed, PURPOSES))
+    assert loop < scenarios < tests == {*NEEDS}
+    assert not {"chromium", "tshark", "softhsm2"} & {name for need in loop for name in need.packages}
 
 
 def test_the_python_that_asks_is_the_one_that_is_tried() -> None:

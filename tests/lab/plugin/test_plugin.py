@@ -36,6 +36,32 @@ def test_a_scenario_is_recorded(pytester: pytest.Pytester) -> None:
     assert set(records[0]) == keys
 
 
+def test_records_of_each_architecture_lie_by_themselves(pytester: pytest.Pytester) -> None:
+    """What is for no architecture is with those of the host's own; Allure's results are labelled alike."""
+    pytester.makepyfile("""
+    import pytest
+
+    @pytest.mark.parametrize("arch", ["x86_64", "arm64"])
+    def test_it(lab, arch):
+        pass
+
+    def test_of_none(lab):
+        pass
+    """)
+    result = pytester.runpytest_subprocess(
+        "-p", "lab.plugin", "-p", "no:cacheprovider", "--lab-out=out/{arch}", "--alluredir=allure"
+    )
+    result.assert_outcomes(passed=3)
+    own = host.ARCHES[platform.machine()]
+    records = {path: len([*(path / "records").iterdir()]) for path in (pytester.path / "out").iterdir()}
+    expected = {"x86_64": 1, "arm64": 1}
+    expected[own] += 1
+    assert {path.name: number for path, number in records.items()} == expected
+    results = [json.loads(path.read_bytes()) for path in (pytester.path / "allure").glob("*-result.json")]
+    labels = [label["value"] for told in results for label in told["labels"] if label["name"] == "arch"]
+    assert sorted(labels) == sorted([*("x86_64", "arm64"), own])
+
+
 def test_a_record_says_how_busy_it_was(pytester: pytest.Pytester) -> None:
     """With what its machines used, which are processes of their own."""
     source = """

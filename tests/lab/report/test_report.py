@@ -135,6 +135,20 @@ def test_the_page_asks_nothing_of_anyone(tmp_path: Path) -> None:
     assert '"arm64"' in page
 
 
+def test_results_of_one_run_of_both_are_told_apart_by_their_labels(tmp_path: Path) -> None:
+    """What ran by itself later is taken from there."""
+    for arch in ("x86_64", "arm64"):
+        _result(tmp_path, arch, "passed", "")
+        (path,) = (tmp_path / arch / "allure").glob("*-result.json")
+        both = tmp_path / "both" / f"{arch}-result.json"
+        both.parent.mkdir(exist_ok=True)
+        told = json.loads(path.read_text())
+        both.write_text(json.dumps(told | {"labels": [{"name": "arch", "value": arch}]}))
+    assert merge("", tmp_path / "both", tmp_path / "all") == {"x86_64", "arm64"}
+    assert merge("", tmp_path / "both", tmp_path / "left", without={"arm64"}) == {"x86_64"}
+    assert [path.name for path in (tmp_path / "left").iterdir()] == ["x86_64-result.json"]
+
+
 def test_what_passed_only_when_tried_again_is_not_green(tmp_path: Path) -> None:
     _result(tmp_path, "x86_64", "passed", "")
     (path,) = (tmp_path / "x86_64" / "allure").glob("*-result.json")
