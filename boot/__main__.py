@@ -55,9 +55,20 @@ def main() -> int:
         help="take nothing older than this: the repository as it is now, or a floor-*.json of `phase fetch`",
     )
     seed.add_argument("out", type=Path, help="directory to write into")
+    system = commands.add_parser(
+        "system",
+        help="write a system for `release add --artifacts`: kernel, initramfs, rootfs, cmdline",
+    )
+    system.add_argument("--arch", choices=ARCHES, required=True)
+    system.add_argument(
+        "--cmdline", default="quiet panic=-1", help="kernel command line to sign; default: %(default)s"
+    )
+    system.add_argument("out", type=Path, help="directory to write into")
     arguments = parser.parse_args()
     if arguments.command == "seed":
         return _seed(arguments)
+    if arguments.command == "system":
+        return _system(arguments.arch, arguments.cmdline, arguments.out)
     made: dict[str, dict[str, str]] = {}
     try:
         for arch in arguments.arch or ARCHES:
@@ -118,6 +129,20 @@ def _seed(arguments: argparse.Namespace) -> int:
         return 1
     for name in ("kernel", "initramfs", "cmdline", "uki"):
         print(out / name)
+    return 0
+
+
+def _system(arch: str, cmdline: str, out: Path) -> int:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, path in images.system(arch).artifacts().items():
+            shutil.copyfile(path, out / name)
+            print(out / name)
+        (out / "cmdline").write_text(f"{cmdline}\n")
+    except (BuildError, OSError) as error:
+        print(f"boot: {error}", file=sys.stderr)
+        return 1
+    print(out / "cmdline")
     return 0
 
 

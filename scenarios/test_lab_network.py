@@ -165,7 +165,7 @@ def test_a_cable_has_a_rate(pair: Pair) -> None:
 
 @pytest.mark.lab(vcpus=0.3)
 def test_traffic_is_captured_and_stays(pair: Pair, tmp_path: Path) -> None:
-    """Wireshark reads every link's frames; the segment says what was on it, and what wanted to leave."""
+    """Wireshark reads every link's frames (network.md); the segment knows what was on it and strayed."""
     pair.ping(3)
     echoes = pair.lan.seen(lambda packet: packet.protocol == ICMP and packet.operation == 8)
     assert len(echoes) >= 3

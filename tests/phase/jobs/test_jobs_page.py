@@ -1,16 +1,21 @@
 """docs/use/jobs.md says what is so."""
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
 
 import msgspec
 import pytest
+from wasmtime import wat2wasm
 
 from fixtures.modules import corpus
+from phase.identity import Identity
 from phase.jobs.limits import MIB, Limits
 from phase.jobs.receipt import Receipt
+from tests import pages
 
+NAME = "docs/use/jobs.md"
 PAGE = (Path(__file__).parents[3] / "docs/use/jobs.md").read_text()
 _SUFFIX = {"C": "c", "C++": "cc", "Rust": "rs", "Zig": "zig", "AssemblyScript": "ts"}
 
@@ -42,3 +47,17 @@ def test_the_page_has_the_defaults_of_the_limits() -> None:
     assert f"| `--output BYTES` | {limits.output_bytes // MIB} MiB |" in PAGE
     assert f"| | {limits.stdin_bytes // MIB} MiB | standard input |" in PAGE
     assert f"| | {limits.module_bytes // MIB} MiB | the module |" in PAGE
+
+
+def test_the_session(tmp_path: Path) -> None:
+    """As printed, with the key of this run's node in place of the page's."""
+    (tmp_path / "hello.wasm").write_bytes(wat2wasm((pages.PROJECT / "fixtures/hello.wat").read_text()))
+    state = tmp_path / "state"
+    key = Identity.load_or_create(state / "identity.json").public_key
+    found = pages.chosen(NAME, "test_the_session")
+    found = [
+        dataclasses.replace(each, lines=tuple(re.sub(r"(?<=--key )\w+", key, line) for line in each.lines))
+        for each in found
+    ]
+    said = pages.run(found, tmp_path, pages.environment(tmp_path, {"PHASE_STATE": str(state)}))
+    assert f"signed by  {key}" in said
