@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from phase import marks
-from phase.errors import PhaseError
+from phase.errors import PhaseError, printable
 
 STATE = Path("/var/lib/phase")
 RECEIPTS = Path("/run/phase/receipts")
@@ -108,5 +108,5 @@ def main() -> int:
     try:
         return 0 if run_job(sys.argv[1]) else 1
     except PhaseError as error:
-        print(f"phase node: {error}", file=sys.stderr)
+        print(f"phase: {printable(str(error))}", file=sys.stderr)
         return 1

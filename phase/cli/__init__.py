@@ -8,15 +8,18 @@ import importlib
 import json
 import os
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
+from phase.cli._tell import UNTOLD, UntoldError, note
 from phase.errors import PhaseError
 from phase.errors import printable as printable  # for the commands
 
 #: Name -> module, and its line in `phase --help`, which must not import them all.
 COMMANDS = {
+    "config": ("phase.cli.config", "Show the configuration."),
     "discover": ("phase.cli.discover", "Look for providers on this network."),
     "fetch": ("phase.cli.fetch", "Fetch a release and verify it."),
     "init": ("phase.cli.init", "Give this machine an identity."),
@@ -29,6 +32,8 @@ COMMANDS = {
     "verify": ("phase.cli.verify", "Verify a fetched release again."),
     "version": ("phase.cli.version", "Say which version this is."),
 }
+#: Exit codes of every command but `phase run`, which leaves the module's own.
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class LazyGroup(click.Group):
@@ -46,7 +51,7 @@ class LazyGroup(click.Group):
             found: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         except KeyboardInterrupt:
             if cmd_name == "run":
-                sys.exit(130)  # click would end with 1, which may be the module's
+                sys.exit(INTERRUPTED)  # click would end with 1, which may be the module's
             raise
         return found
 
@@ -56,8 +61,32 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup)
-def cli() -> None:
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from phase.cli.version import facts, text
+
+        click.echo(text(facts()))
+        ctx.exit()
+
+
+@click.group(
+    "phase",
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    epilog='Completion: put `eval "$(_PHASE_COMPLETE=bash_source phase)"` into ~/.bashrc; zsh_source and '
+    "fish_source for those shells.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="PHASE_CONFIG",
+    metavar="FILE",
+    help="Configuration that counts before the user's and the system's.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say the versions."
+)
+def cli(config: Path | None) -> None:
     """Boot machines from whoever nearby has the bits, and put them to work."""
 
 
@@ -65,22 +94,41 @@ def main() -> NoReturn:
     """Run the command line: exit code 0 done, 1 refused or failed, 2 usage."""
     open_standard_streams()
     try:
-        cli(prog_name="phase", standalone_mode=True)
+        ended: Any = cli(prog_name="phase", standalone_mode=False)
+        # What click returns after --help and --version is a code; what a command returns is None.
+        sys.exit(ended if isinstance(ended, int) else 0)
+    except click.ClickException as error:
+        sys.exit(usage(error))
+    except click.Abort:
+        note("interrupted")
+        sys.exit(INTERRUPTED)
+    except UntoldError as error:
+        note(str(error))
+        sys.exit(UNTOLD)
     except PhaseError as error:
-        click.echo(f"phase: {printable(str(error))}", err=True)
-        sys.exit(1)
+        note(str(error))
+        sys.exit(FAILED)
     except BrokenPipeError:
         # Whoever read us has left; without this the interpreter complains again on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
+        sys.exit(FAILED)
     except OSError as error:
         # A disk that is full or not ours, for example: nothing a traceback would explain better.
         where = f"{error.filename}: " if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = PhaseError(f"{where}{error.strerror or error}", hint="Make room there." if full else "")
-        click.echo(f"phase: {printable(str(what))}", err=True)
-        sys.exit(1)
-    sys.exit(0)
+        note(str(PhaseError(f"{where}{error.strerror or error}", hint="Make room there." if full else "")))
+        sys.exit(FAILED)
+
+
+def usage(error: click.ClickException) -> int:
+    """Say what was typed wrongly; the exit code for it."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return USAGE
+    context = getattr(error, "ctx", None)
+    hint = f"See `{context.command_path} --help`." if context is not None else ""
+    note(str(PhaseError(error.format_message(), hint=hint)))
+    return error.exit_code
 
 
 def open_standard_streams() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from phase.cli import _signing, printable
+from phase.cli._tell import Out, note
 from phase.release import artifacts, content
 from phase.release.errors import ContentError, ManifestError
 
@@ -25,7 +25,7 @@ def gathered(
     """
     found = artifacts.find_artifacts(directory) if directory else {}
     if directory and (others := artifacts.left_out(directory, found)):
-        _signing.tell(f"left out of the release: {', '.join(others)}")
+        note(f"left out of the release: {', '.join(others)}")
     found |= {name: path for name, path in given.items() if path is not None}
     trees: dict[str, Path] = {}
     for path in dtbs:
@@ -40,12 +40,13 @@ def gathered(
     return found | trees
 
 
-def check(found: Mapping[str, Path], arch: str, *, force: bool) -> None:
+def check(found: Mapping[str, Path], arch: str, out: Out, *, force: bool) -> None:
     """Say what each artifact is.
 
     Args:
         found: file by artifact.
         arch: of the release.
+        out: gets a line for each.
         force: say it only, refuse nothing.
 
     Raises:
@@ -53,8 +54,16 @@ def check(found: Mapping[str, Path], arch: str, *, force: bool) -> None:
     """
     for name, path in sorted(found.items()):
         try:
-            click.echo(printable(f"{name}: {content.check(name, path, arch)}"))
+            out.line(f"{name}: {content.check(name, path, arch)}")
         except ContentError as error:
             if not force:
                 raise
-            _signing.tell(f"signed all the same: {error.what}")
+            note(f"signed all the same: {error.what}")
+
+
+def warn(found: Mapping[str, Path], cmdline: str) -> None:
+    """Say what a release lacks that most kernels need: it may be meant so."""
+    if "initramfs" not in found:
+        note("this release has no initramfs: its kernel must find a root file system by itself")
+    if not cmdline.strip():
+        note("this release has an empty kernel command line: its kernel may show nothing, on no console")

@@ -2,6 +2,7 @@
 
 import click
 
+from phase.cli import _options
 from phase.discovery.records import MAX_PEERS, DiscoveryError, peer
 
 
@@ -9,14 +10,14 @@ def _peers(
     context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[tuple[str, int], ...]:
     if len(texts) > MAX_PEERS:
-        raise click.BadParameter(f"{len(texts)} nodes; the limit is {MAX_PEERS}")
+        raise click.BadParameter(f"{len(texts)} DHT nodes are named; the limit is {MAX_PEERS}")
     try:
         return tuple(peer(text) for text in texts)
     except DiscoveryError as error:
         raise click.BadParameter(str(error)) from error
 
 
-dht_option = click.option(
+dht_option = _options.option(
     "--dht",
     multiple=True,
     metavar="HOST:PORT",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from phase.cli import _given
 from phase.errors import printable
 from phase.release.errors import KeysError
 from phase.release.keys import Place
@@ -135,6 +136,26 @@ class Passphrases:
         return checked(answer, "what was typed")
 
 
+def new_of(path: Path, file: Path | None) -> str:
+    """A new passphrase for a key that has one already.
+
+    Args:
+        path: the key.
+        file: holds it; else it is typed, twice.
+
+    Raises:
+        KeysError: there is none, or it cannot be one.
+    """
+    if file is not None:
+        return _read(file)
+    if not sys.stdin.isatty():
+        raise KeysError(f"key {path} needs a new passphrase", hint="Give --new-passphrase-file.")
+    question = printable(f"New passphrase of {path}")
+    return checked(
+        click.prompt(question, hide_input=True, confirmation_prompt=True, err=True), "what was typed"
+    )
+
+
 def note_pin_files(context: click.Context, _: click.Parameter, given: tuple[str, ...]) -> None:
     """Keep what `--pin-file` says, for `Passphrases.of_command`.
 
@@ -167,7 +188,7 @@ def checked(text: str, source: str) -> str:
             hint="Is a secret not set? Only --plain makes a key without a passphrase.",
         )
     if len(line) > MAX_PASSPHRASE:
-        raise KeysError(f"{source} has more than {MAX_PASSPHRASE} characters")
+        raise KeysError(f"{source} is too long; the limit is {MAX_PASSPHRASE} characters")
     if line.startswith("\ufeff"):
         raise KeysError(
             f"{source} begins with a byte order mark", hint="Save it as UTF-8 without one (no BOM)."
@@ -183,13 +204,9 @@ def checked(text: str, source: str) -> str:
 
 
 def _read(file: Path) -> str:
-    try:
-        with file.open("rb") as handle:
-            data = handle.read(MAX_PASSPHRASE * 4 + 1)
-    except OSError as error:
-        raise KeysError(f"{file} cannot be read: {error.strerror}") from error
+    data = _given.read(file, "", MAX_PASSPHRASE * 4, kind=KeysError)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
-        raise KeysError(f"{file} is UTF-16 text, or no text", hint="Save it as UTF-8 text.")
+        raise KeysError(f"{file} is not UTF-8 text, it looks like UTF-16", hint="Save it as UTF-8 text.")
     try:
         return checked(data.decode("utf-8"), str(file))
     except UnicodeDecodeError as error:

@@ -1,6 +1,6 @@
 """What the signing commands of `phase release` share: a repository, judged, for one process at a time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from phase.cli import _release, _signing
-from phase.errors import PhaseError, printable
+from phase.cli._signing import Signer
+from phase.cli._tell import Out, note
+from phase.errors import PhaseError
 from phase.release.errors import RepositoryError
 from phase.release.keys import ReleaseKeys
 
 if TYPE_CHECKING:
+    from phase.cli.facts import Waiting
     from phase.release.pinned import Pin
     from phase.release.repository import Repository
     from phase.release.roles import Lack
@@ -26,9 +29,8 @@ ATTENTION = 3
 @contextmanager
 def opened(
     directory: Path,
-    key_directories: Iterable[Path],
+    signer: Signer,
     keys: ReleaseKeys,
-    root_file: Path | None = None,
     *,
     resume: bool = True,
     restore: bool = False,
@@ -37,9 +39,8 @@ def opened(
 
     Args:
         directory: where it is.
-        key_directories: remember which repository it is, and what was published last.
-        keys: theirs.
-        root_file: the first root, where they do not.
+        signer: whose directories remember which repository it is, and what was published last.
+        keys: of the signer, loaded: that asks for passphrases, and nothing is locked meanwhile.
         resume: as for `Repository.open`.
         restore: the same.
     """
@@ -47,11 +48,12 @@ def opened(
     from phase.release.pinned import Pin
     from phase.release.repository import Repository
 
+    root_file = signer.root_file
     if not (directory / journal.PLACE).exists():
         identity(directory, root_file)  # nothing is made where there is no repository
     with _signing.locked(directory):
         journal.finish(directory)
-        pin = Pin(key_directories, identity(directory, root_file), told=root_file is not None)
+        pin = Pin(signer.key_directories, identity(directory, root_file), told=root_file is not None)
         repository = Repository.open(
             directory,
             keys=keys,
@@ -74,7 +76,7 @@ def remember(pin: "Pin", repository: "Repository") -> None:
     if repository.floor not in pin.floors or signed.items() - pin.signed.items():
         for line in pin.remember(repository.floor, signed):
             if not known:  # else something is remembered, if not the newest; cron need not say it every day
-                click.echo(line, err=True)
+                note(line)
 
 
 def identity(directory: Path, root_file: Path | None) -> str:
@@ -119,22 +121,85 @@ def _staged_root(directory: Path) -> bytes:
 
 
 def finish(
-    repository: "Repository", *, gap: bool = False, all_waiting: bool = False, hold: bool = False
+    repository: "Repository",
+    out: Out,
+    *,
+    gap: bool = False,
+    all_waiting: bool = False,
+    hold: bool = False,
+    renewed: Sequence[str] = (),
+    urgent: Sequence[str] = (),
 ) -> None:
-    """Publish what all have signed; say who has not signed the rest, which waits."""
+    """Publish what all have signed; say who has not signed the rest, which waits.
+
+    Args:
+        repository: opened.
+        out: gets what was done.
+        gap: as for `Repository.settle`.
+        all_waiting: the same.
+        hold: the same.
+        renewed: roles signed anew as they were.
+        urgent: roles that somebody else must renew.
+    """
     done = repository.settle(gap=gap, all_waiting=all_waiting, hold=hold)
+    out.done = True
+    for note_ in done.notes:
+        note(note_)
     for each in done.waiting:
-        click.echo(lack_line(each))
-    for note in done.notes:
-        click.echo(note, err=True)
+        out.line(lack_line(each))
     if done.roles:
         what = ", ".join(done.roles)
-        click.echo(f"published in {repository.directory}: {what}; timestamp until {_until(repository)}")
+        out.line(f"published in {repository.directory}: {what}; timestamp until {_until(repository)}")
     elif repository.staged:
-        click.echo(
+        out.line(
             f"nothing new is published: for the other signatures, see "
             f"`phase release sign {repository.directory} --export DIRECTORY`"
         )
+    tell(repository, out, published=done.roles, renewed=renewed, urgent=urgent)
+
+
+def tell(
+    repository: "Repository",
+    out: Out,
+    *,
+    published: Sequence[str] = (),
+    renewed: Sequence[str] = (),
+    discarded: Sequence[str] = (),
+    urgent: Sequence[str] = (),
+) -> None:
+    """Tell scripts what has become of a repository, see `phase.cli.facts.Change`."""
+    if not out.as_json:
+        return
+    from phase.cli.facts import Change, utc
+
+    begun = bool(repository.published())
+    out.facts(
+        Change(
+            published=list(published),
+            waiting=waiting(repository),
+            timestamp_expires=utc(repository.timestamp_expires) if begun else None,
+            renewed=list(renewed),
+            discarded=list(discarded),
+            urgent=list(urgent),
+        )
+    )
+
+
+def waiting(repository: "Repository") -> list["Waiting"]:
+    """What waits for signatures, for scripts."""
+    from phase.cli.facts import Missing, Waiting
+
+    return [
+        Waiting(
+            role=role,
+            version=repository.staged[role].signed.version,
+            missing=[
+                Missing(by=each.role, signed=len(each.signed), threshold=each.threshold)
+                for each in repository.lacks([role])
+            ],
+        )
+        for role in sorted(repository.staged)
+    ]
 
 
 def _until(repository: "Repository") -> str:
@@ -146,14 +211,14 @@ def lack_line(each: "Lack") -> str:
     return f"{each.role}: {len(each.signed)} of {each.threshold} signatures"
 
 
-def warn(repository: "Repository", now: datetime) -> bool:
-    """Say on stderr what a person must renew soon; whether there is anything."""
+def warn(repository: "Repository", now: datetime) -> list[str]:
+    """Say on standard error what a person must renew soon; the roles."""
     from phase.release import status
 
     found = [each for each in status.published(repository, now) if each.state in status.URGENT]
     for each in found:
-        click.echo(urgent_line(each), err=True)
-    return bool(found)
+        note(urgent_line(each))
+    return [each.role for each in found]
 
 
 def urgent_line(each: "RoleStatus") -> str:
@@ -169,14 +234,15 @@ def urgent_line(each: "RoleStatus") -> str:
     )
 
 
-def confirm(lines: Iterable[str], question: str, *, yes: bool) -> None:
+def confirm(lines: Iterable[str], question: str, out: Out, *, yes: bool) -> None:
     """Show what changes, and ask.
 
     Raises:
         PhaseError: the answer is not yes.
     """
     for line in lines:
-        click.echo(printable(line))
+        # Where scripts read standard output, a person who is asked reads the other.
+        (note if out.as_json else out.line)(line)
     if yes:
         return
     try:

@@ -1,9 +1,11 @@
-"""What `fetch` and `verify` share: a fetched release on disk, in a repository's layout."""
+"""What commands share that verify a release: the root they trust, and the time."""
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from phase.errors import PhaseError
+from phase.cli import _given, _options
 
 MAX_ROOT = 512_000
 
@@ -12,13 +14,27 @@ def read_root(path: Path) -> bytes:
     """The trusted root.
 
     Raises:
-        PhaseError: it cannot be read.
+        PhaseError: it cannot be read, or is too long.
     """
-    try:
-        with path.open("rb") as handle:
-            return handle.read(MAX_ROOT + 1)
-    except OSError as error:
-        raise PhaseError(f"the trusted root {path} cannot be read: {error.strerror}") from error
+    return _given.read(path, "the trusted root", MAX_ROOT)
+
+
+def root_option(*, required: bool = False, otherwise: str = "") -> Callable[[Any], Any]:
+    """The option that names the root metadata to trust.
+
+    Args:
+        required: whether there is no other way.
+        otherwise: what is trusted where it is not given.
+    """
+    return _options.option(
+        "--root",
+        "root_file",
+        type=_options.PLACE,
+        metavar="FILE",
+        required=required,
+        standard=otherwise,
+        help="Root metadata to trust first, as your images hold it.",
+    )
 
 
 def now(seen: float = 0.0) -> datetime:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from phase.cli import _release
+from phase.cli import _given, _options, _release
 from phase.cli._passphrases import ENVIRONMENT, Passphrases, note_pin_files
-from phase.errors import printable
+from phase.cli._tell import note
 from phase.release import keys as release_keys
 from phase.release import lock
 from phase.release.errors import KeysError
@@ -25,14 +26,51 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 _PUBLIC = "phase-release-public-v1"
 
 directory = click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
-keys = click.option(
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who signs: the options that say where keys are, and for which repository they sign.
+
+    Attributes:
+        key_directories: hold private keys, and remember what they have signed for.
+        passphrase_file: holds the passphrase, if it is not elsewhere.
+        root_file: the repository's first root, where the keys do not remember it.
+    """
+
+    key_directories: tuple[Path, ...] = ()
+    passphrase_file: Path | None = None
+    root_file: Path | None = None
+
+    def load(self, only: Iterable[str] = ROLES) -> ReleaseKeys:
+        """The keys, of some roles. Call it before a repository is locked: it asks for passphrases."""
+        return load(self.key_directories, self.passphrase_file, only)
+
+
+@dataclass(frozen=True)
+class NewKeys:
+    """What is to become of who signs what.
+
+    Attributes:
+        public_files: the new public keys.
+        thresholds: `ROLE=K` each.
+        yes: do not ask.
+    """
+
+    public_files: tuple[Path, ...]
+    thresholds: tuple[str, ...]
+    yes: bool
+
+
+keys = _options.option(
     "--keys",
     "key_directories",
     multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=_options.DIRECTORY,
+    metavar="DIRECTORY",
     help="Directory with private keys; repeat for more.",
 )
-_pin_files = click.option(
+_pin_files = _options.option(
     "--pin-file",
     multiple=True,
     metavar="TOKEN=FILE",
@@ -40,53 +78,66 @@ _pin_files = click.option(
     callback=note_pin_files,
     help="File with the PIN of the token of this label; repeat for more.",
 )
-_passphrase_file = click.option(
+_passphrase_file = _options.option(
     "--passphrase-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"File with the passphrase; else ${ENVIRONMENT}, else asked for.",
+    type=_options.FILE,
+    metavar="FILE",
+    standard=f"${ENVIRONMENT}, else it is asked for",
+    help="File with the passphrase.",
 )
-cost = click.option(
+cost = _options.option(
     "--cost",
     type=click.Choice(list(COSTS)),
     default="moderate",
-    show_default=True,
-    envvar="PHASE_RELEASE_COST",
     help="Memory and time it takes to try one passphrase.",
 )
-publics = click.option(
+publics = _options.option(
     "--public",
     "public_files",
+    once=True,
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_options.FILE,
+    metavar="FILE",
     help="File with a public key, as `phase release key` wrote it; repeat for more.",
 )
-thresholds = click.option(
-    "--threshold", "thresholds", multiple=True, metavar="ROLE=K", help="How many keys of ROLE must sign."
+thresholds = _options.option(
+    "--threshold",
+    "thresholds",
+    once=True,
+    multiple=True,
+    metavar="ROLE=K",
+    standard="more than half of its keys",
+    help="How many keys of ROLE must sign; repeat for more.",
 )
-root = click.option(
-    "--root",
-    "root_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The repository's first root, as your images hold it, where --keys have not signed for it before.",
-)
-hold = click.option(
+hold = _options.option(
     "--stage",
     "hold",
+    once=True,
     is_flag=True,
     help="Publish nothing yet, also if all have signed: `phase release sign` publishes it.",
 )
-yes = click.option("--yes", is_flag=True, help="Do not ask.")
-gap = click.option(
+yes = _options.option("--yes", once=True, is_flag=True, help="Do not ask.")
+gap = _options.option(
     "--gap",
+    once=True,
     is_flag=True,
     help="Publish without the signatures of lost keys: a client that asks in that moment asks again.",
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
 
 def passphrase_file(command: _Command) -> _Command:
     """The options that say where passphrases and PINs are; `load` finds them all."""
-    return _passphrase_file(_pin_files(command))
+    return cast(_Command, _passphrase_file(_pin_files(command)))
+
+
+signer = _options.grouped(
+    "signer",
+    Signer,
+    _release.root_option(otherwise="the one that --keys have signed for before"),
+    keys,
+    passphrase_file,
+)
+new_keys = _options.grouped("new_keys", NewKeys, publics, thresholds, yes)
 
 
 def load(
@@ -111,13 +162,13 @@ def load(
     return found
 
 
-def load_for_refresh(directory: Path, key_directories: Iterable[Path], file: Path | None) -> ReleaseKeys:
+def load_for_refresh(directory: Path, signer: Signer) -> ReleaseKeys:
     """The keys that a refresh needs now; those of releases only if one of them is half over."""
     from phase.release.repository import Repository
 
     due = Repository.open(directory, resume=False, now=_release.now()).due()
     only = [*ONLINE, *(["release"] if any(kind(role) == "release" for role in due) else [])]
-    return load(key_directories, file, only, optional=["release"])
+    return load(signer.key_directories, signer.passphrase_file, only, optional=["release"])
 
 
 def new_passphrase(path: Path, file: Path | None, *, plain: bool) -> str | None:
@@ -152,7 +203,7 @@ def write_public(path: Path, role: str, public: str) -> None:
     try:
         files.create(path, data)
     except FileExistsError as error:
-        if path.is_file() and path.read_bytes() == data:
+        if path.is_file() and _given.read(path, "the public key", _MAX_PUBLIC, kind=KeysError) == data:
             return
         raise KeysError(f"{path} is there already, and is another key's", hint="Move it away.") from error
     except OSError as error:
@@ -163,15 +214,15 @@ def read_publics(paths: Iterable[Path]) -> dict[str, list[Any]]:
     """Public keys by role.
 
     Raises:
-        KeysError: a file is no public key.
+        KeysError: a file is not a public key.
     """
     found: dict[str, list[Any]] = {}
     for path in paths:
-        with path.open("rb") as handle:
-            words = handle.read(_MAX_PUBLIC).decode("ascii", "replace").split()
+        data = _given.read(path, "the public key", _MAX_PUBLIC, kind=KeysError)
+        words = data.decode("ascii", "replace").split()
         if len(words) != 3 or words[0] != _PUBLIC or words[1] not in ROLES:
             raise KeysError(
-                f"{path} is not a public key of a release", hint="phase release key writes them."
+                f"{path} is not a public key of a release", hint="`phase release key` writes them."
             )
         found.setdefault(words[1], []).append(release_keys.public_key(words[2]))
     return found
@@ -199,9 +250,4 @@ def locked(directory: Path) -> AbstractContextManager[None]:
     Raises:
         RepositoryError: this account cannot write to all of it, or another process does not leave it.
     """
-    return lock.repository(directory, tell)
-
-
-def tell(line: str) -> None:
-    """Say something beside the result of a command, on stderr."""
-    click.echo(printable(line), err=True)
+    return lock.repository(directory, note)

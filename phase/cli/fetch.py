@@ -1,6 +1,5 @@
 """`phase fetch`: a verified release, on disk."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -12,29 +11,54 @@ import click
 
 from phase import arch as arches
 from phase import files
-from phase.cli import _release, printable
+from phase.cli import _options, _release
 from phase.cli._dht import dht_option
 from phase.cli._output import Output
+from phase.cli._tell import Out, note
 from phase.discovery import DiscoveryError, discover
 from phase.discovery.named import named
 from phase.errors import PhaseError
-from phase.fetch import Progress
+from phase.fetch import FetchReport, Progress
 
 if TYPE_CHECKING:
+    from phase.release.manifest import Manifest
     from phase.trust import Floor, Refreshed
 
 
+class Wanted(NamedTuple):
+    """What is to be fetched.
+
+    Attributes:
+        root: the root metadata that is trusted.
+        channel: of the release.
+        arch: its architecture, canonical.
+        deadline: `time.monotonic()` when to give up.
+    """
+
+    root: bytes
+    channel: str
+    arch: str
+    deadline: float
+
+
 @click.command("fetch")
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Trusted root metadata.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Directory to fill.")
-@click.option("--provider", "urls", multiple=True, help="A provider's URL; repeat for more.")
+@_release.root_option(required=True)
+@_options.option("--output", type=_options.PLACE, required=True, metavar="DIRECTORY", help="To be filled.")
+@_options.option(
+    "--provider",
+    "urls",
+    multiple=True,
+    metavar="URL",
+    standard="those that are found",
+    help="A provider to ask; repeat for more.",
+)
 @dht_option
-@click.option("--channel", default="stable", show_default=True)
-@click.option("--arch", default="auto", show_default=True, help="Architecture; auto is this machine's.")
-@click.option("--timeout", type=click.FloatRange(1, 86_400), default=600.0, help="Seconds.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@_options.channel
+@_options.arch
+@_options.timeout(600.0, 1, 86_400)
+@_options.as_json
 def command(
-    root: Path,
+    root_file: Path,
     output: Path,
     urls: tuple[str, ...],
     dht: tuple[tuple[str, int], ...],
@@ -48,101 +72,124 @@ def command(
     The directory then is a repository: `phase serve --artifacts` serves it on. Run again, it
     resumes, and never goes back to an older release.
     """
-    from phase.fetch.release import refresh_from
-    from phase.trust import floor
-
-    wanted = arches.canonical(arch)
     deadline = time.monotonic() + timeout
     # As on a seed's kernel command line.
     urls = tuple(dict.fromkeys(named(url) for url in urls))
-    trusted = _release.read_root(root)
-    if not urls:
-        urls = tuple(
-            p.url for p in discover(channel, wanted, dht=dht, timeout=min(timeout, 5.0), gather=0.5)
-        )
-    if not urls:
-        raise DiscoveryError(
-            f"no provider of {channel}/{wanted} was found", hint="Name one with --provider."
-        )
+    wanted = Wanted(_release.read_root(root_file), channel, arches.canonical(arch), deadline)
+    urls = urls or _found(dht, wanted)
     with Output(output) as place:
-        publisher = floor.publisher(trusted)
-        known = floor.load_all(output, publisher, directory=place.descriptor)
-        for why in known.unreadable:
-            _tell(f"not of this publisher, and passed over: {why}")
-        proven = refresh_from(
-            urls,
-            trusted,
-            channel=channel,
-            arch=wanted,
-            now=_release.now(known.own.time),
-            deadline=deadline,
-            floor=known.own,
-            others=known.others,
-            # With one there is nothing to add to the error below.
-            refused=_report if len(urls) > 1 else None,
-        )
-        found = proven.release
-        urls = (proven.url, *(url for url in urls if url != proven.url))
-        still = _Still(place, trusted, channel, wanted, found)
-        # Before anything else: a release once seen is the least there may ever be again.
-        with place.locked(deadline, _tell), place.writing():
-            still.newest(known.own)
-            for name in floor.keep(output, publisher, found.floor, known, directory=place.descriptor):
-                _tell(
-                    f"{output / name} is removed: more than {floor.MAX_PUBLISHERS} publishers are kept there"
+        still, urls = _proven(place, wanted, urls)
+        reports = _fetched(place, still.found, urls, wanted.deadline)
+        _kept(place, still, wanted.deadline)
+    _told(reports, still.found.manifest, wanted, output, Out(as_json))
+
+
+def _found(dht: tuple[tuple[str, int], ...], wanted: Wanted) -> tuple[str, ...]:
+    """Providers on this network, and those that the DHT tells of."""
+    seconds = min(wanted.deadline - time.monotonic(), 5.0)
+    found = discover(wanted.channel, wanted.arch, dht=dht, timeout=max(seconds, 0.1), gather=0.5)
+    if urls := tuple(provider.url for provider in found):
+        return urls
+    raise DiscoveryError(
+        f"no provider of {wanted.channel}/{wanted.arch} was found", hint="Name one with --provider."
+    )
+
+
+def _proven(place: Output, wanted: Wanted, urls: tuple[str, ...]) -> tuple["_Still", tuple[str, ...]]:
+    """The newest release that a provider proves, and the providers, that one first."""
+    from phase.fetch.release import refresh_from
+    from phase.trust import floor
+
+    publisher = floor.publisher(wanted.root)
+    known = floor.load_all(place.path, publisher, directory=place.descriptor)
+    for why in known.unreadable:
+        note(f"not of this publisher, and passed over: {why}")
+    proven = refresh_from(
+        urls,
+        wanted.root,
+        channel=wanted.channel,
+        arch=wanted.arch,
+        now=_release.now(known.own.time),
+        deadline=wanted.deadline,
+        floor=known.own,
+        others=known.others,
+        # With one there is nothing to add to the error below.
+        refused=_report if len(urls) > 1 else None,
+    )
+    found = proven.release
+    still = _Still(place, wanted, found)
+    # Before anything else: a release once seen is the least there may ever be again.
+    with place.locked(wanted.deadline, note), place.writing():
+        still.newest(known.own)
+        for name in floor.keep(place.path, publisher, found.floor, known, directory=place.descriptor):
+            note(f"{place.path / name} is removed; the limit is {floor.MAX_PUBLISHERS} publishers")
+    return still, (proven.url, *(url for url in urls if url != proven.url))
+
+
+def _fetched(place: Output, found: "Refreshed", urls: tuple[str, ...], deadline: float) -> list[FetchReport]:
+    """Fetch all artifacts, one after another."""
+    artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
+    liars: set[str] = set()
+    with _watched(sum(artifact.length for artifact in artifacts)) as progress:
+        return [
+            place.fetch(artifact, urls, deadline=deadline, progress=progress.artifact(), liars=liars)
+            for artifact in artifacts
+        ]
+
+
+def _kept(place: Output, still: "_Still", deadline: float) -> None:
+    """Write the metadata that vouches for what is there now."""
+    found = still.found
+    with place.locked(max(deadline, time.monotonic() + 5), note):
+        still.newest(found.floor)
+        # The timestamp last: who serves this directory meanwhile sees the old release or the new one.
+        with place.below("metadata") as metadata, place.writing("metadata"):
+            for name in sorted(found.metadata, key=lambda name: name == "timestamp.json"):
+                files.write_at(metadata, name, found.metadata[name])
+        place.sweep()
+        files.sync(place.descriptor)
+
+
+def _told(reports: list[FetchReport], manifest: "Manifest", wanted: Wanted, output: Path, out: Out) -> None:
+    from phase.cli.facts import Fetched, FetchedArtifact
+
+    out.facts(
+        Fetched(
+            channel=wanted.channel,
+            arch=wanted.arch,
+            version=manifest.version,
+            release=manifest.release,
+            artifacts=[
+                FetchedArtifact(
+                    name=report.name,
+                    length=report.length,
+                    kept=report.kept,
+                    sources=report.sources,
+                    dropped=report.dropped,
+                    seconds=report.seconds,
                 )
-        artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
-        with _told(sum(artifact.length for artifact in artifacts)) as progress:
-            liars: set[str] = set()
-            reports = [
-                place.fetch(artifact, urls, deadline=deadline, progress=progress.artifact(), liars=liars)
-                for artifact in artifacts
-            ]
-        with place.locked(max(deadline, time.monotonic() + 5), _tell):
-            still.newest(found.floor)
-            # The timestamp last: who serves this directory meanwhile sees the old release or the new one.
-            with place.below("metadata") as metadata, place.writing("metadata"):
-                for name in sorted(found.metadata, key=lambda name: name == "timestamp.json"):
-                    files.write_at(metadata, name, found.metadata[name])
-            place.sweep()
-            files.sync(place.descriptor)
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "channel": channel,
-                    "arch": wanted,
-                    "version": found.manifest.version,
-                    "release": found.manifest.release,
-                    "artifacts": [report._asdict() for report in reports],
-                }
-            )
+                for report in reports
+            ],
         )
-        return
+    )
     for report in reports:
-        click.echo(f"{report.name}: {report.length} bytes, {report.kept} of them kept, verified")
+        out.line(f"{report.name}: {report.length} bytes, {report.kept} of them kept, verified")
         for reason in report.dropped.values():
-            click.echo(f"  given up: {printable(reason)}", err=True)
-    name = f"{channel}/{wanted} {found.manifest.release} (version {found.manifest.version})"
-    click.echo(printable(f"{name} is in {output}"))
+            note(f"{report.name}: given up: {reason}")
+    name = f"{wanted.channel}/{wanted.arch} {manifest.release} (version {manifest.version})"
+    out.line(f"{name} is in {output}")
 
 
 def _report(url: str, error: PhaseError) -> None:
     """Say of one provider, at once, why it is not used."""
-    click.echo(f"not from {printable(url)}: {printable(str(error))}", err=True)
-
-
-def _tell(line: str) -> None:
-    click.echo(printable(line), err=True)
+    note(f"not from {url}: {error}")
 
 
 class _Still(NamedTuple):
     """Whether what was proven is still the newest that has been seen by anybody who fills a directory."""
 
     place: Output
-    root: bytes
-    channel: str
-    arch: str
+    wanted: Wanted
     found: "Refreshed"
 
     def newest(self, known: "Floor") -> None:
@@ -154,7 +201,7 @@ class _Still(NamedTuple):
         from phase import trust
         from phase.trust import floor
 
-        file = self.place.path / floor.name_of(floor.publisher(self.root))
+        file = self.place.path / floor.name_of(floor.publisher(self.wanted.root))
         now = floor.load(file, directory=self.place.descriptor)
         if now not in (known, self.found.floor):
             metadata = self.found.metadata
@@ -165,20 +212,20 @@ class _Still(NamedTuple):
                 return metadata[name]
 
             trust.refresh(
-                self.root,
+                self.wanted.root,
                 get,
-                channel=self.channel,
-                arch=self.arch,
+                channel=self.wanted.channel,
+                arch=self.wanted.arch,
                 now=_release.now(now.time),
                 floor=now,
             )
 
 
 @contextmanager
-def _told(total: int) -> Iterator[Progress]:
+def _watched(total: int) -> Iterator[Progress]:
     """Say how far it is: on a terminal all the time in one line, elsewhere now and then."""
     if not sys.stderr.isatty():
-        yield Progress(total, lambda line: click.echo(line, err=True), every=10.0)
+        yield Progress(total, note, every=10.0)
         return
     try:
         yield Progress(total, lambda line: click.echo(f"\r{line}\x1b[K", nl=False, err=True), every=0.2)

@@ -1,13 +1,13 @@
 """`phase init`: give this machine its identity."""
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from phase.cli import printable
+from phase.cli import _options
+from phase.cli._tell import Out
 from phase.errors import PhaseError
 from phase.node import IDENTITY, STATE
 
@@ -65,13 +65,14 @@ def identity_in(state: Path | None) -> "Identity":
 
 
 @click.command("init")
-@click.option("--state", type=click.Path(path_type=Path), help="Directory for the identity.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_options.state
+@_options.as_json
 def command(state: Path | None, as_json: bool) -> None:
     """Create this node's identity, or show the one it has."""
-    directory = state or default_state()
-    identity = identity_in(directory)
-    if as_json:
-        click.echo(json.dumps({"node": identity.public_key, "identity": str(directory / IDENTITY)}))
-    else:
-        click.echo(f"node {identity.public_key}\nidentity {printable(str(directory / IDENTITY))}")
+    from phase.cli.facts import Node
+
+    out, directory = Out(as_json), state or default_state()
+    found = Node(node=identity_in(directory).public_key, identity=str(directory / IDENTITY))
+    out.facts(found)
+    out.line(f"node {found.node}")
+    out.line(f"identity {found.identity}")

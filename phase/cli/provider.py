@@ -1,13 +1,11 @@
 """`phase provider`: ask providers how they are."""
 
-import json
-
 import click
 
 from phase import arch as arches
-from phase.cli import as_json as to_json
-from phase.cli import printable
+from phase.cli import _options, printable
 from phase.cli._dht import dht_option
+from phase.cli._tell import Out
 from phase.discovery import discover
 from phase.fetch import Client, FetchError, ProtocolError
 from phase.foreign import MalformedError, read_json
@@ -22,31 +20,37 @@ def command() -> None:
 
 
 @command.command("status")
-@click.option("--addr", default="http://127.0.0.1:8080", show_default=True, help="The provider's URL.")
-@click.option("--json", "as_json", is_flag=True, help="Print what it says as JSON.")
-def status(addr: str, as_json: bool) -> None:
+@_options.option(
+    "--addr",
+    "url",
+    default="http://127.0.0.1:8080",
+    metavar="URL",
+    help="The provider.",
+)
+@_options.as_json
+def status(url: str, as_json: bool) -> None:
     """Say what one provider offers."""
-    found = _status(addr)
-    if as_json:
-        click.echo(to_json(found, indent=2))
-        return
-    click.echo(f"{addr}: {describe(found)}")
+    found, out = _status(url), Out(as_json)
+    out.facts(found, indent=2)
+    out.line(f"{url}: {describe(found)}")
     if found.dht.running and found.dht.problem:
-        click.echo(f"  DHT: {printable(found.dht.problem)}")
+        out.line(f"  DHT: {found.dht.problem}")
     for problem in found.problems:
-        click.echo(f"  {printable(problem.part)}: {printable(problem.text)}")
+        out.line(f"  {problem.part}: {problem.text}")
     for release in found.releases:
         line = f"{release.channel}/{release.arch}  {release.release}  version {release.version}"
-        click.echo(f"  {printable(line)}  expires {printable(release.expires)}")
+        out.line(f"  {line}  expires {release.expires}")
 
 
 @command.command("list")
-@click.option("--channel", default="stable", show_default=True)
-@click.option("--arch", default="auto", show_default=True, help="Architecture; auto is this machine's.")
-@click.option("--timeout", type=click.FloatRange(0.1, 600), default=3.0, show_default=True, help="Seconds.")
-@click.option("--addr", "urls", multiple=True, help="A provider's URL, instead of looking; repeat for more.")
+@_options.channel
+@_options.arch
+@_options.timeout(3.0, 0.1, 600)
+@_options.option(
+    "--addr", "urls", multiple=True, metavar="URL", help="A provider, instead of looking; repeat for more."
+)
 @dht_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@_options.as_json_lines
 def list_(
     channel: str,
     arch: str,
@@ -56,16 +60,17 @@ def list_(
     as_json: bool,
 ) -> None:
     """List the providers on this network and in the DHT, and whether each answers."""
+    from phase.cli.facts import ListedProvider
+
+    out = Out(as_json)
     found = discover(channel, arches.canonical(arch), urls=urls, mdns=not urls, dht=dht, timeout=timeout)
     for provider in found:
         try:
             answers, text = True, describe(_status(provider.url))
         except FetchError as error:
             answers, text = False, str(error)
-        if as_json:
-            click.echo(json.dumps({**provider._asdict(), "answers": answers, "detail": text}))
-        else:
-            click.echo(printable(f"{provider.url}: {text}"))
+        out.facts(ListedProvider(**provider._asdict(), answers=answers, detail=text))
+        out.line(f"{provider.url}: {text}")
 
 
 def _status(url: str) -> Status:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import click
 
-from phase.cli import as_json as to_json
-from phase.cli import printable
-from phase.errors import PhaseError
+from phase.cli import _given, _options
+from phase.cli._tell import Out
 
 #: A receipt is a few kilobytes; arguments and environment may make it some hundred.
 MAX_BYTES = 1 << 20
@@ -18,27 +17,30 @@ def command() -> None:
 
 
 @command.command("verify")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--key", required=True, help="The node's public key, 64 hex digits, from a source you trust.")
-@click.option("--job-id", help="The job it must be for.")
-@click.option("--nonce", help="The nonce it must carry.")
-@click.option("--module", help="SHA-256 of the module that must have run, hex.")
-@click.option("--json", "as_json", is_flag=True, help="Print the verified receipt as JSON.")
+@click.argument("file", type=_options.FILE)
+@_options.option(
+    "--key",
+    metavar="HEX",
+    required=True,
+    help="The node's public key, 64 hex digits, from a source you trust.",
+)
+@_options.option("--job-id", once=True, metavar="TEXT", help="The job's name, which the receipt must have.")
+@_options.option("--nonce", once=True, metavar="TEXT", help="The requester's nonce, which it must have.")
+@_options.option(
+    "--module-sha256", once=True, metavar="HEX", help="SHA-256 of the module that must have run."
+)
+@_options.as_json
 def verify(
-    file: Path, key: str, job_id: str | None, nonce: str | None, module: str | None, as_json: bool
+    file: Path, key: str, job_id: str | None, nonce: str | None, module_sha256: str | None, as_json: bool
 ) -> None:
     """Check that FILE is a receipt signed by KEY; print what it says."""
     from phase.jobs import receipt as receipts
     from phase.jobs.status import explain
 
-    with file.open("rb") as opened:
-        envelope = opened.read(MAX_BYTES + 1)
-    if len(envelope) > MAX_BYTES:
-        raise PhaseError(f"{file} is over {MAX_BYTES} bytes, the limit of a receipt")
-    found = receipts.verify(envelope, key=key, job_id=job_id, nonce=nonce, module_sha256=module)
-    if as_json:
-        click.echo(to_json(found))
-        return
+    envelope = _given.read(file, "the receipt", MAX_BYTES)
+    found = receipts.verify(envelope, key=key, job_id=job_id, nonce=nonce, module_sha256=module_sha256)
+    out = Out(as_json)
+    out.facts(found)
     # The node has chosen all of these words.
     for name, said in (
         ("signed by", found.node),
@@ -49,4 +51,4 @@ def verify(
         ("status", explain(found.status)),
         ("when", f"{found.started} for {found.wall_ms:.0f} ms"),
     ):
-        click.echo(f"{name:<11}{printable(said)}")
+        out.line(f"{name:<11}{said}")

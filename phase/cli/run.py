@@ -4,14 +4,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from phase.cli import _outcome, printable
+from phase.cli import _options, _outcome, printable, usage
+from phase.cli._options import option
+from phase.cli._tell import note
 from phase.errors import PhaseError
 
 if TYPE_CHECKING:
@@ -71,14 +74,17 @@ def _usage() -> Iterator[None]:
     try:
         yield
     except click.UsageError as error:
-        error.show()
+        usage(error)
         sys.exit(_outcome.USAGE)
+    except PhaseError as error:
+        note(str(error))
+        sys.exit(_outcome.FAILED)
     except KeyboardInterrupt:
         sys.exit(_outcome.INTERRUPTED)
     except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
         raise
     except MemoryError:
-        _say("there is not enough memory to run a job")
+        note("there is not enough memory to run a job")
         sys.exit(_outcome.FAILED)
     except Exception:  # Python's own code for it is 1, which may be the module's
         import traceback
@@ -87,81 +93,176 @@ def _usage() -> Iterator[None]:
         sys.exit(_outcome.FAILED)
 
 
-class _Seconds(click.FloatRange):
-    """A range that NaN is not in."""
+def _standard(name: str, unit: int = 1, suffix: str = "") -> Callable[[], str]:
+    """The default of a limit, for the help alone: most runs need not load it."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if number != number:
-            self.fail(f"{value!r} is not a number of seconds", param, ctx)
-        return number
+    def text() -> str:
+        from phase.jobs.limits import Limits
+
+        return f"{getattr(Limits(), name) / unit:,.0f}{suffix}"
+
+    return text
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `phase run` was told, beside the module and its arguments. As the options are called."""
+
+    env: tuple[str, ...]
+    fuel: int | None
+    wall: float | None
+    memory: int | None
+    compile: int | None
+    max_output: int | None
+    receipt: Path | None
+    state: Path | None
+    ephemeral: bool
+    job_id: str | None
+    nonce: str
+    cage: Literal["best", "whole"]
+    no_stdin: bool
+
+    def limits(self) -> "Limits":
+        """The limits of the job."""
+        from phase.jobs.limits import MIB, Limits
+
+        given: dict[str, Any] = {
+            "fuel": self.fuel,
+            "wall_seconds": self.wall,
+            "memory_bytes": None if self.memory is None else self.memory * MIB,
+            "compile_bytes": None if self.compile is None else self.compile * MIB,
+            "output_bytes": self.max_output,
+        }
+        return Limits(**{name: value for name, value in given.items() if value is not None})
+
+    def variables(self) -> dict[str, str]:
+        """The module's environment."""
+        found = {}
+        for pair in self.env:
+            name, equals, value = pair.partition("=")
+            if not (name and equals):
+                raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--env")
+            found[name] = value
+        return found
+
+    def signer(self) -> "Identity":
+        """Who signs the receipt."""
+        from phase.identity import Identity
+
+        if self.ephemeral:
+            return Identity.ephemeral()
+        from phase.cli.init import identity_in
+
+        return identity_in(self.state)
+
+    def check_names(self) -> None:
+        """Refuse names that a receipt cannot have. Most runs have none, and need not load the rule."""
+        if self.job_id is not None or self.nonce:
+            from phase.jobs.receipt import check_names
+
+            check_names(self.job_id, self.nonce)
+
+
+def _own(ctx: click.Context, _: click.Parameter, args: tuple[str, ...]) -> tuple[str, ...]:
+    """The module's arguments: an option of ours among them is a mistake, unless `--` says that it is not.
+
+    Raises:
+        click.UsageError: one is there; a limit or a receipt must not be left out silently.
+    """
+    if args[:1] == ("--",):
+        return args[1:]
+    ours = {name for option in ctx.command.params for name in option.opts if name.startswith("--")}
+    for word in args:
+        if (name := word.partition("=")[0]) in ours:
+            raise click.UsageError(
+                f"{printable(name)} is behind the module. For Phase, give it before: `phase run {name} ... "
+                f"MODULE`; for the module, write `--` between: `phase run MODULE -- {name} ...`.",
+                ctx=ctx,
+            )
+    return args
 
 
 @click.command("run", cls=_Run, context_settings={"allow_interspersed_args": False})
-@click.argument("module", type=click.Path(path_type=Path))
-@click.argument("args", nargs=-1, type=click.UNPROCESSED)
-@click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Give the module a variable.")
-@click.option("--fuel", type=click.IntRange(1, 2**53 - 1), help="Engine instructions it may burn.")
-@click.option("--wall", type=_Seconds(0.001, 86_400), help="Seconds it may take.")
-@click.option("--memory", type=click.IntRange(0, 4096), help="MiB of memory it may have.")
-@click.option("--compile", "compiler", type=click.IntRange(16, 4096), help="MiB for compiling it.")
-@click.option("--output", type=click.IntRange(0, 1 << 30), help="Bytes it may print.")
-@click.option("--receipt", type=click.Path(path_type=Path), help="Write a signed receipt there.")
-@click.option("--state", type=click.Path(path_type=Path), help="Directory of the signing identity.")
-@click.option("--ephemeral", is_flag=True, help="Sign with a key that is never written down.")
-@click.option("--job-id", help="The job's name in the receipt.")
-@click.option("--nonce", default="", help="The requester's nonce in the receipt.")
-@click.option(
+@click.argument("module", type=_options.PLACE)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED, callback=_own)
+@option("--env", multiple=True, metavar="NAME=VALUE", help="Give the module a variable; repeat for more.")
+@option(
+    "--fuel",
+    type=click.IntRange(1, 2**53 - 1),
+    metavar="N",
+    standard=_standard("fuel"),
+    help="Engine instructions it may burn.",
+)
+@option(
+    "--wall",
+    type=_options.Seconds(0.001, 86_400),
+    metavar="SECONDS",
+    standard=_standard("wall_seconds", suffix=" s"),
+    help="How long it may take.",
+)
+@option(
+    "--memory",
+    type=click.IntRange(0, 4096),
+    metavar="MIB",
+    standard=_standard("memory_bytes", 1 << 20, " MiB"),
+    help="Memory it may have.",
+)
+@option(
+    "--compile",
+    type=click.IntRange(16, 4096),
+    metavar="MIB",
+    standard=_standard("compile_bytes", 1 << 20, " MiB at most, by its code"),
+    help="Memory for compiling it.",
+)
+@option(
+    "--max-output",
+    type=click.IntRange(0, 1 << 30),
+    metavar="BYTES",
+    standard=_standard("output_bytes", suffix=" bytes"),
+    help="How much it may print.",
+)
+@option("--receipt", once=True, type=_options.PLACE, metavar="FILE", help="Write a signed receipt there.")
+@_options.state
+@option("--ephemeral", is_flag=True, help="Sign with a key that is never written down.")
+@option(
+    "--job-id", once=True, metavar="TEXT", standard="a random one", help="The job's name in the receipt."
+)
+@option("--nonce", once=True, metavar="TEXT", default="", help="The requester's nonce in the receipt.")
+@option(
     "--cage",
     type=click.Choice(["best", "whole"]),
     default="best",
-    show_default=True,
-    envvar="PHASE_CAGE",
-    help="Whether to run it where the kernel refuses a part of the worker's cage.",
+    help="Whether to run it where the kernel refuses a part of the worker's cage: best does.",
 )
-@click.option("--no-stdin", is_flag=True, help="Give the module no input.")
-def command(
-    module: Path,
-    args: tuple[str, ...],
-    env: tuple[str, ...],
-    fuel: int | None,
-    wall: float | None,
-    memory: int | None,
-    compiler: int | None,
-    output: int | None,
-    receipt: Path | None,
-    state: Path | None,
-    ephemeral: bool,
-    job_id: str | None,
-    nonce: str,
-    cage: Literal["best", "whole"],
-    no_stdin: bool,
-) -> None:
-    r"""Run MODULE with ARGS; its output and exit code become this command's.
+@option("--no-stdin", is_flag=True, help="Give the module no input.")
+def command(module: Path, args: tuple[str, ...], **given: Any) -> None:
+    """Run MODULE with ARGS; its output and exit code become this command's.
 
-    MODULE is WebAssembly for WASI preview 1, binary or text. The exit codes 0 to 125 are the module's own.
+    MODULE is WebAssembly for WASI preview 1, binary or text. Options of Phase come before it, its own
+    arguments behind it. The exit codes 0 to 125 are the module's own.
 
     \b
     126 rejected      134 trapped        142 wall limit    129 wrong usage
     127 not found     137 memory limit   152 fuel limit
     128 refused       141 output lost    153 output limit
-    """
-    variables = _environment(env)
+    """  # noqa: D301  click wants the character
+    options = Options(**given)
+    variables = options.variables()
     try:
         with _ended_by_signals(), ExitStack() as stack:
             # First, while the numbers of descriptors still mean what the person means by them.
-            target = None if receipt is None else _target(stack, receipt, module, (*args, *env))
+            target = _target(stack, options, module, args)
             from phase.jobs.runner import Job, Worker
 
-            worker = stack.enter_context(Worker(cage))
-            limits = _limits(fuel, wall, memory, compiler, output)
+            worker = stack.enter_context(Worker(options.cage))
+            limits = options.limits()
             job = Job(_module(module, limits), args=args, env=variables, limits=limits)
-            signer = None if target is None else _signer(state, ephemeral)
-            _check_names(job_id, nonce)
-            execution = _execute(worker, job, no_stdin)
+            signer = None if target is None else options.signer()
+            options.check_names()
+            execution = _execute(worker, job, options.no_stdin)
             code = _tell(module, execution)
             if target is not None and signer is not None:
-                _sign(job, execution, signer, target, job_id, nonce)
+                _sign(job, execution, signer, target, options)
     except KeyboardInterrupt:
         code = _outcome.INTERRUPTED
     except _EndedError as ended:
@@ -170,10 +271,10 @@ def command(
         os.kill(os.getpid(), ended.number)
         code = 128 + ended.number
     except LostError as error:
-        _say(str(error))
+        note(str(error))
         code = _outcome.LOST
     except (PhaseError, OSError) as error:
-        _say(str(error))
+        note(str(error))
         code = _outcome.FAILED
     sys.exit(code)
 
@@ -199,46 +300,40 @@ def _tell(module: Path, execution: "Execution") -> int:
     from phase.jobs.status import Exited, explain
 
     for protection in execution.missing:
-        _say(f"{module} ran with less protection: {protection}")
+        note(f"{module} ran with less protection: {protection}")
     code = _outcome.exit_code(execution.status)
     if not isinstance(execution.status, Exited) or code != execution.status.code:
-        _say(f"{module} {explain(execution.status)}")
+        note(f"{module} {explain(execution.status)}")
     for name, error in execution.undelivered.items():
         code = _outcome.LOST
         # A reader that has left knows why; nothing more is to be said.
         if not isinstance(error, BrokenPipeError):
             what = "ended early" if name == "stdin" else "is lost"
-            _say(f"{name} of the module {what}: {error.strerror or error}")
+            note(f"{name} of the module {what}: {error.strerror or error}")
     return code
 
 
 def _sign(
-    job: "Job", execution: "Execution", signer: "Identity", target: "Target", job_id: str | None, nonce: str
+    job: "Job", execution: "Execution", signer: "Identity", target: "Target", options: Options
 ) -> None:
     from phase.jobs import receipt as receipts
 
-    name = os.urandom(16).hex() if job_id is None else job_id
-    said = receipts.describe(job, execution, node=signer.public_key, job_id=name, nonce=nonce)
+    name = os.urandom(16).hex() if options.job_id is None else options.job_id
+    said = receipts.describe(job, execution, node=signer.public_key, job_id=name, nonce=options.nonce)
     try:
         target.write(receipts.issue(said, signer))
     except PhaseError as error:
         raise LostError(str(error)) from error
 
 
-def _say(text: str) -> None:
-    try:
-        click.echo(f"phase: {printable(text)}", err=True)
-    except OSError:
-        # Stderr is gone. The interpreter must not try to write the buffered text again when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-def _target(stack: ExitStack, path: Path, module: Path, words: tuple[str, ...]) -> "Target":
+def _target(stack: ExitStack, options: Options, module: Path, args: tuple[str, ...]) -> "Target | None":
+    if options.receipt is None:
+        return None
     from phase.cli._target import Target
 
     # In JSON in base64, one byte of a word may take eight.
-    room = 8 * sum(len(word.encode("utf-8", "replace")) for word in words)
-    return stack.enter_context(Target(path, module=module, room=room))
+    room = 8 * sum(len(word.encode("utf-8", "replace")) for word in (*args, *options.env))
+    return stack.enter_context(Target(options.receipt, module=module, room=room))
 
 
 def _module(path: Path, limits: "Limits") -> bytes:
@@ -250,48 +345,5 @@ def _module(path: Path, limits: "Limits") -> bytes:
     except JobRefusedError as error:
         if not isinstance(error.__cause__, OSError):
             raise
-        _say(str(error))
+        note(str(error))
         sys.exit(_outcome.NOT_FOUND)
-
-
-def _limits(
-    fuel: int | None, wall: float | None, memory: int | None, compiler: int | None, output: int | None
-) -> "Limits":
-    from phase.jobs.limits import MIB, Limits
-
-    given: dict[str, Any] = {
-        "fuel": fuel,
-        "wall_seconds": wall,
-        "memory_bytes": None if memory is None else memory * MIB,
-        "compile_bytes": None if compiler is None else compiler * MIB,
-        "output_bytes": output,
-    }
-    return Limits(**{name: value for name, value in given.items() if value is not None})
-
-
-def _signer(state: Path | None, ephemeral: bool) -> "Identity":
-    from phase.identity import Identity
-
-    if ephemeral:
-        return Identity.ephemeral()
-    from phase.cli.init import identity_in
-
-    return identity_in(state)
-
-
-def _check_names(job_id: str | None, nonce: str) -> None:
-    # Most runs have neither, and need not load what knows the rule.
-    if job_id is not None or nonce:
-        from phase.jobs.receipt import check_names
-
-        check_names(job_id, nonce)
-
-
-def _environment(pairs: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--env")
-        found[name] = value
-    return found

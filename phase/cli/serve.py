@@ -1,18 +1,23 @@
 """`phase serve`: serve releases to machines that boot."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import resource
 import secrets
+import socket
 import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from phase.cli import _options
 from phase.cli._dht import dht_option
+from phase.cli._options import option
+from phase.cli._tell import Out, UntoldError, note
 from phase.provider.errors import ProviderError
 
 #: Seconds that the end of one process may take altogether: the answers under way, and a little more.
@@ -24,133 +29,165 @@ if TYPE_CHECKING:
     import ssl
 
 
+@dataclass(frozen=True)
+class Options:
+    """What `phase serve` was told. As the options are called; `arch` is canonical."""
+
+    artifacts: Path
+    channel: str
+    arch: str
+    binds: tuple[str, ...]
+    port: int
+    no_mdns: bool
+    no_dht: bool
+    dht: tuple[tuple[str, int], ...]
+    dht_address: str | None
+    state: Path | None
+    access_log: str | None
+    tls: tuple[str, str] | None
+    processes: int
+    as_json: bool
+
+
+class Sockets(NamedTuple):
+    """What connections and datagrams come to.
+
+    Attributes:
+        listeners: for connections.
+        datagram: of the DHT, where a service manager has opened it.
+    """
+
+    listeners: list[socket.socket]
+    datagram: socket.socket | None
+
+
 @click.command("serve")
-@click.option(
+@option(
     "--artifacts",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=_options.DIRECTORY,
     required=True,
+    metavar="DIRECTORY",
     help="A repository, or files as {channel}/{arch}/kernel and so on.",
 )
-@click.option("--channel", default="stable", show_default=True)
-@click.option("--arch", default="auto", show_default=True, help="Architecture; auto is this machine's.")
-@click.option(
+@_options.channel
+@_options.arch
+@option(
     "--bind",
     "binds",
     multiple=True,
     metavar="ADDRESS",
-    help="Address or name to listen on, a link-local one with its zone; repeat for more.  [default: all]",
+    standard="all",
+    help="Address or name to listen on, a link-local one with its zone; repeat for more.",
 )
-@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0: any.")
-@click.option("--no-mdns", is_flag=True, help="Do not advertise on the network.")
-@click.option("--no-dht", is_flag=True, help="Take no part in the distributed hash table.")
+@option("--port", type=click.IntRange(0, 65_535), default=8080, metavar="N", help="Port; 0 is any.")
+@option("--no-mdns", is_flag=True, help="Do not use multicast DNS.")
+@option("--no-dht", is_flag=True, help="Take no part in the distributed hash table.")
 @dht_option
-@click.option("--dht-address", metavar="IPV4", help="Announce this address, not the one that others see.")
-@click.option(
-    "--state", type=click.Path(path_type=Path), help="Where to keep the local repository and its keys."
+@option(
+    "--dht-address",
+    metavar="IPV4",
+    standard="the one that others see",
+    help="Address to announce.",
 )
-@click.option("--access-log", metavar="FILE", help="One JSON object per request; - for standard output.")
-@click.option(
+@_options.state
+@option("--access-log", metavar="FILE", help="One JSON object per request; - for standard output.")
+@option(
     "--tls",
     nargs=2,
     type=click.Path(exists=True, dir_okay=False),
     metavar="CERT KEY",
     help="Speak TLS with this certificate and key (PEM). Seeds do not: serve them plain HTTP.",
 )
-@click.option(
-    "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="How many serve at once."
-)
-def command(
-    artifacts: Path,
-    channel: str,
-    arch: str,
-    binds: tuple[str, ...],
-    port: int,
-    no_mdns: bool,
-    no_dht: bool,
-    dht: tuple[tuple[str, int], ...],
-    dht_address: str | None,
-    state: Path | None,
-    access_log: str | None,
-    tls: tuple[str, str] | None,
-    processes: int,
-) -> None:
+@option("--processes", type=click.IntRange(1, 64), default=1, metavar="N", help="How many serve at once.")
+@_options.as_json
+def command(**given: Any) -> None:
     """Serve the releases in a directory, and advertise them.
 
     Files that nobody signed are signed with keys made on this machine: enough for a first try, and
     for machines that are given that root.
     """
     from phase import arch as arches
-    from phase.provider import access, announce, listening, systemd, workers
+    from phase.provider import access, listening, systemd
+
+    options = Options(**given)
+    if options.no_dht and (options.dht or options.dht_address):
+        raise click.UsageError("--no-dht leaves nothing for --dht and --dht-address to do")
+    _log_to_stderr()
+    options = replace(options, arch=arches.canonical(options.arch))
+    repository, upkeep = _repository(options)
+    if options.access_log is not None:
+        try:
+            access.log_to(options.access_log)
+        except OSError as error:
+            raise ProviderError(
+                f"the access log {options.access_log} cannot be written: {error.strerror}"
+            ) from error
+    context = _tls(*options.tls) if options.tls else None
+    handed = systemd.inherited()
+    listeners = handed.listeners if handed else listening.listen(options.binds, options.port)
+    _allow_many_files()
+    _run(options, repository, upkeep, context, Sockets(listeners, handed.datagram if handed else None))
+
+
+def _repository(options: Options) -> tuple[Path, Callable[[], object] | None]:
+    """What is served, and what keeps it signed where nobody else does."""
+    if (options.artifacts / "metadata" / "timestamp.json").exists():
+        return options.artifacts, None
+    from phase.cli.init import default_state
+    from phase.release.local import LocalRepository
+
+    keep = (options.state or default_state()) / "repository"
+    local = LocalRepository(options.artifacts, keep, options.channel, options.arch)
+    for line in local.refresh().lines:
+        note(line)
+    return local.directory, local.keep_up
+
+
+def _run(
+    options: Options,
+    repository: Path,
+    upkeep: Callable[[], object] | None,
+    context: "ssl.SSLContext | None",
+    sockets: Sockets,
+) -> None:
+    """Serve until it is ended, in one process or several."""
+    from phase.provider import announce, listening, workers
     from phase.provider.server import serve
     from phase.provider.store import Store
     from phase.provider.together import Board
 
-    if no_dht and (dht or dht_address):
-        raise click.UsageError("--no-dht leaves nothing for --dht and --dht-address to do")
-    _log_to_stderr()
-    wanted = arches.canonical(arch)
-    repository = artifacts
-    upkeep = None
-    if not (artifacts / "metadata" / "timestamp.json").exists():
-        from phase.cli.init import default_state
-        from phase.release.local import LocalRepository
-
-        keep = state or default_state() / "repository"
-        local = LocalRepository(artifacts, keep, channel, wanted)
-        upkeep = local.keep_up
-        for line in local.refresh().lines:
-            _say(line)
-        repository = local.directory
-
-    if access_log is not None:
-        try:
-            access.log_to(access_log)
-        except OSError as error:
-            raise ProviderError(
-                f"the access log {access_log} cannot be written: {error.strerror}"
-            ) from error
-    context = _tls(*tls) if tls else None
-    handed = systemd.inherited()
-    listeners = handed.listeners if handed else listening.listen(binds, port)
-    _allow_many_files()
-
-    where_to = " and ".join(listening.urls(listeners, "https" if context else "http"))
+    urls = listening.urls(sockets.listeners, "https" if context else "http")
+    board = Board(options.processes) if options.processes > 1 else None
+    identity = secrets.token_hex(4)
+    # Seeds do not speak TLS: they must not be sent here.
+    found = context is None
 
     def ready() -> None:
-        where = f"serving {repository} on {where_to}"
-        try:
-            click.echo(where)
-        except OSError as error:
-            _log.warning("%s; standard output cannot be written: %s", where, error.strerror)
+        _ready(repository, urls, as_json=options.as_json)
 
     def close() -> None:
-        for listener in listeners:
-            listener.close()
+        for each in (*sockets.listeners, *([sockets.datagram] if sockets.datagram else [])):
+            each.close()
         if handed and handed.datagram:
             handed.datagram.close()
 
-    board = Board(processes) if processes > 1 else None
-    identity = secrets.token_hex(4)
-
     def work(number: int) -> None:
         first = number == 0
+        dht = announce.Options(options.dht, options.dht_address or "", sockets.datagram)
         asyncio.run(
             serve(
                 repository,
-                bind=binds,
-                port=port,
-                channel=channel,
-                arch=wanted,
-                # Seeds do not speak TLS: they must not be sent here.
-                mdns=first and not no_mdns and context is None,
-                dht=announce.Options(dht, dht_address or "", handed.datagram if handed else None)
-                if first and not no_dht and context is None
-                else None,
+                bind=options.binds,
+                port=options.port,
+                channel=options.channel,
+                arch=options.arch,
+                mdns=first and found and not options.no_mdns,
+                dht=dht if first and found and not options.no_dht else None,
                 identity=identity,
                 ready=None if board else lambda _: ready(),
                 upkeep=upkeep if first else None,
                 stopping=_end_in_time,
-                listeners=listeners,
+                listeners=sockets.listeners,
                 tls=context,
                 row=board.row(number) if board else None,
             )
@@ -159,13 +196,21 @@ def command(
     if board is not None:
         # Before there are workers: a bad repository is not a reason to start them again and again.
         Store(repository)
-    workers.run(processes, work, places=board, ready=ready, ending=close)
+    workers.run(options.processes, work, places=board, ready=ready, ending=close)
 
 
-def _say(line: str) -> None:
-    """Tell who started this; a full disk there is not a reason not to serve."""
-    with contextlib.suppress(OSError):
-        click.echo(line, err=True)
+def _ready(repository: Path, urls: Sequence[str], *, as_json: bool) -> None:
+    """Say where it serves. That standard output is full is not a reason not to serve."""
+    where = f"serving {repository} on {' and '.join(urls)}"
+    out = Out(as_json)
+    try:
+        if as_json:
+            from phase.cli.facts import Serving
+
+            out.facts(Serving(directory=str(repository), urls=list(urls)))
+        out.line(where)
+    except (UntoldError, OSError) as error:
+        _log.warning("%s; %s", where, error)
 
 
 def _log_to_stderr() -> None:

@@ -213,14 +213,26 @@ class ReleaseKeys:
         Raises:
             KeysError: a file is there already, or cannot be written.
         """
-        written = []
-        for role in ROLES:
-            for n, signer in enumerate(self[role], 1):
-                path = directory / (f"{role}.json" if len(self[role]) == 1 else f"{role}-{n}.json")
-                words = None if role in plain else passphrase
-                save_one(path, role, signer, passphrase=words, cost=cost, test=test)
-                written.append(path)
-        return written
+        written = paths(directory, {role: len(self[role]) for role in ROLES})
+        signers = [signer for role in ROLES for signer in self[role]]
+        for (path, role), signer in zip(written.items(), signers, strict=True):
+            words = None if role in plain else passphrase
+            save_one(path, role, signer, passphrase=words, cost=cost, test=test)
+        return list(written)
+
+
+def paths(directory: Path, counts: Mapping[str, int]) -> dict[Path, str]:
+    """The files of as many keys, and the role of each.
+
+    Args:
+        directory: of the files.
+        counts: keys by role.
+    """
+    return {
+        directory / (f"{role}.json" if counts[role] == 1 else f"{role}-{number}.json"): role
+        for role in ROLES
+        for number in range(1, counts.get(role, 0) + 1)
+    }
 
 
 def save_one(
@@ -247,16 +259,7 @@ def save_one(
     Raises:
         KeysError: it is there already, or cannot be written.
     """
-    if place is not None:
-        stored = _Stored(_FORMAT, role, signer.public_hex, token=place)
-    elif not isinstance(signer, NaclSigner):
-        raise KeysError(f"the {role} key {signer.public_hex} is on a token and fits in no file")
-    elif passphrase is not None:
-        stored = _Stored(
-            _FORMAT, role, signer.public_hex, sealed=seal(signer.seed, passphrase, cost=cost), test=test
-        )
-    else:
-        stored = _Stored(_FORMAT, role, signer.public_hex, seed=signer.seed.hex(), test=test)
+    stored = _stored(role, signer, passphrase, cost, test, place)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         text = msgspec.json.format(msgspec.json.encode(stored), indent=2) + b"\n"
@@ -270,6 +273,25 @@ def save_one(
         raise KeysError(f"{path} is there already", hint="Keys are never overwritten.") from error
     except OSError as error:
         raise KeysError(f"key {path} cannot be written: {error.strerror}") from error
+
+
+def _stored(
+    role: str,
+    signer: ReleaseSigner,
+    passphrase: str | None,
+    cost: str,
+    test: str = "",
+    place: Place | None = None,
+) -> _Stored:
+    """What the file of a key holds; see `save_one`."""
+    if place is not None:
+        return _Stored(_FORMAT, role, signer.public_hex, token=place)
+    if not isinstance(signer, NaclSigner):
+        raise KeysError(f"the {role} key {signer.public_hex} is on a token and fits in no file")
+    if passphrase is not None:
+        sealed = seal(signer.seed, passphrase, cost=cost)
+        return _Stored(_FORMAT, role, signer.public_hex, sealed=sealed, test=test)
+    return _Stored(_FORMAT, role, signer.public_hex, seed=signer.seed.hex(), test=test)
 
 
 def public_key(public: str) -> NaclKey:
@@ -356,6 +378,47 @@ def load(
     if not paths:
         raise KeysError(f"{directory} holds no keys", hint="They are called root-1.json, targets.json ...")
     return ReleaseKeys({role: tuple(signers) for role, signers in found.items()})
+
+
+def open_one(path: Path, *, secrets: Secrets | None = None) -> tuple[str, ReleaseSigner]:
+    """Read one key; its role comes first.
+
+    Args:
+        path: of its file.
+        secrets: asked for its passphrase.
+
+    Raises:
+        KeysError: it is damaged, or others may read it, or the passphrase is wrong.
+    """
+    role = _role_of(path)
+    if not role:
+        raise KeysError(
+            f"{path} is not called as a key is", hint="They are called root-1.json, targets.json ..."
+        )
+    return role, _open(path, _read(path, role), secrets)
+
+
+def replace_one(
+    path: Path, role: str, signer: ReleaseSigner, *, passphrase: str | None, cost: str = "moderate"
+) -> None:
+    """Write the file of a key anew, with another passphrase; at any moment it is the old or the new one.
+
+    Args:
+        path: of the file; it is there. A link to it stays a link.
+        role: what the key signs.
+        signer: the key, as `open_one` has read it.
+        passphrase: encrypts the private key; None keeps it in the clear.
+        cost: of the encryption's key, one of `sealed.COSTS`.
+
+    Raises:
+        KeysError: the key is on a token, or it cannot be written.
+    """
+    stored = _stored(role, signer, passphrase, cost)
+    text = msgspec.json.format(msgspec.json.encode(stored), indent=2) + b"\n"
+    try:
+        files.write(path.resolve(), text, mode=0o600)
+    except OSError as error:
+        raise KeysError(f"key {path} cannot be written: {error.strerror}") from error
 
 
 def read_public(path: Path, role: str) -> str:

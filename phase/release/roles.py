@@ -1,6 +1,6 @@
 """The roles of a repository: for how long they hold, who must sign them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from securesystemslib.signer import Key
@@ -205,3 +205,37 @@ def lack(
     if result.verified:
         return None
     return Lack(name, tuple(sorted(result.signed)), tuple(sorted(result.unsigned)), result.threshold, before)
+
+
+def without(
+    before: Mapping[str, Rule], public_key: str, new: Mapping[str, Sequence[Key]]
+) -> dict[str, Rule]:
+    """The rules without a key; new keys take its place where it was.
+
+    Args:
+        before: the rules of now.
+        public_key: 64 hex digits, or the first of them, eight at least.
+        new: keys by role; a role that gets none keeps its threshold.
+
+    Raises:
+        KeysError: not exactly one key begins so, or a new key is of a role that the old one did not sign.
+    """
+    every = {public(each) for rule in before.values() for each in rule.keys}
+    matching = {each for each in every if len(public_key) >= 8 and each.startswith(public_key)}
+    if len(matching) != 1:
+        raise KeysError(
+            f"{len(matching)} keys here begin with {public_key[:64]}", hint="See `phase release show`."
+        )
+    signs = {role for role, rule in before.items() if matching & {public(each) for each in rule.keys}}
+    if unused := set(new) - signs:
+        raise KeysError(
+            f"the key signs {', '.join(sorted(signs))}; "
+            f"a key of {', '.join(sorted(unused))} replaces nothing",
+            hint="To give that role other keys, use rotate.",
+        )
+    found = {}
+    for role, rule in before.items():
+        left = [each for each in rule.keys if public(each) not in matching]
+        replaced = left if len(left) == len(rule.keys) else [*left, *new.get(role, ())]
+        found[role] = Rule(tuple(replaced), rule.threshold)
+    return found

@@ -89,8 +89,8 @@ def test_the_end_of_the_line_is_no_part_of_it_wherever_it_comes_from(tmp_path: P
         (b"correct h\xf6rse\n", "not UTF-8"),
         (b"correct horse\nbattery staple\n", "several lines"),
         (b"correct horse\x1b[31m\n", "cannot be printed"),
-        (b"x" * 1025, "more than 1024"),
-        (b"x" * 5000, "more than 1024"),
+        (b"x" * 1025, "the limit is 1024 characters"),
+        (b"x" * 5000, "the limit is 4096 bytes"),
     ],
 )
 def test_what_is_no_passphrase_is_said(tmp_path: Path, data: bytes, message: str) -> None:

@@ -121,7 +121,7 @@ def test_exit_codes_tell_every_end_apart(phase: Phase, modules: Path) -> None:
         "trapped": phase("run", f"{m}/overflow.wasm"),
         "wall": phase("run", "--wall", "0.2", "--fuel", "9007199254740991", "spin.wasm"),
         "fuel": phase("run", "--fuel", "1000", "spin.wasm"),
-        "output": phase("run", "--output", "10", f"{m}/flood.wasm"),
+        "output": phase("run", "--max-output", "10", f"{m}/flood.wasm"),
         "memory": phase("run", "--memory", "1", f"{m}/huge.wasm"),
     }
     assert {name: done.returncode for name, done in ends.items()} == {

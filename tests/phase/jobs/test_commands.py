@@ -32,7 +32,7 @@ def test_run_passes_output_arguments_and_exit_code_through(module: Callable[[str
     done = CliRunner().invoke(run.command, [module("hello")], input="Hello, World")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "dlroW ,olleH", "")
     assert CliRunner().invoke(run.command, [module("exit")], input="42").exit_code == 42
-    done = CliRunner().invoke(run.command, ["--env", "A=1", module("world"), "--fuel", "x"])
+    done = CliRunner().invoke(run.command, ["--env", "A=1", module("world"), "--", "--fuel", "x"])
     assert done.stdout == "module\0--fuel\0x\0"
     assert done.stderr == "A=1\0"
 

@@ -44,7 +44,7 @@ def test_the_page_has_the_defaults_of_the_limits() -> None:
     assert f"| `--wall SECONDS` | {limits.wall_seconds:g} |" in PAGE
     assert f"| `--memory MIB` | {limits.memory_bytes // MIB} |" in PAGE
     assert f"| `--compile MIB` | {limits.compile_bytes // MIB} |" in PAGE
-    assert f"| `--output BYTES` | {limits.output_bytes // MIB} MiB |" in PAGE
+    assert f"| `--max-output BYTES` | {limits.output_bytes // MIB} MiB |" in PAGE
     assert f"| | {limits.stdin_bytes // MIB} MiB | standard input |" in PAGE
     assert f"| | {limits.module_bytes // MIB} MiB | the module |" in PAGE
 

@@ -77,7 +77,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def test_a_root_key_on_a_token_signs(desk: Desk) -> None:
-    at = f"--module {desk.module} --token safe"
+    at = f"--pkcs11 {desk.module} --token safe"
     desk(f"key root/root-1.json --role root {at}")
     stored = json.loads((desk.directory / "root/root-1.json").read_text())
     assert set(stored) == {"format", "role", "public", "token"}, "nothing private is in the file"
@@ -100,7 +100,7 @@ def test_a_root_key_on_a_token_signs(desk: Desk) -> None:
 
 
 def test_a_key_that_the_token_has_already(desk: Desk) -> None:
-    at = f"--module {desk.module} --token safe --object mine"
+    at = f"--pkcs11 {desk.module} --token safe --object mine"
     made = desk(f"key root-1.json --role root {at}")
     assert desk(f"key other/root-1.json --role root {at} --existing") == made
     assert "is there already" in desk(f"key third/root-1.json --role root {at}", code=1)
@@ -110,15 +110,15 @@ def test_a_key_that_the_token_has_already(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("words", "environment", "message"),
     [
-        ("--module {module} --token lost", {}, "token 'lost' is not plugged in"),
-        ("--module {module} --token safe --existing", {}, "key 'root-1' on token 'safe' is there 0 times"),
+        ("--pkcs11 {module} --token lost", {}, "token 'lost' is not plugged in"),
+        ("--pkcs11 {module} --token safe --existing", {}, "key 'root-1' on token 'safe' is there 0 times"),
         (
-            "--module {module} --token safe",
+            "--pkcs11 {module} --token safe",
             {"PHASE_RELEASE_PASSPHRASE": "000000"},
             "the PIN of token 'safe' is wrong",
         ),
-        ("--module /nothing.so --token safe", {}, "library '/nothing.so' is not there"),
-        ("--module /etc/passwd --token safe", {}, "'/etc/passwd' is not a PKCS#11 library"),
+        ("--pkcs11 /nothing.so --token safe", {}, "library '/nothing.so' is not there"),
+        ("--pkcs11 /etc/passwd --token safe", {}, "'/etc/passwd' is not a PKCS#11 library"),
     ],
 )
 def test_a_token_that_does_not_do(desk: Desk, words: str, environment: dict[str, str], message: str) -> None:
@@ -130,7 +130,7 @@ def test_a_token_that_does_not_do(desk: Desk, words: str, environment: dict[str,
 def test_a_key_made_on_a_token_never_leaves_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     import PyKCS11 as pkcs11
 
-    desk(f"key root-1.json --role root --module {desk.module} --token safe")
+    desk(f"key root-1.json --role root --pkcs11 {desk.module} --token safe")
     monkeypatch.setenv("SOFTHSM2_CONF", desk.environment["SOFTHSM2_CONF"])
     library = pkcs11.PyKCS11Lib()
     library.load(desk.module)
@@ -156,9 +156,9 @@ ROLES = ("targets", "snapshot", "timestamp")
 def two(desk: Desk) -> Desk:
     """The root key on one token, the release key on another; a repository with nothing in it."""
     desk.plug_in("vault", OTHER_PIN)
-    desk(f"key root/root-1.json --role root --module {desk.module} --token safe")
+    desk(f"key root/root-1.json --role root --pkcs11 {desk.module} --token safe")
     desk(
-        f"key signer/release.json --role release --module {desk.module} --token vault",
+        f"key signer/release.json --role release --pkcs11 {desk.module} --token vault",
         PHASE_RELEASE_PASSPHRASE=OTHER_PIN,
     )
     for role in ROLES:
