@@ -34,6 +34,15 @@ COMMANDS = {
 }
 #: Exit codes of every command but `phase run`, which leaves the module's own.
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+#: What they mean, for people.
+EXIT_CODES = {
+    0: "done",
+    FAILED: "refused or failed, with the reason on standard error; nothing has changed",
+    USAGE: "typed wrongly",
+    3: "`release refresh`, `renew`, `status`: done, but somebody else must renew a signature soon",
+    UNTOLD: "done, but standard output cannot be written; standard error has what it would have",
+    INTERRUPTED: "interrupted by Ctrl-C",
+}
 
 
 class LazyGroup(click.Group):

@@ -37,6 +37,24 @@ LIMITS = {
 _OWN = range(REJECTED, 128 + 65)
 _OTHER = 255
 
+#: Code, what it means, and whose habit it is; for people.
+CODES = (
+    ("0 to 125, 193 to 255", "the module's own; every other number becomes 255", "shells"),
+    (REJECTED, "rejected: it did not run, as it is not a module that can run here", "`env`, `docker run`"),
+    (NOT_FOUND, "there is no such file, or it cannot be read", "the same"),
+    (FAILED, "refused (its limits, its job id, a target of the receipt), or Phase failed", "git"),
+    (USAGE, "typed wrongly", "git"),
+    (INTERRUPTED, "interrupted by Ctrl-C", "128 + SIGINT"),
+    (TRAPPED, "trapped", "128 + SIGABRT, as wasmtime"),
+    (LIMITS["memory"], "memory limit", "128 + SIGKILL, as containers"),
+    (LOST, "it ran; its input, its output or its receipt was lost", "128 + SIGPIPE"),
+    (LIMITS["wall"], "wall limit", "128 + SIGALRM"),
+    (LIMITS["stdin"], "limit of the input", "128 + SIGTTIN"),
+    (LIMITS["fuel"], "fuel limit", "128 + SIGXCPU"),
+    (LIMITS["output"], "output limit", "128 + SIGXFSZ"),
+    ("128 + N", "the worker was ended by signal N from outside", "shells"),
+)
+
 
 def exit_code(status: Status) -> int:
     """The code that `phase run` ends with when a job has ended like this."""

@@ -1,4 +1,4 @@
-"""The words of a configuration file. Made by `python -m tests.pages`."""
+"""The words of a configuration file. Made by `python -m tests.generated`."""
 
 #: By command, what a file may hold.
 COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {

@@ -22,7 +22,8 @@ def test_help_imports_no_command() -> None:
         "import sys; from phase.cli import main\n"
         "try: main()\n"
         "except SystemExit as e: assert e.code == 0\n"
-        "print([m for m in sys.modules if m.startswith('phase.cli.') and m != 'phase.cli._tell' or m in ('aiohttp', 'tuf', 'nacl')])"
+        "print([m for m in sys.modules if m.startswith('phase.cli.') and m != 'phase.cli._tell'"
+        " or m in ('aiohttp', 'tuf', 'nacl')])"
     )
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
     assert "Serve releases" in done.stdout

@@ -150,6 +150,30 @@ def test_exit_codes_tell_every_end_apart(phase: Phase, modules: Path) -> None:
     assert b"exited with code 256" in ends["own 256"].stderr
 
 
+@pytest.mark.parametrize("words", [("--receipt", "r.json"), ("--receipt=r.json",), ("x", "--wall", "1")])
+def test_options_of_phase_behind_the_module_are_refused(
+    phase: Phase, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    done = phase("run", "hello.wasm", *words, stdin=b"ab")
+    assert (done.returncode, done.stdout) == (_outcome.USAGE, b"")
+    name = next(word for word in words if word.startswith("--")).partition("=")[0].encode()
+    assert b"phase: " + name + b" is behind the module." in done.stderr
+    assert b"`phase run " + name + b" ... MODULE`" in done.stderr
+    assert b"`phase run MODULE -- " + name + b" ...`" in done.stderr
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_behind_two_dashes_every_argument_is_the_modules(phase: Phase, tmp_path: Path) -> None:
+    words = ("--receipt", "theirs", "--", "--wall")
+    done = phase("run", "--receipt", "r.json", "hello.wasm", "--", *words, stdin=b"ab")
+    assert (done.returncode, done.stdout) == (0, b"ba")
+    assert receipts.verify((tmp_path / "r.json").read_bytes(), key=_key(phase)).args == words
+    plain = phase("run", "--receipt", "r.json", "hello.wasm", "--theirs", "--", "-h", stdin=b"ab")
+    assert plain.returncode == 0
+    found = receipts.verify((tmp_path / "r.json").read_bytes(), key=_key(phase))
+    assert found.args == ("--theirs", "--", "-h")
+
+
 _INTERRUPTED = """
 import sys
 sys.argv = ["phase", "run", "x.wasm"]

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.pages import words
+from tests.generated import commands, tables, words
 
 _TREE = Path(__file__).parents[2]
 PLACES: dict[Path, Callable[[], str]] = {
     _TREE / "phase/cli/_words.py": words.render,
+    _TREE / "docs/commands.md": commands.render,
+    _TREE / "docs/tables.md": tables.render,
 }

@@ -17,17 +17,18 @@ def options() -> dict[tuple[str, ...], list[Option]]:
 def render() -> str:
     """The file."""
     lines = [
-        '"""The words of a configuration file. Made by `python -m tests.pages`."""',
+        '"""The words of a configuration file. Made by `python -m tests.generated`."""',
         "",
         "#: By command, what a file may hold.",
         "COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {",
     ]
     every = options()
-    for place, several in every.items():
-        words = sorted(each.word for each in several if not each.once)
+    for place, found in every.items():
+        words = sorted(each.word for each in found if not each.once)
         if words:
             inner = "".join(f'        "{word}",\n' for word in words)
-            lines += [f"    ({_tuple(place)}): (\n{inner}    ),"]
+            several = f"(\n{inner}    )" if len(words) > 1 else f'("{words[0]}",)'
+            lines.append(f"    ({_tuple(place)}): {several},")
     typed = {each.word for several in every.values() for each in several if each.once}
     kept = {each.word for several in every.values() for each in several if not each.once}
     lines += ["}", "#: What is for the command line alone.", "TYPED = ("]

@@ -1,0 +1,1 @@
+"""The pages and tables that are made from the code. `python -m tests.generated` writes them."""

@@ -1,1 +1,0 @@
-"""The pages and tables that are made from the code. `python -m tests.pages` writes them."""
