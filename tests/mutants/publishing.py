@@ -15,8 +15,8 @@ MUTANTS = (
     Mutant(
         "an empty passphrase keeps a key in the clear",
         "phase/release/keys.py",
-        "elif passphrase is not None:",
-        "elif passphrase:",
+        "if passphrase is not None:",
+        "if passphrase:",
         (f"{_RELEASE}/test_keys.py::test_an_empty_passphrase_is_not_the_same_as_none",),
     ),
     Mutant(
