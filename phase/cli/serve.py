@@ -5,19 +5,19 @@ import logging
 import os
 import resource
 import secrets
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from phase.cli import _options
 from phase.cli._dht import dht_option
 from phase.cli._options import option
-from phase.cli._tell import Out, UntoldError, note
+from phase.cli._tell import Out, note
+from phase.errors import PhaseError
 from phase.provider.errors import ProviderError
 
 #: Seconds that the end of one process may take altogether: the answers under way, and a little more.
@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     # A booted system has no OpenSSL, and serves without it.
     import ssl
+
+    from phase.provider.systemd import Inherited
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,6 @@ class Options:
     tls: tuple[str, str] | None
     processes: int
     as_json: bool
-
-
-class Sockets(NamedTuple):
-    """What connections and datagrams come to.
-
-    Attributes:
-        listeners: for connections.
-        datagram: of the DHT, where a service manager has opened it.
-    """
-
-    listeners: list[socket.socket]
-    datagram: socket.socket | None
 
 
 @click.command("serve")
@@ -124,9 +114,9 @@ def command(**given: Any) -> None:
             ) from error
     context = _tls(*options.tls) if options.tls else None
     handed = systemd.inherited()
-    listeners = handed.listeners if handed else listening.listen(options.binds, options.port)
+    sockets = handed or systemd.Inherited(listening.listen(options.binds, options.port), None)
     _allow_many_files()
-    _run(options, repository, upkeep, context, Sockets(listeners, handed.datagram if handed else None))
+    _run(options, repository, upkeep, context, sockets)
 
 
 def _repository(options: Options) -> tuple[Path, Callable[[], object] | None]:
@@ -148,7 +138,7 @@ def _run(
     repository: Path,
     upkeep: Callable[[], object] | None,
     context: "ssl.SSLContext | None",
-    sockets: Sockets,
+    sockets: "Inherited",
 ) -> None:
     """Serve until it is ended, in one process or several."""
     from phase.provider import announce, listening, workers
@@ -166,10 +156,10 @@ def _run(
         _ready(repository, urls, as_json=options.as_json)
 
     def close() -> None:
-        for each in (*sockets.listeners, *([sockets.datagram] if sockets.datagram else [])):
-            each.close()
-        if handed and handed.datagram:
-            handed.datagram.close()
+        for listener in sockets.listeners:
+            listener.close()
+        if sockets.datagram:
+            sockets.datagram.close()
 
     def work(number: int) -> None:
         first = number == 0
@@ -209,7 +199,7 @@ def _ready(repository: Path, urls: Sequence[str], *, as_json: bool) -> None:
 
             out.facts(Serving(directory=str(repository), urls=list(urls)))
         out.line(where)
-    except (UntoldError, OSError) as error:
+    except (PhaseError, OSError) as error:
         _log.warning("%s; %s", where, error)
 
 
