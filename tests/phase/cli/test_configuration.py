@@ -214,6 +214,18 @@ def test_a_pipe_is_read_as_it_is_written() -> None:
     thread.join(10)
 
 
+def test_the_page_shows_what_its_file_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/reference.md").read_text()
+    text = page.partition("```toml\n")[2].partition("```")[0].replace("/srv/phase", str(tmp_path))
+    Path(SYSTEM).write_text(text)
+    lines = page.partition("$ phase config show serve\n")[2].partition("```")[0].splitlines()
+    said = invoke("config", "show", "serve").output.replace(f"{tmp_path}/{SYSTEM}", "/etc/phase/phase.toml")
+    said = said.replace(str(tmp_path), "/srv/phase")
+    expected = [line for line in lines if line != "..."]
+    assert len(expected) == 4
+    assert [line for line in said.splitlines() if line in expected] == expected
+
+
 def test_run_has_codes_of_its_own_for_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """1 and 2 may be the module's."""
     Path(SYSTEM).write_text("[run]\nmemry = 1\n")

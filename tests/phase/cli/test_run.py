@@ -164,6 +164,7 @@ def test_options_of_phase_behind_the_module_are_refused(
 
 
 def test_behind_two_dashes_every_argument_is_the_modules(phase: Phase, tmp_path: Path) -> None:
+    """As docs/reference.md shows it."""
     words = ("--receipt", "theirs", "--", "--wall")
     done = phase("run", "--receipt", "r.json", "hello.wasm", "--", *words, stdin=b"ab")
     assert (done.returncode, done.stdout) == (0, b"ba")
