@@ -23,7 +23,7 @@ from lab.spawn import ConsoleSpawn
 
 T = TypeVar("T")
 
-#: A machine that prints more than this is out of its mind, and would fill the host's memory and disk.
+#: A machine that prints more than this is broken, and would fill the host's memory and disk.
 MAX_BYTES = 64 << 20
 #: Bytes of one line; what never ends is cut into lines of this length.
 MAX_LINE = 16 << 10
@@ -78,6 +78,7 @@ class Console:
         checked: whether the line may garble bytes: then a mark counts only with a checksum, and once,
             however often the machine repeats it.
         lost: asked when the other end is gone: what took the line away, if that was not the machine.
+        went: asked when the machine itself is gone: why, if that is known.
         factor: every number of seconds that somebody waits is multiplied by this; nobody above does it too.
         elsewhere: called with this console now and then while somebody waits; raises what has gone wrong
             with anything else that the machine needs.
@@ -98,6 +99,7 @@ class Console:
         limit: int = MAX_BYTES,
         checked: bool = False,
         lost: Callable[[], str] = lambda: "",
+        went: Callable[[], str] = lambda: "",
         factor: float = 1.0,
         elsewhere: Callable[["Console"], None] = lambda console: None,
     ) -> None:
@@ -108,18 +110,21 @@ class Console:
         self.death = ""
         self.closed = False
         self._lost = lost
+        self._went = went
         self._elsewhere = elsewhere
         self._died_at = 0
         self._told = False
         self._watch = Watch()
         self._heard = self._looked = time.monotonic()
-        #: Whether a shell has answered here.
+        #: Whether a shell has answered here; the session that its agent is in; held while one is used.
         self.answered = False
+        self.session = ""
+        self.typing = threading.Lock()
         self._limit = limit
         self._checked = checked
         self._stream = stream
         if isinstance(stream, socket.socket):
-            # Only sending: a machine that reads nothing holds nobody up; a silent one is no fault.
+            # Only sending: a machine that reads nothing must not hold us up; a silent one may be well.
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
         self._log = log.open("wb", buffering=0)
         self._bytes = bytearray()
@@ -195,6 +200,12 @@ class Console:
         with self._changed:
             return _clean(self._bytes)
 
+    @property
+    def raw(self) -> bytes:
+        """Every byte so far, as it came."""
+        with self._changed:
+            return bytes(self._bytes)
+
     def since(self, position: int) -> str:
         """What has been said from a position on, control characters taken out."""
         with self._changed:
@@ -236,7 +247,7 @@ class Console:
                     self._changed.wait_for(lambda: self.closed, timeout=_QUIET)
                     self._alive("to type")
                 raise InfrastructureError(
-                    f"{self.name}: nobody is at the console any more ({error})", evidence=self.tail()
+                    f"{self.name}: the console is gone ({error})", evidence=self.tail()
                 ) from error
 
     def wait(
@@ -297,12 +308,13 @@ class Console:
         if why := self._lost():
             self._told = True
             raise InfrastructureError(f"{self.name}: {why}", evidence=self._evidence())
-        raise MachineDied(f"{self.name}: switched off while waiting {what}", evidence=self._evidence())
+        why = self._went() or "switched off"
+        raise MachineDied(f"{self.name}: {why} while waiting {what}", evidence=self._evidence())
 
     def check(self) -> None:
         """Raise what ended the machine, or took its line away, if no wait has said so yet.
 
-        One that was switched off, by itself or by its scenario, is no death.
+        A machine that was switched off, by itself or by its scenario, has not died.
         """
         with self._changed:
             if self.death and not self._told:

@@ -5,7 +5,7 @@ From the console alone: a board has nothing else to tell it with.
 
 import re
 
-#: Kernel messages after which nothing good comes. Checked on every line.
+#: Kernel messages that mean death. Checked on every line.
 KINDS = {
     "kernel panic": re.compile(r"Kernel panic - not syncing: .*"),
     "out of memory": re.compile(
@@ -20,7 +20,7 @@ KINDS = {
     "RCU stall": re.compile(r"rcu: INFO: rcu_\w+ (self-)?detected (expedited )?stalls?.*"),
     "lockup": re.compile(r"watchdog: BUG: soft lockup .*|Watchdog detected hard LOCKUP .*"),
 }
-#: A machine that was born this often since it was switched on does nothing else.
+#: A machine whose kernel started this often since power-on is in a reboot loop.
 BIRTHS = 4
 #: Every kernel's first line, unless it was told to be quiet; not one that a shell repeats later.
 _BANNER = re.compile(r"^(\[ +0\.0+\] )?Linux version \d")
@@ -54,7 +54,7 @@ class Watch:
             step: of the mark.
             t: seconds since that kernel started, as it says itself.
         """
-        # A step that is tried again is none: the same kernel's clock has gone on since.
+        # A step that is tried again is not a birth: the same kernel's clock has gone on since.
         born = not self._first or (step == self._first and t <= self._clock)
         self._first = self._first or step
         self._clock = t

@@ -37,7 +37,7 @@ class Source(Protocol):
 
 
 class ConsoleSpawn(_Base):
-    """pexpect over what a console's reader keeps: expecting here takes nothing from anybody else.
+    """pexpect over what a console's reader keeps: expecting here takes nothing from other readers.
 
     Its `expect` family raises the lab's errors where pexpect's would come, unless the patterns name those.
     """

@@ -3,7 +3,7 @@
 A stage is a directory of the user's cache: the memory of each machine, the state of its devices, and
 `stage.json`. Clones map the memory privately, so any number of them share what none has changed.
 
-A clone is no witness of a boot: it has not booted, and its record says so.
+A clone has not booted, and its record says so.
 """
 
 import contextlib
@@ -23,18 +23,15 @@ from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import NamedTuple, Protocol, TextIO
 
-from lab import agent, shell
+from lab import agent, dialogue, shell
 from lab.clean import cache_directory
 from lab.errors import InfrastructureError, MisuseError
 from lab.net.switch import Port
 from lab.qemu import command, migration, newborn
 from lab.qemu.vm import VM
 from lab.shell import Suspended
-
-if TYPE_CHECKING:
-    from lab.topology import Lab
 
 #: Bytes on disk that all stages may have together; those used least recently go.
 LIMIT = 4 << 30
@@ -48,6 +45,16 @@ class Wire(NamedTuple):
     segment: str
     mac: str
     address: IPv4Interface
+
+
+class Topology(Protocol):
+    """What a stage asks of the lab that its machines are in; `lab.topology.Lab` is one."""
+
+    def like(self, vm: VM, name: str) -> VM:
+        """Another machine made of the same."""
+
+    def wires(self, vm: VM) -> tuple[Wire, ...]:
+        """How a machine is plugged in."""
 
 
 class Kept(NamedTuple):
@@ -83,7 +90,7 @@ class Stage:
         seconds: from power-on until they had come to it, when the stage was made.
     """
 
-    def __init__(self, lab: "Lab", name: str, machines: Sequence[VM], kept: Kept) -> None:
+    def __init__(self, lab: Topology, name: str, machines: Sequence[VM], kept: Kept) -> None:
         self.name = name
         self.machines = tuple(machines)
         self.seconds = kept.seconds
@@ -346,7 +353,7 @@ def _plain(value: object) -> bool:
 
 @functools.cache
 def _lab_code() -> str:
-    modules = agent, command, migration, newborn, shell
+    modules = agent, command, dialogue, migration, newborn, shell
     sources = [Path(module.__file__ or "") for module in modules] + [
         Path(inspect.getfile(VM)),
         Path(__file__),

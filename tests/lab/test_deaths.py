@@ -49,7 +49,7 @@ def test_so_is_the_first_mark_again_and_again() -> None:
     assert [each for each in said if each] == [
         "reboot loop: kernel for the 4th time since it was switched on"
     ]
-    # Two kernels are a boot of Phase; what a shell shows of the log is none.
+    # Two kernels are a boot of Phase; what a shell shows of the log is not one.
     assert not Watch().line("12:00 # [    0.000000] Linux version 6.1.0")
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from lab.console import Console
+from lab.dialogue import Dialogue
 from lab.errors import MachineDied, MachineError, MisuseError, ProductError, WaitTimeout
 from lab.shell import Shell
 
@@ -28,13 +29,15 @@ NOBODY = 65534
 class Terminal:
     """An interactive `sh` on a terminal, and a wire to it that drops and garbles one byte in `noise`."""
 
+    COMMAND: tuple[str, ...] = ("sh", "-i")
+
     def __init__(self, log: Path, *, noise: float = 0.0, seed: int = 1, factor: float = 1.0) -> None:
         self._master, slave = pty.openpty()
         # Not as root: root may write the host's kernel log, where a guest's answers go.
         user = NOBODY if os.geteuid() == 0 else os.geteuid()
         os.fchown(slave, user, -1)
         # A shell that starts with ^C ignored, as whatever a script runs in its background does, keeps that.
-        command = ["env", "--default-signal=INT", "setsid", "--ctty", "sh", "-i"]
+        command = ["env", "--default-signal=INT", "setsid", "--ctty", *self.COMMAND]
         self._child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd="/", user=user)
         os.close(slave)
         self._far, near = socket.socketpair()
@@ -142,7 +145,7 @@ class Garbler(Terminal):
     """A wire that changes letters of a command's output, and nothing else."""
 
     def _spoil(self, data: bytes) -> bytes:
-        changed = re.sub(rb"( raw \d+ )[A-Za-z0-9+/]{4}", rb"\1WFhY", data)
+        changed = re.sub(rb"( raw \d+ \d+ )[A-Za-z0-9+/]{4}", rb"\1WFhY", data)
         self.spoilt += changed != data
         return changed
 
@@ -282,13 +285,13 @@ def test_a_forged_answer_is_none(tmp_path: Path) -> None:
     """Digests that do not hold are not believed, whatever they say."""
     far, near = socket.socketpair()
     console = Console("one", near, tmp_path / "log")
-    shell = Shell.__new__(Shell)
-    shell._console, shell._session = console, "00000000"
-    assert shell._read("lab-00000000 end 1 0 0 " + "0" * 64 + " 000000000000") is None
+    dialogue = Dialogue(console, 1500)
+    dialogue.session = "00000000"
+    assert dialogue.read("lab-00000000 end 1 0 0 " + "0" * 64 + " 000000000000") is None
     body = "00000000 end 1 0 0 " + "0" * 64
     digest = hashlib.sha256(f"{body}\n".encode()).hexdigest()[:12]
-    assert shell._read(f"[ 1.0] lab-{body} {digest}") == body.split()[1:]
-    assert shell._read(f"lab-{body.replace('end 1 0', 'end 1 1')} {digest}") is None
+    assert dialogue.read(f"[ 1.0] lab-{body} {digest}") == body.split()[1:]
+    assert dialogue.read(f"lab-{body.replace('end 1 0', 'end 1 1')} {digest}") is None
     far.close()
     console.close()
 
@@ -306,7 +309,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
 def test_a_machine_that_owes_an_answer_and_says_nothing_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.shell.SILENCE", 1)
+    monkeypatch.setattr("lab.dialogue.SILENCE", 1)
     terminal = Terminal(tmp_path / "log")
     try:
         shell = Shell(terminal.console, timeout=20)
@@ -319,3 +322,163 @@ def test_a_machine_that_owes_an_answer_and_says_nothing_is_dead(
         assert time.monotonic() - begun < 10
     finally:
         terminal.close()
+
+
+def test_a_command_that_timed_out_is_ended_and_the_shell_goes_on(console: Console) -> None:
+    """With everything it has started, and a shell that reads the terminal has nothing in its way."""
+    shell = Shell(console, timeout=20)
+    begun = time.monotonic()
+    with pytest.raises(WaitTimeout, match=r"`\(sleep 987654\)` did not end in time; it was ended"):
+        shell.run("(sleep 987654)", timeout=1)
+    assert shell.succeed("echo next", timeout=20) == "next"
+    assert time.monotonic() - begun < 60
+    assert shell.fail("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep 'sleep 98765[4]'") == ""
+    assert console.text.count("ready") == 1, "no new session was needed"
+
+
+def test_output_of_a_command_that_was_ended_is_not_the_next_ones(console: Console) -> None:
+    shell = Shell(console, timeout=20)
+    with pytest.raises(WaitTimeout):
+        shell.run("while :; do echo noise; sleep 0.05; done", timeout=1)
+    assert shell.run("echo next", timeout=20) == (0, "next\n")
+
+
+def test_two_shells_on_one_console_by_turns(console: Console) -> None:
+    first, second = Shell(console, timeout=20), Shell(console, timeout=20)
+    for number in range(2):
+        assert first.succeed(f"echo first {number}", timeout=20) == f"first {number}"
+        assert second.succeed(f"echo second {number}", timeout=20) == f"second {number}"
+
+
+def test_two_threads_on_one_console_are_a_mistake(console: Console) -> None:
+    shell = Shell(console, timeout=20)
+    other = threading.Thread(target=lambda: shell.run("sleep 2", timeout=20))
+    other.start()
+    try:
+        while not console.typing.locked():
+            time.sleep(0.01)
+        with pytest.raises(MisuseError, match="another thread uses a shell"):
+            Shell(console, timeout=20)
+    finally:
+        other.join()
+
+
+class Bare(Terminal):
+    """A shell that finds these programs only."""
+
+    TOOLS: tuple[str, ...] = ()
+
+    def __init__(self, log: Path) -> None:
+        self._room = tempfile.TemporaryDirectory(prefix="lab-bare-")
+        directory = Path(self._room.name)
+        directory.chmod(0o755)
+        for name in self.TOOLS:
+            (directory / name).symlink_to(shutil.which(name) or name)
+        super().__init__(log)
+        self.console.send(f"PATH={directory}\n")
+
+    def close(self) -> None:
+        super().close()
+        self._room.cleanup()
+
+
+class WithoutBase64(Bare):
+    TOOLS = ("cat", "rm", "sed", "sha256sum", "wc", "stty", "tty", "sh", "sleep")
+
+
+class WithoutTty(Bare):
+    TOOLS = ("base64", "cat", "rm", "sed", "sha256sum", "wc", "head", "sh", "sleep", "seq")
+
+
+def test_a_shell_without_base64_says_so(tmp_path: Path) -> None:
+    terminal = WithoutBase64(tmp_path / "log")
+    begun = time.monotonic()
+    try:
+        with pytest.raises(
+            MachineError, match=r"one: the shell there lacks base64; the lab's needs base64, cat"
+        ):
+            Shell(terminal.console, timeout=120)
+    finally:
+        terminal.close()
+    assert time.monotonic() - begun < 40
+
+
+def test_a_shell_without_stty_and_tty_does(tmp_path: Path) -> None:
+    """Without /dev/console, or without a right to it, the shell that is there runs the agent itself."""
+    terminal = WithoutTty(tmp_path / "log")
+    try:
+        shell = Shell(terminal.console, timeout=60)
+        assert shell.succeed("seq 1 3000", timeout=60).count("\n") == 2999
+        assert shell.run("exit 3", timeout=60).code == 3
+    finally:
+        terminal.close()
+
+
+def test_a_stream_that_loses_bytes_is_sent_again_line_by_line(tmp_path: Path) -> None:
+    class Leaky(Terminal):
+        def _spoil(self, data: bytes) -> bytes:
+            if len(data) > 3000 and self.noise:
+                self.spoilt += 1
+                return data[:-100]
+            return data
+
+    terminal = Leaky(tmp_path / "log")
+    file = Path("/tmp/lab-leaky-test")
+    try:
+        shell = Shell(terminal.console, timeout=20)
+        terminal.noise = 1
+        data = os.urandom(9_000)
+        shell.put(str(file), data, timeout=200)
+        assert file.read_bytes() == data
+        assert terminal.spoilt > 0
+    finally:
+        terminal.close()
+        file.unlink(missing_ok=True)
+
+
+LOGIN = r"""
+while :; do
+printf 'one login: '; read -r name
+[ "$name" != guest ] || exec sh -i
+stty -echo; printf 'Password: '; read -r word; stty echo; echo
+[ "$name $word" != "root secret" ] || exec sh -i
+echo 'Login incorrect'
+done
+"""
+
+
+class Guarded(Terminal):
+    """A terminal that asks who is there, as getty and login do."""
+
+    COMMAND = ("sh", "-c", LOGIN)
+
+
+@pytest.mark.parametrize("login", [("root", "secret"), ("guest", "")])
+def test_logs_in(tmp_path: Path, login: tuple[str, str]) -> None:
+    terminal = Guarded(tmp_path / "log")
+    try:
+        shell = Shell(terminal.console, timeout=60, login=login)
+        assert shell.succeed("echo in", timeout=60) == "in"
+        assert "secret" not in terminal.console.text
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize(
+    ("login", "words"),
+    [
+        (None, r"one asks for a login \(`one login: `\)"),
+        (("root", "wrong"), "one refuses the login of root"),
+    ],
+)
+def test_a_login_that_is_missing_or_wrong_is_said_at_once(
+    tmp_path: Path, login: tuple[str, str] | None, words: str
+) -> None:
+    terminal = Guarded(tmp_path / "log")
+    begun = time.monotonic()
+    try:
+        with pytest.raises(MachineError, match=words):
+            Shell(terminal.console, timeout=300, login=login)
+    finally:
+        terminal.close()
+    assert time.monotonic() - begun < 60

@@ -112,7 +112,7 @@ def test_what_cannot_be_kept_is_refused(lab: Lab, kernel: Path, tmp_path: Path) 
 
 def test_a_stage_that_fails_leaves_nothing(lab: Lab, kernel: Path, tmp_path: Path) -> None:
     plain = lab.vm("plain", arch="x86_64", kernel=kernel)
-    # QEMU finds that this is no kernel.
+    # QEMU finds that this is not a kernel.
     with pytest.raises(LabError):
         lab.stage("ready", plain, until=lambda vm: vm.wait_off())
     assert not plain.running
