@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tomllib
 from pathlib import Path
 
 from lab.errors import InfrastructureError
@@ -22,6 +23,8 @@ _MADE = (
     "dist",
     "phase.egg-info",
 )
+#: What the lab leaves in any project.
+_OURS = ("reports/out",)
 #: Below the cache directory; it may be anybody's, so it is not deleted itself.
 _CACHED = ("apt", "images", "locks", "stages")
 
@@ -46,20 +49,32 @@ def cache_directory() -> Path:
 
 
 def clean(root: Path) -> list[Path]:
-    """Deletes caches, reports and tox's environments; keeps the environment that runs this.
+    """Deletes reports and images, and in Phase's own checkout caches and tox's environments.
 
     Args:
-        root: the checkout.
+        root: the project. In another one than Phase's, everything but reports is somebody else's.
 
     Returns:
         What was there and is gone.
     """
-    made = [*(root / name for name in _MADE), *(cache_directory() / name for name in _CACHED)]
+    ours = _is_phase(root)
+    made = [
+        *(root / name for name in (_MADE if ours else _OURS)),
+        *(cache_directory() / name for name in _CACHED),
+    ]
     gone = [path for path in made if _remove(path)]
-    for top in ("phase", "lab", "boot", "scenarios", "bench", "tests"):
+    for top in ("phase", "lab", "boot", "scenarios", "bench", "tests") if ours else ():
         for path in (root / top).rglob("__pycache__"):
             _remove(path)
     return gone
+
+
+def _is_phase(root: Path) -> bool:
+    try:
+        told = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(told.get("project", {}).get("name") == "phase")
 
 
 def clean_results(out: Path, arch: str) -> None:

@@ -1,5 +1,6 @@
 """`python -m lab`: looks after the machine and the reports. The scenarios themselves are run by pytest.
 
+It works on the project that one stands in: the nearest directory above with a file of `_PROJECT`.
 Standard library only at import, so that the doctor answers on a machine where nothing is installed yet.
 """
 
@@ -9,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "reports" / "out"
-HISTORY = ROOT / "reports" / "history"
+_OUT = Path("reports", "out")
+_HISTORY = Path("reports", "history")
+#: What stands at the top of a project, as pytest looks for it, too.
+_PROJECT = ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg", "setup.py", ".git")
 #: Seconds that a scenario may take, as in tox.ini; pyproject.toml's are those of a unit test.
 _SCENARIO = 900
 
@@ -38,6 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def project(start: Path | None = None) -> Path:
+    """The top of the project that one stands in; where one stands, if nothing says.
+
+    Args:
+        start: where one stands; this process's directory when None.
+    """
+    start = (start or Path.cwd()).absolute()
+    for directory in (start, *start.parents):
+        if any((directory / name).exists() for name in _PROJECT):
+            return directory
+    return start
+
+
 def _parser() -> argparse.ArgumentParser:
     from lab.doctor.needs import choose
 
@@ -54,16 +69,18 @@ def _parser() -> argparse.ArgumentParser:
         help="summary.json, tables, the boot-success matrix and Allure's page from the last results",
     )
     report.add_argument(
-        "--out", type=Path, default=OUT, metavar="DIR", help="where results are and reports go"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"where results are and reports go (default: the project's {_OUT})",
     )
     report.add_argument(
         "--history",
         type=Path,
-        default=HISTORY,
         metavar="DIR",
-        help="what earlier runs left; kept across runs",
+        help=f"what earlier runs left; kept across runs (default: the project's {_HISTORY})",
     )
-    report.add_argument("--no-html", action="store_true", help="needs no Node: all but Allure's page")
+    report.add_argument("--no-html", action="store_true", help="all but Allure's page: needs no Node")
     report.set_defaults(run=_report)
 
     up = commands.add_parser("up", help="run a scenario and keep its machines on until Ctrl-C")
@@ -78,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     graph = commands.add_parser("graph", help="a scenario's machines and segments, from its last run")
     graph.add_argument("scenario", help="its name or pytest's, or a part of that")
     graph.add_argument("--format", choices=("dot", "mermaid"), default="mermaid")
-    graph.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="where results are")
+    graph.add_argument("--out", type=Path, metavar="DIR", help="where results are")
     graph.set_defaults(run=_graph)
 
     clean = commands.add_parser("clean", help="delete what the project made: environments, images, reports")
@@ -107,7 +124,9 @@ def _report(arguments: argparse.Namespace) -> int:
     from lab.report.errors import ReportError
 
     try:
-        build(arguments.out, html=not arguments.no_html, past=arguments.history)
+        root = project()
+        out, past = arguments.out or root / _OUT, arguments.history or root / _HISTORY
+        build(out, html=not arguments.no_html, root=root, past=past)
     except ReportError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
@@ -118,14 +137,12 @@ def _up(arguments: argparse.Namespace) -> int:
     words = [
         "-m",
         "pytest",
-        "--override-ini=testpaths=scenarios",
         f"--timeout={_SCENARIO}",
         "--lab-hold-all",
         "--lab-live",
         "--maxfail=1",
     ]
-    # It takes this process's place: Ctrl-C reaches pytest, and nobody else.
-    os.chdir(ROOT)
+    # It takes this process's place: Ctrl-C reaches pytest alone.
     os.execv(sys.executable, [sys.executable, *words, arguments.scenario, *arguments.options])  # noqa: S606  no shell is wanted
 
 
@@ -147,17 +164,18 @@ def _console(arguments: argparse.Namespace) -> int:
 def _graph(arguments: argparse.Namespace) -> int:
     from lab.graph import graph
     from lab.report.errors import ReportError
-    from lab.report.records import read_records
+    from lab.report.run import read_records
 
+    out = arguments.out or project() / _OUT
     try:
-        records = read_records(arguments.out)
+        records = read_records(out)
     except ReportError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     wanted = arguments.scenario
     found = [record for record in records if wanted == record.scenario or wanted in record.nodeid]
     if not any(record.nodes for record in found):
-        print(f"lab: no run of {wanted!r} in {arguments.out} had a machine", file=sys.stderr)
+        print(f"lab: no run of {wanted!r} in {out} had a machine", file=sys.stderr)
         return 1
     print(graph(next(record.nodes for record in found if record.nodes), arguments.format), end="")
     return 0
@@ -168,11 +186,11 @@ def _clean(arguments: argparse.Namespace) -> int:
 
     if arguments.results:
         for arch in arguments.results:
-            clean_results(OUT, arch)
+            clean_results(project() / _OUT, arch)
         return 0
     if arguments.history:
-        clean_history(HISTORY)
+        clean_history(project() / _HISTORY)
         return 0
-    for path in clean(ROOT):
+    for path in clean(project()):
         print(f"removed {path}")
     return 0

@@ -96,6 +96,7 @@ def _attach_machine(vm: Machine, report: pytest.TestReport, kept: Path) -> None:
         allure.attach(json.dumps(marks, indent=1), f"marks of {vm.name}", allure.attachment_type.JSON)
         if report.failed:
             write(kept / f"{vm.name}.console", text)
+            write(kept / f"{vm.name}.console.raw", vm.console.raw)
     if report.failed:
         evidence = vm.evidence()
         report.sections.append((f"lab: {vm.name}", f"{evidence}\n\nwhole consoles and captures: {kept}"))

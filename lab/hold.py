@@ -24,7 +24,7 @@ from lab.topology import Lab
 #: Ctrl-], as telnet has it.
 LEAVE = b"\x1d"
 _SUFFIX = ".attach"
-#: Bytes of the past that who attaches is shown.
+#: Bytes of the past that a person is shown on attaching.
 _PAST = 4000
 _POLL = 0.1
 
@@ -64,7 +64,7 @@ def offered(console: Console, path: Path) -> Iterator[None]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     path.chmod(0o600)
-    # Who only asks whether it is there stands in line too, until whoever sits there goes.
+    # A probe waits in this queue, too, while somebody is attached.
     listener.listen(16)
     listener.settimeout(_POLL)
     ended = threading.Event()

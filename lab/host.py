@@ -35,7 +35,7 @@ def accelerator(arch: str) -> str:
         arch: `x86_64` or `arm64`.
 
     Raises:
-        MisuseError: `LAB_ACCEL` names none.
+        MisuseError: `LAB_ACCEL` does not name an accelerator.
     """
     named = os.environ.get("LAB_ACCEL", "")
     if named not in ("", *_ACCELERATORS):
@@ -100,7 +100,7 @@ def factor() -> float:
     `LAB_TIMEOUT_FACTOR` decides instead. A faster host waits as long as the reference does.
 
     Raises:
-        MisuseError: `LAB_TIMEOUT_FACTOR` is no such number.
+        MisuseError: `LAB_TIMEOUT_FACTOR` is not such a number.
     """
     text = os.environ.get("LAB_TIMEOUT_FACTOR")
     if text is None:

@@ -50,7 +50,9 @@ class Need:
 
     def __post_init__(self) -> None:
         if self.vcpus < 0 or self.memory < 0 or not all(self.boards):
-            raise MisuseError(f"nobody can lease {self}")
+            raise MisuseError(
+                f"{self} is not a need that can be leased: nothing in it may be below 0 or empty"
+            )
 
     def whole(self, cpus: int) -> bool:
         """Whether it is a host with so many processors for itself."""
@@ -157,7 +159,7 @@ def acquire(
 
     Args:
         need: all of it.
-        who: whoever asks, for the messages of those who wait.
+        who: asks, for the messages of those who wait.
         timeout: seconds to wait at most.
         on_wait: told once, when there is something to wait for, what it is.
         look: says what there is; `LAB_LEASES` and this host when left out.
@@ -220,13 +222,20 @@ def directory() -> Path:
     """Where leases lie: `LAB_LEASES`, or one place for every runner of this user.
 
     Raises:
-        MisuseError: it belongs to somebody else.
+        MisuseError: it belongs to somebody else, or cannot be written.
     """
     # Not the runner's TMPDIR: runners with different ones share a host all the same.
     chosen = os.environ.get("LAB_LEASES") or f"/tmp/lab-leases-{os.geteuid()}"  # noqa: S108  checked below
     path = Path(chosen)
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    state = path.lstat()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state = path.lstat()
+    except OSError as error:
+        raise MisuseError(
+            f"leases cannot be kept in {path}: {error.strerror}; set LAB_LEASES to a directory of your own"
+        ) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise MisuseError(f"leases cannot be kept in {path}: read-only; set LAB_LEASES to another directory")
     if not path.is_dir() or path.is_symlink() or state.st_uid != os.geteuid():
         raise MisuseError(f"{path} is not this user's own directory; set LAB_LEASES to one that is")
     return path

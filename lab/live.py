@@ -31,7 +31,7 @@ class Announcer(logging.Handler):
         self._out = os.dup(2)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one line; a terminal that is gone is no error of the run."""
+        """Print one line; a terminal that is gone does not fail the run."""
         with contextlib.suppress(OSError):
             os.write(self._out, f"\n{record.name}: {record.getMessage()}\n".encode(errors="replace"))
 

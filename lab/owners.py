@@ -9,7 +9,7 @@ from lab.errors import LabError
 
 _HERE = Path(__file__).parent
 #: It stands around every test, so in every trace.
-_AROUND = _HERE / "plugin.py"
+_AROUND = _HERE / "plugin"
 
 
 def owner_of(error: BaseException, *, when: str = "call") -> str:
@@ -25,11 +25,13 @@ def owner_of(error: BaseException, *, when: str = "call") -> str:
     if isinstance(error, LabError):
         return error.owner
     files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
-    inside = [_HERE in file.parents and file != _AROUND for file in files]
+    inside = [_HERE in file.parents and _AROUND not in file.parents for file in files]
     if isinstance(error, pytest.fail.Exception):
         # The runner's patience ended: in the lab, whose own waits all end, or in what the scenario called.
-        late = any(file.name == "pytest_timeout.py" for file in files)
-        return "infrastructure" if late and any(inside) else "product"
+        if any(file.name == "pytest_timeout.py" for file in files):
+            return "infrastructure" if any(inside) else "product"
+        # pytest's own word for a fixture that asks for one of a narrower scope.
+        return "misuse" if when != "call" or str(error).startswith("ScopeMismatch") else "product"
     if isinstance(error, AssertionError):
         return "product"
     if inside[-1:] == [True] or (isinstance(error, OSError) and any(inside)):

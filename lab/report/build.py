@@ -8,14 +8,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab.report import allure, history, markdown, matrix, matrix_page
-from lab.report.records import Record, read_records, summary, write
+from lab.report import allure, history, markdown, matrix, matrix_page, run
+from lab.report.records import Record, summary, write
+from lab.report.run import read_records
 from lab.report.table import show
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def build(out: Path, *, html: bool, past: Path | None = None, console: Console | None = None) -> None:
+def build(
+    out: Path,
+    *,
+    html: bool,
+    root: Path | None = None,
+    past: Path | None = None,
+    console: Console | None = None,
+) -> None:
     """Writes `summary.json`, the matrix and `report.html` into a directory of results; prints the table.
 
     The summary and the table come first: they need no Node and must not be lost to its troubles. In a CI
@@ -23,7 +29,8 @@ def build(out: Path, *, html: bool, past: Path | None = None, console: Console |
 
     Args:
         out: holds one directory of results per architecture.
-        html: whether to build Allure's page as well.
+        html: whether to build Allure's page as well, where the project has Allure.
+        root: the project; where this process stands when None.
         past: the directory of earlier runs, to which this one is added; `out/history` when None.
         console: where the table goes; the terminal when None.
 
@@ -31,13 +38,15 @@ def build(out: Path, *, html: bool, past: Path | None = None, console: Console |
         ReportError: there are no results, or a page could not be made.
     """
     console = console or Console()
+    root = root or Path.cwd()
     past = past or out / "history"
-    records = read_records(out)
+    kept = past / "boots.jsonl"
+    records = history.named(read_records(out), history.read(kept))
     write(out / "summary.json", summary(records))
     show(records, console)
     _say(console, "summary", out / "summary.json")
-    told = facts(records)
-    runs, new = history.add(past / "boots.jsonl", records, told.get("commit", ""))
+    told = facts(records, root)
+    runs, new = history.add(kept, records, told.get("commit", ""))
     lines = matrix.lines(runs)
     write(out / "matrix.html", matrix_page.page(lines, records, told).encode())
     text = markdown.summary(lines, records)
@@ -48,8 +57,30 @@ def build(out: Path, *, html: bool, past: Path | None = None, console: Console |
     _say(console, "matrix ", out / "matrix.html")
     if not html:
         return
+    if not allure.has_allure(root):
+        wanted = f"npm install allure@{allure.VERSION}"
+        console.print(f"report : none; `{wanted}` in {root} adds Allure's page", soft_wrap=True)
+        return
     results = {path.parent.name: path for path in sorted(out.glob("*/allure")) if path.is_dir()}
-    made = allure.page(ROOT, results, told, history=past / "allure.jsonl", append=new)
+    if (out / "allure").is_dir():
+        results.setdefault(allure.BOTH, out / "allure")
+    if not results:
+        console.print("report : none; pytest --alluredir=DIR/allure, with DIR that of --lab-out, adds it")
+        return
+    began = {
+        path.parent.name: manifest.began
+        for path in out.glob("*/run.json")
+        if (manifest := run.read(path.parent))
+    }
+    made = allure.page(
+        root,
+        results,
+        told,
+        history=past / "allure.jsonl",
+        append=new,
+        began=began,
+        lost=[record for record in records if record.lost],
+    )
     write(out / "report.html", made.encode())
     _say(console, "report ", out / "report.html")
 
@@ -58,9 +89,14 @@ def _say(console: Console, name: str, path: Path) -> None:
     console.print(f"{name}: {path}", soft_wrap=True, highlight=False)
 
 
-def facts(records: Sequence[Record]) -> dict[str, str]:
-    """What the page says about the run as a whole."""
-    told = {"commit": _commit()}
+def facts(records: Sequence[Record], root: Path) -> dict[str, str]:
+    """What the page says about the run as a whole.
+
+    Args:
+        records: of the run.
+        root: the project that was tested.
+    """
+    told = {"commit": _commit(root)}
     for arch in sorted({record.arch for record in records}):
         mine = [record for record in records if record.arch == arch]
         accels = {_accelerator(record) for record in mine if record.accel}
@@ -73,12 +109,12 @@ def _accelerator(record: Record) -> str:
     return f"{record.accel} ({record.refused})" if record.refused else record.accel
 
 
-def _commit() -> str:
+def _commit(root: Path) -> str:
     git = shutil.which("git")
     if git is None:
         return ""
     done = subprocess.run(
-        [git, "-C", str(ROOT), "describe", "--always", "--dirty"],
+        [git, "-C", str(root), "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,

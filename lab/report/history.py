@@ -86,6 +86,25 @@ def add(path: Path, records: Iterable[Record], commit: str) -> tuple[list[Run], 
     return kept, True
 
 
+def named(records: Iterable[Record], runs: Sequence[Run]) -> list[Record]:
+    """Gives what ended before it could say its topology the row that it had in earlier runs.
+
+    Without that, a row would go on to show its old passes alone.
+
+    Args:
+        records: of the last run.
+        runs: earlier ones, oldest first.
+    """
+    rows = {run.record.nodeid: run.row for run in runs if run.record.topology}
+    found = []
+    for record in records:
+        row = rows.get(record.nodeid)
+        if row is not None and not record.topology:
+            record = msgspec.structs.replace(record, **msgspec.structs.asdict(row))
+        found.append(record)
+    return found
+
+
 def bounded(runs: Sequence[Run]) -> list[Run]:
     """The newest runs of every row; the order stays."""
     left: dict[Row, int] = {}

@@ -11,7 +11,9 @@ from lab.report.table import phase_order
 
 #: A trend needs this many earlier boots to be compared with.
 _LEAST = 3
-_FAILED = ("failed", "error")
+_FAILED = ("failed", "error", "not run")
+#: Outcomes that say nothing about whether a machine boots.
+_SILENT = ("skipped", "not run")
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Line:
 
     Attributes:
         row: what it is about.
-        runs: what counted, oldest first: skipped ones say nothing, nor do those whose machines only went on
-            from a stage.
+        runs: what counted, oldest first: what was skipped or did not run says nothing, nor do those whose
+            machines only went on from a stage.
         passed: how many went well at the first try; a flaky one did not.
         boots: whole seconds of each boot that went well, oldest first, on the accelerator last used.
         phases: of those boots.
@@ -60,8 +62,8 @@ def lines(history: Iterable[Run]) -> list[Line]:
     """
     rows: dict[Row, list[Run]] = {}
     for run in history:
-        # A clone is no witness of a boot.
-        if run.record.outcome != "skipped" and run.record.booted:
+        # A clone has not booted.
+        if run.record.outcome not in _SILENT and run.record.booted:
             rows.setdefault(run.row, []).append(run)
     return [_line(row, rows[row]) for row in sorted(rows)]
 

@@ -1,4 +1,4 @@
-"""The records that the pytest plugin leaves, and the summary made of them."""
+"""What the pytest plugin leaves of each scenario, and the summary made of that."""
 
 import os
 import tempfile
@@ -9,7 +9,6 @@ import msgspec
 
 from lab.graph import Node
 from lab.report.drawing import Track
-from lab.report.errors import ReportError
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +18,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         scenario: its name.
         arch: `x86_64` or `arm64`: that of the machine under test.
         topology: the name of the machines and links it ran on.
-        outcome: pytest's word: passed, failed, error, skipped; or flaky: passed when tried again.
+        outcome: pytest's word: passed, failed, error, skipped; or flaky: passed when tried again; or not
+            run: it was to run and left no record.
         phases: seconds that each phase of the timeline took, in the order they ended.
         accel: the accelerator, such as `tcg` or `kvm`.
         refused: why it was not a faster one: the rung that broke on the host, and what was seen there.
@@ -37,6 +37,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         tracks: what each machine did, for the picture.
         stage: which machines were started from which stage: `server serving`; empty when all of them booted.
         booted: false when there were machines, and not one of them booted by itself.
+        tries: what its earlier tries failed with.
+        lost: whether it did not end: its process was killed, or its turn never came.
     """
 
     scenario: str
@@ -59,6 +61,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     tracks: list[Track] = []
     stage: str = ""
     booted: bool = True
+    tries: list[str] = []
+    lost: bool = False
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,32 +75,6 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     phases: dict[str, float]
     accel: str
     kernel: str
-
-
-def read_records(out: Path) -> list[Record]:
-    """Reads every architecture's records.
-
-    Args:
-        out: the directory of results; records lie in `out/*/records` and `out/records`.
-
-    Returns:
-        The records, ordered by scenario, topology and architecture.
-
-    Raises:
-        ReportError: there is none, or one is not what the plugin writes.
-    """
-    paths = sorted([*out.glob("*/records/*.json"), *out.glob("records/*.json")])
-    if not paths:
-        raise ReportError(
-            f"There are no results in {out}", hint="Run scenarios first: tox -e lab-x86_64, or make lab."
-        )
-    records = []
-    for path in paths:
-        try:
-            records.append(msgspec.json.decode(path.read_bytes(), type=Record))
-        except msgspec.MsgspecError as error:
-            raise ReportError(f"{path} is not a record: {error}", hint="Delete it and run again.") from error
-    return sorted(records, key=lambda record: (record.scenario, record.topology, record.arch))
 
 
 def summary(records: Sequence[Record]) -> bytes:

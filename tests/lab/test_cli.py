@@ -75,9 +75,8 @@ def test_clean_takes_what_was_made_and_nothing_else(
     for path in (*made, *kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    monkeypatch.setattr(cli, "ROOT", root)
-    monkeypatch.setattr(cli, "OUT", root / "reports/out")
-    monkeypatch.setattr(cli, "HISTORY", root / "reports/history")
+    (root / "pyproject.toml").write_text('[project]\nname = "phase"\n')
+    monkeypatch.chdir(root / "lab")
     monkeypatch.setenv("PHASE_CACHE", str(cache))
     (root / "reports/out/x86_64").mkdir()
     (root / "reports/out/both").mkdir()
@@ -89,6 +88,47 @@ def test_clean_takes_what_was_made_and_nothing_else(
     assert [path for path in kept if not path.exists()] == []
     assert cli.main(["clean", "--history"]) == 0
     assert not (root / "reports/history").exists()
+
+
+def test_clean_leaves_what_is_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a project that is not Phase, `build` and `.tox` are not ours."""
+    root = tmp_path / "theirs"
+    kept = [root / "build/x", root / ".tox/x", root / "dist/x", root / "lab/__pycache__/x"]
+    for path in (*kept, root / "reports/out/x"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (root / "pyproject.toml").write_text('[project]\nname = "theirs"\n')
+    monkeypatch.setenv("PHASE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(root)
+    assert cli.main(["clean"]) == 0
+    assert [path for path in kept if not path.exists()] == []
+    assert not (root / "reports/out").exists()
+
+
+def test_commands_work_on_the_project_one_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    record = Record(
+        scenario="theirs",
+        arch="arm64",
+        topology="",
+        outcome="passed",
+        nodeid="a",
+        nodes=[Node("one", "arm64")],
+    )
+    records = tmp_path / "reports/out/records"
+    records.mkdir(parents=True)
+    (records / "one.json").write_bytes(msgspec.json.encode(record))
+    (tmp_path / "deep/er").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep/er")
+    assert cli.main(["graph", "theirs"]) == 0
+    assert "one" in capsys.readouterr().out
+    assert cli.main(["report"]) == 0
+    said = capsys.readouterr().out
+    assert "npm install allure@" in said
+    assert (tmp_path / "reports/out/matrix.html").exists()
+    assert (tmp_path / "reports/history/boots.jsonl").exists()
 
 
 def test_up_keeps_the_first_scenario_until_it_is_interrupted(tmp_path: Path) -> None:
@@ -129,11 +169,10 @@ def test_up_keeps_the_first_scenario_until_it_is_interrupted(tmp_path: Path) -> 
 def test_up_gives_a_scenario_as_long_as_tox_does(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, words: ran.append(words))
-    monkeypatch.setattr(os, "chdir", lambda path: None)
     with pytest.raises(TypeError):  # execv comes back only here
         cli.main(["up", "scenarios/test_loop.py", "--lab-arch=x86_64"])
     told = configparser.ConfigParser(interpolation=None)
-    told.read(Path(cli.ROOT, "tox.ini"))
+    told.read(PROJECT / "tox.ini")
     (timeout,) = {
         word for word in told["testenv:lab-{x86_64,arm64}"]["commands"].split() if "--timeout=" in word
     }

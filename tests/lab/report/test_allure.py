@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from lab.report.allure import page
+from lab.report.allure import VERSION, page
+from lab.report.records import Record
 
 PROJECT = Path(__file__).resolve().parents[3]
 SCENARIOS = """
@@ -105,3 +106,44 @@ def test_what_failed_side_by_side_keeps_its_own_evidence(tmp_path: Path) -> None
             continue
         assert set(files) == {f"evidence of of-{kind}", f"frames on lan-{kind}"}
         assert f"machine of-{kind}:" in files[f"evidence of of-{kind}"].read_text()
+
+
+@pytest.mark.timeout(900)  # the first run installs Allure
+def test_what_another_run_left_is_not_shown_and_what_was_lost_is(tmp_path: Path) -> None:
+    """A worker that was killed writes no result: the old one must not stand for it."""
+    results = tmp_path / "results"
+    results.mkdir()
+    for name, stop in {"old": 1_000, "new": 9_000}.items():
+        times = {"start": stop - 1, "stop": stop}
+        told = times | {
+            "uuid": name,
+            "name": name,
+            "fullName": f"a.py::{name}",
+            "status": "passed",
+            "labels": [],
+        }
+        (results / f"{name}-result.json").write_text(json.dumps(told))
+    lost = Record(
+        scenario="old",
+        arch="arm64",
+        topology="",
+        outcome="error",
+        nodeid="a.py::old",
+        what="killed",
+        lost=True,
+    )
+    html = page(
+        PROJECT,
+        {"arm64": results},
+        {},
+        history=tmp_path / "history.jsonl",
+        append=False,
+        began={"arm64": 5.0},
+        lost=(lost,),
+    )
+    shown = {test["name"]: test["status"] for name, test in kept(html).items() if name.startswith("data/")}
+    assert shown == {"new": "passed", "old": "broken"}
+
+
+def test_the_version_for_other_projects_is_ours() -> None:
+    assert json.loads((PROJECT / "package.json").read_text())["dependencies"]["allure"] == VERSION

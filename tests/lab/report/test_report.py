@@ -12,7 +12,8 @@ from lab.report.allure import merge
 from lab.report.build import build
 from lab.report.errors import ReportError
 from lab.report.page import POLICY, outside_requests
-from lab.report.records import Record, read_records
+from lab.report.records import Record
+from lab.report.run import read_records
 from lab.report.table import phase_order
 
 
