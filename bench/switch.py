@@ -47,10 +47,10 @@ def through_switch(directory: Path) -> Iterator[tuple[socket.socket, Path, socke
     switch = Switch("lan", directory)
     try:
         one, two = switch.attach("one"), switch.attach("two")
-        with _socket(one.there) as sender, _socket(two.there) as receiver:
-            receiver.sendto(_ANSWER, str(two.here))
+        with _socket(one.machine_socket) as sender, _socket(two.machine_socket) as receiver:
+            receiver.sendto(_ANSWER, str(two.switch_socket))
             sender.recv(_LONGEST)
-            yield sender, one.here, receiver
+            yield sender, one.switch_socket, receiver
     finally:
         switch.close()
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
-# Elsewhere there is no such word: who is killed so leaves its children behind.
+# Only Linux has this: elsewhere a process that is killed leaves its children behind.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 

@@ -53,12 +53,12 @@ class WaitTimeout(MachineError):
 
 
 class ProductError(LabError):
-    """The machine works, and what runs on it does not."""
+    """The machine works, but the software on it does not."""
 
     owner = "product"
 
 
 class MisuseError(LabError):
-    """The scenario asks for something that cannot be."""
+    """The scenario asks for something impossible."""
 
     owner = "misuse"

@@ -6,9 +6,9 @@ from typing import Literal, Protocol
 from lab.console import SILENCE, Console
 from lab.errors import ProductError
 from lab.marks import Mark
-from lab.shell import Shell
+from lab.shell import Login, Shell
 
-#: What a scenario may ask of a machine. Any machine has power and a console, or it would be none.
+#: What a scenario may ask of a machine. Every machine has power and a console.
 Capability = Literal["power", "console", "network", "monitor", "disk image", "clone"]
 
 
@@ -61,8 +61,8 @@ class Machine(Protocol):
     def stop(self) -> None:
         """Switch it off, whatever it is doing; nothing of it is left on the host."""
 
-    def shell(self, *, timeout: float = 60) -> Shell:
-        """A shell on its console."""
+    def shell(self, *, timeout: float = 60, login: Login | None = None) -> Shell:
+        """A shell on its console; `login` is user and password, for a machine that asks for them."""
 
     def wait_mark(
         self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = SILENCE

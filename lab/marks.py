@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-#: A line this long is no mark: the kernel cuts records at about 1000 bytes.
+#: A line this long is not a mark: the kernel cuts records at about 1000 bytes.
 MAX_LINE = 4096
-#: Seconds; what claims more is no clock.
+#: Seconds; a larger number did not come from a clock.
 _MAX_UPTIME = 1e9
 _CRC = re.compile(r'(.*),"crc":"([0-9a-f]{8})"\}')
 _MARK = re.compile(r"\b([a-z]+)-mark (\{.*\})")

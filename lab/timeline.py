@@ -30,7 +30,7 @@ def spans(marks: Sequence[Mark], *, power_on: float, kernels: Mapping[str, str] 
 
     A phase ends with its mark and begins where the one before ended. A kernel prints its mark when
     it reaches its first process; its own clock says how long that took, and what lies between the
-    mark before and its start belongs to whoever started it.
+    mark before and its start belongs to the phase that started it.
 
     Args:
         marks: in the order they arrived.

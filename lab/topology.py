@@ -74,7 +74,7 @@ class Lab:
         """A new segment.
 
         Raises:
-            MisuseError: the name is taken, or none.
+            MisuseError: the name is taken, or cannot be a name.
         """
         _check(name, self.segments)
         self.segments[name] = Segment(name, self.directory, len(self.segments), seed=self.seed)
@@ -98,14 +98,14 @@ class Lab:
             routes: networks behind other routers, and the addresses of those routers.
 
         Raises:
-            MisuseError: there can be no such router.
+            MisuseError: a router cannot be made so.
         """
         _check(name, self.routers)
         if len(set(segments)) < 2 or len(set(segments)) < len(segments):
             raise MisuseError(f"{name}: a router connects two different segments or more")
         for via in (routes or {}).values():
             if not any(via in segment.network for segment in segments):
-                raise MisuseError(f"{name}: there is no way to {via}")
+                raise MisuseError(f"{name}: {via} is not on one of its segments")
         router = Router(name, nat=nat, rules=tuple(rules), routes=routes)
         for segment in segments:
             address = segment.join(name, router, bytes.fromhex(self._mac(segment, name).replace(":", "")))
@@ -123,7 +123,7 @@ class Lab:
 
         Raises:
             InfrastructureError: this host does not allow it; `lab.net.hostport.refusal` tells beforehand.
-            MisuseError: the name is taken, or none.
+            MisuseError: the name is taken, or cannot be a name.
         """
         _check(name, self.host_ports)
         mac = bytes.fromhex(self._mac(segment, name).replace(":", ""))
@@ -150,6 +150,7 @@ class Lab:
         option_rom: bool = False,
         port: bool = False,
         cpu: str = "",
+        reboots: bool = False,
     ) -> VM:
         """A new virtual machine, switched off.
 
@@ -172,13 +173,25 @@ class Lab:
             option_rom: its network cards carry iPXE, and it boots from the first of them.
             port: give it a virtio port too, for `VM.shell(over="port")`.
             cpu: processor model, as `qemu-system-x86_64 -cpu help` lists them; by itself, the best there is.
+            reboots: let it start anew when it asks for a reset, which otherwise switches it off. Its console
+                goes on; a fourth kernel is a reboot loop.
 
         Raises:
-            MisuseError: there can be no such machine.
+            MisuseError: a machine cannot be made so.
         """
         if arch not in CONSOLES:
-            raise MisuseError(f"no machine of architecture {arch!r}; known: {', '.join(CONSOLES)}")
+            raise MisuseError(
+                f"{arch!r} is not an architecture of the lab; there are: {', '.join(CONSOLES)}"
+            )
         _check(name, self.machines)
+        _check_parts(
+            name, paths=(kernel, initrd), counts={"memory": memory, "cpus": cpus}, words=(append, cpu)
+        )
+        _check_kind(name, "segments", segments, Segment, "what lab.segment() makes")
+        _check_kind(name, "disks", disks, Disk, "lab.qemu.command.Disk")
+        for segment in segments:
+            if self.segments.get(segment.name) is not segment:
+                raise MisuseError(f"{name}: the segment {segment.name} is not of this lab")
         missing = [
             path for path in (kernel, initrd, *(disk.path for disk in disks)) if path and not path.exists()
         ]
@@ -189,7 +202,7 @@ class Lab:
         line = f"console={CONSOLES[arch]},115200 {append}".strip() if kernel else append
         spec = Spec(
             name, arch, memory, cpus, kernel, initrd, line, (), disks, firmware, accel, display, seed,
-            option_rom=option_rom, port=port, cpu=cpu,
+            option_rom=option_rom, port=port, cpu=cpu, reboots=reboots,
         )  # fmt: skip
         return self._add(spec, segments)
 
@@ -214,7 +227,7 @@ class Lab:
             segment: where its cable goes, if its file says that it has one.
 
         Raises:
-            MisuseError: the name is taken, or none.
+            MisuseError: the name is taken, or cannot be a name.
         """
         _check(name, self.machines)
         directory = self.directory / f"vm-{name}"
@@ -243,7 +256,7 @@ class Lab:
             name: the new one's.
 
         Raises:
-            MisuseError: the name is taken, or none.
+            MisuseError: the name is taken, or cannot be a name.
         """
         _check(name, self.machines)
         return self._add(vm.spec._replace(name=name), tuple(self.segments[here] for here in vm.segments))
@@ -258,7 +271,7 @@ class Lab:
         cards = []
         for segment in segments:
             port = segment.switch.attach(spec.name)
-            cards.append(Card(self._mac(segment, spec.name), port.there, port.here))
+            cards.append(Card(self._mac(segment, spec.name), port.machine_socket, port.switch_socket))
         switches = {segment.name: segment.switch for segment in segments}
         vm = VM(
             spec._replace(cards=tuple(cards)),
@@ -400,7 +413,7 @@ def sweep(base: Path) -> None:
     """
     for path in base.glob(f"{_PREFIX}-*-*-*"):
         owner = _OWNED.fullmatch(path.name)
-        # Numbers are given again, so a process is known by when it started too.
+        # Numbers are given again, so a process is known by its start time, too.
         with contextlib.suppress(FileNotFoundError):  # its own lab has just closed
             if owner and path.stat().st_uid == os.geteuid() and _started(int(owner[1])) != owner[2]:
                 shutil.rmtree(path, ignore_errors=True)
@@ -417,7 +430,30 @@ def _started(pid: int) -> str:
 
 
 def _check(name: str, taken: Mapping[str, object]) -> None:
-    if not _NAME.fullmatch(name):
-        raise MisuseError(f"{name!r} is not a name here: letters, digits and -, 24 at most")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise MisuseError(f"{name!r} cannot be a name here: letters, digits and -, 24 at most")
     if name in taken:
         raise MisuseError(f"there is a {name} already")
+
+
+def _check_parts(
+    name: str, *, paths: Sequence[object], counts: Mapping[str, object], words: Sequence[object]
+) -> None:
+    """What a type checker would have said, for who runs none."""
+    for path in paths:
+        if path is not None and not isinstance(path, Path):
+            raise MisuseError(f"{name}: {path!r} is not a pathlib.Path")
+    for what, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise MisuseError(f"{name}: {what}={count!r} is not a whole number above 0")
+    for word in words:
+        if not isinstance(word, str):
+            raise MisuseError(f"{name}: {word!r} is not text")
+
+
+def _check_kind(name: str, what: str, found: object, kind: type, takes: str) -> None:
+    if isinstance(found, kind) or not isinstance(found, tuple | list):
+        raise MisuseError(f"{name}: {what} takes a list, not {found!r}")
+    for each in found:
+        if not isinstance(each, kind):
+            raise MisuseError(f"{name}: {what} takes {takes}, not {each!r}")

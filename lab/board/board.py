@@ -17,7 +17,7 @@ from lab.errors import MisuseError
 from lab.machine import Capability
 from lab.marks import Mark
 from lab.net.switch import Port as SwitchPort
-from lab.shell import Shell
+from lab.shell import Login, Shell
 from lab.timeline import phases
 
 #: Bytes that one typed line carries: an adapter's buffer is small, and a long line garbles more easily.
@@ -73,7 +73,10 @@ class Board:
         self._environment = dict(os.environ)
         self._port = port
         if port is not None:
-            self._environment |= {"LAB_CABLE_BOARD": str(port.there), "LAB_CABLE_LAB": str(port.here)}
+            self._environment |= {
+                "LAB_CABLE_BOARD": str(port.machine_socket),
+                "LAB_CABLE_LAB": str(port.switch_socket),
+            }
 
     @property
     def name(self) -> str:
@@ -216,9 +219,9 @@ class Board:
         self._line = None
         self._running.close()
 
-    def shell(self, *, timeout: float = 60) -> Shell:
-        """A shell on its serial line."""
-        return Shell(self.console, timeout=timeout, piece=_PIECE)
+    def shell(self, *, timeout: float = 60, login: Login | None = None) -> Shell:
+        """A shell on its serial line; `login` is user and password, for a machine that asks for them."""
+        return Shell(self.console, timeout=timeout, piece=_PIECE, login=login)
 
     def wait_mark(
         self, step: str, *, outcome: str = "ok", timeout: float = 60, quiet: float = SILENCE

@@ -132,7 +132,7 @@ def read(path: Path) -> Description:
     """Read a board's description.
 
     Raises:
-        MisuseError: there is none, or it does not say what is needed; the message names what.
+        MisuseError: the file is missing, or lacks something; the message names it.
     """
     try:
         found = msgspec.toml.decode(path.read_bytes(), type=Description)
@@ -144,7 +144,7 @@ def read(path: Path) -> Description:
     for wrong, what in (
         (found.labgrid is None and not found.serial.url, "no [serial] url and no [labgrid]"),
         (found.labgrid is None and not (found.power.on and found.power.off), "no [power] on and off"),
-        (wire.speed <= 0, "a [serial] speed that is none"),
+        (wire.speed <= 0, "a [serial] speed that is not above 0"),
         (
             min(found.serial.character_delay, found.serial.line_delay, found.power.pause) < 0,
             "a negative time",

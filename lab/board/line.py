@@ -74,7 +74,7 @@ class Line:
         line_delay: seconds after each line typed.
 
     Attributes:
-        socket: the other end; whoever takes it owns it.
+        socket: the other end; the taker owns it.
         failure: what took the port away; empty while it is there.
     """
 

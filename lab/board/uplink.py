@@ -34,7 +34,7 @@ class Uplink:
         self._ending = threading.Event()
         self._outside = _opened(interface)
         self._inside = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._inside.bind(str(port.there))
+        self._inside.bind(str(port.machine_socket))
         for end in (self._outside, self._inside):
             end.settimeout(_POLL)
         self._threads = [
@@ -50,7 +50,7 @@ class Uplink:
             with contextlib.suppress(OSError):
                 frame, origin = self._outside.recvfrom(_LONGEST)
                 if origin[2] != _PACKET_OUTGOING:
-                    self._inside.sendto(frame, str(self._port.here))
+                    self._inside.sendto(frame, str(self._port.switch_socket))
 
     def _leave(self) -> None:
         while not self._ending.is_set():
@@ -68,7 +68,7 @@ class Uplink:
             thread.join()
         self._outside.close()
         self._inside.close()
-        self._port.there.unlink(missing_ok=True)
+        self._port.machine_socket.unlink(missing_ok=True)
 
 
 def _opened(interface: str) -> socket.socket:

@@ -29,8 +29,8 @@ class Plug(Protocol):
     """A network card, as far as a segment knows it."""
 
     @property
-    def here(self) -> Path:
-        """The machine's own socket."""
+    def machine_socket(self) -> Path:
+        """The machine's end of the cable."""
 
 
 class Cards(Protocol):
@@ -130,8 +130,8 @@ class Segment:
 
     def carrier(self, vm: Wired, *, up: bool) -> None:
         """Pull a machine's plug, which it notices, or put it back; starting it anew puts it back too."""
-        here = self.switch.ports[vm.name].there
-        number = next(number for number, card in enumerate(vm.spec.cards) if card.here == here)
+        end = self.switch.ports[vm.name].machine_socket
+        number = next(number for number, card in enumerate(vm.spec.cards) if card.machine_socket == end)
         # The command for people: set_link's own argument has the name of qmp's first.
         line = f"set_link net{number} {'on' if up else 'off'}"
         vm.qmp("human-monitor-command", **{"command-line": line})

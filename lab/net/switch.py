@@ -3,6 +3,20 @@
 Each machine's network card is a pair of UNIX datagram sockets (QEMU's `-netdev dgram`): one frame,
 one datagram. The switch learns addresses as any switch does. A port can also be a node living in this
 process, such as the DHCP server or a router. Each direction of each cable has faults of its own.
+
+The way of a frame, from machine A to machine B:
+
+    QEMU of A --> A's Port.incoming
+                    _receive  (a Node's frames come through Switch.enter)
+                    _arrive   counted; captured as inbound
+                    | A's outward lane: lost, late, twice, changed, out of order
+                    _forward  learns A's address; picks B's link by its address, or every other link
+                    _send
+                    | B's inward lane: the same faults, B's own
+                    _hand_over  captured as outbound; waits in B's queue while B does not read
+    QEMU of B <-- B's Port.outgoing  (a Node: its service is asked, and may answer at once)
+
+What a lane delays waits in `Waiting` and goes on from where it was when its time comes.
 """
 
 import contextlib
@@ -136,17 +150,17 @@ class Port(Link):
     """A cable to a machine.
 
     Attributes:
-        here: the switch's socket; QEMU sends to it.
-        there: QEMU's own socket.
+        switch_socket: the one that QEMU sends to.
+        machine_socket: QEMU's own.
     """
 
-    def __init__(self, name: str, number: int, seed: str, here: Path, there: Path) -> None:
+    def __init__(self, name: str, number: int, seed: str, switch_socket: Path, machine_socket: Path) -> None:
         super().__init__(name, number, seed)
-        self.here = here
-        self.there = there
+        self.switch_socket = switch_socket
+        self.machine_socket = machine_socket
         self.queue: deque[bytes] = deque()
         self.incoming = _socket()
-        self.incoming.bind(str(here))
+        self.incoming.bind(str(switch_socket))
         # A socket of its own for sending, connected: only then does the kernel say when a full machine
         # reads again. Were it the other one, a machine that is started anew could not send to us.
         self.outgoing = _socket()
@@ -163,7 +177,7 @@ class Port(Link):
                     return False
                 try:
                     # Not connected yet, or to a machine that was switched off since.
-                    self.outgoing.connect(str(self.there))
+                    self.outgoing.connect(str(self.machine_socket))
                 except OSError:
                     break
             else:
@@ -176,12 +190,12 @@ class Port(Link):
         """Remove it, with its sockets."""
         self.incoming.close()
         self.outgoing.close()
-        self.here.unlink(missing_ok=True)
-        self.there.unlink(missing_ok=True)
+        self.switch_socket.unlink(missing_ok=True)
+        self.machine_socket.unlink(missing_ok=True)
 
 
 class Switch:
-    """A segment.
+    """An Ethernet switch in one thread: it learns where addresses are, and floods what it does not know.
 
     Args:
         name: for messages and files.
@@ -239,7 +253,7 @@ class Switch:
             name: unique on this segment.
 
         Returns:
-            The port; QEMU's local socket is `there`, its remote one `here`.
+            The port; QEMU's local socket is `machine_socket`, its remote one `switch_socket`.
 
         Raises:
             MisuseError: there is a port of that name.

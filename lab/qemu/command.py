@@ -32,11 +32,17 @@ _BUSES: Mapping[str, str] = {"virtio": "virtio-blk-pci", "usb": "usb-storage"}
 
 
 class Card(NamedTuple):
-    """A network card: its hardware address and the two sockets of its cable."""
+    """A network card: its hardware address and the two sockets of its cable.
+
+    Attributes:
+        mac: hardware address.
+        machine_socket: QEMU's own, as `lab.net.switch.Port` calls it, too.
+        switch_socket: the switch's, to which QEMU sends.
+    """
 
     mac: str
-    here: Path
-    switch: Path
+    machine_socket: Path
+    switch_socket: Path
 
 
 class Disk(NamedTuple):
@@ -74,6 +80,7 @@ class Spec(NamedTuple):
         option_rom: whether its network cards carry iPXE, and it boots from the first of them.
         cpu: QEMU's name of the processor model, with its features; empty: the best that runs here.
         port: whether it has a virtio port, `/dev/vport*` there: a line that its kernel never writes to.
+        reboots: whether it starts anew when it asks for a reset; otherwise that switches it off.
     """
 
     name: str
@@ -93,6 +100,7 @@ class Spec(NamedTuple):
     option_rom: bool = False
     port: bool = False
     cpu: str = ""
+    reboots: bool = False
 
 
 class Memory(NamedTuple):
@@ -143,8 +151,9 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
         words += ["-icount", f"shift={_SHIFT},sleep=off", "-rtc", f"base={_BIRTH},clock=vm"]
         words += ["-seed", str(spec.seed)]
     words += ["-smp", str(spec.cpus), "-m", f"{spec.memory}M"]
+    words += [] if spec.reboots else ["-no-reboot"]
     # A panic is told (pvpanic) and then printed to its end before the machine goes down.
-    words += ["-no-reboot", "-action", "panic=none", "-device", "pvpanic-pci"]
+    words += ["-action", "panic=none", "-device", "pvpanic-pci"]
     words += ["-chardev", f"pipe,id=console,path={_value(console)}", "-serial", "chardev:console"]
     words += ["-chardev", f"socket,id=qmp,path={_value(qmp)}", "-mon", "chardev=qmp,mode=control"]
     if spec.seed is None:
@@ -166,7 +175,8 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
     for number, disk in enumerate(spec.disks):
         words += _disk(number, disk)
     for number, card in enumerate(spec.cards):
-        sockets = f"local.type=unix,local.path={card.here},remote.type=unix,remote.path={card.switch}"
+        sockets = f"local.type=unix,local.path={card.machine_socket}"
+        sockets += f",remote.type=unix,remote.path={card.switch_socket}"
         words += ["-netdev", f"dgram,id=net{number},{sockets}"]
         # Without an option ROM nothing boots from a card, and firmware would wait for it.
         boot = f",bootindex={number}" if spec.option_rom else ",romfile="

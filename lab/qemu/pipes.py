@@ -87,7 +87,7 @@ class Pipes:
             self._close(name)
 
     def _close(self, name: str) -> None:
-        # Once, whoever comes: its number may be another file's by then.
+        # Once only: its number may be another file's by then.
         with self._closing:
             descriptor: int = getattr(self, name)
             setattr(self, name, -1)

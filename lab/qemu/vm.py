@@ -21,7 +21,7 @@ from lab.qemu.loop import call
 from lab.qemu.monitor import Event, Monitor
 from lab.qemu.pipes import Pipes
 from lab.qemu.port import Port, accept, listening
-from lab.shell import Shell, Suspended
+from lab.shell import Login, Shell, Suspended
 from lab.timeline import phases
 
 T = TypeVar("T")
@@ -30,6 +30,14 @@ T = TypeVar("T")
 _START = 20
 #: Seconds in which events of a QEMU that has just ended may still be on their way.
 _LATE = 1.0
+#: Seconds in which a shell that listens on the port answers.
+_LISTENS = 10.0
+#: Why a machine is off, by QEMU's word.
+_REASONS = {
+    "guest-reset": "asked for a reset, which only a machine made with reboots=True gets",
+    "guest-shutdown": "switched itself off",
+    "guest-panic": "panicked",
+}
 
 
 class VM:
@@ -38,7 +46,7 @@ class VM:
     Args:
         spec: what it is made of.
         segments: where its cards are plugged in, by the segment's name.
-        directory: for its sockets, log and console; removed by whoever made it.
+        directory: for its sockets, log and console; its maker removes it.
         factor: timeouts are multiplied by this.
         elsewhere: called with its console while somebody waits for it; see `lab.console.Console`.
         admit: called with it before it is switched on; raises what speaks against that.
@@ -232,6 +240,7 @@ class VM:
                 pipes,
                 self._kept("console"),
                 lost=self._killed,
+                went=self._went,
                 factor=self._factor,
                 elsewhere=self._elsewhere,
             )
@@ -266,7 +275,7 @@ class VM:
         deadline = time.monotonic() + _START * self._factor
         while (came := come()) is None:
             if not self.running:
-                raise InfrastructureError(f"{self.name}: QEMU ended at once")
+                raise InfrastructureError(f"{self.name}: {self._killed() or 'QEMU ended at once'}")
             if time.monotonic() > deadline:
                 raise InfrastructureError(f"{self.name}: QEMU did not open its console, port or monitor")
         return came
@@ -280,7 +289,24 @@ class VM:
             # Its console closes a moment before it has ended.
             process.wait(timeout=_LATE)
         code = process.returncode
-        return f"QEMU was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else ""
+        if not code:
+            return ""
+        # A shell around QEMU turns a signal into a number above 128.
+        number = -code if code < 0 else code - 128
+        if number in {each.value for each in signal.Signals}:
+            return f"QEMU was killed by {signal.Signals(number).name}"
+        return f"QEMU exited with code {code}"
+
+    def _went(self) -> str:
+        """What switched the machine off, as QEMU has reported it; empty when it has not."""
+        deadline = time.monotonic() + _LATE
+        while True:
+            for event in self.events:
+                if event.name == "SHUTDOWN":
+                    return _REASONS.get(str(event.data.get("reason")), "")
+            if time.monotonic() > deadline:
+                return ""
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """Switch it off at once. Safe to call at any time, any number of times."""
@@ -299,12 +325,20 @@ class VM:
                     if line is not None:
                         line.close()
 
-    def shell(self, *, timeout: float = 60, over: Literal["serial", "port"] = "serial") -> Shell:
+    def shell(
+        self,
+        *,
+        timeout: float = 60,
+        login: Login | None = None,
+        over: Literal["serial", "port"] = "serial",
+    ) -> Shell:
         """A shell on the serial console, or on the virtio port if it has one and listens there.
 
         Args:
             timeout: seconds until it must have answered.
-            over: which line; the serial one is what a board has, too.
+            login: user and password, for a machine that asks for them.
+            over: which line; the serial one is what a board has, too. Files go over the port in any case,
+                if a shell listens there.
 
         Raises:
             MisuseError: it has no such port.
@@ -315,7 +349,22 @@ class VM:
             if self._port is None:
                 raise MisuseError(f"{self.name} has no virtio port; make it with port=True")
             line = self._port
-        return Shell(line, timeout=timeout)
+        return Shell(line, timeout=timeout, login=login, faster=self._faster(line))
+
+    def _faster(self, line: Console) -> Callable[[], Shell | None]:
+        """Gives a shell on the virtio port, made when it is first asked for; None where none listens."""
+        port = self._port if line is self._console else None
+
+        @functools.cache
+        def over_port() -> Shell | None:
+            if port is None:
+                return None
+            try:
+                return Shell(port, timeout=_LISTENS)
+            except WaitTimeout:
+                return None
+
+        return over_port
 
     def wake(self, suspended: Suspended, line: str) -> None:
         """Give what waits on its console its line.

@@ -106,7 +106,7 @@ def test_one_that_the_host_took_away_is_the_hosts_failure(pair: Pair) -> None:
 
 @pytest.mark.parametrize("deadly", [True, False])
 def test_the_end_of_a_segment_ends_the_wait(pair: Pair, deadly: bool) -> None:
-    """A wish for a loss that is none, or a full disk: the machines cannot help it."""
+    """A loss function that raises, or a full disk: the machines cannot help it."""
     lan = pair.lab.segment("lan")
 
     def full(frame: bytes) -> bool:

@@ -44,12 +44,12 @@ def test_frames_go_both_ways(tmp_path: Path, cable: tuple[str, str]) -> None:
         ):
             there.bind((cable[1], 0x88B5))
             there.settimeout(20)
-            machine.bind(str(other.there))
+            machine.bind(str(other.machine_socket))
             machine.settimeout(20)
             there.send(FRAME)
             while (frame := machine.recv(2048)) != FRAME:
                 assert frame[12:14] != b"\x88\xb5", frame
-            machine.sendto(ANSWER, str(other.here))
+            machine.sendto(ANSWER, str(other.switch_socket))
             assert there.recv(2048) == ANSWER
     finally:
         switch.close()

@@ -24,12 +24,12 @@ class Nic:
         self.port = switch.attach(name)
         self.mac = b"\x52\x54\0\0\0" + bytes([number])
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(str(self.port.there))
+        self.socket.bind(str(self.port.machine_socket))
         self.socket.settimeout(5)
 
     def send(self, to: bytes, payload: bytes = b"payload") -> bytes:
         frame = to + self.mac + b"\x88\xb5" + payload
-        self.socket.sendto(frame, str(self.port.here))
+        self.socket.sendto(frame, str(self.port.switch_socket))
         return frame
 
     def receive(self) -> bytes:
@@ -165,9 +165,9 @@ def test_a_machine_may_go_and_come_back(lan: Lan) -> None:
     lan.a.send(lan.c.mac)
     lan.c.receive()
     assert lan.b.port.dropped == 1
-    lan.b.port.there.unlink()
+    lan.b.port.machine_socket.unlink()
     lan.b.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    lan.b.socket.bind(str(lan.b.port.there))
+    lan.b.socket.bind(str(lan.b.port.machine_socket))
     lan.b.socket.settimeout(5)
     lan.b.send(lan.a.mac)
     lan.a.receive()
@@ -183,8 +183,8 @@ def test_a_cable_may_be_taken_away_with_frames_in_it(lan: Lan, tmp_path: Path) -
     while not lan.b.port.queue and time.monotonic() < deadline:
         time.sleep(0.01)
     lan.switch.detach("b")
-    assert not lan.b.port.here.exists()
-    assert not lan.b.port.there.exists()
+    assert not lan.b.port.switch_socket.exists()
+    assert not lan.b.port.machine_socket.exists()
     while not lan.c.hears_nothing():
         pass
     lan.a.send(lan.c.mac)
@@ -192,8 +192,8 @@ def test_a_cable_may_be_taken_away_with_frames_in_it(lan: Lan, tmp_path: Path) -
 
 
 def test_scraps_are_ignored(lan: Lan) -> None:
-    lan.a.socket.sendto(b"short", str(lan.a.port.here))
-    lan.a.socket.sendto(b"", str(lan.a.port.here))
+    lan.a.socket.sendto(b"short", str(lan.a.port.switch_socket))
+    lan.a.socket.sendto(b"", str(lan.a.port.switch_socket))
     lan.a.send(EVERYBODY)
     lan.b.receive()
     assert lan.switch.frames["a"] == 1

@@ -30,7 +30,7 @@ def test_the_program_tells_what_the_kernel_said(tmp_path: Path) -> None:
     path = tmp_path / "reseed"
     path.write_bytes(program("x86_64" if platform.machine() == "x86_64" else "arm64"))
     path.chmod(0o700)
-    # This is no random device: ENOTTY is 25, and an exit code has eight bits.
+    # This is not a random device: ENOTTY is 25, and an exit code has eight bits.
     with Path("/dev/null").open("rb") as null:
         assert subprocess.run([path], stdin=null, check=False, timeout=10).returncode == 256 - 25
 
