@@ -372,7 +372,7 @@ def test_every_failure_has_the_owner_that_can_act(pytester: pytest.Pytester) -> 
         pytest.fail("this is not it")
 
     def test_hits_a_mistake_in_the_lab(lab):
-        lab.segment(None)
+        lab.like(None, "two")
 
     def test_waits_for_what_the_lab_runs(lab):
         run(asyncio.sleep(9), timeout=0.01)
