@@ -98,10 +98,21 @@ def install(tree: Path, substvars: Path, arch: str) -> None:
         shutil.rmtree(site / other, ignore_errors=True)
     for left in site.rglob(".git*"):
         left.unlink()
+    compile_all(tree, site)
     depends = [PYTHON, "python3", *(take_from_debian(site, name) for name in sorted(LIBRARIES))]
     with substvars.open("a") as out:
         out.write(f"phase:Depends={', '.join(depends)}\n")
     check(home)
+
+
+def compile_all(tree: Path, site: Path) -> None:
+    """Byte code of what is ours: the version of Python is fixed, and a slow machine needs minutes for it.
+
+    It is never compared with its source, so that the times of files do not matter. Debian's libraries come
+    later: they have byte code of their own, and change without us.
+    """
+    words = ["--invalidation-mode", "unchecked-hash", "-q", "-s", str(tree), "-p", "/", str(site)]
+    subprocess.run([sys.executable, "-m", "compileall", *words], check=True)
 
 
 def take_from_debian(site: Path, name: str) -> str:
