@@ -67,10 +67,44 @@ def resolve(suite: str, arch: str, names: Sequence[str], *, refresh: bool = Fals
     return debs
 
 
+def closure(suite: str, arch: str, names: Sequence[str]) -> list[str]:
+    """The names with those of everything that they depend on, sorted; recommendations are left out.
+
+    Args:
+        suite: as for `resolve`.
+        arch: `x86_64` or `arm64`.
+        names: package names.
+
+    Returns:
+        Package names. The answer is kept, as that of `resolve` is.
+
+    Raises:
+        BuildError: the archive cannot be reached, or has no such packages.
+    """
+    base = cache.root() / "apt" / f"{suite}-{arch}"
+    kept = base / f"closure-{cache.key({'names': list(names)})}.json"
+    if kept.exists():
+        found: list[str] = json.loads(kept.read_text())
+        return found
+    with cache.locked(base / "lock"):
+        apt = _Apt(base, suite, arch)
+        apt.update(force=False)
+        found = apt.closure(names)
+        temporary = kept.with_suffix(".tmp")
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
+        temporary.replace(kept)
+    return found
+
+
+def path(suite: str, arch: str, deb: Deb) -> Path:
+    """Where a package that was resolved is."""
+    return cache.root() / "apt" / f"{suite}-{arch}" / "debs" / deb.file
+
+
 def unpack(suite: str, arch: str, debs: Sequence[Deb], into: Path) -> None:
     """Unpack packages over each other into one directory; no maintainer script runs."""
     for deb in debs:
-        run(["dpkg-deb", "-x", cache.root() / "apt" / f"{suite}-{arch}" / "debs" / deb.file, into])
+        run(["dpkg-deb", "-x", path(suite, arch, deb), into])
 
 
 class _Apt:
@@ -142,6 +176,10 @@ class _Apt:
         printed = self._run("apt-get", "download", "--print-uris", *wanted)
         files = {match["file"].partition("_")[0]: match["file"] for match in _PRINTED.finditer(printed)}
         return [Deb(name, versions[name], hashes[name], files[name]) for name in wanted]
+
+    def closure(self, names: Sequence[str]) -> list[str]:
+        said = self._run("apt-get", "--simulate", "--no-install-recommends", "install", *names)
+        return sorted(set(re.findall(r"^Inst (\S+) ", said, re.MULTILINE)))
 
     def _show(self, names: Sequence[str], field: str) -> dict[str, str]:
         if not names:
