@@ -11,7 +11,7 @@ from phase.cli import _options, _publishing, _release, _signing
 from phase.cli._signing import NewKeys, Signer
 from phase.cli._tell import Out, note
 from phase.errors import PhaseError
-from phase.release.keys import ReleaseKeys
+from phase.release.keys import ONLINE, ReleaseKeys
 
 if TYPE_CHECKING:
     from phase.release.repository import Repository
@@ -221,6 +221,9 @@ def _agreed(
             raise PhaseError("who signs what has changed since it was shown", hint="Run it again.")
         repository.rotate(ReleaseKeys({}), rules=rules)
         yield repository
+    for role in ONLINE:
+        if set(shown[role].keys) != set(rules[role].keys):
+            note(f"{role} has other keys from now on: give them to what runs `phase release refresh`")
 
 
 @click.command("discard")

@@ -1,7 +1,7 @@
 """`phase release refresh|renew|status|show|prune|restore`: what keeps a repository believed for years."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ def refresh(directory: Path, clock_was_ahead: bool, signer: Signer, as_json: boo
         done = repository.publish()
         out.done = True
         urgent = _publishing.warn(repository, _release.now())
-        for line in done.notes:
+        for line in (*done.notes, *(_too_long(repository) if clock_was_ahead else ())):
             note(line)
         if renewed:
             out.line(f"renewed {', '.join(renewed)}")
@@ -52,6 +52,21 @@ def refresh(directory: Path, clock_was_ahead: bool, signer: Signer, as_json: boo
         _publishing.tell(repository, out, published=done.roles, renewed=renewed, urgent=urgent)
     if urgent:
         sys.exit(_publishing.ATTENTION)
+
+
+def _too_long(repository: "Repository") -> Iterator[str]:
+    """What else was signed by a clock that was ahead: its keys are elsewhere, so it is only told."""
+    from phase.release import roles
+    from phase.release.lifetimes import Expiry
+
+    usual = Expiry()
+    for role, signed in repository.published().items():
+        days = (signed.expires - _release.now()).total_seconds() / 86_400
+        if role not in roles.ONLINE and days > roles.lifetime(role, signed, usual) + 1:
+            yield (
+                f"{role} holds until {signed.expires:%Y-%m-%d}, longer than it should: "
+                f"run `phase release renew {repository.directory} {role}` with a key of {roles.kind(role)}"
+            )
 
 
 @click.command("renew")

@@ -239,7 +239,7 @@ def verify(directory: Path, root_file: Path | None, as_json: bool) -> None:
     trusted = _release.read_root(root_file) if root_file else get("1.root.json", _release.MAX_ROOT)
     judged = check.judge(get, trusted)
     _check_expiry(judged, _release.now())
-    out, verified = Out(as_json), set[tuple[str, int]]()
+    out, verified = Out(as_json), set[tuple[str, str]]()
     for found in judged.manifests():
         verified = check.verify_blobs(directory, found, verified)
     facts = [

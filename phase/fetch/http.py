@@ -11,7 +11,7 @@ Source: RFC 9110 and RFC 9112.
 import socket
 from collections.abc import Sequence
 from threading import Thread
-from time import monotonic
+from time import monotonic, sleep
 
 from phase.errors import printable
 from phase.fetch.body import Response
@@ -34,6 +34,9 @@ MAX_INTERIM = 4
 MAX_REDIRECTS = 3
 #: What a server says of a file that it has not; object stores say 403 where they do not list their names.
 _MISSING = (403, 404, 410)
+#: What a server says that has too much to do, and how often and for how long it is waited for.
+_BUSY = (429, 503)
+MAX_PAUSES, MAX_PAUSE = 3, 5.0
 _RECEIVE = 1 << 16
 #: For as long as this program runs: who asks a host again has a new connection.
 _segments = Segments()
@@ -70,7 +73,7 @@ class Connection:
         Raises:
             ProviderFailedError: no usable answer; the connection is closed.
         """
-        target, redirects = self.url.prefix + path, 0
+        target, redirects, pauses = self.url.prefix + path, 0, 0
         while True:
             kept = self._socket is not None
             try:
@@ -78,6 +81,9 @@ class Connection:
                 if status in (301, 302, 303, 307, 308) and redirects < MAX_REDIRECTS:
                     target = self._follow(status, headers)
                     redirects += 1
+                    continue
+                if status in _BUSY and pauses < MAX_PAUSES and self._pause(headers, deadline):
+                    pauses += 1
                     continue
                 return self._judge(path, status, headers, deadline, first, last)
             except NotFoundError:
@@ -131,6 +137,25 @@ class Connection:
             if not 100 <= status < 200 or status == 101:
                 return status, headers
         raise ProtocolError(self.url.text, f"it announces its answer more than {MAX_INTERIM - 1} times")
+
+    def _pause(self, headers: dict[str, str], deadline: float) -> bool:
+        """Wait as long as a busy server says in Retry-After; whether to ask it again.
+
+        One that names a date, a longer time or no time is not asked again: others may have it sooner.
+        """
+        after = headers.get("retry-after", "")
+        if not (after.isascii() and after.isdecimal() and len(after) <= 3):
+            return False
+        end = monotonic() + int(after)
+        if int(after) > MAX_PAUSE or end >= deadline:
+            return False
+        # Its body is of no interest.
+        self.close()
+        while (left := end - monotonic()) > 0:
+            if self._closed:
+                raise StalledError(self.url.text, "stopped")
+            sleep(min(left, 0.1))
+        return True
 
     def _follow(self, status: int, headers: dict[str, str]) -> str:
         """The target on this server that a redirect names. Its own body is of no interest."""

@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import file_digest
+from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from tuf.api.metadata import Targets
 
 from phase import files
 from phase.release import blobs
 from phase.release.errors import RepositoryError
-from phase.release.manifest import Manifest
+from phase.release.manifest import Artifact, Manifest
 from phase.release.roles import TOP
 from phase.release.tree import AnyRole
 from phase.trust import Floor, NotFoundError, Policy, Refreshed, TrustedState, TrustError, refresh
@@ -57,14 +57,15 @@ def verify(
 
 
 def verify_blobs(
-    directory: Path, manifest: Manifest, known: AbstractSet[tuple[str, int]] = frozenset()
-) -> set[tuple[str, int]]:
-    """Verify the files of one release.
+    directory: Path, manifest: Manifest, known: AbstractSet[tuple[str, str]] = frozenset()
+) -> set[tuple[str, str]]:
+    """Verify the files of one release: the hash that names each, and the chunks that machines verify.
 
     Args:
         directory: holds `blobs`.
         manifest: what is signed.
-        known: SHA-256 (hex) and length of what has been verified just now.
+        known: SHA-256 of the whole and of length and chunks (hex) of what has been verified just now. Two
+            roles may name one file and describe different chunks.
 
     Returns:
         Of what is verified now, all of it.
@@ -74,28 +75,42 @@ def verify_blobs(
     """
     verified = set(known)
     for name, artifact in sorted(manifest.artifacts.items()):
-        if (artifact.sha256, artifact.length) in verified:
+        if (artifact.sha256, artifact.content) in verified:
             continue
         path = directory / blobs.PLACE / artifact.sha256
         try:
             with open(files.open_plain(path), "rb") as handle:
-                length = os.fstat(handle.fileno()).st_size
-                if length != artifact.length:
-                    raise RepositoryError(
-                        f"{name}: {path} is not the signed file: it has {length} bytes, "
-                        f"signed are {artifact.length}",
-                        hint="Fetch or publish it again.",
-                    )
-                digest = file_digest(handle, "sha256").hexdigest()
+                _verify_blob(name, path, artifact, handle)
         except OSError as error:
             raise RepositoryError(f"{name}: {path} cannot be read: {error.strerror}") from error
-        if digest != artifact.sha256:
-            raise RepositoryError(
-                f"{name}: {path} is not the signed file: expected sha256 {artifact.sha256}, found {digest}",
-                hint="Fetch or publish it again.",
-            )
-        verified.add((artifact.sha256, artifact.length))
+        verified.add((artifact.sha256, artifact.content))
     return verified
+
+
+def _verify_blob(name: str, path: Path, artifact: Artifact, handle: BinaryIO) -> None:
+    length = os.fstat(handle.fileno()).st_size
+    if length != artifact.length:
+        raise RepositoryError(
+            f"{name}: {path} is not the signed file: it has {length} bytes, signed are {artifact.length}",
+            hint="Fetch or publish it again.",
+        )
+    whole, wrong = sha256(), 0
+    for expected in artifact.chunks:
+        block = handle.read(artifact.chunk_size)
+        whole.update(block)
+        wrong += sha256(block).hexdigest() != expected
+    if whole.hexdigest() != artifact.sha256:
+        raise RepositoryError(
+            f"{name}: {path} is not the signed file: expected sha256 {artifact.sha256}, "
+            f"found {whole.hexdigest()}",
+            hint="Fetch or publish it again.",
+        )
+    if wrong:
+        raise RepositoryError(
+            f"{name}: {wrong} of {len(artifact.chunks)} chunks are signed with another hash than they have "
+            f"in {path}: no machine takes it",
+            hint="Add the release again.",
+        )
 
 
 class Judged(NamedTuple):
