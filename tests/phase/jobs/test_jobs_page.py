@@ -1,18 +1,22 @@
 """docs/use/jobs.md says what is so."""
 
 import dataclasses
+import json
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
 from wasmtime import wat2wasm
 
 from fixtures.modules import corpus
+from phase import dsse
 from phase.identity import Identity
 from phase.jobs.limits import MIB, Limits
-from phase.jobs.receipt import Receipt
+from phase.jobs.receipt import Content, Digest, EngineRef, JobRef, Receipt, Statement, Subject
+from phase.jobs.status import Status
 from tests import pages
 
 NAME = "docs/use/jobs.md"
@@ -36,6 +40,17 @@ def test_the_page_names_every_field_of_a_receipt_and_no_other() -> None:
     named = {word for row in rows for word in re.findall(r"`(\w+)`", row)}
     assert named == {field.name for field in msgspec.structs.fields(Receipt)}
     assert all(f"`{field.name}`" in PAGE for field in msgspec.structs.fields(Limits))
+
+
+def test_the_page_names_every_field_inside_of_a_receipt() -> None:
+    """Those of its parts, of the statement around it, and of the envelope around that."""
+    text = PAGE.partition("## Receipts")[2]
+    parts = (JobRef, Content, EngineRef, Limits, Statement, Subject, Digest, *get_args(Status))
+    inside = {field.encode_name for part in parts for field in msgspec.structs.fields(part)}
+    kinds = {str(part.__struct_config__.tag) for part in get_args(Status)}
+    envelope = json.loads(dsse.sign("x", b"{}", [Identity.ephemeral()]))
+    around = {*envelope, *envelope["signatures"][0]}
+    assert {name for name in inside | kinds | around | {"kind"} if f"`{name}`" not in text} == set()
 
 
 def test_the_page_has_the_defaults_of_the_limits() -> None:
