@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-_FENCE = re.compile(r"^( *)```(\w*)\s*$")
+_FENCE = re.compile(r"^( *)```(\S*)")
 _NOTE = re.compile(r"^ *<!-- (run|not run): (.+) -->$")
 #: What differs from run to run, in this order.
 _VARIES = (
@@ -69,10 +69,16 @@ def blocks(page: str) -> list[Block]:
     Args:
         page: path in the project.
     """
-    return list(_blocks(page, (PROJECT / page).read_text().splitlines()))
+    return list(read(page, (PROJECT / page).read_text().splitlines()))
 
 
-def _blocks(page: str, lines: list[str]) -> Iterator[Block]:
+def read(page: str, lines: list[str]) -> Iterator[Block]:
+    """The `console` and `sh` blocks in a page's lines.
+
+    Args:
+        page: its path.
+        lines: of its text.
+    """
     how = by = ""
     numbered = enumerate(lines, 1)
     for number, line in numbered:

@@ -100,3 +100,13 @@ def test_what_is_printed_is_compared_with_the_page(
 def test_a_command_may_go_on_in_the_next_line() -> None:
     block = pages.Block("x.md", 1, "console", ("$ a \\", "    b", "out", "$ c"), "", "")
     assert block.steps == [("a \\\n    b", ["out"]), ("c", [])]
+
+
+def test_a_fence_of_another_kind_hides_no_block() -> None:
+    lines = ["```{toctree}", ":hidden:", "", "a", "```", "<!-- not run: it is an example here -->"]
+    lines += ["```console", "$ a", "```", "```console", "$ b", "```"]
+    found = list(pages.read("x.md", lines))
+    assert [(block.line, block.lines, block.how) for block in found] == [
+        (7, ("$ a",), "not run"),
+        (10, ("$ b",), ""),
+    ]
