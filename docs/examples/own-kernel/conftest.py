@@ -1,3 +1,3 @@
-"""The lab is a pytest plugin; this is all it takes to have it."""
+"""Where the lab is installed, pytest has it; this line is for a checkout whose environment is older."""
 
 pytest_plugins = ["lab.plugin"]
