@@ -49,11 +49,12 @@ def resolve(suite: str, arch: str, names: Sequence[str], *, refresh: bool = Fals
     """
     base = cache.root() / "apt" / f"{suite}-{arch}"
     kept = base / f"resolved-{cache.key({'names': list(names)})}.json"
-    if kept.exists() and not refresh:
-        debs = [Deb(*entry) for entry in json.loads(kept.read_text())]
-        if all((base / "debs" / deb.file).exists() for deb in debs):
-            return debs
+    if not refresh and (debs := _kept(kept, base)):
+        return debs
     with cache.locked(base / "lock"):
+        # Seed and system are built side by side, and ask for the same.
+        if not refresh and (debs := _kept(kept, base)):
+            return debs
         apt = _Apt(base, suite, arch)
         apt.update(force=refresh)
         debs = apt.find(names)
@@ -99,6 +100,14 @@ def closure(suite: str, arch: str, names: Sequence[str]) -> list[str]:
 def path(suite: str, arch: str, deb: Deb) -> Path:
     """Where a package that was resolved is."""
     return cache.root() / "apt" / f"{suite}-{arch}" / "debs" / deb.file
+
+
+def _kept(kept: Path, base: Path) -> list[Deb]:
+    """What was resolved before; empty when that is not known, or a package is gone."""
+    if not kept.exists():
+        return []
+    debs = [Deb(*entry) for entry in json.loads(kept.read_text())]
+    return debs if all((base / "debs" / deb.file).exists() for deb in debs) else []
 
 
 def unpack(suite: str, arch: str, debs: Sequence[Deb], into: Path) -> None:
