@@ -1,6 +1,7 @@
 """What the loop's scenarios do and check, in words."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from lab.board.description import Description
 from lab.machine import Machine
 from lab.marks import Mark
+from lab.net.hostport import refusal
 from lab.plugin import Record
 from lab.qemu.command import Disk, Firmware
 from lab.qemu.vm import VM
@@ -18,6 +20,7 @@ from phase.jobs import receipt as receipts
 from phase.jobs.errors import ReceiptError
 from phase.trust import Floor
 from scenarios.images import CHANNEL, SIGNED_CMDLINE, Release
+from scenarios.serving import serving
 
 #: Which phase starts which kernel (docs/develop/design.md, "Formats").
 KERNELS = {"kernel": "firmware", "kernel2": "handoff"}
@@ -91,6 +94,26 @@ class Loop:
             server.start()
             serves_health(server)
         return server
+
+    @contextlib.contextmanager
+    def provided(self, release: Release | None = None, *, name: str = "provider") -> Iterator[None]:
+        """A provider of a release, where it matters what it serves, and not that it has booted.
+
+        It is a program of this host on the segment; where the host allows no such card, a machine.
+
+        Args:
+            release: what it serves; the session's when left out.
+            name: of the port, or of the machine.
+        """
+        release = release or self.release
+        if refusal():
+            server = self.serve(release=release, name=name)
+            yield
+            server.stop()
+            return
+        port = self.lab.host_ports.get(name) or self.lab.host_port(name, self.lan)
+        with serving(release.directory, "--port", str(PORT), port=port):
+            yield
 
     def boot(self, extra: str = "") -> Machine:
         """Switch on a seed that knows its channel, and what `extra` tells it: the board, or else a VM.
@@ -236,7 +259,11 @@ def _line(extra: str) -> str:
 def serves_health(server: Machine) -> None:
     """Wait until a system has booted and its provider answers."""
     server.wait_mark("system", timeout=60)
-    server.shell().wait_until_succeeds(f"wget -q -O /dev/null http://127.0.0.1:{PORT}/health", timeout=90)
+    # The machine asks itself: each command by its console takes processor time from what is to answer.
+    asked = f"wget -q -O /dev/null http://127.0.0.1:{PORT}/health 2>/dev/null"
+    server.shell().wait_until_succeeds(
+        f"n=0; until {asked} || [ $((n += 1)) -gt 20 ]; do sleep 0.5; done; [ $n -le 20 ]", timeout=90
+    )
 
 
 def mark(vm: Machine, step: str) -> Mark:

@@ -108,7 +108,7 @@ def _initrd(client: VM, arch: str, path: Path) -> tuple[bytes, int]:
 def test_nothing_stale_reaches_the_second_kernel(loop: Loop, tmp_path: Path) -> None:
     """The disk was prepared, and a first attempt broke off when all of it had been copied."""
     disk = _prepared(loop, tmp_path / "cache")
-    loop.serve()
+    loop.serve(staged=True)
     with _stalling(loop, loop.lab.host_port("stalls", loop.lan)) as url:
         client = loop.boot_vm(f"phase.provider={url}", disks=(disk,))
         client.wait_mark("fetch", outcome="retry", timeout=120)

@@ -145,23 +145,22 @@ def test_an_older_release_is_refused_after_a_reboot(loop: Loop, disk: Disk, tmp_
     """The floor survives: what was current once, signed and not expired, is not taken any more."""
     old, new = _older_and_newer(loop, tmp_path)
     loop.release = old  # whose first root is that of both
-    server = loop.serve(release=new)
-    client = loop.boot_vm("phase.timeout=45", disks=(disk,))
-    loop.reaches_job(client)
-    assert _facts(client, "trust")["release"] == "1.0.1"
-    client.stop()
-    server.stop()
+    with loop.provided(new, name="newer"):
+        client = loop.boot_vm("phase.timeout=45", disks=(disk,))
+        loop.reaches_job(client)
+        assert _facts(client, "trust")["release"] == "1.0.1"
+        client.stop()
 
-    loop.serve(release=old, name="older")
-    client.start()
-    refused = loop.refuses(client, step="trust")
-    assert "older" in str(refused.facts["reason"]) or "version" in str(refused.facts["reason"])
-    loop.report("older release", client)
-    loop.never_handed_over(client)
-    client.stop()
-    # One that has no memory takes it: it is the floor that refused.
-    other = loop.boot_vm(name="forgetful")
-    other.wait_mark("trust", timeout=90)
+    with loop.provided(old, name="older"):
+        client.start()
+        refused = loop.refuses(client, step="trust")
+        assert "older" in str(refused.facts["reason"]) or "version" in str(refused.facts["reason"])
+        loop.report("older release", client)
+        loop.never_handed_over(client)
+        client.stop()
+        # One that has no memory takes it: it is the floor that refused.
+        other = loop.boot_vm(name="forgetful")
+        other.wait_mark("trust", timeout=90)
 
 
 @pytest.mark.lab(vcpus=0.7, seconds=85)
@@ -171,16 +170,15 @@ def test_an_image_with_a_floor_needs_no_memory(loop: Loop, tmp_path: Path) -> No
     root = (new.directory / "metadata/1.root.json").read_bytes()
     floor = check.newest(new.directory, root, now=datetime.now(UTC))
     loop.release = old
-    server = loop.serve(release=old, name="older")
-    client = loop.boot_vm("phase.timeout=45", floor=floor)
-    refused = loop.refuses(client, step="trust")
-    assert "was trusted before" in str(refused.facts["reason"])
-    loop.report("floor in the image", client)
-    loop.never_handed_over(client)
-    client.stop()
-    server.stop()
+    with loop.provided(old, name="older"):
+        client = loop.boot_vm("phase.timeout=45", floor=floor)
+        refused = loop.refuses(client, step="trust")
+        assert "was trusted before" in str(refused.facts["reason"])
+        loop.report("floor in the image", client)
+        loop.never_handed_over(client)
+        client.stop()
 
-    loop.serve(release=new)
-    client.start()
-    loop.reaches_job(client)
-    assert _facts(client, "trust")["release"] == "1.0.1"
+    with loop.provided(new, name="newer"):
+        client.start()
+        loop.reaches_job(client)
+        assert _facts(client, "trust")["release"] == "1.0.1"

@@ -106,7 +106,7 @@ def test_a_job_that_broke_out_beside_another(loop: Loop) -> None:
 @pytest.mark.lab(seconds=120)
 def test_out_of_memory_ends_the_job_and_not_the_provider(loop: Loop) -> None:
     """The kernel says whom it chose: a user that only workers are. To the lab the machine ends there."""
-    server = loop.serve()
+    server = loop.serve(staged=True)
     shell = server.shell()
     shell.succeed("mkdir /tmp/cage")
     shell.put("/tmp/cage/hog.wasm", bytes(wat2wasm((Path(escape.__file__).parent / "hog.wat").read_text())))
@@ -121,7 +121,7 @@ def test_out_of_memory_ends_the_job_and_not_the_provider(loop: Loop) -> None:
 
 @pytest.mark.lab(seconds=120)
 def test_a_job_is_in_a_group_that_bounds_it_and_ends_with_it(loop: Loop) -> None:
-    server = loop.serve()
+    server = loop.serve(staged=True)
     shell = server.shell()
     shell.succeed("mkdir /tmp/cage")
     shell.put("/tmp/cage/escape.py", Path(escape.__file__).read_bytes())

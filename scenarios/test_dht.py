@@ -13,7 +13,7 @@ from lab.plugin import Record
 from lab.topology import Lab
 from scenarios.images import CHANNEL, Release
 from scenarios.loop import PORT, Loop, mark
-from scenarios.test_foreign import serving
+from scenarios.serving import serving
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def _keeps(server: Machine, number: int) -> None:
 @pytest.mark.lab(seconds=40)
 def test_boots_from_whom_the_dht_names(loop: Loop) -> None:
     """A booted system is a node of it; the next one that boots finds it there, and joins."""
-    server = loop.serve("phase.mdns=off")
+    server = loop.serve("phase.mdns=off", staged=True)
     node = f"{loop.address(server)}:{PORT}"
     _keeps(server, 1)
     client = loop.boot_vm(f"phase.mdns=off phase.dht={node}")
@@ -46,7 +46,7 @@ def test_boots_from_whom_the_dht_names(loop: Loop) -> None:
 @pytest.mark.lab(seconds=40)
 def test_a_local_machine_asks_nobody_elsewhere(loop: Loop) -> None:
     """In local mode not one packet goes to the DHT, neither from the seed nor from the system."""
-    server = loop.serve()
+    server = loop.serve(staged=True)
     node = f"{loop.address(server)}:{PORT}"
     client = loop.boot_vm(f"phase.mode=local phase.dht={node}")
     loop.reaches_job(client)

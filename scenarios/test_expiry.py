@@ -35,7 +35,11 @@ def test_the_image_decides_what_expires(
 ) -> None:
     """Five days of grace in local mode: there it boots, and says by what; in any other it refuses."""
     loop = Loop(lab, record, overdue, arch, tmp_path)
-    loop.serve()
+    with loop.provided():
+        _decides(loop)
+
+
+def _decides(loop: Loop) -> None:
     client = loop.boot_vm("phase.mode=internet phase.timeout=20", name="strict", grace={"local": 5 * _DAY})
     refused = loop.refuses(client, step="trust")
     assert "timestamp.json expired at" in str(refused.facts["reason"])

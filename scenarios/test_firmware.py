@@ -13,7 +13,7 @@ from phase.release.repository import Repository
 from scenarios import lab_guest
 from scenarios.images import CHANNEL, KEYS, SIGNED_CMDLINE, Release
 from scenarios.loop import PORT, Loop, mark
-from scenarios.test_foreign import serving
+from scenarios.serving import serving
 
 
 @pytest.fixture
@@ -36,21 +36,21 @@ def test_firmware_hands_over_and_remembers(loop: Loop, tmp_path: Path) -> None:
     repository.publish()
 
     loop.release = Release(tmp_path / "new", repository)
-    server = loop.serve()
-    client = loop.boot_vm("phase.timeout=45", firmware=lab_guest.FIRMWARE[loop.arch], memory=768)
-    loop.reaches_job(client)
-    loop.report("UEFI", client)
-    loop.handed_over(client)
-    loop.receipt_holds(client)
-    client.stop()
-    server.stop()
+    with loop.provided(name="newer"):
+        client = loop.boot_vm("phase.timeout=45", firmware=lab_guest.FIRMWARE[loop.arch], memory=768)
+        loop.reaches_job(client)
+        loop.report("UEFI", client)
+        loop.handed_over(client)
+        loop.receipt_holds(client)
+        client.stop()
 
-    loop.serve(release=Release(tmp_path / "old", Repository.open(tmp_path / "old")), name="older")
-    client.start()
-    refused = loop.refuses(client, step="trust")
-    assert "was trusted before" in str(refused.facts["reason"])
-    assert mark(client, "discover").outcome == "ok"
-    loop.never_handed_over(client)
+    older = Release(tmp_path / "old", Repository.open(tmp_path / "old"))
+    with loop.provided(older, name="older"):
+        client.start()
+        refused = loop.refuses(client, step="trust")
+        assert "was trusted before" in str(refused.facts["reason"])
+        assert mark(client, "discover").outcome == "ok"
+        loop.never_handed_over(client)
 
 
 def _releases(loop: Loop, keys: str) -> tuple[Release, Release]:

@@ -1,11 +1,9 @@
 """Programs that know nothing of Phase, on what `phase serve` serves."""
 
-import contextlib
 import math
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from boot import uki
-from lab.net.hostport import HostPort, refusal
+from lab.net.hostport import refusal
 from lab.plugin import Record
 from lab.qemu.command import Firmware
 from lab.topology import Lab
@@ -23,6 +21,7 @@ from phase.release.repository import Repository
 from scenarios import lab_guest
 from scenarios.images import CHANNEL, CONSOLES, KEYS, SIGNED_CMDLINE, Release
 from scenarios.loop import PORT, Loop, mark
+from scenarios.serving import serving
 
 ROOTFS = os.urandom(1 << 16) * 256
 ETAG = f'"sha256-{sha256(ROOTFS).hexdigest()}"'
@@ -39,32 +38,6 @@ _BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuratio
 <policy context="default"><allow user="*"/><allow own="*"/>
 <allow send_destination="*"/><allow receive_sender="*"/></policy></busconfig>
 """
-
-
-@contextlib.contextmanager
-def serving(repository: Path, *more: str, port: HostPort | None = None) -> Iterator[str]:
-    """A running `phase serve`; its URL.
-
-    Args:
-        repository: what it serves.
-        more: options.
-        port: the host port it runs on; loopback when left out.
-    """
-    bind = str(port.address.ip) if port else "127.0.0.1"
-    # With the test run, however that ends, it ends too.
-    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "phase", "serve"]
-    command += ["--artifacts", str(repository), "--bind", bind, *more]
-    process = subprocess.Popen(
-        port.command(*command) if port else command, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("serving "), line
-        yield line.split()[-1]
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")

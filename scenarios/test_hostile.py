@@ -21,7 +21,7 @@ from lab.topology import Lab
 from phase.release.repository import Repository
 from scenarios.images import CHANNEL, SIGNED_CMDLINE, Release
 from scenarios.loop import PORT, Loop
-from scenarios.test_foreign import serving
+from scenarios.serving import serving
 
 pytestmark = pytest.mark.images("x86_64", "arm64")
 #: Of every kind some, and what the seed says of them: the network's, the signatures', the age's, the

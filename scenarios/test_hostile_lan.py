@@ -20,7 +20,7 @@ from lab.qemu.vm import VM
 from lab.topology import Lab
 from scenarios.images import CHANNEL, Release
 from scenarios.loop import PORT, Loop, mark
-from scenarios.test_foreign import serving
+from scenarios.serving import serving
 
 #: What the hostile providers do. Each takes a client's time, and none needs keys that the client believes.
 PROVIDERS = ("slow-json", "says-nothing", "slow-headers", "slow-body", "endless-headers", "truncated")

@@ -14,7 +14,7 @@ from phase.release import keys as release_keys
 from phase.release.repository import Repository
 from scenarios.images import CHANNEL, KEYS, SIGNED_CMDLINE, Release
 from scenarios.loop import PORT, Loop
-from scenarios.test_foreign import serving
+from scenarios.serving import serving
 
 #: MiB of a machine that boots the release of the lab (40 MB; on arm64 52), and of one that does not.
 ENOUGH = {"x86_64": 224, "arm64": 304}

@@ -53,7 +53,7 @@ def test_modules_of_real_compilers_run_alike(loop: Loop, tmp_path: Path) -> None
     listed = [(run.name, run.module, run.args, run.env, run.stdin) for run in runs]
     (tmp_path / "runs.json").write_text(json.dumps(listed))
     (tmp_path / "driver.py").write_text(_DRIVER)
-    server = loop.serve()
+    server = loop.serve(staged=True)
     laptop = loop.lab.host_port("laptop", loop.lan)
     address = str(laptop.address.ip)
     with laptop.running(sys.executable, "-m", "http.server", str(_PORT), "--directory", str(tmp_path)):

@@ -31,8 +31,8 @@ def test_named_provider_is_looked_up(loop: Loop) -> None:
     """DHCP names a DNS server; the provider's name has a dead address, and then its own."""
     names = DnsServer(IPv4Address("10.77.0.3"))
     loop.lan.switch.add_service(names, "dns")
+    server = loop.serve("phase.mdns=off", staged=True)
     loop.lan.dhcp.options[6] = names.address.packed
-    server = loop.serve("phase.mdns=off")
     names.add("boot.example.org", "A", "10.77.0.4")
     names.add("boot.example.org", "A", loop.address(server))
     client = loop.boot_vm(f"phase.provider=http://boot.example.org:{PORT} phase.mdns=off")

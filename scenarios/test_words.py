@@ -12,7 +12,7 @@ from lab.plugin import Record
 from lab.topology import Lab
 from scenarios.images import CHANNEL, Release
 from scenarios.loop import PORT, Loop
-from scenarios.test_foreign import serving
+from scenarios.serving import serving
 
 
 @pytest.fixture
