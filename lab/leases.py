@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,11 @@ PATIENCE = 180.0
 #: Processors leased for each there is. Needs are averages: a machine that boots waits for its disk, its
 #: network and its scenario between, and where no more is leased than there is, a fifth of it stays idle.
 OVERLAP = 1.25
+#: The same where the host is seen to be idle in spite of what is leased: most needs are guessed too high.
+MOST = 2.0
+#: Seconds for which processors must have been idle, and since which nobody has taken a lease: a machine that
+#: was just switched on is not at work yet.
+SETTLED = 4.0
 _POLL = 0.1
 
 
@@ -88,7 +94,7 @@ class Host:
     memory: int = sys.maxsize
 
 
-def short(need: Need, held: Sequence[Held], host: Host) -> str:
+def short(need: Need, held: Sequence[Held], host: Host, *, idle: float = 0) -> str:
     """What keeps a need from being met; empty when nothing does.
 
     Args:
@@ -96,6 +102,8 @@ def short(need: Need, held: Sequence[Held], host: Host) -> str:
         held: what others have.
         host: what there is. Memory that machines use already is no longer available; what was promised
             to them and is not used yet is counted off here.
+        idle: processors that were idle of late, whatever is leased. Who needs no more than these gets them,
+            as long as no more than `MOST` is leased.
     """
     taken = {board: lease.who for lease in held for board in lease.need.boards}
     for board in need.boards:
@@ -105,13 +113,38 @@ def short(need: Need, held: Sequence[Held], host: Host) -> str:
         if need.vcpus and lease.need.whole(host.cpus):
             return f"{lease.who} has the host for itself"
     there = host.cpus if need.whole(host.cpus) else host.cpus * OVERLAP
-    cpus = there - sum(lease.need.vcpus for lease in held)
-    if min(need.vcpus, host.cpus) > max(cpus, 0):
+    leased = sum(lease.need.vcpus for lease in held)
+    cpus = there - leased
+    spare = not need.whole(host.cpus) and need.vcpus <= min(idle, host.cpus * MOST - leased)
+    if min(need.vcpus, host.cpus) > max(cpus, 0) and not spare:
         return f"{need.vcpus:g} processors are needed, {max(cpus, 0):g} of {there:g} are free"
     memory = host.available - RESERVE - sum(lease.unused for lease in held)
     if need.memory > memory:
         return f"{need.memory} MiB are needed, {max(memory, 0)} are free"
     return ""
+
+
+class Idleness:
+    """Watches how many processors of this host are idle."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, float]] = deque()
+
+    def processors(self, now: float, idle: float) -> float:
+        """Take a sample; returns how many were idle over the last `SETTLED` seconds.
+
+        Args:
+            now: seconds, of any clock that goes on.
+            idle: seconds that all processors together have been idle so far.
+
+        Returns:
+            Their number on average; 0 before as many seconds were watched.
+        """
+        self._samples.append((now, idle))
+        while len(self._samples) > 1 and now - self._samples[1][0] >= SETTLED:
+            self._samples.popleft()
+        began, before = self._samples[0]
+        return (idle - before) / (now - began) if now - began >= SETTLED else 0.0
 
 
 class Lease:
@@ -177,11 +210,14 @@ def acquire(
     began = time.time_ns()
     start = time.monotonic()
     ticket = _claim(pool / f"wait-{began:020d}-{os.getpid()}", {"who": who, "began": began})
+    idleness = Idleness()
     try:
         told = False
         while True:
+            idle = idleness.processors(time.monotonic(), psutil.cpu_times().idle)
             with _locked(pool):
-                reason = _older(pool, began) or short(need, holders(pool), look())
+                idle = idle if _settled(pool) else 0.0
+                reason = _older(pool, began) or short(need, holders(pool), look(), idle=idle)
                 if not reason:
                     name = f"lease-{began:020d}-{os.getpid()}"
                     fields = {"who": who, "pid": os.getpid(), "need": asdict(need)}
@@ -261,6 +297,15 @@ def _older(pool: Path, began: int) -> str:
             if fields["began"] < began and time.time_ns() - fields["began"] > PATIENCE * 1e9:
                 return f"{fields['who']} has waited longer"
     return ""
+
+
+def _settled(pool: Path) -> bool:
+    """Whether the last lease was taken some time ago."""
+    taken = []
+    for path in pool.glob("lease-*"):
+        with contextlib.suppress(FileNotFoundError):  # given back meanwhile
+            taken.append(path.stat().st_mtime)
+    return time.time() - max(taken, default=0) >= SETTLED
 
 
 def _alive(pool: Path, pattern: str) -> Iterator[Path]:

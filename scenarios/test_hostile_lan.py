@@ -68,7 +68,7 @@ def _seconds(client: VM) -> float:
     return mark(client, "job").arrived - mark(client, "kernel").arrived
 
 
-@pytest.mark.lab(memory=1200, vcpus=2, seconds=120)
+@pytest.mark.lab(memory=1200, vcpus=1.25, seconds=120)
 def test_a_machine_boots_on_a_hostile_lan(
     lab: Lab,
     record: Record,

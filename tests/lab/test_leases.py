@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lab import leases
 from lab.errors import InfrastructureError, MisuseError
-from lab.leases import OVERLAP, RESERVE, Held, Host, Need, acquire, holders, short
+from lab.leases import OVERLAP, RESERVE, SETTLED, Held, Host, Idleness, Need, acquire, holders, short
 
 HOST = Host(cpus=2, available=8192)
 NEEDS = st.builds(
@@ -66,6 +66,52 @@ def test_an_idle_host_grants_whatever_it_could_ever_grant(need: Need) -> None:
 )
 def test_what_is_short_is_said(need: Need, why: str) -> None:
     assert short(need, [Held("one", Need(memory=1024, boards=("pi",)))], HOST) == why
+
+
+@pytest.mark.parametrize(
+    ("leased", "need", "idle", "granted"),
+    [
+        (2.5, Need(vcpus=1), 1.1, True),
+        (2.5, Need(vcpus=1), 0.9, False),
+        (3.5, Need(vcpus=1), 2.0, False),
+        (3.5, Need(vcpus=0.5), 2.0, True),
+        # The whole host is never had beside others.
+        (2.5, Need(vcpus=2), 2.0, False),
+        (2.5, Need(vcpus=1, memory=9000), 2.0, False),
+    ],
+)
+def test_more_is_leased_where_the_host_is_seen_to_be_idle(
+    leased: float, need: Need, idle: float, granted: bool
+) -> None:
+    held = [Held(str(number), Need(vcpus=leased / 2, memory=0)) for number in range(2)]
+    assert (short(need, held, HOST, idle=idle) == "") is granted
+    assert short(need, held, HOST)
+
+
+def test_nobody_gets_more_beside_one_who_has_the_host_for_itself() -> None:
+    assert "for itself" in short(Need(vcpus=0.5), [Held("one", Need(vcpus=2))], HOST, idle=2)
+
+
+def test_idle_is_what_was_idle_long_enough() -> None:
+    watched = Idleness()
+    assert watched.processors(100.0, 50.0) == 0
+    assert watched.processors(100.0 + SETTLED - 0.1, 60.0) == 0
+    assert watched.processors(100.0 + SETTLED, 50.0 + 2 * SETTLED) == 2
+    # Busy since: what was before counts no more.
+    for second in range(1, 20):
+        last = watched.processors(100.0 + SETTLED + second, 50.0 + 2 * SETTLED)
+    assert last == 0
+
+
+def test_an_idle_host_is_leased_to_more_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to one that comes when another has just begun: that one's machine is not at work yet."""
+    monkeypatch.setattr(leases, "SETTLED", 0.5)
+    monkeypatch.setattr(Idleness, "processors", lambda *_: 2.0)
+    with acquire(Need(vcpus=1.9), who="one", look=host):
+        with pytest.raises(InfrastructureError, match="two: no lease"):
+            acquire(Need(vcpus=1), who="two", look=host, timeout=0)
+        with acquire(Need(vcpus=1), who="two", look=host, timeout=30):
+            pass
 
 
 def test_a_lease_is_held_and_given_back(pool: Path) -> None:
