@@ -124,9 +124,9 @@ MUTANTS = (
     ),
     Mutant(
         "who tells of nodes that do not exist is believed first",
-        "phase/discovery/dht/node.py",
-        'key=lambda one: (dead[heard[one]], heard[one] != "", near(one)),',
-        "key=near,",
+        "phase/discovery/dht/lookup.py",
+        "return misled, teller is not None, self._distance(contact)",
+        "return 0, False, self._distance(contact)",
         DHT,
     ),
     Mutant(

@@ -17,14 +17,13 @@ from phase.discovery.dht import announcement, wire
 from phase.discovery.dht.announcement import Announcement, AnnouncementError
 from phase.discovery.dht.endpoint import Endpoint
 from phase.discovery.dht.holdings import Holdings
-from phase.discovery.dht.table import MAX_OF_HOST, K, Table
+from phase.discovery.dht.lookup import Lookup
+from phase.discovery.dht.table import K, Table
 from phase.discovery.dht.wire import Contact
 from phase.discovery.records import DiscoveryError
 
-#: Nodes that are asked at the same time (the paper's alpha), and by one search altogether.
-ALPHA, MAX_ASKED = 3, 64
-#: Nodes that do not answer, after which a search ends, and nodes it hears of and has not asked.
-MAX_DEAD, _MAX_HEARD = 24, 256
+#: Nodes that one lookup asks at the same time (alpha in the paper).
+ALPHA = 3
 #: Envelopes one search checks, altogether and of one host that tells them.
 _MAX_CHECKED, _MAX_CHECKED_OF_HOST = 128, 8
 #: Envelopes and nodes in one answer. Who searches asks many, and each answers with others.
@@ -246,71 +245,34 @@ class Dht:
         Returns:
             Of those that answered, the nearest.
         """
-        target = int.from_bytes(place)
-        # Who told of whom; nobody of those whom this node knows itself.
-        heard: dict[Contact, str] = dict.fromkeys(self._table.near(place), "")
-        tellers: dict[Contact, str] = {}
-        answered: list[Contact] = []
-        tried: Counter[str] = Counter()
-        used: Counter[str] = Counter()
-        dead: Counter[str] = Counter()
-        running: set[asyncio.Task[tuple[Contact, Any]]] = set()
-
-        def near(contact: Contact) -> int:
-            return contact.number ^ target
-
-        def following() -> Contact | None:
-            """Whom to ask next: whoever has told of nobody that is there is believed last."""
-            if len(tellers) >= MAX_ASKED or sum(dead.values()) >= MAX_DEAD:
-                return None
-            answered.sort(key=near)
-            # What is looked for may be kept by others than those who crowd around its place.
-            done = question == "find_node" and len(answered) >= K
-            bound = near(answered[K - 1]) if done else 1 << 8 * wire.ID_BYTES
-            return min(
-                (
-                    one
-                    for one in heard
-                    if near(one) < bound and used[one.host] < MAX_OF_HOST and tried[one.host] < 3
-                ),
-                key=lambda one: (dead[heard[one]], heard[one] != "", near(one)),
-                default=None,
-            )
+        # Announcements may be kept far from their place, where attackers crowd around it: look further.
+        lookup = Lookup(place, self._table.near(place), own=self.id, nearest_only=question == "find_node")
 
         async def ask(one: Contact) -> tuple[Contact, Any]:
             return one, await self._endpoint.ask((one.host, one.port), wire.Found, question, self.id, place)
 
+        running: set[asyncio.Task[tuple[Contact, Any]]] = set()
         try:
             while True:
-                while len(running) < ALPHA and (chosen := following()) is not None:
-                    tellers[chosen] = heard.pop(chosen)
-                    tried[chosen.host] += 1
-                    used[chosen.host] += 1
+                while len(running) < ALPHA and (chosen := lookup.choose()) is not None:
                     running.add(asyncio.ensure_future(ask(chosen)))
                 if not running:
-                    break
+                    return lookup.nearest
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     one, said = task.result()
                     if said is None:
-                        used[one.host] -= 1
-                        if tellers[one]:
-                            dead[tellers[one]] += 1
+                        lookup.silent(one)
                         self._table.drop(one)
                         continue
-                    answered.append(one)
                     self._meet((one.host, one.port))
-                    nodes = said
                     if isinstance(said, wire.Values):
-                        nodes = said.nodes
                         take(one.host, said.envelopes)
-                    for contact in wire.usable(nodes, teller=one.host):
-                        if len(heard) < _MAX_HEARD and contact.id != self.id and contact not in tellers:
-                            heard.setdefault(contact, one.host)
+                        said = said.nodes
+                    lookup.answered(one, said)
         finally:
             for task in running:
                 task.cancel()
-        return sorted(answered, key=near)[:K]
 
     async def _answer(self, sender: tuple[str, int], name: str, arguments: list[bytes]) -> object:
         if name == "stun":

@@ -13,7 +13,7 @@ import pytest
 from kademlia.network import Server
 
 from fixtures.hostile.dht import LIES, VICTIM, Liar, Lie, Town, liar
-from phase.discovery.dht import Search, announcement, node, wire
+from phase.discovery.dht import Search, announcement, lookup, wire
 from phase.discovery.dht.announcement import Announcement
 from phase.discovery.dht.node import Dht
 from phase.discovery.dht.table import MAX_OF_HOST
@@ -252,7 +252,7 @@ async def test_nodes_that_do_not_exist_keep_nobody_waiting(start: Start, net: st
         await looker.look(PLACE, lambda said: heard.append(time.monotonic() - begun))
         assert heard
         assert heard[0] < 5
-        assert time.monotonic() - begun < 2 + node.MAX_DEAD
+        assert time.monotonic() - begun < 2 + lookup.MAX_SILENT
     finally:
         for evil, _ in liars:
             evil.transport.close()
