@@ -11,7 +11,6 @@ A file holds its private key in the clear, readable by its owner alone, or under
 which hardware token the key is (`phase.release.token`).
 """
 
-import abc
 import os
 import re
 import stat
@@ -22,7 +21,7 @@ from typing import Any, Protocol
 
 import msgspec
 from nacl.signing import SigningKey
-from securesystemslib.signer import Key, SecretsHandler, Signature, Signer
+from securesystemslib.signer import Signer
 from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata
 
@@ -30,7 +29,10 @@ from phase import files
 from phase.foreign import read_json
 from phase.release.errors import KeysError
 from phase.release.sealed import Sealed, seal, unseal
-from phase.trust.keys import ED25519, NaclKey, raw_public
+from phase.release.signer import NaclSigner
+from phase.release.signer import Place as Place
+from phase.release.signer import ReleaseSigner as ReleaseSigner
+from phase.release.signer import public_key as public_key
 
 ROLES = ("root", "timestamp", "snapshot", "targets", "release")
 #: How many keys a new set has for each role.
@@ -45,20 +47,6 @@ _KEY_NAME = re.compile(r"([a-z]+)(?:-[A-Za-z0-9][A-Za-z0-9_-]{0,63})?\.json")
 _TEST_NOTE = "A test key, published on purpose. Whatever it signs proves nothing."
 
 
-class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where on a hardware token a key is.
-
-    Attributes:
-        module: path of the token's PKCS#11 library.
-        token: label of the token.
-        object: label of the key on it.
-    """
-
-    module: str
-    token: str
-    object: str
-
-
 class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     format: str
     role: str
@@ -69,57 +57,6 @@ class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     token: Place | None = None
     #: Says that the key is public knowledge; such a file may be readable by all.
     test: str = ""
-
-
-class ReleaseSigner(Signer):
-    """Signs TUF metadata with an Ed25519 key, wherever that is."""
-
-    @property
-    @abc.abstractmethod
-    def public_key(self) -> NaclKey:
-        """The public half."""
-
-    @property
-    def public_hex(self) -> str:
-        """The public half, 64 hex digits."""
-        return self.public_key.raw.hex()
-
-
-class NaclSigner(ReleaseSigner):
-    """Signs with a key in memory.
-
-    Args:
-        key: the private key.
-    """
-
-    def __init__(self, key: SigningKey) -> None:
-        self._key = key
-        self._public = public_key(bytes(key.verify_key).hex())
-
-    @property
-    def public_key(self) -> NaclKey:
-        """The public half."""
-        return self._public
-
-    @property
-    def seed(self) -> bytes:
-        """The private half, 32 bytes."""
-        return bytes(self._key)
-
-    def sign(self, payload: bytes) -> Signature:
-        """Sign canonical metadata."""
-        return Signature(self._public.keyid, self._key.sign(payload).signature.hex())
-
-    @classmethod
-    def from_priv_key_uri(
-        cls, priv_key_uri: str, public_key: Key, secrets_handler: SecretsHandler | None = None
-    ) -> "NaclSigner":
-        """Refused: keys of this kind come from files, see `load`.
-
-        Raises:
-            KeysError: always.
-        """
-        raise KeysError(f"{priv_key_uri[:80]!r} is not a key file", hint="Use phase.release.keys.load.")
 
 
 class ReleaseKeys:
@@ -292,21 +229,6 @@ def _stored(
         sealed = seal(signer.seed, passphrase, cost=cost)
         return _Stored(_FORMAT, role, signer.public_hex, sealed=sealed, test=test)
     return _Stored(_FORMAT, role, signer.public_hex, seed=signer.seed.hex(), test=test)
-
-
-def public_key(public: str) -> NaclKey:
-    """The public key of 64 hex digits.
-
-    Raises:
-        KeysError: it is none.
-    """
-    if raw_public({"public": public}) is None:
-        raise KeysError(f"{public[:80]!r} is not an Ed25519 public key", hint="It has 64 hex digits.")
-    # Any unique text may name a key; its hash is what other tools would show too.
-    keyid = sha256(
-        b'{"keytype":"ed25519","keyval":{"public":"%b"},"scheme":"ed25519"}' % public.encode()
-    ).hexdigest()
-    return NaclKey(keyid, *ED25519, {"public": public})
 
 
 def save_test_keys(directory: Path, seed: str) -> ReleaseKeys:

@@ -13,7 +13,7 @@ from securesystemslib.signer import Key, SecretsHandler, Signature
 
 from phase.errors import PhaseError
 from phase.release.errors import KeysError
-from phase.release.keys import Place, ReleaseSigner, public_key
+from phase.release.signer import Place, ReleaseSigner, public_key
 from phase.trust.keys import NaclKey
 
 _CKM_EC_EDWARDS_KEY_PAIR_GEN, _CKM_EDDSA, _CKK_EC_EDWARDS = 0x1055, 0x1057, 0x40
