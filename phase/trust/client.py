@@ -1,10 +1,11 @@
-"""One refresh: from a trusted root and a way to get files to a verified manifest."""
+"""One refresh: gets metadata files and follows them from a trusted root to a verified manifest."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from tuf.api.metadata import MetaFile
+from tuf.api.metadata import MetaFile, Targets
 
 from phase.release.errors import ManifestError
 from phase.release.manifest import Manifest, role_name
@@ -12,15 +13,17 @@ from phase.trust.errors import NotFoundError, SizeError, TrustError, WrongTarget
 from phase.trust.floor import Floor
 from phase.trust.state import Policy, TrustedState
 
+_T = TypeVar("_T")
+
 
 class Refreshed(NamedTuple):
-    """What a refresh ends in.
+    """The result of a refresh.
 
     Attributes:
         manifest: verified.
-        metadata: file name to bytes: everything a client with the same root needs to verify it.
-        floor: to be remembered for the next refresh.
-        overdue: names of what was taken after its expiry, by the policy's grace.
+        metadata: file name to bytes: everything that a client with the same root needs to verify it.
+        floor: to remember for the next refresh.
+        overdue: names of the files that had expired and were taken by the policy's grace.
     """
 
     manifest: Manifest
@@ -46,96 +49,132 @@ def refresh(
 
     Args:
         root: bytes of the trusted root, from the image; never from a provider.
-        get: gets a metadata file by name, of at most so many bytes. Not trusted.
+        get: gets a metadata file by its name, with a limit in bytes. Its result is not trusted.
         channel: for example `stable`.
         arch: `x86_64` or `arm64`.
         now: the time, UTC; see `phase.trust.clock`.
-        floor: what the last refresh returned.
-        others: the same as other places remember it; no place can lower what another says.
-        policy: limits, and how long what has expired is still taken.
-        cached: metadata of an earlier refresh. Used instead of asking where the version signed for
-            is there; verified again as if it came from a provider, against the delegator of now.
-        missing: what `get` raises when there is no such file.
+        floor: from the last refresh.
+        others: floors that other places remember; the highest version counts.
+        policy: limits, and for how long expired metadata is still taken.
+        cached: metadata of an earlier refresh. A file in it replaces a request if it has the version that is
+            signed for. It is verified again like one from a provider, against the present delegator.
+        missing: exceptions that `get` raises if there is no such file.
 
     Returns:
         The manifest, the metadata that proves it, the new floor.
 
     Raises:
-        TrustError: something was refused; which, and what was expected and found.
-        Exception: whatever else `get` raises.
+        TrustError: a file was refused; says which one, and what was expected and found.
+        Exception: any other exception of `get`.
     """
-    state = TrustedState(root, now=now, floor=floor, policy=policy, others=others)
-    limits = state.policy
-    kept = cached or {}
     try:
         role = role_name(channel, arch)
     except ManifestError as error:
         raise WrongTargetError(error.what, hint=error.hint) from error
-    metadata = {f"{state.root.version}.root.json": root, "root.json": root}
+    state = TrustedState(root, now=now, floor=floor, policy=policy, others=others)
+    steps = _Refresh(state, root, get, cached=cached or {}, missing=missing)
+    steps.follow_roots()
+    steps.take_timestamp()
+    steps.take_snapshot()
+    steps.take_targets()
+    manifest = steps.take_manifest(role)
+    return Refreshed(manifest, steps.metadata, state.new_floor(), tuple(state.overdue))
 
-    def fetch(name: str, limit: int) -> bytes:
-        data = get(name, limit)
+
+class _Refresh:
+    """The steps of one refresh, to be called in their order.
+
+    Args:
+        state: verifies, and remembers what is trusted so far.
+        root: bytes of the trusted root.
+        get: gets a metadata file.
+        cached: metadata of an earlier refresh, not trusted either.
+        missing: exceptions of `get` if there is no such file.
+    """
+
+    def __init__(
+        self,
+        state: TrustedState,
+        root: bytes,
+        get: Callable[[str, int], bytes],
+        *,
+        cached: Mapping[str, bytes],
+        missing: type[Exception] | tuple[type[Exception], ...],
+    ) -> None:
+        self._state = state
+        self._limits = state.policy
+        self._get = get
+        self._cached = cached
+        self._missing = missing
+        #: What has been verified, by file name.
+        self.metadata = {f"{state.root.version}.root.json": root, "root.json": root}
+
+    def follow_roots(self) -> None:
+        """Take one new root after the other until there is none (5.3)."""
+        for _ in range(self._limits.max_rotations):
+            name = f"{self._state.root.version + 1}.root.json"
+            try:
+                self._take(name, self._limits.max_root, self._state.update_root)
+            except self._missing:
+                return
+            self.metadata["root.json"] = self.metadata[name]
+
+    def take_timestamp(self) -> None:
+        """Take the timestamp: always a new one, since it says what is the newest (5.4)."""
+        data = self._fetch("timestamp.json", self._limits.max_timestamp)
+        self._state.update_timestamp(data)
+        self.metadata["timestamp.json"] = data
+
+    def take_snapshot(self) -> None:
+        """Take the snapshot that the timestamp names (5.5)."""
+        pin, limit = self._state.snapshot_pin, self._limits.max_snapshot
+        self._take_pinned("snapshot.json", pin, limit, self._state.update_snapshot)
+
+    def take_targets(self) -> None:
+        """Take the top-level targets that the snapshot names (5.6)."""
+        pin, limit = self._state.meta_pin("targets"), self._limits.max_targets
+        self._take_pinned("targets.json", pin, limit, self._state.update_targets)
+
+    def take_manifest(self, role: str) -> Manifest:
+        """Take the role of a release, and read the manifest in it (5.6.7)."""
+        state = self._state
+        state.delegation(role)
+
+        def update(data: bytes) -> Targets:
+            return state.update_delegated(role, data)
+
+        targets = self._take_pinned(f"{role}.json", state.meta_pin(role), self._limits.max_targets, update)
+        try:
+            manifest = Manifest.from_role(role, targets)
+        except ManifestError as error:
+            raise WrongTargetError(
+                f"signed, but not a release to boot: {error.what}", hint=error.hint
+            ) from error
+        for artifact in manifest.artifacts.values():
+            state.check_path(role, artifact.path)
+        return manifest
+
+    def _take_pinned(self, file: str, pin: MetaFile, limit: int, update: Callable[[bytes], _T]) -> _T:
+        """Take a file whose version is signed for."""
+        # One byte more than is signed would be refused, so it is not read either.
+        bound = limit if pin.length is None else min(limit, pin.length)
+        return self._take(f"{pin.version}.{file}", bound, update)
+
+    def _take(self, name: str, limit: int, update: Callable[[bytes], _T]) -> _T:
+        """Take a file from the cache if it is there and is accepted; otherwise get it."""
+        if (cached := self._cached.get(name)) is not None:
+            # A damaged file in the cache must not stop every refresh. A refused file is refused again.
+            with contextlib.suppress(TrustError):
+                taken = update(cached)
+                self.metadata[name] = cached
+                return taken
+        data = self._fetch(name, limit)
+        taken = update(data)
+        self.metadata[name] = data
+        return taken
+
+    def _fetch(self, name: str, limit: int) -> bytes:
+        data = self._get(name, limit)
         if len(data) > limit:
             raise SizeError(f"{name} has {len(data)} bytes; the limit is {limit}")
         return data
-
-    def pinned(file: str, pin: MetaFile, limit: int) -> tuple[str, bytes, bool]:
-        """Get a file whose version is signed for: from the cache, else by asking."""
-        name = f"{pin.version}.{file}"
-        if name in kept:
-            return name, kept[name], True
-        # One byte more than is signed would be refused, so it is not read either.
-        bound = limit if pin.length is None else min(limit, pin.length)
-        return name, fetch(name, bound), False
-
-    def take(file: str, pin: MetaFile, limit: int, update: Callable[[bytes], object]) -> object:
-        name, data, from_cache = pinned(file, pin, limit)
-        try:
-            result = update(data)
-        except TrustError:
-            if not from_cache:
-                raise
-            # What is damaged in the cache is asked for anew; what was refused stays refused.
-            data = fetch(name, limit)
-            result = update(data)
-        metadata[name] = data
-        return result
-
-    for _ in range(limits.max_rotations):
-        name = f"{state.root.version + 1}.root.json"
-        data = kept.get(name)
-        if data is not None:
-            try:
-                state.update_root(data)
-            except TrustError:
-                data = None  # as in `take`: it would stop every refresh, whoever is asked
-        if data is None:
-            try:
-                data = fetch(name, limits.max_root)
-            except missing:
-                break
-            state.update_root(data)
-        metadata[name] = metadata["root.json"] = data
-
-    data = fetch("timestamp.json", limits.max_timestamp)
-    state.update_timestamp(data)
-    metadata["timestamp.json"] = data
-    take("snapshot.json", state.snapshot_pin, limits.max_snapshot, state.update_snapshot)
-    take("targets.json", state.meta_pin("targets"), limits.max_targets, state.update_targets)
-    state.delegation(role)
-    pin = state.meta_pin(role)
-    targets = None
-
-    def update(data: bytes) -> None:
-        nonlocal targets
-        targets = state.update_delegated(role, data)
-
-    take(f"{role}.json", pin, limits.max_targets, update)
-    assert targets is not None  # noqa: S101  # take() raises or updates
-    try:
-        manifest = Manifest.from_role(role, targets)
-    except ManifestError as error:
-        raise WrongTargetError(f"signed, and no release to boot: {error.what}", hint=error.hint) from error
-    for artifact in manifest.artifacts.values():
-        state.check_path(role, artifact.path)
-    return Refreshed(manifest, metadata, state.new_floor(), tuple(state.overdue))
