@@ -338,7 +338,8 @@ class Draft(Tree):
 
     def _unsigned(self, role: str, delegator: Root | Targets) -> bool:
         """Whether a published role lacks signatures by this rule."""
-        return roles.lack(role, role, delegator, Metadata.from_bytes(self._bytes[role])) is not None
+        metadata = Metadata.from_bytes(self._bytes[role])
+        return roles.lack(role, roles.demand(role, delegator), metadata) is not None
 
     def _copy(self, role: str) -> AnyRole:
         """A published role, to change."""
@@ -392,16 +393,16 @@ class Draft(Tree):
         # A new root follows the last one by one. Where nothing is published, nothing is renewed meanwhile.
         return last + (_ROOM if room and last and role != "root" else 1)
 
-    def _delegators(self, role: str) -> list[tuple[str, Root | Targets, bool]]:
-        """The rules that a draft must meet: what to call each, whose it is, whether `gap` waives it."""
-        if role not in TOP:  # one that is to be withdrawn is signed as long as it is offered
+    def _demands(self, role: str) -> list[roles.Demand]:
+        """The rules that the signatures of a draft must meet."""
+        if role not in TOP:  # a release to be withdrawn is signed as long as it is offered
             offered = role in self._after_delegations
-            return [(role, self._after_targets if offered else self._targets, False)]
-        found: list[tuple[str, Root | Targets, bool]] = [(role, self._after_root, False)]
+            return [roles.demand(role, self._after_targets if offered else self._targets)]
+        found = [roles.demand(role, self._after_root)]
         if "root" in self._drafts and "root" in self._signed:
             # Machines that trust the last root must believe the next one. Other roles are signed for both
             # roots, so that a publication may be interrupted between the two.
-            found.append((by_before(role), self._root, role != "root"))
+            found.append(roles.demand_of_previous(role, self._root))
         return found
 
     def _can_sign(self, role: str, delegators: Iterable[Root | Targets]) -> bool:
@@ -427,11 +428,6 @@ class Draft(Tree):
 
     def _until(self, days: float) -> datetime:
         return (self._time() + timedelta(days=days)).replace(microsecond=0)
-
-
-def by_before(role: str) -> str:
-    """What to call a role where the rule of the root before is meant."""
-    return "the root before" if role == "root" else f"{role} by the root before"
 
 
 def _delegated(targets: Targets) -> dict[str, DelegatedRole]:

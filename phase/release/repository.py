@@ -21,7 +21,6 @@ from tuf.api.metadata import Delegations, Metadata, MetaFile, Root, Snapshot, Ta
 
 from phase import files
 from phase.release import blobs, check, journal, lifetimes, roles, staging
-from phase.release.draft import by_before
 from phase.release.errors import KeysError, ManifestError, RepositoryError
 from phase.release.journal import Change
 from phase.release.keys import ReleaseKeys
@@ -36,11 +35,11 @@ from phase.trust.floor import merged
 _BACK = timedelta(hours=1)
 
 
-def begun(directory: Path) -> Literal["", "staged", "published"]:
-    """How far a repository is: not begun, waiting for its first signatures, or published."""
+def begun(directory: Path) -> Literal["staged", "published"] | None:
+    """How far a repository is: `staged` waits for its first signatures; None if there is no repository."""
     if any((directory / "metadata" / name).exists() for name in ("timestamp.json", "1.root.json")):
         return "published"
-    return "staged" if (directory / staging.PLACE / "root.json").exists() else ""
+    return "staged" if (directory / staging.PLACE / "root.json").exists() else None
 
 
 class Published(NamedTuple):
@@ -285,8 +284,8 @@ class Repository(Waiting):
             # The first root is there before anything needs it. A later one comes last: by then
             # old and new keys have signed all the rest, so it is believed by either root.
             pending = names | pending if version == 1 else pending | names
-        before = {role for role, signed in self._signed.items() if signed.is_expired(self._time())}
-        judged = self._judge(pending, ready, before)
+        expired = {role for role, signed in self._signed.items() if signed.is_expired(self._time())}
+        judged = self._judge(pending, ready, expired)
         self._signed, self._bytes, self._floor = judged.signed, judged.files, judged.floor
         for role in ready:
             self._forget(role)
@@ -333,11 +332,10 @@ class Repository(Waiting):
         metadata: Metadata[Any] = Metadata(signed)
         wanted = {keyid for root in roots for keyid in root.roles[role].keyids}
         self._sign(role, metadata, wanted)
-        found = [
-            roles.lack(role, by_before(role) if before else role, root, metadata, before=before > 0)
-            for before, root in enumerate(roots)
-        ]
-        self._require([each for each in found if each], gap)
+        newest, *previous = roots
+        demands = [roles.demand(role, newest), *(roles.demand_of_previous(role, root) for root in previous)]
+        lacks = (roles.lack(role, demand, metadata) for demand in demands)
+        self._require([each for each in lacks if each], gap)
         return metadata.to_bytes()
 
     def _check_clock(self) -> None:
@@ -352,8 +350,14 @@ class Repository(Waiting):
                 hint="Set the clock; or, if the clock that signed it was wrong, give --clock-was-ahead.",
             )
 
-    def _judge(self, pending: Mapping[str, bytes], ready: set[str], before: set[str]) -> check.Judged:
-        """What a machine makes of the repository with these files; `before` had expired already."""
+    def _judge(self, pending: Mapping[str, bytes], ready: set[str], expired: set[str]) -> check.Judged:
+        """Judge the repository with these files as a machine would.
+
+        Args:
+            pending: files to be published, by name.
+            ready: roles to be published.
+            expired: published roles that had expired already: they may stay so.
+        """
         on_disk = check.reader(self.directory)
         anchor = self._anchor or pending["1.root.json"]
 
@@ -366,8 +370,8 @@ class Repository(Waiting):
             raise RepositoryError(
                 f"a machine would refuse what would be published: {error.what}", hint=error.hint
             ) from error
-        expired = judged.expired(self._time())
-        if refused := expired & ready | expired - before:
+        now_expired = judged.expired(self._time())
+        if refused := now_expired & ready | now_expired - expired:
             raise RepositoryError(
                 f"a machine would refuse what would be published: {', '.join(sorted(refused))} has expired",
                 hint="It has waited for too long: discard it, and make it again.",
@@ -375,18 +379,18 @@ class Repository(Waiting):
         self._anchor = anchor
         self._notes += [
             f"{role} expired at {judged.signed[role].expires:%Y-%m-%d %H:%M} UTC: no machine takes it"
-            for role in sorted(expired)
+            for role in sorted(now_expired)
         ]
         return judged
 
     def _require(self, lacks: list[Lack], gap: bool) -> None:
         for each in lacks:
-            if gap and each.before:
+            if gap and each.waivable:
                 continue
             raise KeysError(
                 f"{len(each.signed)} of the keys of {each.role} are at hand, {each.threshold} must sign",
                 hint="A lost key cannot sign: see --gap."
-                if each.before
+                if each.waivable
                 else "Give the directory that holds them.",
             )
 

@@ -33,22 +33,37 @@ class Rule(NamedTuple):
     threshold: int
 
 
-class Lack(NamedTuple):
-    """A role that too few have signed.
+class Demand(NamedTuple):
+    """A delegator whose rule the signatures of a role must meet.
 
     Attributes:
-        role: its name, for people; says so where the rule of the root before is meant.
-        signed: names of the keys that have.
-        missing: names of those that have not.
-        threshold: how many must.
-        before: the rule of the root before is meant: without it a client may see a gap.
+        role: the role's name, for people; it says so if the rule of the previous root is meant.
+        delegator: says whose signatures the role needs.
+        waivable: `gap` may waive it. It is the rule of the previous root, and the role is not the root: a
+            client that comes just when the root changes has to ask again.
+    """
+
+    role: str
+    delegator: Root | Targets
+    waivable: bool = False
+
+
+class Lack(NamedTuple):
+    """A demand that too few signatures meet.
+
+    Attributes:
+        role: as in the demand.
+        signed: names of the keys that have signed.
+        missing: names of the keys that have not.
+        threshold: how many must sign.
+        waivable: as in the demand.
     """
 
     role: str
     signed: tuple[str, ...]
     missing: tuple[str, ...]
     threshold: int
-    before: bool = False
+    waivable: bool = False
 
 
 def kind(role: str) -> str:
@@ -189,22 +204,31 @@ def lifetime(role: str, signed: Signed, usual: Expiry) -> float:
     return lifetimes.days(role, facts.get(lifetimes.FIELD) if isinstance(facts, dict) else None, usual)
 
 
-def lack(
-    role: str, name: str, delegator: Root | Targets, metadata: Metadata[Any], *, before: bool = False
-) -> Lack | None:
-    """Who has yet to sign, if too few have.
+def demand(role: str, delegator: Root | Targets) -> Demand:
+    """The demand of a role's present delegator."""
+    return Demand(role, delegator)
+
+
+def demand_of_previous(role: str, root: Root) -> Demand:
+    """The demand of the previous root, while a new one takes its place."""
+    if role == "root":
+        return Demand("the previous root", root)
+    return Demand(f"{role} by the previous root", root, waivable=True)
+
+
+def lack(role: str, demand: Demand, metadata: Metadata[Any]) -> Lack | None:
+    """The lack of signatures; None if the demand is met.
 
     Args:
-        role: the role signed.
-        name: what to call it.
-        delegator: whose rule is meant.
-        metadata: the role with the signatures there are.
-        before: see `Lack`.
+        role: the signed role.
+        demand: the rule to meet.
+        metadata: the role with its signatures so far.
     """
-    result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+    result = demand.delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
     if result.verified:
         return None
-    return Lack(name, tuple(sorted(result.signed)), tuple(sorted(result.unsigned)), result.threshold, before)
+    signed, missing = tuple(sorted(result.signed)), tuple(sorted(result.unsigned))
+    return Lack(demand.role, signed, missing, result.threshold, demand.waivable)
 
 
 def without(

@@ -121,9 +121,8 @@ class Waiting(Draft):
         found = []
         for role in self._waiting if names is None else names:
             metadata = self._waiting[role]
-            for name, delegator, before in self._delegators(role):
-                missing = roles.lack(role, name, delegator, metadata, before=before)
-                found += [missing] if missing else []
+            lacks = (roles.lack(role, demand, metadata) for demand in self._demands(role))
+            found += [each for each in lacks if each]
         return found
 
     def _unit(self) -> set[str]:
@@ -142,7 +141,7 @@ class Waiting(Draft):
         """The drafts that can be published: each alone, but new keys and new channels all at once."""
 
         def lacking(role: str) -> bool:
-            return any(not (gap and each.before) for each in self.lacks([role]))
+            return any(not (gap and each.waivable) for each in self.lacks([role]))
 
         unit = self._unit()
         ready = {role for role in own - unit if not lacking(role)}
@@ -152,7 +151,7 @@ class Waiting(Draft):
         published = self._signed.get("targets")
         for role in unit & own - set(TOP):
             if isinstance(published, Targets) and role in self._delegations:
-                missing = roles.lack(role, role, published, self._waiting[role])
+                missing = roles.lack(role, roles.demand(role, published), self._waiting[role])
                 ready |= set() if missing else {role}
         return ready
 
@@ -166,7 +165,7 @@ class Waiting(Draft):
     def _stage_unsigned(self, own: set[str], *, hold: bool = False) -> set[str]:
         own = own | self._cover(own)
         complete = not hold and all(
-            self._can_sign(role, [delegator for _, delegator, _ in self._delegators(role)])
+            self._can_sign(role, [demand.delegator for demand in self._demands(role)])
             for role in self._drafts
         )
         for role, signed in self._drafts.items():
@@ -218,9 +217,7 @@ class Waiting(Draft):
 
     def _add_signatures(self, role: str, metadata: Metadata[Any]) -> None:
         wanted = {
-            keyid
-            for _, delegator, _ in self._delegators(role)
-            for keyid in roles.rule_of(delegator, role).keyids
+            keyid for demand in self._demands(role) for keyid in roles.rule_of(demand.delegator, role).keyids
         }
         if role in self._delegations:  # it may go out before new keys count
             wanted |= set(self._delegations[role].keyids)
@@ -235,7 +232,7 @@ class Waiting(Draft):
     def _signed_well(self, role: str) -> Metadata[Any]:
         """A draft's metadata, without the signatures that do not count."""
         metadata = self._waiting[role]
-        delegators = [delegator for _, delegator, _ in self._delegators(role)]
+        delegators = [demand.delegator for demand in self._demands(role)]
         if role in self._delegations:
             delegators.append(self._targets)
         good = set()

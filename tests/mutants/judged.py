@@ -76,7 +76,7 @@ MUTANTS = (
     Mutant(
         "what a stick says to be replaced is not verified",
         _STAGING,
-        "roles.lack(role, role, delegator, metadata) is not None:",
+        "roles.lack(role, demand, metadata) is not None:",
         "False:",
         (f"{_SIGNER}::test_a_stick_says_what_is_replaced_as_the_keys_have_signed_it",),
     ),
@@ -123,7 +123,7 @@ MUTANTS = (
     Mutant(
         "what has expired while it waited is published",
         _REPOSITORY,
-        "if refused := expired & ready | expired - before:",
+        "if refused := now_expired & ready | now_expired - expired:",
         "if refused := expired - expired:",
         (f"{_TREE}::test_what_has_waited_until_it_expired_is_not_published",),
     ),

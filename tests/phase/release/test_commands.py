@@ -232,7 +232,7 @@ def test_a_lost_timestamp_key_is_replaced_with_a_gap(release: Release) -> None:
     release("key new/timestamp.json --role timestamp --plain")
     words = f"revoke repo {lost} --yes --public new/timestamp.pub --keys keys --keys new"
     done = CliRunner().invoke(cli, ["release", *words.split()])
-    assert "0 of the keys of timestamp by the root before" in str(done.exception)
+    assert "0 of the keys of timestamp by the previous root" in str(done.exception)
     assert believed(channel="testing").floor.root == 1
     assert not Path("repo/staged/root.json").exists()
     release(f"{words} --gap")

@@ -186,7 +186,7 @@ def test_a_rotation_without_enough_old_root_keys_is_refused(
 ) -> None:
     again = Repository.open(repository.directory, keys=keys.but(root=keys["root"][:1]), now=now)
     again.rotate(ReleaseKeys.from_seed("fresh"))
-    with pytest.raises(KeysError, match="1 of the keys of the root before are at hand, 2 must sign"):
+    with pytest.raises(KeysError, match="1 of the keys of the previous root are at hand, 2 must sign"):
         again.publish()
 
 

@@ -142,13 +142,13 @@ def test_who_has_signed_and_who_has_not_is_told_by_key(repository: Repository, k
     assert isinstance(root, Root)
     path = repository.directory / "metadata/1.root.json"
     metadata: Metadata[Root] = Metadata.from_bytes(path.read_bytes())
-    assert roles.lack("root", "root", root, metadata) is None
+    assert roles.lack("root", roles.demand("root", root), metadata) is None
     first, *others = sorted(root.roles["root"].keyids)
     metadata.signatures = {first: metadata.signatures[first]} if first in metadata.signatures else {}
-    found = roles.lack("root", "the root before", root, metadata, before=True)
+    found = roles.lack("root", roles.Demand("the previous root", root, waivable=True), metadata)
     signed = tuple(metadata.signatures)
     missing = tuple(others) if signed else (first, *others)
-    assert found == roles.Lack("the root before", signed, missing, 2, True)
+    assert found == roles.Lack("the previous root", signed, missing, 2, True)
 
 
 def test_a_key_of_another_kind_is_shown_in_one_line(keys: ReleaseKeys) -> None:
