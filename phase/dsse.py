@@ -114,7 +114,7 @@ def verify(
     """
     accepted = {_public_key(key) for key in keys}
     if len(accepted) > MAX_KEYS:
-        raise DsseError(f"{len(accepted)} keys are too many to try; the limit is {MAX_KEYS}")
+        raise DsseError(f"the caller accepts {len(accepted)} keys; the limit is {MAX_KEYS}")
     if threshold < 1:
         raise DsseError(f"a threshold of {threshold} would accept anything")
     opened = _open(envelope)

@@ -1,11 +1,11 @@
-"""Reading JSON that somebody else has written: one place that knows what the decoder can raise."""
+"""Reads JSON from others, and turns every error of the decoder into one kind."""
 
 from typing import TypeVar
 
 import msgspec
 
 T = TypeVar("T")
-#: Characters of a decoder's message that are passed on; it may quote the input.
+#: Limit for the decoder's message, characters; it may quote the input.
 _MOST = 200
 
 
@@ -14,18 +14,18 @@ class MalformedError(ValueError):
 
 
 def read_json(data: bytes | bytearray, kind: type[T]) -> T:
-    """Decode JSON into a type, or say why not.
+    """Decode JSON into a type.
 
     Args:
-        data: from anybody; the caller has bounded its size.
-        kind: what it must be, as msgspec takes it.
+        data: from anyone; the caller has bounded its size.
+        kind: the type, as msgspec takes it.
 
     Returns:
         A value of that type.
 
     Raises:
-        MalformedError: the only error, whatever the bytes are: bad JSON, bad UTF-8, nested too deeply,
-            or of another type.
+        MalformedError: the bytes are not JSON or not UTF-8, are nested too deeply, or are of another type.
+            No other error is raised.
     """
     try:
         return msgspec.json.decode(data, type=kind)

@@ -8,7 +8,7 @@ import msgspec
 from nacl.signing import SigningKey
 
 from phase import files
-from phase.errors import PhaseError
+from phase.errors import PhaseError, unreadable
 from phase.foreign import read_json
 
 _FORMAT = "phase-identity-v1"
@@ -126,7 +126,7 @@ def _read_private(path: Path) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise IdentityError(f"identity {path} cannot be read: {error.strerror}") from error
+        raise IdentityError(unreadable(f"identity {path}", error)) from error
     try:
         # Asked of the open file: the name could point elsewhere by now.
         status = os.fstat(descriptor)

@@ -35,7 +35,7 @@ ATTACKS = {
     "expired-manifest": "expired at",
     "mixed-snapshot": "has SHA-256",
     "crossed-manifests": "bytes, allowed are",
-    "traversal-name": "no release to boot",
+    "traversal-name": "not a release to boot",
 }
 
 

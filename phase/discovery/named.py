@@ -53,7 +53,7 @@ def named(text: str) -> str:
         port = PORT
     found = f"http://{host}{'' if port is None else f':{port}'}{slash}{path}"
     if len(found) > _MAX:
-        raise DiscoveryError(f"{shown!r} is too long for an address", hint=f"It may have {_MAX} characters.")
+        raise DiscoveryError(f"the address {shown!r} has {len(found)} characters; the limit is {_MAX}")
     return found
 
 

@@ -8,7 +8,7 @@ from phase.fetch.client import Client
 from phase.fetch.errors import (
     ExhaustedError,
     FetchError,
-    NotFoundError,
+    NoSuchFileError,
     ProtocolError,
     ProviderFailedError,
     StalledError,
@@ -22,7 +22,7 @@ __all__ = [
     "ExhaustedError",
     "FetchError",
     "FetchReport",
-    "NotFoundError",
+    "NoSuchFileError",
     "Progress",
     "ProtocolError",
     "ProviderFailedError",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from phase.errors import printable
-from phase.fetch.errors import ExhaustedError, NotFoundError, ProtocolError, ProviderFailedError
+from phase.fetch.errors import ExhaustedError, NoSuchFileError, ProtocolError, ProviderFailedError
 from phase.fetch.http import Connection, Response, parse_url
 
 #: What is not to be read of a web page.
@@ -42,16 +42,16 @@ class Client:
             max_bytes: refuse a longer one before reading it.
 
         Raises:
-            NotFoundError: every provider that answers says that it has no such file.
+            NoSuchFileError: every provider that answers says that it has no such file.
             ExhaustedError: no provider answers; names each with its reason.
         """
-        missing: NotFoundError | None = None
+        missing: NoSuchFileError | None = None
         for connection in list(self._usable):
             try:
                 deadline = min(self._deadline, monotonic() + ATTEMPT_SECONDS)
                 answer = connection.get(path, deadline=deadline)
                 body = _not_a_page(connection, path, answer, max_bytes)
-            except NotFoundError as error:
+            except NoSuchFileError as error:
                 missing = missing or error
             except ProviderFailedError as error:
                 connection.close()
@@ -78,7 +78,7 @@ class Client:
         """
         try:
             return self.get(f"/metadata/{name}", max_bytes)
-        except NotFoundError as error:
+        except NoSuchFileError as error:
             # Here, since whoever refreshes has trust imported; whoever only fetches need not.
             from phase.trust import errors
 

@@ -3,7 +3,7 @@
 FetchError
 +-- UrlError            this is no address of a provider
 +-- ProviderFailedError one provider could not be used; names it
-|   +-- NotFoundError     it has no such file
+|   +-- NoSuchFileError     it has no such file
 |   +-- ProtocolError     it does not keep to HTTP, or to our bounds
 |   +-- StalledError      it is too slow, or the time is up
 +-- VerificationError   bytes that are not what was signed
@@ -29,7 +29,7 @@ class ProviderFailedError(FetchError):
         super().__init__(f"{url}: {what}", hint=hint)
 
 
-class NotFoundError(ProviderFailedError):
+class NoSuchFileError(ProviderFailedError):
     """The provider says that it has no such file."""
 
 

@@ -15,7 +15,7 @@ from time import monotonic, sleep
 
 from phase.errors import printable
 from phase.fetch.body import Response
-from phase.fetch.errors import NotFoundError, ProtocolError, ProviderFailedError, StalledError
+from phase.fetch.errors import NoSuchFileError, ProtocolError, ProviderFailedError, StalledError
 from phase.fetch.reach import Segments, explained
 from phase.fetch.url import Url, parse_url, redirected
 
@@ -86,7 +86,7 @@ class Connection:
                     pauses += 1
                     continue
                 return self._judge(path, status, headers, deadline, first, last)
-            except NotFoundError:
+            except NoSuchFileError:
                 raise  # an answer like any other; the connection is still good
             except _GoneError as error:
                 self.close()
@@ -264,7 +264,7 @@ class Connection:
                 unread.read(MAX_HEAD)
             else:
                 self.close()
-            raise NotFoundError(url, f"it has no {path}" + (f" ({status})" if status != 404 else ""))
+            raise NoSuchFileError(url, f"it has no {path}" + (f" ({status})" if status != 404 else ""))
         if 300 <= status < 400:
             raise ProtocolError(url, f"it answers {status} to GET {path}, and redirects further and further")
         if status != 200 and (status != 206 or first is None):

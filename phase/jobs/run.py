@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from phase.errors import unreadable
 from phase.jobs.errors import JobRefusedError
 from phase.jobs.flow import Streams
 from phase.jobs.limits import Limits
@@ -46,15 +47,15 @@ def read_module(path: Path, limits: Limits) -> bytes:
     """Read a module, never more than its limit.
 
     Raises:
-        JobRefusedError: unreadable or too large.
+        JobRefusedError: it cannot be read, or is too large.
     """
     try:
         with path.open("rb") as file:
             data = file.read(limits.module_bytes + 1)
     except OSError as error:
-        raise JobRefusedError(f"cannot read module {path}: {error.strerror}") from error
+        raise JobRefusedError(unreadable(f"module {path}", error)) from error
     if len(data) > limits.module_bytes:
-        raise JobRefusedError(f"module {path} is over its limit of {limits.module_bytes} bytes")
+        raise JobRefusedError(f"module {path} has more than {limits.module_bytes} bytes")
     return data
 
 

@@ -335,7 +335,7 @@ def _request(job: Job, *, streamed: bool) -> bytes:
         ("stdin", len(job.stdin), limits.stdin_bytes),
     ):
         if size > most:
-            raise JobRefusedError(f"{what} is {size} bytes, the limit is {most}")
+            raise JobRefusedError(f"{what} has {size} bytes; the limit is {most}")
     words = ["module", *job.args, *(word for pair in job.env.items() for word in pair)]
     try:
         encoded = [word.encode() for word in words]
@@ -343,8 +343,8 @@ def _request(job: Job, *, streamed: bool) -> bytes:
         raise JobRefusedError(f"arguments and environment must be UTF-8: {error}") from error
     if len(words) > MAX_ARGUMENTS or sum(map(len, encoded)) > MAX_ARGUMENT_BYTES:
         raise JobRefusedError(
-            f"arguments and environment are {len(words)} words, {sum(map(len, encoded))} bytes; "
-            f"the limits are {MAX_ARGUMENTS} words, {MAX_ARGUMENT_BYTES} bytes"
+            f"arguments and environment have {len(words)} words and {sum(map(len, encoded))} bytes; "
+            f"the limits are {MAX_ARGUMENTS} words and {MAX_ARGUMENT_BYTES} bytes"
         )
     if any(b"\0" in word for word in encoded) or any(not name or "=" in name for name in job.env):
         raise JobRefusedError("an argument or variable holds NUL, or a variable's name is empty or has '='")

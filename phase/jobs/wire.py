@@ -35,7 +35,7 @@ def pack(*fields: bytes) -> bytes:
         ValueError: too many fields.
     """
     if len(fields) > MAX_FIELDS:
-        raise ValueError(f"{len(fields)} fields in a frame, at most {MAX_FIELDS}")
+        raise ValueError(f"a frame has {len(fields)} fields; the limit is {MAX_FIELDS}")
     parts = [len(fields).to_bytes(4, "little")]
     for field in fields:
         parts += (len(field).to_bytes(4, "little"), field)
@@ -56,7 +56,7 @@ def unpack(data: bytes) -> list[bytes]:
     """
     count = _number(data, 0)
     if count > MAX_FIELDS:
-        raise ValueError(f"{count} fields in a frame, at most {MAX_FIELDS}")
+        raise ValueError(f"a frame has {count} fields; the limit is {MAX_FIELDS}")
     fields = []
     at = 4
     for _ in range(count):
@@ -93,7 +93,7 @@ def receive(buffer: bytearray) -> list[bytes] | None:
         return None
     size = int.from_bytes(buffer[:4], "little")
     if size > MAX_MESSAGE:
-        raise ValueError(f"message of {size} bytes, at most {MAX_MESSAGE}")
+        raise ValueError(f"a message has {size} bytes; the limit is {MAX_MESSAGE}")
     if len(buffer) < 4 + size:
         return None
     fields = unpack(bytes(buffer[4 : 4 + size]))

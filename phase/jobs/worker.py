@@ -132,7 +132,7 @@ class _Run:
             ("linear memories", shape.memories, binary.MAX_MEMORIES),
         ):
             if count > most:
-                raise InvalidModuleError(f"module has {count} {what}, at most {most} can be had")
+                raise InvalidModuleError(f"module has {count} {what}; the limit is {most}")
         engine.wasi(
             argv=self._argv,
             env=self._env,

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from phase.errors import unreadable
 from phase.provider.documents import MAX_SHOWN, Document, Documents, Signed
 from phase.provider.errors import DocumentError, RepositoryError
 from phase.release import lifetimes
@@ -69,7 +70,7 @@ def stamp(directory: Path) -> tuple[object, ...]:
         roots = frozenset(name for name in os.listdir(path.parent) if name.endswith(".root.json"))
     except OSError as error:
         raise RepositoryError(
-            f"{directory} is not a repository: {path.name} cannot be read: {error.strerror}",
+            unreadable(f"{directory} is not a repository: {path.name}", error),
             hint="Publish a release into it, or give --artifacts.",
         ) from error
     try:

@@ -10,6 +10,7 @@ import msgspec
 
 from phase import beneath
 from phase.beneath import Beneath
+from phase.errors import unreadable
 from phase.foreign import MalformedError, read_json
 from phase.provider.errors import DocumentError, RepositoryError
 
@@ -99,9 +100,11 @@ class Documents:
         try:
             found = beneath.names(directory, "metadata")
         except OSError as error:
-            raise RepositoryError(f"{directory / 'metadata'} cannot be read: {error.strerror}") from error
+            raise RepositoryError(unreadable(directory / "metadata", error)) from error
         if len(found) > MAX_NAMES:
-            raise RepositoryError(f"{directory / 'metadata'} holds more than {MAX_NAMES} files")
+            raise RepositoryError(
+                f"{directory / 'metadata'} has {len(found)} files; the limit is {MAX_NAMES}"
+            )
         self.names = {name for name in found if name.endswith(".json") and NAME.match(name)}
         #: What has been read.
         self.read: dict[str, Document] = {}
@@ -122,7 +125,7 @@ class Documents:
                 f"metadata/{shown} is missing", hint="Publish the release again."
             ) from None
         except OSError as error:
-            raise RepositoryError(f"metadata/{shown} cannot be read: {error.strerror}") from error
+            raise RepositoryError(unreadable(f"metadata/{shown}", error)) from error
         try:
             return read_json(document.body, _Envelope).signed
         except MalformedError as error:
@@ -181,7 +184,7 @@ class Documents:
                 raise DocumentError(f"metadata/{name[:MAX_SHOWN]} has more than {MAX_METADATA} bytes")
             if self._bytes + len(body) > MAX_BYTES:
                 raise RepositoryError(
-                    f"metadata/{name[:MAX_SHOWN]} and what was read before have more than {MAX_BYTES} bytes"
+                    f"metadata/{name[:MAX_SHOWN]} and the files before it have more than {MAX_BYTES} bytes"
                 )
             self._bytes += len(body)
             self.read[name] = Document(body, sha256(body).digest())

@@ -13,6 +13,7 @@ import msgspec
 
 from phase import beneath
 from phase.beneath import Beneath, OutsideError
+from phase.errors import unreadable
 from phase.release.errors import RepositoryError
 from phase.release.manifest import check_cmdline, is_name
 
@@ -159,7 +160,7 @@ def _unreadable(file: Beneath, error: OSError) -> RepositoryError:
     hint = ""
     if isinstance(error, OutsideError):
         hint = "Copy the file there; links are followed only within the artifacts directory."
-    return RepositoryError(f"{file} cannot be read: {error.strerror}", hint=hint)
+    return RepositoryError(unreadable(file, error), hint=hint)
 
 
 def scan(found: Mapping[str, Beneath], cmdline: str) -> str:

@@ -8,6 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 from phase import files
 from phase.beneath import Beneath
+from phase.errors import unreadable
 from phase.release.errors import RepositoryError
 from phase.release.manifest import CHUNK_SIZE, MAX_CHUNKS
 
@@ -41,7 +42,7 @@ def hash_artifact(path: Source) -> Hashed:
         with open_source(path) as source:
             return _pass(source, None, path)
     except OSError as error:
-        raise RepositoryError(f"artifact {path} cannot be read: {error.strerror}") from error
+        raise RepositoryError(unreadable(f"artifact {path}", error)) from error
 
 
 def store(directory: Path, path: Source) -> Hashed:
@@ -113,7 +114,7 @@ def _pass(source: BinaryIO, copy: BinaryIO | None, path: Source) -> Hashed:
         chunks.append(sha256(chunk).hexdigest())
         length += len(chunk)
         if len(chunks) > MAX_CHUNKS:
-            raise RepositoryError(f"artifact {path} is larger than {MAX_CHUNKS * CHUNK_SIZE} bytes")
+            raise RepositoryError(f"artifact {path} has more than {MAX_CHUNKS * CHUNK_SIZE} bytes")
         if copy is not None:
             copy.write(chunk)
     if not length:

@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple, cast
 from tuf.api.metadata import Targets
 
 from phase import files
+from phase.errors import unreadable
 from phase.release import blobs
 from phase.release.errors import RepositoryError
 from phase.release.manifest import Artifact, Manifest
@@ -82,7 +83,7 @@ def verify_blobs(
             with open(files.open_plain(path), "rb") as handle:
                 _verify_blob(name, path, artifact, handle)
         except OSError as error:
-            raise RepositoryError(f"{name}: {path} cannot be read: {error.strerror}") from error
+            raise RepositoryError(unreadable(f"{name}: {path}", error)) from error
         verified.add((artifact.sha256, artifact.content))
     return verified
 
@@ -278,4 +279,4 @@ def read_plain(path: Path, max_bytes: int) -> bytes:
     except FileNotFoundError:
         raise NotFoundError(f"{path.parent} has no {path.name}") from None
     except OSError as error:
-        raise RepositoryError(f"{path} cannot be read: {error.strerror}") from error
+        raise RepositoryError(unreadable(path, error)) from error

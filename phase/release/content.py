@@ -10,7 +10,7 @@ format; squashfs 4.0; Devicetree Specification 0.4, chapter 5.
 import struct
 from typing import BinaryIO, NamedTuple, Protocol
 
-from phase.errors import printable
+from phase.errors import printable, unreadable
 from phase.release import blobs
 from phase.release.archive import archived_machine, compression, unpacked
 from phase.release.errors import ContentError, RepositoryError
@@ -87,7 +87,7 @@ def check(name: str, path: blobs.Source, arch: str) -> str:
             if kind == found.kind == "cpio":
                 found = found._replace(arch=_ELF_MACHINES.get(archived_machine(file, _OURS), ""))
     except OSError as error:
-        raise RepositoryError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise RepositoryError(unreadable(path, error)) from error
     if kind and found.kind != kind:
         raise ContentError(f"{path} is not {wanted}: it is {found.text}", hint=_hint(found, kind))
     if found.arch and found.arch != arch:

@@ -26,6 +26,7 @@ from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata
 
 from phase import files
+from phase.errors import unreadable
 from phase.foreign import read_json
 from phase.release.errors import KeysError
 from phase.release.sealed import Sealed, seal, unseal
@@ -287,17 +288,16 @@ def load(
     """
     found: dict[str, list[ReleaseSigner]] = {role: [] for role in ROLES}
     try:
-        paths = sorted(path for path in directory.iterdir() if _role_of(path))
+        named = [(path, role) for path in sorted(directory.iterdir()) if (role := _role_of(path))]
     except OSError as error:
         raise KeysError(f"no keys can be read from {directory}: {error.strerror}") from error
-    for path in paths:
-        role = _role_of(path)
+    for path, role in named:
         if role in only:
             stored = _read(path, role)
             closed = stored.sealed is not None or stored.token is not None
             if not closed or role not in optional or (secrets is not None and secrets.at_hand):
                 found[role].append(_open(path, stored, secrets))
-    if not paths:
+    if not named:
         raise KeysError(f"{directory} holds no keys", hint="They are called root-1.json, targets.json ...")
     return ReleaseKeys({role: tuple(signers) for role, signers in found.items()})
 
@@ -357,9 +357,9 @@ def is_key_name(name: str, role: str) -> bool:
     return _role_of(Path(name)) == role
 
 
-def _role_of(path: Path) -> str:
+def _role_of(path: Path) -> str | None:
     match = _KEY_NAME.fullmatch(path.name)
-    return match[1] if match and match[1] in ROLES else ""
+    return match[1] if match and match[1] in ROLES else None
 
 
 def _read(path: Path, role: str) -> _Stored:
@@ -369,7 +369,7 @@ def _read(path: Path, role: str) -> _Stored:
             status = os.fstat(handle.fileno())
             stored = read_json(handle.read(_MAX_BYTES), _Stored)
     except OSError as error:
-        raise KeysError(f"key {path} cannot be read: {error.strerror}") from error
+        raise KeysError(unreadable(f"key {path}", error)) from error
     except (ValueError, TypeError) as error:
         raise KeysError(f"key {path} is damaged: {error}") from error
     if (stored.format, stored.role) != (_FORMAT, role):

@@ -96,7 +96,7 @@ class Manifest(NamedTuple):
                     f"{role}: signed for {field} {_shown(facts.get(field))}, expected {expected!r}"
                 )
         if len(signed.targets) > MAX_ARTIFACTS:
-            raise ManifestError(f"{role}: {len(signed.targets)} artifacts; the limit is {MAX_ARTIFACTS}")
+            raise ManifestError(f"{role} has {len(signed.targets)} artifacts; the limit is {MAX_ARTIFACTS}")
         artifacts = {}
         for path, target in signed.targets.items():
             artifact = _artifact(role, f"{channel}/{arch}/", path, target)

@@ -20,7 +20,7 @@ import msgspec
 from tuf.api.metadata import Root
 
 from phase import files
-from phase.errors import printable
+from phase.errors import printable, unreadable
 from phase.foreign import MalformedError, read_json
 from phase.release.errors import KeysError, RepositoryError
 from phase.release.roles import MAX_ROOT
@@ -170,7 +170,7 @@ def _load(path: Path) -> dict[str, _Known]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise KeysError(f"{path} cannot be read: {error.strerror}") from error
+        raise KeysError(unreadable(path, error)) from error
     except (MalformedError, FormatError) as error:
         raise KeysError(
             f"{path} is damaged: {error}",

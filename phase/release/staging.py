@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tuf.api.metadata import Metadata, Root, Signed, Targets
 
 from phase import files
-from phase.errors import PhaseError, printable
+from phase.errors import PhaseError, printable, unreadable
 from phase.release import roles
 from phase.release.errors import ManifestError, RepositoryError
 from phase.release.keys import ReleaseKeys, add_signature
@@ -61,14 +61,14 @@ def load(directory: Path) -> dict[str, Metadata[Any]]:
     found = {}
     paths = sorted(directory.glob("*.json"))
     if len(paths) > _MAX_FILES:
-        raise RepositoryError(f"{directory} holds {len(paths)} files; the limit is {_MAX_FILES}")
+        raise RepositoryError(f"{directory} has {len(paths)} files; the limit is {_MAX_FILES}")
     left = _MAX_TOTAL
     for path in paths:
         role = path.name.removesuffix(".json")
         data = _read(path)
         left -= len(data)
         if left < 0:
-            raise RepositoryError(f"{directory} holds more than {_MAX_TOTAL >> 20} MiB to be signed")
+            raise RepositoryError(f"{directory} has more than {_MAX_TOTAL >> 20} MiB to be signed")
         _parse(role, data, path)
         found[role] = _envelope(data, path)
     return found
@@ -245,7 +245,8 @@ def _verified(role: str, path: Path, by: Iterable[Root | Targets | None]) -> Roo
     metadata = _envelope(data, path)
     delegators = [each for each in by if each is not None] + ([signed] if role == "root" else [])
     for delegator in delegators:
-        if not roles.delegates(delegator, role) or roles.lack(role, role, delegator, metadata) is not None:
+        demand = roles.demand(role, delegator)
+        if not roles.delegates(delegator, role) or roles.lack(role, demand, metadata) is not None:
             raise RepositoryError(
                 f"{path} is not signed by the keys that were there before",
                 hint="Somebody has changed what was carried. Export it again, and compare.",
@@ -294,4 +295,4 @@ def _read(path: Path) -> bytes:
         with open(files.open_plain(path), "rb") as handle:
             return handle.read(_MAX_METADATA + 1)
     except OSError as error:
-        raise RepositoryError(f"{printable(str(path))} cannot be read: {error.strerror}") from error
+        raise RepositoryError(unreadable(printable(str(path)), error)) from error

@@ -9,6 +9,7 @@ from tuf.api.metadata import DelegatedRole, Role, Root, Snapshot, Targets, Times
 
 from phase import arch as arches
 from phase import files
+from phase.errors import unreadable
 from phase.release import blobs
 from phase.release.errors import RepositoryError
 from phase.release.manifest import Manifest, role_name, split_role
@@ -233,5 +234,5 @@ def _read(path: Path) -> bytes:
             return handle.read(_MAX_METADATA + 1)
     except OSError as error:
         raise RepositoryError(
-            f"{path} cannot be read: {error.strerror}", hint="Publish the release again, or copy it whole."
+            unreadable(path, error), hint="Publish the release again, or copy it whole."
         ) from error

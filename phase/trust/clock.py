@@ -1,9 +1,9 @@
-"""What time it is, on machines that may not know."""
+"""The time to check expiry with, on machines whose clock may be wrong."""
 
 import time
 from datetime import UTC, datetime
 
-#: The last day every format here can hold.
+#: The last day that every format here can hold.
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
@@ -12,8 +12,8 @@ def trusted_now(
 ) -> datetime:
     """The latest time known to have been reached.
 
-    A machine without a battery starts in 1970, and would call expired metadata fresh. It is never
-    earlier than when its image was built, nor than the last time it trusted.
+    A machine without a battery starts in 1970, and would take expired metadata for fresh. So the time is
+    never earlier than the build of its image, nor than its last refresh.
 
     Args:
         build_time: when the image was built, Unix seconds.

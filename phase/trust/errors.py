@@ -1,4 +1,4 @@
-"""Why metadata was not believed.
+"""Why metadata was refused.
 
 TrustError
 +-- NotFoundError      the provider has no such file
@@ -6,8 +6,8 @@ TrustError
 +-- SizeError          longer than may be read, or than was signed for
 +-- SignatureError     too few of the role's keys have signed
 +-- ExpiredError       signed for a time that is over
-+-- RollbackError      older than what was seen before
-+-- PinError           not the version or the bytes another role vouches for
++-- RollbackError      older than the version that was trusted before
++-- PinError           not the version or the bytes that another role has signed for
 +-- WrongTargetError   signed, but for another channel, architecture or path
 """
 
@@ -15,19 +15,19 @@ from phase.errors import PhaseError
 
 
 class TrustError(PhaseError):
-    """Root: something was refused; nothing of it was used."""
+    """Root: a file was refused, and nothing in it was used."""
 
 
 class NotFoundError(TrustError):
-    """The provider has no such file. For root N+1 that is the answer one hopes for."""
+    """The provider has no such file. For root N+1 that is the usual answer."""
 
 
 class FormatError(TrustError):
-    """The bytes are no metadata of the expected role."""
+    """The bytes are not metadata of the expected role."""
 
 
 class SizeError(TrustError):
-    """The file is longer than its role may be, or has not the signed length."""
+    """The file is longer than its role may be, or does not have the signed length."""
 
 
 class SignatureError(TrustError):
@@ -35,7 +35,7 @@ class SignatureError(TrustError):
 
 
 class ExpiredError(TrustError):
-    """The metadata's time is over."""
+    """The metadata has expired."""
 
 
 class RollbackError(TrustError):

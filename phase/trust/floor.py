@@ -1,8 +1,9 @@
 """The floor: the versions below which nothing is trusted any more, and the files that keep them.
 
-A place (a directory, a disk, firmware) keeps one floor for each publisher, by the hash of the root that was
-trusted first: none can lower another's, damage it or take its room. All of them are looked at, since an
-image with a newer first root is of the same publisher: the keys that a floor names tell whose it is.
+A place (a directory, a disk, firmware) keeps one floor for each publisher, named by the hash of the root
+that was trusted first: no publisher can lower another's floor, damage it or take its room. All floors of a
+place are read, because an image with a newer first root is of the same publisher: the keys that a floor
+names show whose it is.
 """
 
 import contextlib
@@ -15,17 +16,17 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from phase import files
-from phase.errors import printable
-from phase.files import open_plain as open_plain  # for who keeps floors
+from phase.errors import printable, unreadable
+from phase.files import open_plain as open_plain  # for modules that keep floors
 from phase.trust.errors import FormatError
 
-#: Bytes of a floor as a file. A snapshot of the most and longest names that are taken makes less.
+#: Limit for a floor as a file, bytes. The largest snapshot that is accepted makes less.
 MAX_BYTES = 4 << 20
-#: Values in one: each takes a hundred bytes of memory, and a disk may come from anywhere.
+#: Limit for the values in a floor: each takes a hundred bytes of memory, and a disk may come from anywhere.
 MAX_VALUES = 1 << 14
-#: Publishers that a place remembers: firmware has little room, and a disk may come from anywhere.
+#: Limit for the publishers of a place: firmware has little room, and a disk may come from anywhere.
 MAX_PUBLISHERS = 8
-#: What a floor before publishers had one each is called.
+#: The name of the one floor that older versions kept for all publishers.
 BEFORE = "floor.json"
 _PREFIX, _SUFFIX = "floor-", ".json"
 _HINT = "Remove it only if you know that no older release can be offered here."
@@ -36,19 +37,19 @@ class Floor(NamedTuple):
     """What a client remembers of its last refresh.
 
     Attributes:
-        root: version of the root trusted last. It counts for any publisher only where `roots` is empty.
-        timestamp: its version; 0 when nothing is remembered.
+        root: version of the root trusted last. It counts for every publisher, but only if `roots` is empty.
+        timestamp: its version; 0 if nothing is remembered.
         snapshot: its version.
-        meta: version of every file the snapshot named, by file name.
-        keys: public keys of `timestamp` and `snapshot` at that time. Where they have changed since,
-            the versions they vouched for are forgotten (TUF 1.0.34, 5.3.11): a thief of the old
-            keys may have pushed them to the highest number there is.
-        time: Unix seconds of the refresh; the clock does not go back behind it.
-        roots: the same by publisher: the highest version trusted of any whose chain of roots named this key
-            (its `short` form), for whichever role. One key that is known is enough to know a publisher
-            again: it may have replaced all others.
-        whole: version of each release that came to this machine whole, by file name. What was only seen may
-            never come, and must not keep an older one that is here from booting; what was here must.
+        meta: version of every file that the snapshot named, by file name.
+        keys: public keys of `timestamp` and `snapshot` at that time. If they have changed since, the
+            versions that they signed are forgotten (TUF 1.0.34, 5.3.11): a thief of the old keys may have
+            signed the highest version possible.
+        time: Unix seconds of the refresh; no later refresh uses an earlier time.
+        roots: highest trusted root version by key (its `short` form), for each key that any role in the
+            publisher's chain of roots has had. One known key is enough to recognise a publisher, which may
+            have replaced all others.
+        whole: version of each release that this machine has received completely, by file name. It may not
+            boot an older one. A release that was only announced does not count: it may never arrive.
     """
 
     root: int = 0
@@ -62,14 +63,14 @@ class Floor(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What one place remembers.
+    """The floors of one place.
 
     Attributes:
-        own: of the publisher that was asked for.
-        others: what else is there: of other publishers, of this one by another first root, and from before
-            publishers had one each. Each is judged by the keys it names.
-        unreadable: what of the others cannot be read, and why.
-        names: of the others by name, with what they hold; None for one that cannot be read.
+        own: floor of the publisher that was asked for.
+        others: the other floors: of other publishers, of this one by another first root, and the one that
+            older versions kept for all. Each is judged by the keys that it names.
+        unreadable: errors of the other floors that cannot be read.
+        names: the other floors by file name; None for one that cannot be read.
     """
 
     own: Floor = Floor()
@@ -84,7 +85,7 @@ class Kept(NamedTuple):
 
 
 def publisher(root: bytes) -> str:
-    """What the memory of a publisher is called: by the root that was trusted first."""
+    """The name of a publisher: a hash of the root that was trusted first."""
     return sha256(root).hexdigest()[:16]
 
 
@@ -99,7 +100,7 @@ def publisher_of(file: str) -> str:
 
 
 def short(key: str) -> str:
-    """A key's name in `Floor.roots`; firmware has little room."""
+    """A key's name in `Floor.roots`; short, since firmware has little room."""
     return key[:16]
 
 
@@ -108,7 +109,7 @@ def least_root(floor: Floor, keys: Iterable[str]) -> int:
 
     Args:
         floor: of one place.
-        keys: the publisher's, all that its chain of roots has had; short.
+        keys: all keys that the publisher's chain of roots has had; short.
     """
     return max((floor.roots.get(key, 0) for key in keys), default=0) if floor.roots else floor.root
 
@@ -117,21 +118,21 @@ def reduced(floor: Floor, files: Collection[str]) -> Floor:
     """A floor for a place with little room: without the versions of releases that are not booted there.
 
     Args:
-        floor: with all that a snapshot named, which may be a thousand releases.
-        files: names of those that are.
+        floor: with every file that a snapshot named, which may be a thousand releases.
+        files: file names of the releases that are booted there.
     """
     wanted = {"targets.json", *files}
     return floor._replace(meta={file: floor.meta[file] for file in floor.meta if file in wanted})
 
 
 def merged(floors: Iterable[Floor]) -> Floor:
-    """What several places remember of one repository, the highest of each field: none lowers another's.
+    """The floor of one repository from several places, with the highest version of each field.
 
     Args:
-        floors: with versions that the same keys have vouched for.
+        floors: their versions are signed by the same keys.
 
     Returns:
-        One floor; what came `whole` is each place's own, and left out.
+        One floor, without `whole`, which belongs to each place.
     """
     known = (Floor(), *floors)
     return Floor(
@@ -158,14 +159,14 @@ def load(path: Path, *, directory: int | None = None) -> Floor:
 
     Args:
         path: a file written by `save`.
-        directory: descriptor of the directory it is in, where others may change that directory's path.
+        directory: descriptor of its directory, if others may change the path of that directory.
 
     Returns:
         The floor; an empty one if there is no file.
 
     Raises:
-        FormatError: there is a file, but it holds no floor. Starting over from nothing would let
-            old releases back in, so that is a person's decision. A link or a pipe is no floor either.
+        FormatError: there is a file, but not with a floor in it; or it is a link or a pipe. An empty floor
+            in its place would let old releases back in, so that is a person's decision.
     """
     try:
         with open(open_plain(path if directory is None else path.name, directory=directory), "rb") as handle:
@@ -173,20 +174,20 @@ def load(path: Path, *, directory: int | None = None) -> Floor:
     except FileNotFoundError:
         return Floor()
     except OSError as error:
-        raise FormatError(f"trust state {path} cannot be read: {error.strerror}", hint=_HINT) from error
+        raise FormatError(unreadable(f"trust state {path}", error), hint=_HINT) from error
     return parse(data, str(path))
 
 
 def load_all(path: Path, publisher: str, *, directory: int | None = None) -> Kept:
-    """Read everything that a directory remembers.
+    """Read all floors of a directory.
 
     Args:
         path: of the directory.
         publisher: as `publisher` returns it.
-        directory: its descriptor, where others may change its path.
+        directory: its descriptor, if others may change its path.
 
     Raises:
-        FormatError: this publisher's cannot be read, or one from before publishers had one each.
+        FormatError: this publisher's floor cannot be read, or the one that older versions kept for all.
     """
     own = load(path / name_of(publisher), directory=directory)
     before = load(path / BEFORE, directory=directory)
@@ -205,13 +206,13 @@ def load_all(path: Path, publisher: str, *, directory: int | None = None) -> Kep
 
 
 def kept(own: Floor, before: Floor, others: Iterable[str], load: Callable[[str], Floor]) -> Kept:
-    """What a place remembers.
+    """The floors of a place.
 
     Args:
         own: of the publisher.
-        before: from before publishers had one each; empty where there is none.
-        others: names of what else is there; so many are read as may be there, and one.
-        load: reads one of them, or raises FormatError: a damaged one stops only its own publisher.
+        before: the one that older versions kept for all publishers; empty if it is not there.
+        others: names of the other floors; only one more than the limit is read.
+        load: reads one of them, or raises FormatError. A damaged floor stops only its own publisher.
     """
     found: dict[str, Floor | None] = {}
     unreadable: list[str] = []
@@ -232,13 +233,13 @@ def keep(
 
     Args:
         path: of the directory.
-        publisher: whose.
-        floor: what to remember.
-        had: what `load_all` returned.
+        publisher: whose floor it is.
+        floor: the floor to remember.
+        had: from `load_all`.
         directory: as for `load_all`.
 
     Returns:
-        Names of what other publishers had there and was removed, since there were too many.
+        Names of floors of other publishers that were removed, since there were too many.
 
     Raises:
         OSError: it cannot be written; the old one is then still there.
@@ -258,12 +259,12 @@ def superfluous(had: Kept) -> list[str]:
 
 
 def parse(data: bytes, where: str, *, hint: str = _HINT) -> Floor:
-    """Read what `encode` made.
+    """Read the bytes that `encode` made.
 
     Args:
-        data: from `where`.
-        where: for the error.
-        hint: what helps where it is damaged.
+        data: the bytes.
+        where: their origin, for the error.
+        hint: what to try if they are damaged.
 
     Raises:
         FormatError: it is damaged.
@@ -282,10 +283,10 @@ def encode(floor: Floor) -> bytes:
     """A floor as bytes: JSON.
 
     Raises:
-        FormatError: `parse` would refuse it. A place that holds such a floor would refuse every release.
+        FormatError: `parse` would refuse it, and then the place would refuse every release.
     """
     maps = {name: dict(getattr(floor, name)) for name in ("meta", "keys", "roots", "whole")}
-    # What is empty is left out: firmware has little room.
+    # Empty fields are left out: firmware has little room.
     facts = {name: value for name, value in (floor._asdict() | maps).items() if value or name == "root"}
     try:
         _checked(floor)
@@ -305,7 +306,7 @@ def _too_large(data: bytes) -> str:
 
 
 def _checked(floor: Floor) -> Floor:
-    """The floor, if everything in it is of its type: read by hand, as the seed starts faster so."""
+    """The floor, if all its values have their type. Checked by hand, so that the seed starts faster."""
     versions = (*floor.meta.values(), *floor.roots.values(), *floor.whole.values())
     numbers = (floor.root, floor.timestamp, floor.snapshot, floor.time, *versions)
     if any(type(number) is not int or number < 0 for number in numbers):
@@ -321,7 +322,7 @@ def save(path: Path, floor: Floor, *, directory: int | None = None) -> None:
 
     Args:
         path: of the file.
-        floor: what to remember.
+        floor: the floor to remember.
         directory: as for `load`.
 
     Raises:

@@ -1,7 +1,7 @@
 """Keys and signatures of TUF metadata: Ed25519, verified by PyNaCl.
 
-A program that must believe keys of another kind registers a class of its own, derived from
-`VerifyingKey`, with the library (`KEY_FOR_TYPE_AND_SCHEME`). The seed knows Ed25519 alone.
+A program that must accept keys of another kind registers a class of its own, derived from
+`VerifyingKey`, with the library (`KEY_FOR_TYPE_AND_SCHEME`). The seed accepts Ed25519 only.
 """
 
 from abc import abstractmethod
@@ -21,7 +21,7 @@ class VerifyingKey(Key):
     @property
     @abstractmethod
     def raw(self) -> bytes:
-        """What makes two keys the same or different, whatever they are called."""
+        """The key itself: two keys with the same bytes are one key, also under different ids."""
 
     @abstractmethod
     def has_signed(self, signature: object, data: bytes) -> bool:
@@ -73,10 +73,10 @@ class NaclKey(VerifyingKey):
 
 
 def is_usable(keyid: str, key: object) -> bool:
-    """Whether metadata's `key` is one that can be verified with here."""
+    """Whether this program can verify with a key in metadata."""
     if not isinstance(key, dict):
         return False
-    # As texts: metadata may hold anything, and a list would be no key of a dictionary.
+    # As texts: metadata may hold anything, and a list cannot be the key of a dictionary.
     found = KEY_FOR_TYPE_AND_SCHEME.get((str(key.get("keytype")), str(key.get("scheme"))))
     if found is None or not issubclass(found, VerifyingKey):
         return False
@@ -89,7 +89,7 @@ def is_usable(keyid: str, key: object) -> bool:
 
 
 def raw_public(keyval: object) -> bytes | None:
-    """The 32 bytes of a `keyval`, or None if it holds no Ed25519 public key."""
+    """The 32 bytes of a `keyval`; None if it does not hold an Ed25519 public key."""
     public = keyval.get("public") if isinstance(keyval, dict) else None
     if not isinstance(public, str) or len(public) != 64:
         return None
@@ -100,6 +100,6 @@ def raw_public(keyval: object) -> bytes | None:
     return raw if len(raw) == 32 else None
 
 
-# The library's own place to say which class reads which keys: its class would need another
+# The library's own way to choose the class for a kind of keys. Its default class would need another
 # cryptographic library, or verify in Python, hundreds of times slower.
 KEY_FOR_TYPE_AND_SCHEME[ED25519] = NaclKey

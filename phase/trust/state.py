@@ -1,4 +1,4 @@
-"""What is trusted so far: the TUF client workflow as a state machine that does no I/O.
+"""The metadata trusted so far: the TUF client workflow as a state machine that does no I/O.
 
 Source: The Update Framework specification 1.0.34, section 5 (the numbers below are its own).
 """
@@ -40,12 +40,12 @@ MAX_KNOWN_BY = 64
 
 
 class Policy(NamedTuple):
-    """How much is read, in bytes, how many new roots in a row, and how long what is fresh stays so.
+    """Limits: bytes of each role, new roots in a row, and seconds of grace after expiry.
 
     Attributes:
-        grace: seconds for which an expired timestamp or snapshot is still taken. They say that nothing newer
-            is out, and where no publisher can be reached that cannot be renewed. What is signed offline
-            (root, targets, manifest) keeps its date whatever this is.
+        grace: seconds for which an expired timestamp or snapshot is still taken. They only say that nothing
+            newer is published, and without contact to a publisher they cannot be renewed. Roles that are
+            signed offline (root, targets, manifest) get no grace.
     """
 
     max_root: int = 512_000
@@ -65,9 +65,9 @@ class TrustedState:
     Args:
         root: the trusted root's bytes, from the image.
         now: the time of the whole refresh, UTC; fixed once (5.1).
-        floor: what earlier refreshes have seen.
+        floor: from earlier refreshes.
         policy: limits.
-        others: what other places remember; no place can lower what another says.
+        others: floors that other places remember; the highest version counts.
 
     Raises:
         TrustError: the root itself cannot be used.
@@ -84,16 +84,16 @@ class TrustedState:
     ) -> None:
         self.now = now
         self.floor = floor or Floor()
-        #: The clock does not go back behind it. What others say of the time is not this place's to remember.
+        #: The new floor's time is not earlier. Times that other places remember do not count here.
         self._seen = self.floor.time
         self._others = tuple(others)
         self.policy = policy or Policy()
-        #: Names of what was taken after its expiry, by the policy's grace.
+        #: Names of the files that had expired and were taken by the policy's grace.
         self.overdue: list[str] = []
         self.root, opened = wire.read(root, Root, name="trusted root", max_bytes=self.policy.max_root)
         _check_signatures(opened, self.root.roles["root"], self.root.keys, "trusted root")
         _check_root(self.root)
-        #: Keys by which this publisher is known again, those of the first root first.
+        #: Keys that identify this publisher, those of the first root first.
         self._known_by = dict.fromkeys(_names(self.root))
         self._timestamp: Timestamp | None = None
         self._snapshot: Snapshot | None = None
@@ -106,13 +106,13 @@ class TrustedState:
         expected = self.root.version + 1
         name = f"{expected}.root.json"
         root, opened = wire.read(data, Root, name=name, max_bytes=self.policy.max_root)
-        _check_signatures(opened, self.root.roles["root"], self.root.keys, f"{name} (by the root before it)")
+        _check_signatures(opened, self.root.roles["root"], self.root.keys, f"{name} (by the previous root)")
         _check_signatures(opened, root.roles["root"], root.keys, f"{name} (by its own keys)")
         if root.version != expected:
             kind = RollbackError if root.version < expected else PinError
             raise kind(f"{name} says version {root.version}, expected {expected}")
         _check_root(root)
-        # Not its expiry: an old root only leads to the next one (5.3.10 looks at the last).
+        # Its expiry is not checked: an old root only leads to the next one (5.3.10 checks the last).
         self.root = root
         self._known_by |= dict.fromkeys(_names(root))
         return root
@@ -130,7 +130,7 @@ class TrustedState:
                 hint="Ask another provider.",
             )
         self._check_expiry(self.root, f"root version {self.root.version}")
-        # Each by its own keys first: versions that other keys vouched for must not stand for all.
+        # First reduce each floor by its own keys: versions that other keys signed must not count for all.
         self.floor, self._others = merged(recovered(floor, self.root) for floor in floors), ()
         timestamp, opened = wire.read(
             data, Timestamp, name="timestamp.json", max_bytes=self.policy.max_timestamp
@@ -145,7 +145,7 @@ class TrustedState:
         return timestamp
 
     def update_snapshot(self, data: bytes) -> Snapshot:
-        """Take the snapshot the timestamp vouches for (5.5)."""
+        """Take the snapshot that the timestamp names (5.5)."""
         if self._targets is not None:
             raise RuntimeError("the snapshot comes before the targets")
         pin = self.snapshot_pin
@@ -176,10 +176,9 @@ class TrustedState:
 
         Args:
             role: its name.
-            data: its metadata, new or cached: both are verified against the delegator. Whoever
-                comes to the role by another delegator calls again: what one trusts for a role is no
-                reason for the other to.
-            by: the delegator, as an earlier update returned it; the top-level targets when left out.
+            data: its metadata, new or cached: both are verified against the delegator. Call again for each
+                delegator that leads to the role: each must accept the metadata itself.
+            by: the delegator, from an earlier update; the top-level targets when left out.
         """
         delegation = self.delegation(role, by=by)
         pin = self.meta_pin(role)
@@ -190,7 +189,7 @@ class TrustedState:
         """The delegation of a role.
 
         Raises:
-            WrongTargetError: there is none.
+            WrongTargetError: the delegator does not name the role.
         """
         offered = self._delegations(by).roles or {}
         if role not in offered:
@@ -202,27 +201,27 @@ class TrustedState:
         return offered[role]
 
     def check_path(self, role: str, path: str) -> None:
-        """Make sure that a target path is this role's to describe, and no other's first (5.6.7.2).
+        """Make sure that a role comes first of those that may describe a target path (5.6.7.2).
 
         Raises:
-            WrongTargetError: it is not.
+            WrongTargetError: another role comes first.
         """
         self.delegation(role)
-        first = next((name for name, _ in self._delegations().get_roles_for_target(path)), "nobody")
+        first = next((name for name, _ in self._delegations().get_roles_for_target(path)), None)
         if self._targets and path in self._targets.targets:
             first = "targets"
         if first != role:
-            raise WrongTargetError(f"{path} is delegated to {first[:80]}, not to {role}")
+            raise WrongTargetError(f"{path} is delegated to {(first or 'no role')[:80]}, not to {role}")
 
     @property
     def snapshot_pin(self) -> MetaFile:
-        """Version, and perhaps length and hashes, the timestamp gives the snapshot."""
+        """Version, and perhaps length and hashes, that the timestamp gives for the snapshot."""
         if self._timestamp is None:
             raise RuntimeError("the timestamp comes before the snapshot")
         return self._timestamp.snapshot_meta
 
     def meta_pin(self, role: str) -> MetaFile:
-        """Version, and perhaps length and hashes, the snapshot gives a role.
+        """Version, and perhaps length and hashes, that the snapshot gives for a role.
 
         Raises:
             FormatError: the snapshot does not name it.
@@ -235,7 +234,7 @@ class TrustedState:
             raise FormatError(f"the snapshot does not name {role}.json") from None
 
     def new_floor(self) -> Floor:
-        """The floor to remember, of what is trusted so far: at the end, or where it broke off."""
+        """The floor to remember for the metadata trusted so far, also after a failure."""
         version = max(self.root.version, least_root(self.floor, self._known_by))
         floor = self.floor._replace(
             root=version,
@@ -254,7 +253,7 @@ class TrustedState:
         return floor._replace(meta={file: found.version for file, found in self._snapshot.meta.items()})
 
     def _names_to_keep(self) -> list[str]:
-        """Keys to know this publisher by: of the first root, of the newest, and of those before it."""
+        """Keys that identify this publisher: of the first root, the newest, and those before it."""
         first = [*self._known_by][: MAX_KNOWN_BY // 2]
         rest = [*_names(self.root), *reversed(self._known_by)]
         return sorted([*dict.fromkeys([*first, *rest])][:MAX_KNOWN_BY])
@@ -287,7 +286,7 @@ class TrustedState:
 
 
 def recovered(floor: Floor, root: Root) -> Floor:
-    """The floor, without what keys have vouched for that are no longer the role's (5.3.11)."""
+    """The floor, without versions that were signed by keys that the role has no longer (5.3.11)."""
     if not floor.keys:
         return floor
     for name in ("timestamp", "snapshot"):
@@ -297,7 +296,7 @@ def recovered(floor: Floor, root: Root) -> Floor:
 
 
 def role_keys(root: Root, name: str) -> set[str]:
-    """The public keys of a top-level role, hex; each once, whatever it is called."""
+    """The public keys of a top-level role, hex; each once, also if it has several ids."""
     keys = (root.keys.get(keyid) for keyid in root.roles[name].keyids)
     return {key.raw.hex() for key in keys if isinstance(key, VerifyingKey)}
 
@@ -320,7 +319,7 @@ def _check_signatures(opened: wire.Opened, role: Role, keys: Mapping[str, Key], 
         key = keys.get(keyid)
         if not isinstance(key, VerifyingKey):
             continue
-        # By the key itself: one key under two ids must not count twice.
+        # Compare the key itself: one key under two ids must not count twice.
         known.add(key.raw)
         if key.raw in signed or keyid not in opened.signatures:
             continue
@@ -353,7 +352,7 @@ def _check_pin(data: bytes, pin: MetaFile, name: str) -> None:
         return
     expected = pin.hashes.get("sha256")
     if expected is None:
-        # Others may be there; one that cannot be checked is none that holds.
+        # A hash of another kind cannot be checked here, so it proves nothing.
         raise TrustError(f"{name} is pinned by {', '.join(pin.hashes)[:100]}, and not by sha256")
     found = sha256(data).hexdigest()
     if found != expected:

@@ -1,4 +1,4 @@
-"""Bytes from anywhere -> TUF metadata, bounded before they are parsed."""
+"""Reads TUF metadata from untrusted bytes, which are bounded before they are parsed."""
 
 import json
 import re
@@ -11,18 +11,19 @@ from phase.errors import printable
 from phase.trust.errors import FormatError, SizeError
 from phase.trust.keys import is_usable
 
-#: What a role's metadata nests at most: `targets` with delegations and custom fields uses ten.
+#: Limit for the nested levels of metadata: `targets` with delegations and custom fields uses ten.
 MAX_DEPTH = 32
 MAX_SIGNATURES = 64
-#: One JSON value for so many bytes of a role's limit. Time goes into values, not bytes: half a megabyte of
-#: `[],` costs ten times what half a megabyte of keys does. What we publish has one in 25 bytes or more.
+#: A role may have one JSON value for this many bytes of its limit. Parsing time depends on values, not
+#: bytes: half a megabyte of `[],` takes ten times as long as half a megabyte of keys. Metadata that Phase
+#: publishes has one value in 25 bytes or more.
 BYTES_PER_VALUE = 16
-#: So many are always allowed.
+#: This many values are always allowed.
 LEAST_VALUES = 2048
-#: Files that a snapshot names at most, and the longest name: the floor keeps them all.
+#: Limits for the files that a snapshot names, and for their names: the floor keeps them all.
 MAX_FILES = 8192
 MAX_FILE_NAME = 128
-# A string may lack its end: else each quote in it would be tried as the start of another, up to that end.
+# A string may lack its end: otherwise each quote in it would be tried as the start of another string.
 _TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{\]}]', re.DOTALL)
 _Role = TypeVar("_Role", Root, Timestamp, Snapshot, Targets)
 
@@ -32,8 +33,8 @@ class Opened(NamedTuple):
 
     Attributes:
         signed: the signed part.
-        payload: the exact bytes the signatures are over: canonical JSON of the part as it came,
-            not of what was understood of it.
+        payload: the exact bytes that are signed: canonical JSON of the signed part as received, with
+            unknown fields.
         signatures: key id to signature, hex.
     """
 
@@ -48,15 +49,15 @@ def read(data: bytes, kind: type[_Role], *, name: str, max_bytes: int) -> tuple[
     Args:
         data: the file.
         kind: the class of its signed part.
-        name: what to call it in errors.
-        max_bytes: its role's limit.
+        name: its name in errors.
+        max_bytes: the limit of its role.
 
     Returns:
-        The signed part as its class, and with what is needed to verify it.
+        The signed part as its class, and the parts needed to verify it.
 
     Raises:
-        SizeError: longer than the limit.
-        FormatError: no metadata of this kind.
+        SizeError: it is longer than the limit.
+        FormatError: it is not metadata of this kind.
     """
     if len(data) > max_bytes:
         raise SizeError(f"{name} has {len(data)} bytes; the limit is {max_bytes}")
@@ -68,14 +69,16 @@ def read(data: bytes, kind: type[_Role], *, name: str, max_bytes: int) -> tuple[
         if type(signed["version"]) is not int:
             raise FormatError(f"{name}: its version is not an integer")
         if len(document["signatures"]) > MAX_SIGNATURES:
-            raise FormatError(f"{name} has more than {MAX_SIGNATURES} signatures")
+            raise FormatError(
+                f"{name} has {len(document['signatures'])} signatures; the limit is {MAX_SIGNATURES}"
+            )
         payload = cast("str", encode_canonical(signed)).encode()
         _drop_unusable_keys(signed)
         metadata = Metadata[_Role].from_dict(document)
         _check_types(metadata.signed, name)
     except FormatError:
         raise
-    except Exception as error:  # the library raises whatever odd input makes it trip over
+    except Exception as error:  # the library raises many kinds of errors for malformed input
         why = f"{type(error).__name__}: {printable(str(error)[:200])}"
         raise FormatError(f"{name} is not TUF metadata: {why}") from error
     signatures = {keyid: signature.signature for keyid, signature in metadata.signatures.items()}
@@ -84,7 +87,7 @@ def read(data: bytes, kind: type[_Role], *, name: str, max_bytes: int) -> tuple[
 
 def _parse(data: bytes, name: str, max_values: int) -> dict[str, Any]:
     _check_nesting(data, name, 4 * max_values)
-    # An upper bound that costs nothing: a container has one value more than commas.
+    # A cheap upper bound: a container has one value more than commas.
     values = data.count(b",") + data.count(b"[") + data.count(b"{") + 1
     if values > max_values:
         raise FormatError(
@@ -114,17 +117,17 @@ def _check_nesting(data: bytes, name: str, max_tokens: int) -> None:
         elif first in b"}]":
             depth -= 1
         if depth > MAX_DEPTH:
-            raise FormatError(f"{name} nests more than {MAX_DEPTH} levels")
+            raise FormatError(f"{name} has more than {MAX_DEPTH} nested levels")
         if depth < 0 or count > max_tokens:
             raise FormatError(f"{name} is not usable JSON: its brackets or quotes do not match")
 
 
 def _check_types(signed: Signed, name: str) -> None:
-    """Refuse what the library lets pass and a floor or an arithmetic would trip over later.
+    """Refuse values of a wrong type that the library accepts and that would fail later.
 
     Raises:
-        FormatError: a number is `true`, which Python takes for 1, or the other way round; a name is not a
-            text; a file's name is too long or not plain.
+        FormatError: a number is `true`, which Python takes for 1, or a truth value is a number; a name is
+            not a text; a file's name is too long or not plain.
     """
     numbers: list[object] = [signed.version]
     truths: list[object] = []
@@ -150,7 +153,7 @@ def _check_types(signed: Signed, name: str) -> None:
     if any(type(number) is not int for number in numbers):
         raise FormatError(f"{name}: a version, length or threshold is not an integer")
     if any(type(truth) is not bool for truth in truths if truth is not None):
-        raise FormatError(f"{name}: what is true or false is something else")
+        raise FormatError(f"{name}: a truth value is not true or false")
     texts += [keyid for role in roles for keyid in role.keyids]
     if not all(isinstance(text, str) for text in texts):
         raise FormatError(f"{name}: the name of a key or a role is not a text")
@@ -162,7 +165,7 @@ def _check_types(signed: Signed, name: str) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, if no key comes twice: readers differ in which of two they take."""
+    """An object, if no key comes twice: parsers differ in which of two values they take."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key appears twice in one object")
@@ -180,9 +183,9 @@ def _no_number(text: str) -> NoReturn:
 
 
 def _drop_unusable_keys(signed: dict[str, Any]) -> None:
-    """Forget keys this client cannot verify with: they count for no threshold, and harm nobody.
+    """Drop the keys that this client cannot verify with. They then count for no threshold.
 
-    The library would refuse the whole file, and with it every later root that adds a new kind of key.
+    The library would refuse the whole file, and so every later root that adds a new kind of key.
     """
     for holder in (signed, signed.get("delegations")):
         keys = holder.get("keys") if isinstance(holder, dict) else None

@@ -39,7 +39,7 @@ MUTANTS = (
     Mutant(
         "a new root needs no old root's word",
         _STATE,
-        'self.root.roles["root"], self.root.keys, f"{name} (by the root before it)"',
+        'self.root.roles["root"], self.root.keys, f"{name} (by the previous root)"',
         'root.roles["root"], root.keys, name',
         TRUST,
     ),

@@ -48,7 +48,7 @@ def test_an_address_is_made_whole(text: str, address: str) -> None:
         ("-host", "does not name a host"),
         ("h" * 64, "does not name a host"),
         (".".join(["h" * 62] * 4) + ".hh", "does not name a host"),
-        ("host/" + "p" * 600, "too long"),
+        ("host/" + "p" * 600, "has 6.. characters; the limit is"),
     ],
 )
 def test_what_is_not_an_address_is_refused_by_what_is_wrong(text: str, words: str) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
-from phase.fetch import Client, ExhaustedError, NotFoundError
-from phase.trust import NotFoundError as NoMetadataError
+from phase.fetch import Client, ExhaustedError, NoSuchFileError
+from phase.trust import NotFoundError
 from tests.phase.fetch.hostile import Server, good, raw
 
 MISSING = raw(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
@@ -30,9 +30,9 @@ def test_a_file_one_provider_lacks_another_may_have() -> None:
 
 def test_missing_everywhere() -> None:
     with Server(MISSING) as server, Client([server.url], timeout=10) as client:
-        with pytest.raises(NotFoundError):
+        with pytest.raises(NoSuchFileError):
             client.get("/a", 100)
-        with pytest.raises(NoMetadataError):
+        with pytest.raises(NotFoundError):
             client.get_metadata("2.root.json", 100)
         assert server.asked[-1].path == "/metadata/2.root.json"
 
@@ -102,6 +102,6 @@ def test_an_object_store_says_forbidden_of_what_it_has_not(status: int) -> None:
     with (
         Server(raw(answer + b"Transfer-Encoding: chunked\r\n\r\n5\r\n<Err>\r\n0\r\n\r\n")) as store,
         Client([store.url], timeout=5) as client,
-        pytest.raises(NoMetadataError, match="it has no /metadata/2"),
+        pytest.raises(NotFoundError, match="it has no /metadata/2"),
     ):
         client.get_metadata("2.root.json", 1000)

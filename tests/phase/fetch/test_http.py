@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from phase.fetch import NotFoundError, ProtocolError, ProviderFailedError, StalledError, UrlError, body, http
+from phase.fetch import (
+    NoSuchFileError,
+    ProtocolError,
+    ProviderFailedError,
+    StalledError,
+    UrlError,
+    body,
+    http,
+)
 from phase.fetch.http import Connection, parse_head, parse_url
 from phase.fetch.reach import Segments
 from tests.phase.fetch.hostile import Answer, Asked, Server, good, raw
@@ -213,7 +221,7 @@ def test_missing_file_keeps_the_connection() -> None:
     with Server(answer) as server:
         connection = Connection(parse_url(server.url))
         for _ in range(2):
-            with pytest.raises(NotFoundError):
+            with pytest.raises(NoSuchFileError):
                 connection.get("/x", deadline=monotonic() + 5)
         connection.close()
         assert server.connections == 1

@@ -119,6 +119,6 @@ def test_a_node_without_its_module_marks_the_job_failed(
     arguments = ["--state", str(tmp_path), "--job", "hello", "--module", str(tmp_path / "none.wasm")]
     done = CliRunner().invoke(node_command.command, [*arguments, "--receipts", str(tmp_path)])
     assert done.exit_code == 1
-    assert "cannot read module" in str(done.exception)
+    assert "cannot be read" in str(done.exception)
     (mark,) = _marks(capfd.readouterr().err)
     assert (mark["outcome"], mark["job"]) == ("failed", "hello")

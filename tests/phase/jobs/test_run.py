@@ -26,7 +26,7 @@ def test_a_module_of_exactly_its_limit_is_read_and_one_byte_more_is_refused(tmp_
     path = tmp_path / "module"
     path.write_bytes(b"12345")
     assert read_module(path, Limits(module_bytes=5)) == b"12345"
-    with pytest.raises(JobRefusedError, match="over its limit of 4 bytes"):
+    with pytest.raises(JobRefusedError, match="has more than 4 bytes"):
         read_module(path, Limits(module_bytes=4))
-    with pytest.raises(JobRefusedError, match=r"cannot read module .*: No such file"):
+    with pytest.raises(JobRefusedError, match=r"module .* cannot be read: No such file"):
         read_module(tmp_path / "missing", Limits())

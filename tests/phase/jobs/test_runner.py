@@ -140,8 +140,8 @@ def test_an_unknown_import_is_named(wasm: Wasm) -> None:
 @pytest.mark.parametrize(
     ("job", "words"),
     [
-        (Job(b"x" * 11, limits=Limits(module_bytes=10)), "module is 11 bytes, the limit is 10"),
-        (Job(b"", stdin=b"x" * 11, limits=Limits(stdin_bytes=10)), "stdin is 11 bytes, the limit is 10"),
+        (Job(b"x" * 11, limits=Limits(module_bytes=10)), "module has 11 bytes; the limit is 10"),
+        (Job(b"", stdin=b"x" * 11, limits=Limits(stdin_bytes=10)), "stdin has 11 bytes; the limit is 10"),
         (Job(b"", args=["a"] * 2000), "2001 words"),
         (Job(b"", args=["a" * 200_000]), "200006 bytes"),
         (Job(b"", args=["a\0b"]), "NUL"),

@@ -134,7 +134,7 @@ def test_what_is_no_metadata_file_is_not_read(stick: Path) -> None:
 def test_more_files_than_a_repository_has_are_not_read(tmp_path: Path) -> None:
     for number in range(staging._MAX_FILES + 1):
         (tmp_path / f"{number}.json").touch()
-    with pytest.raises(RepositoryError, match=f"holds {staging._MAX_FILES + 1} files"):
+    with pytest.raises(RepositoryError, match=f"has {staging._MAX_FILES + 1} files"):
         staging.load(tmp_path)
 
 

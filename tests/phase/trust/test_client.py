@@ -259,7 +259,7 @@ def test_a_manifest_of_another_architecture_in_the_right_place_is_refused(publis
 def test_a_role_beside_its_delegated_paths_is_refused(publisher: Publisher) -> None:
     publisher.forge("targets", lambda s: s["delegations"]["roles"][1].update(paths=["stable/other/*"]))
     assert publisher.signed("targets")["delegations"]["roles"][1]["name"] == "stable-arm64"
-    with pytest.raises(trust.WrongTargetError, match="delegated to nobody"):
+    with pytest.raises(trust.WrongTargetError, match="delegated to no role"):
         publisher.refresh(arch="arm64")
 
 

@@ -71,7 +71,7 @@ def test_a_path_is_the_first_role_s_that_may_describe_it(publisher: Publisher, n
     state.check_path("stable-x86_64", "stable/x86_64/kernel")
     with pytest.raises(trust.WrongTargetError, match="is delegated to stable-x86_64, not to stable-arm64"):
         state.check_path("stable-arm64", "stable/x86_64/kernel")
-    with pytest.raises(trust.WrongTargetError, match="is delegated to nobody"):
+    with pytest.raises(trust.WrongTargetError, match="is delegated to no role"):
         state.check_path("stable-arm64", "other/kernel")
 
 

@@ -38,8 +38,8 @@ def test_a_next_root_needs_the_threshold_of_the_one_before(publisher: Publisher,
 
     old = publisher.keys["root"]
     for signers, by in [
-        ([*fresh], "by the root before it"),
-        ([*fresh, old[0]], "by the root before it"),
+        ([*fresh], "by the previous root"),
+        ([*fresh, old[0]], "by the previous root"),
         ([*old], "by its own keys"),
         ([*old, fresh[0]], "by its own keys"),
     ]:

@@ -83,7 +83,7 @@ def test_a_version_is_a_positive_integer(version: str) -> None:
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_depth_is_bounded_before_parsing(opening: str) -> None:
-    with pytest.raises(FormatError, match="nests more than"):
+    with pytest.raises(FormatError, match="nested levels"):
         read((opening * 200_000).encode())
 
 
@@ -104,7 +104,7 @@ def test_another_type_is_named() -> None:
 
 def test_signatures_are_bounded() -> None:
     many = [{"keyid": str(n), "sig": ""} for n in range(65)]
-    with pytest.raises(FormatError, match="more than 64"):
+    with pytest.raises(FormatError, match="65 signatures; the limit is 64"):
         read(json.dumps(VALID | {"signatures": many}).encode())
 
 
@@ -143,7 +143,7 @@ def test_as_many_levels_as_the_limit_are_read_and_no_more(brackets: str) -> None
         return json.dumps(VALID)[:-1].encode() + f',"beside":[],"deep":{inner}}}'.encode()
 
     assert read(nested(wire.MAX_DEPTH)).version == 1
-    with pytest.raises(FormatError, match=r"^t nests more than 32 levels"):
+    with pytest.raises(FormatError, match=r"^t has more than 32 nested levels"):
         read(nested(wire.MAX_DEPTH + 1))
 
 
