@@ -72,7 +72,7 @@ def _hello(state: Path, module: Path, receipts: Path, *, ephemeral: bool) -> boo
     with Worker() as worker:  # it loads its engine while we load keys
         from phase import files
         from phase.identity import Identity
-        from phase.jobs.run import run
+        from phase.jobs.signed import run
         from phase.jobs.status import Exited, explain
 
         if ephemeral:

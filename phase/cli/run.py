@@ -338,7 +338,7 @@ def _target(stack: ExitStack, options: Options, module: Path, args: tuple[str, .
 
 def _module(path: Path, limits: "Limits") -> bytes:
     from phase.jobs.errors import JobRefusedError
-    from phase.jobs.run import read_module
+    from phase.jobs.signed import read_module
 
     try:
         return read_module(path, limits)

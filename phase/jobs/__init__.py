@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from phase.jobs.flow import Streams as Streams
     from phase.jobs.limits import Limits as Limits
     from phase.jobs.receipt import Receipt as Receipt
-    from phase.jobs.run import Outcome as Outcome
-    from phase.jobs.run import run as run
     from phase.jobs.runner import Execution as Execution
     from phase.jobs.runner import Job as Job
     from phase.jobs.runner import execute as execute
+    from phase.jobs.signed import Outcome as Outcome
+    from phase.jobs.signed import run as run
 
 __all__ = [
     "Descriptor",
@@ -42,10 +42,10 @@ _HOME = {
     "Job": "runner",
     "JobError": "errors",
     "Limits": "limits",
-    "Outcome": "run",
+    "Outcome": "signed",
     "Receipt": "receipt",
     "execute": "runner",
-    "run": "run",
+    "run": "signed",
 }
 
 
@@ -54,8 +54,5 @@ def __getattr__(name: str) -> "Any":
         raise AttributeError(name)
     import importlib
 
-    # Importing `phase.jobs.run` binds the module to the name `run` here; the function must win.
-    for public, home in _HOME.items():
-        if home == _HOME[name]:
-            globals()[public] = getattr(importlib.import_module(f"phase.jobs.{home}"), public)
-    return globals()[name]
+    found = globals()[name] = getattr(importlib.import_module(f"phase.jobs.{_HOME[name]}"), name)
+    return found

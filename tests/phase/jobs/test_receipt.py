@@ -18,7 +18,7 @@ from phase.jobs import receipt as receipts
 from phase.jobs.errors import JobRefusedError, ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
 from phase.jobs.flow import Descriptor, Streams
 from phase.jobs.limits import Limits
-from phase.jobs.run import Outcome, run
+from phase.jobs.signed import Outcome, run
 from phase.jobs.status import Exited, LimitHit, Rejected
 
 SCHEMAS = Path(receipts.__file__).parent / "schemas"

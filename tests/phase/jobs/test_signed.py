@@ -8,7 +8,7 @@ import pytest
 from phase.identity import Identity
 from phase.jobs.errors import JobRefusedError
 from phase.jobs.limits import Limits
-from phase.jobs.run import read_module, run
+from phase.jobs.signed import read_module, run
 from phase.jobs.status import Exited
 
 Wasm = Callable[[str], bytes]
