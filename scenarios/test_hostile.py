@@ -27,14 +27,14 @@ pytestmark = pytest.mark.images("x86_64", "arm64")
 #: Of every kind some, and what the seed says of them: the network's, the signatures', the age's, the
 #: wrong machine's, the names'.
 ATTACKS = {
-    "endless-headers": "headers are longer",
+    "endless-headers": "headers have more",
     "redirect-loop": "redirect",
     "truncated": "bytes early",
     "signed-by-a-stranger": "is signed by 0 of",
     "changed-cmdline": "is signed by 0 of",
     "expired-manifest": "expired at",
     "mixed-snapshot": "has SHA-256",
-    "crossed-manifests": "bytes, allowed are",
+    "crossed-manifests": "bytes; the limit is",
     "traversal-name": "not a release to boot",
 }
 

@@ -1,6 +1,6 @@
-"""Many providers, one verified file. For the seed and for everything that fetches.
+"""Fetches a verified file from many providers. For the seed and for every other client.
 
-Synchronous; threads where several providers are read at once. Imports no TLS, no asyncio.
+Synchronous, with threads to read several providers at once. Imports neither TLS nor asyncio.
 """
 
 from phase.fetch.artifact import FetchReport, Wanted, fetch_artifact

@@ -1,8 +1,9 @@
-"""One artifact from one or many providers; every chunk verified before it touches the file.
+"""Fetches one artifact from one or many providers, and verifies every chunk before it is written.
 
-The chunks' hashes are signed where the whole's is, and cover every byte. So who boots does not hash the
-whole once more: on emulated machines it cost a fifth of the transfer. Who gives a file the whole's hash as
-a name must, since others go by that name: two roles may name one hash, and describe different chunks.
+The hashes of the chunks are signed together with the hash of the whole, and cover every byte. So a booting
+machine does not hash the whole as well, which took a fifth of the transfer under emulation. A program that
+names a file by the hash of the whole must compute it, since others rely on that name: two roles may name one
+hash and describe different chunks.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,12 +29,12 @@ from phase.fetch.whole import followed
 __all__ = ["FetchReport", "Wanted", "fetch_artifact"]
 MAX_PROVIDERS = 16
 MAX_CHUNK = 16 << 20
-#: A provider may break off this often in a row without a chunk between before it is given up.
+#: A provider that breaks off this often in a row, without a chunk in between, is given up.
 ATTEMPTS = 2
 
 
 class FetchReport(NamedTuple):
-    """How an artifact came here."""
+    """How an artifact was fetched."""
 
     name: str
     length: int
@@ -44,7 +45,7 @@ class FetchReport(NamedTuple):
     #: Providers given up, with the reason.
     dropped: dict[str, str]
     seconds: float
-    #: Why `keep_fd` does not have all of it; nothing if it does.
+    #: Why `keep_fd` does not have all of it; empty if it does.
     unkept: str = ""
 
 
@@ -64,25 +65,25 @@ def fetch_artifact(
     """Fetch an artifact into a file.
 
     Args:
-        artifact: what the verified manifest says of it.
+        artifact: its description in the verified manifest.
         providers: addresses to get it from; the chunks are spread over all of them.
         out_fd: file open for reading and writing.
         offset: where in the file the artifact starts, bytes.
         deadline: `time.monotonic()` when it must be complete.
-        progress: called with verified bytes and length, first of what was there already, then after each
+        progress: called with verified bytes and length, first for the chunks that were kept, then after each
             chunk, maybe from another thread.
-        resume: keep chunks that the file holds already, where they verify.
-        keep_fd: a file that gets every fetched chunk too, at its start, for a later `resume`; one that
-            cannot take them stops nothing.
-        liars: providers that have sent wrong bytes before; they are not asked, and new ones are added. Keep
-            it for all artifacts and attempts.
-        whole: hash the whole, too, while it arrives.
+        resume: keep chunks that the file holds already, if they verify.
+        keep_fd: a file that gets every fetched chunk too, at its start, for a later `resume`. If it cannot
+            be written, the fetch goes on.
+        liars: providers that have sent wrong bytes before; they are not asked, and new ones are added. Use
+            the same set for all artifacts and attempts.
+        whole: also hash the whole while it arrives.
 
     Raises:
-        VerificationError: a provider's bytes are not the signed ones, and no other could help; or the signed
-            chunks do not make a file of the signed hash.
-        ExhaustedError: no provider is left; names each with its reason.
-        FetchError: the artifact's description does not hold together.
+        VerificationError: a provider's bytes are not the signed ones, and no other provider had them; or the
+            signed chunks do not make a file of the signed hash.
+        ExhaustedError: no provider is left; the message names each with its reason.
+        FetchError: the artifact's description contradicts itself.
     """
     started = monotonic()
     _check(artifact)
@@ -100,7 +101,7 @@ def fetch_artifact(
         except UrlError as error:
             unusable[url] = str(error)
     transfer.providers = len(sources)
-    # Of a single chunk it is known that both hashes are the same.
+    # A single chunk is the whole file, and `_check` has compared the two hashes.
     with followed(transfer) if whole and len(artifact.chunks) > 1 else nullcontext() as digest:
         if len(sources) == 1:
             sources[0].run()
@@ -162,13 +163,13 @@ class _Source:
         self.url = url
         self.connection = Connection(parse_url(url))
         self.delivered = 0
-        #: Why it was given up; nothing while it is in use.
+        #: Why it was given up; empty while it is in use.
         self.reason = ""
         self.lied = False
         self._transfer = transfer
 
     def run(self) -> None:
-        """Fetch until there is nothing left to do, or this provider is of no more use."""
+        """Fetch until nothing is left to do, or until this provider is given up."""
         transfer = self._transfer
         buffer = memoryview(bytearray(min(transfer.artifact.chunk_size, max(transfer.artifact.length, 1))))
         failures = 0
@@ -203,7 +204,7 @@ class _Source:
                 answer.read_into(data)
                 if problem := self._lie(index, data):
                     return problem
-                # Not given back even if writing it fails: then no other provider could help.
+                # It is not given back if writing it fails: no other provider could help then.
                 done = index + 1
                 if transfer.add(index, data):
                     self.delivered += len(data)
@@ -217,7 +218,7 @@ class _Source:
         return ""
 
     def _stream(self, run: range, answer: Response, buffer: memoryview) -> str:
-        """Take what is missing from an answer that holds all; returns why it could not."""
+        """Take the missing chunks from an answer with the whole file; returns why it could not."""
         transfer = self._transfer
         transfer.begin_stream(run)
         try:
@@ -238,7 +239,7 @@ class _Source:
         return ""
 
     def _lie(self, index: int, data: memoryview) -> str:
-        """What is wrong with a chunk; nothing if it is the signed one."""
+        """The problem of a chunk; empty if it is the signed one."""
         artifact = self._transfer.artifact
         found = sha256(data).hexdigest()
         if found == artifact.chunks[index]:
@@ -273,7 +274,7 @@ class _Source:
 
 
 def _check(artifact: Wanted) -> None:
-    """The manifest's model checks this too; here it guards paths, memory and arithmetic."""
+    """Check the description, as the manifest's model does: here it protects paths, memory and arithmetic."""
     size, length = artifact.chunk_size, artifact.length
     hashes = (artifact.sha256, *artifact.chunks)
     if any(len(text) != 64 or set(text) - set("0123456789abcdef") for text in hashes):

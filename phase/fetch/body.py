@@ -1,7 +1,6 @@
-"""The body of an HTTP answer, as it comes: of a known length, in chunks, or until the connection ends.
+"""Reads the body of an HTTP answer: of a known length, in chunks, or until the connection ends.
 
-However it is framed, no more of it is read than was asked for, and a provider that sends too little
-of use in too much time is given up.
+In each of these forms, no more is read than was asked for, and a provider that is too slow is given up.
 
 Source: RFC 9112, sections 6 and 7.
 """
@@ -13,22 +12,22 @@ from typing import Protocol
 from phase.fetch.errors import ProtocolError, StalledError
 from phase.fetch.url import Url
 
-#: A body must bring this many bytes of content in each such window, seconds; the last one may be shorter.
+#: In each window of so many seconds, this many bytes of content must arrive; the last window may be shorter.
 WINDOW_SECONDS = 10.0
 WINDOW_BYTES = 16_384
-#: Bytes of one line of a chunked body: a size, an extension that is not read, or a trailer field.
+#: Limit for a line of a chunked body, bytes: a size, an extension that is not read, or a trailer field.
 MAX_LINE = 1024
 MAX_TRAILERS = 16
-#: So many chunks may be smaller than this on average: each costs time of ours, whatever is in it.
+#: Limit for chunks that are smaller than this many bytes on average: each chunk costs time.
 MAX_SMALL_CHUNKS = 1000
 SMALL_CHUNK = 256
 _RECEIVE = 1 << 16
-#: Digits of a chunk's size, hex.
+#: Limit for the hex digits of a chunk's size.
 _SIZE_DIGITS = 13
 
 
 class Source(Protocol):
-    """What a body is read from: `Connection` is one."""
+    """A connection to read a body from; see `phase.fetch.http.Connection`."""
 
     url: Url
     #: Bytes that have arrived and were not read yet.
@@ -45,9 +44,9 @@ class Response:
         source: the connection.
         stream: its socket.
         headers: of the answer; the length in them is valid.
-        length: bytes of the body; None where it comes in chunks or ends with the connection.
-        partial: whether it is the part of the file that was asked for, and not all of it.
-        total: length of the whole file where the answer is a part of it and says so.
+        length: bytes of the body; None if it comes in chunks or ends with the connection.
+        partial: whether it is the part of the file that was asked for, and not the whole file.
+        total: length of the whole file, if the answer is a part and gives it.
         deadline: `time.monotonic()` when all of it must have arrived.
     """
 
@@ -88,7 +87,7 @@ class Response:
         """Fill `target` from the body.
 
         Raises:
-            ProviderFailedError: the body ends early or does not come; the connection is closed.
+            ProviderFailedError: the body ends early or does not arrive; the connection is closed.
         """
         filled = 0
         while filled < len(target):
@@ -107,7 +106,7 @@ class Response:
         """
         if self.length is not None and self.length > max_bytes:
             self._source.close()
-            raise self._problem(f"its answer has {self.length} bytes, allowed are {max_bytes}")
+            raise self._problem(f"its answer has {self.length} bytes; the limit is {max_bytes}")
         if self.length is not None:
             body = bytearray(self.length)
             self.read_into(memoryview(body))
@@ -122,12 +121,12 @@ class Response:
         return bytes(body)
 
     def finish(self) -> None:
-        """All that was wanted has been read: keep the connection if nothing more comes, else close it."""
+        """End after the wanted bytes: keep the connection if the body is at its end, otherwise close it."""
         if self._over:
             return
         if self._chunked and not self._left:
             try:
-                # The end of a chunked body is mostly there already; it is not worth waiting for.
+                # The end of a chunked body has mostly arrived already; do not wait for it.
                 self._deadline = min(self._deadline, monotonic() + 1.0)
                 self._some(memoryview(bytearray(1)))
             except (ProtocolError, StalledError):
@@ -184,13 +183,13 @@ class Response:
             return got
 
     def _watch(self) -> None:
-        """Stop a provider that keeps the connection open without being of use."""
+        """Give up a provider that is too slow."""
         now = monotonic()
         if now >= self._deadline:
             raise StalledError(self._source.url.text, "the time was up before its answer was complete")
         if now < self._window_end:
             return
-        # What only frames the content does not count.
+        # Bytes that only frame the content do not count.
         if self._window_bytes > 0:
             raise StalledError(
                 self._source.url.text, f"it sends less than {WINDOW_BYTES} bytes in {WINDOW_SECONDS:.0f} s"
@@ -222,7 +221,7 @@ class Response:
         buffer = self._source.buffer
         while (end := buffer.find(b"\r\n", 0, MAX_LINE)) < 0:
             if len(buffer) >= MAX_LINE:
-                raise self._problem(f"a line between its chunks is longer than {MAX_LINE} bytes")
+                raise self._problem(f"a line between its chunks has more than {MAX_LINE} bytes")
             block = memoryview(bytearray(MAX_LINE))
             got = self._receive(block)
             if not got:
@@ -234,7 +233,7 @@ class Response:
 
     def _end(self) -> None:
         self._over = True
-        # Bytes after the end answer no question; such a connection is not to be asked again.
+        # Bytes after the end belong to no request; such a connection must not be used again.
         if not self._keep or self._source.buffer:
             self._source.close()
 

@@ -1,4 +1,4 @@
-"""Small files, from whichever provider answers."""
+"""Fetches small files from the first provider that answers."""
 
 import re
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from phase.errors import printable
 from phase.fetch.errors import ExhaustedError, NoSuchFileError, ProtocolError, ProviderFailedError
 from phase.fetch.http import Connection, Response, parse_url
 
-#: What is not to be read of a web page.
+#: Parts of a web page that are not shown.
 _WORDS = re.compile(r"<(?:script|style)\b[^<]*+|<[^<>]*+>?")
-#: Seconds one provider may take for one small file before the next is asked.
+#: Seconds that one provider may take for one small file before the next is asked.
 ATTEMPT_SECONDS = 20.0
 MAX_PROVIDERS = 16
 
@@ -20,7 +20,7 @@ class Client:
 
     Args:
         urls: the providers, in the order to try them.
-        timeout: seconds for everything asked of this client, from now on.
+        timeout: seconds for all requests together, from now on.
     """
 
     def __init__(self, urls: Sequence[str], *, timeout: float) -> None:
@@ -31,7 +31,7 @@ class Client:
 
     @property
     def current(self) -> str:
-        """The provider that is asked first, or nothing when none is left."""
+        """The provider that is asked first; empty if none is left."""
         return self._usable[0].url.text if self._usable else ""
 
     def get(self, path: str, max_bytes: int) -> bytes:
@@ -43,7 +43,7 @@ class Client:
 
         Raises:
             NoSuchFileError: every provider that answers says that it has no such file.
-            ExhaustedError: no provider answers; names each with its reason.
+            ExhaustedError: no provider answers; the message names each with its reason.
         """
         missing: NoSuchFileError | None = None
         for connection in list(self._usable):
@@ -60,7 +60,7 @@ class Client:
                 self._usable.remove(connection)
             else:
                 if self._usable[0] is not connection:
-                    # What follows must fit this file, so it is asked of the same provider first.
+                    # The next files must fit this one, so the same provider is asked first.
                     self._usable.remove(connection)
                     self._usable.insert(0, connection)
                 return body
@@ -71,7 +71,7 @@ class Client:
         ) from self._last
 
     def get_metadata(self, name: str, max_bytes: int) -> bytes:
-        """Get a metadata file by its name, as `phase.trust.refresh` wants it; otherwise as `get`.
+        """Get a metadata file by its name, as `phase.trust.refresh` expects; otherwise like `get`.
 
         Raises:
             phase.trust.NotFoundError: no provider that answers has it.
@@ -79,7 +79,7 @@ class Client:
         try:
             return self.get(f"/metadata/{name}", max_bytes)
         except NoSuchFileError as error:
-            # Here, since whoever refreshes has trust imported; whoever only fetches need not.
+            # Imported here: only a program that refreshes needs trust, and has imported it already.
             from phase.trust import errors
 
             raise errors.NotFoundError(error.what) from error
@@ -97,10 +97,10 @@ class Client:
 
 
 def _not_a_page(connection: Connection, path: str, answer: Response, max_bytes: int) -> bytes:
-    """The body, unless it is a web page: a network that wants a log-in answers everything with one.
+    """The body of an answer, unless it is a web page, as networks send that want a log-in first.
 
     Raises:
-        ProtocolError: it is; names its type and what it begins with.
+        ProtocolError: it is a web page; the message gives its type and its first words.
     """
     kind = answer.content_type.partition(";")[0].strip().lower()
     page = kind in ("text/html", "application/xhtml+xml")
@@ -110,7 +110,7 @@ def _not_a_page(connection: Connection, path: str, answer: Response, max_bytes: 
         if not page:
             raise
         body = b"<"  # too long to be read
-    # By what it is, too: some servers call everything a page, some nothing.
+    # Look at the content as well: some servers call everything a page, and some give no type.
     if not body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         return body
     connection.close()

@@ -1,7 +1,7 @@
-"""What can go wrong between a signed description and the bytes.
+"""Errors of fetching.
 
 FetchError
-+-- UrlError            this is no address of a provider
++-- UrlError            not an address of a provider
 +-- ProviderFailedError one provider could not be used; names it
 |   +-- NoSuchFileError     it has no such file
 |   +-- ProtocolError     it does not keep to HTTP, or to our bounds
@@ -34,7 +34,7 @@ class NoSuchFileError(ProviderFailedError):
 
 
 class ProtocolError(ProviderFailedError):
-    """The provider's answer is not what HTTP, or the question, allows."""
+    """The provider's answer breaks the rules of HTTP, or does not fit the request."""
 
 
 class StalledError(ProviderFailedError):
@@ -42,7 +42,7 @@ class StalledError(ProviderFailedError):
 
 
 class VerificationError(FetchError):
-    """Bytes arrived, and they are not the signed ones. Nothing of them was written."""
+    """The bytes that arrived are not the signed ones. None of them was written."""
 
 
 class ExhaustedError(FetchError):

@@ -1,9 +1,9 @@
-"""A strict HTTP/1.1 GET over one keep-alive connection: all that fetching from a provider takes.
+"""A strict HTTP/1.1 GET over one keep-alive connection, which is all that a client of providers needs.
 
-Why not `http.client`: importing it brings `ssl`, `email` and some forty modules more. In the seed,
-under emulation, that is seconds and megabytes, for parsing a dozen header lines; and it bounds no
-total time. What is not needed is refused here by name: redirects to another server, content
-encodings, TLS (the signatures carry the trust, and the seed's clock may be wrong).
+Why not `http.client`: its import brings `ssl`, `email` and some forty more modules. In the seed, under
+emulation, that takes seconds and megabytes to parse a dozen header lines; and it has no limit for the total
+time. Features that are not needed are refused with an error that names them: redirects to another server,
+content encodings, TLS (signatures make the trust, and the seed's clock may be wrong).
 
 Source: RFC 9110 and RFC 9112.
 """
@@ -21,29 +21,29 @@ from phase.fetch.url import Url, parse_url, redirected
 
 __all__ = ["Connection", "Response", "Url", "parse_head", "parse_url"]
 
-#: Bytes of status line and headers together.
+#: Limit for status line and headers together, bytes.
 MAX_HEAD = 16_384
 MAX_HEADERS = 64
-#: Addresses of one host name that are tried.
+#: Limit for the addresses of one host name that are tried.
 MAX_ADDRESSES = 4
-#: Seconds for a connection, and for a complete head after the question.
+#: Seconds for a connection, and for a complete head after the request.
 CONNECT_SECONDS = 5.0
 HEAD_SECONDS = 15.0
-#: Heads that only announce the answer (1xx), and redirects on the same server, for one question.
+#: Limits for one request: heads that only announce the answer (1xx), and redirects on the same server.
 MAX_INTERIM = 4
 MAX_REDIRECTS = 3
-#: What a server says of a file that it has not; object stores say 403 where they do not list their names.
+#: Status for a file that the server does not have; object stores answer 403 if they do not list their names.
 _MISSING = (403, 404, 410)
 #: What a server says that has too much to do, and how often and for how long it is waited for.
 _BUSY = (429, 503)
 MAX_PAUSES, MAX_PAUSE = 3, 5.0
 _RECEIVE = 1 << 16
-#: For as long as this program runs: who asks a host again has a new connection.
+#: Kept while this program runs, since the next request to a host may have a new connection.
 _segments = Segments()
 
 
 class Connection:
-    """One connection to one provider, opened when first asked. Not for two threads at a time.
+    """One connection to one provider, opened by the first request. Not for two threads at a time.
 
     Args:
         url: the provider.
@@ -62,7 +62,7 @@ class Connection:
 
         A kept connection that the provider has closed meanwhile is opened again, once.
 
-        A server that knows no ranges answers with the whole file: look at the answer's `partial`.
+        A server without ranges answers with the whole file: look at the answer's `partial`.
 
         Args:
             path: starts with a slash; already escaped.
@@ -158,7 +158,7 @@ class Connection:
         return True
 
     def _follow(self, status: int, headers: dict[str, str]) -> str:
-        """The target on this server that a redirect names. Its own body is of no interest."""
+        """The target on this server that a redirect names. The body of the redirect is not read."""
         location = headers.get("location", "")
         target = redirected(self.url, location)
         if target is None:
@@ -188,7 +188,7 @@ class Connection:
             found, problem = [], error
         addresses = found[:MAX_ADDRESSES]
         for position, (family, kind, protocol, _, address) in enumerate(addresses):
-            # Each gets its share of what is left: the first may be one that swallows every packet.
+            # Each address gets its share of the time left: the first may drop every packet.
             left = (end - monotonic()) / (len(addresses) - position)
             try:
                 # Not `create_connection`: `abort` must reach a socket that is still connecting.
@@ -213,7 +213,7 @@ class Connection:
         buffer = self.buffer
         while (end := buffer.find(b"\r\n\r\n")) < 0:
             if len(buffer) > MAX_HEAD:
-                raise ProtocolError(self.url.text, f"its headers are longer than {MAX_HEAD} bytes")
+                raise ProtocolError(self.url.text, f"its headers have more than {MAX_HEAD} bytes")
             try:
                 left = deadline - monotonic()
                 if left <= 0:
@@ -232,7 +232,7 @@ class Connection:
                 raise _GoneError("it closed the connection without an answer")
             buffer += block
         if end > MAX_HEAD:
-            raise ProtocolError(self.url.text, f"its headers are longer than {MAX_HEAD} bytes")
+            raise ProtocolError(self.url.text, f"its headers have more than {MAX_HEAD} bytes")
         head = bytes(buffer[:end])
         del buffer[: end + 4]
         try:
@@ -249,13 +249,13 @@ class Connection:
         first: int | None,
         last: int | None,
     ) -> Response:
-        """Is this an answer to what was asked? Everything else closes the connection."""
+        """Check that the answer fits the request. Otherwise the connection is closed."""
         connection = self._socket
         if connection is None:
             raise StalledError(self.url.text, "stopped")
         url = self.url.text
         if status in _MISSING:
-            # Its body is of no interest, and of no known size: do not keep the connection for it.
+            # Its body is not read and may have any size, so the connection cannot be kept.
             length = _length(headers)
             if length is not None and length <= MAX_HEAD and "transfer-encoding" not in headers:
                 unread = Response(
@@ -284,22 +284,22 @@ _Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]
 
 
 def _resolve(host: str, port: int, seconds: float) -> Sequence[_Address]:
-    """Addresses of a host; getaddrinfo(3) itself knows no limit, and a name server may be silent.
+    """Addresses of a host, within a time: getaddrinfo(3) has no limit, and a name server may be silent.
 
     Raises:
-        TimeoutError: nobody has said within `seconds`.
-        OSError, ValueError: there is no such host, or this cannot be one.
+        TimeoutError: no name server has answered within `seconds`.
+        OSError, ValueError: there is no such host, or the text cannot be the name of one.
     """
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
-        pass  # a name; an address needs nobody else's answer, and no thread
+        pass  # a name; an address needs neither a name server nor a thread
     answers: list[Sequence[_Address] | Exception] = []
 
     def ask() -> None:
         try:
             answers.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except Exception as error:  # whatever it is, who asked must hear of it
+        except Exception as error:  # any error is raised in the caller's thread
             answers.append(error)
 
     thread = Thread(target=ask, daemon=True)
@@ -352,7 +352,7 @@ def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
 
 
 def _check_framing(url: str, headers: dict[str, str]) -> None:
-    """Refuse a body whose bytes would not be the file's, or whose end is in doubt."""
+    """Refuse a body whose bytes would not be those of the file, or whose end is not clear."""
     encoding = headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise ProtocolError(

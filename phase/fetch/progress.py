@@ -1,22 +1,22 @@
-"""How far a transfer is, how fast it goes, and how long it will take."""
+"""Progress of a transfer: bytes done, rate, and time left."""
 
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
 from time import monotonic
 
-#: Seconds of the past that say how fast it goes now.
+#: The rate is measured over this many past seconds.
 _WINDOW = 10.0
 
 
 class Progress:
-    """Of several artifacts, one after the other. May be told from any thread.
+    """Progress of several artifacts, one after the other. Any thread may report.
 
     Args:
         total: bytes of all of them.
-        tell: gets one line for people, for example `12.0 of 80.0 MB, 3.1 MB/s, 22 s left`.
-        every: seconds between two lines; what ends sooner is not told.
-        clock: seconds that only grow.
+        tell: called with one line for people, for example `12.0 of 80.0 MB, 3.1 MB/s, 22 s left`.
+        every: seconds between two lines; a shorter transfer gets no line.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Progress:
         self._lock = Lock()
         self._before = self._done = 0
         self._told = clock()
-        #: Time and bytes that had been fetched by then, what was there already left out.
+        #: Times, and the bytes fetched by then; kept bytes are left out.
         self._past: deque[tuple[float, int]] = deque([(self._told, 0)])
 
     def artifact(self) -> Callable[[int, int], None]:

@@ -1,10 +1,10 @@
-"""What stands between this machine and a host: why it is not reached, and long packets that are lost."""
+"""Reasons why a host cannot be reached, and a way around routers that lose long packets."""
 
 import errno
 import socket
 
-#: Bytes of data in one packet that are asked for, at first and then, where longer packets seem to be lost:
-#: what passes wherever IPv6 does (RFC 8200), and what passes everywhere (RFC 9293, 3.7.1).
+#: Packet lengths, bytes of data, to ask for when longer packets seem to be lost. The first passes wherever
+#: IPv6 does (RFC 8200), the second everywhere (RFC 9293, 3.7.1).
 _SEGMENTS = (1220, 536)
 _MOST_HOSTS = 64
 _NAME_HINT = "Write its address in place of its name, or check the network's name servers."
@@ -17,22 +17,22 @@ _HINTS = {
 
 
 class Segments:
-    """Hosts that take questions and whose answers do not arrive: the length of their packets may be why.
+    """Hosts that accept requests but whose answers do not arrive, perhaps since their packets are too long.
 
-    A router may lose what is too long for the next link, and the message that says so may be lost, too
-    (RFC 2923). Who answers finds out, or does not; who asks can say that it takes short packets only.
+    A router may drop a packet that is too long for the next link, and its message about that may be lost,
+    too (RFC 2923). The server may not find out. The client can ask for short packets.
     """
 
     def __init__(self) -> None:
         self._stalls: dict[str, int] = {}
 
     def stalled(self, host: str) -> None:
-        """Nothing of an answer has arrived from a host."""
+        """A host has accepted a request, and no part of its answer has arrived."""
         if host in self._stalls or len(self._stalls) < _MOST_HOSTS:
             self._stalls[host] = self._stalls.get(host, 0) + 1
 
     def ask(self, connection: socket.socket, host: str) -> None:
-        """Before it connects, let a connection ask for short packets, if there is a reason."""
+        """Make a connection ask for short packets, if its host has stalled. Call it before it connects."""
         stalls = min(self._stalls.get(host, 0), len(_SEGMENTS))
         if stalls:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENTS[stalls - 1])
@@ -42,7 +42,7 @@ def explained(problem: Exception | None, host: str) -> tuple[str, str]:
     """Why there is no connection, and what to try.
 
     Args:
-        problem: what resolving or connecting raised last; None where there was no address.
+        problem: the last error of resolving or connecting; None if there was no address.
         host: its name or address.
     """
     if isinstance(problem, socket.gaierror):

@@ -1,9 +1,9 @@
-"""What the release is: the newest that any of many providers can prove.
+"""Finds the newest release that any of many providers can prove.
 
-Each provider is asked on its own: files of two providers need not fit together, and one that lies
-or says nothing must not keep a machine from one that is honest. An old release that has not expired is
-proven too, so once one provider has proven something, the others may offer something newer. Imports the
-trust workflow.
+Each provider is asked on its own: files of two providers need not fit together, and a provider that lies
+or is silent must not keep a machine from an honest one. A provider can also prove an old release that has
+not expired. So after the first proof, the other providers may offer a newer release. Imports the trust
+workflow.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,19 +18,19 @@ from phase.fetch.client import Client
 from phase.fetch.errors import ExhaustedError
 
 MAX_PROVIDERS = 16
-#: Seconds that all the others get, together, to offer something newer.
+#: Seconds that all other providers together get to offer a newer release.
 OFFER_SECONDS = 2.0
 
 
 class Proven(NamedTuple):
-    """A release, and who could prove it."""
+    """A release, and the provider that has proven it."""
 
     url: str
     release: trust.Refreshed
 
 
 class _Offer(NamedTuple):
-    """What a provider has that may be newer."""
+    """Metadata of a provider that may be newer."""
 
     #: The root after the one that is trusted, if there is one.
     root: bytes | None
@@ -51,7 +51,7 @@ def refresh_from(
     cached: Mapping[str, bytes] | None = None,
     refused: Callable[[str, PhaseError], None] | None = None,
 ) -> Proven:
-    """Refresh from one provider after the other until one proves its release; take a newer one if there is.
+    """Refresh from one provider after the other until one proves its release; then look for a newer release.
 
     Args:
         urls: the providers, in the order to ask them.
@@ -61,15 +61,15 @@ def refresh_from(
         now: the time, UTC.
         deadline: `time.monotonic()` when the time for everything is up. Each provider gets its share of
             what is left, and one share remains for what comes after this.
-        floor: what the last refresh returned.
-        others: the same as other places remember it.
-        policy: limits, and how long what has expired is still taken.
+        floor: from the last refresh.
+        others: floors that other places remember.
+        policy: limits, and for how long expired metadata is still taken.
         cached: metadata of an earlier refresh.
-        refused: told of each provider given up, and why.
+        refused: called with each provider that is given up, and why.
 
     Raises:
-        TrustError: nobody could prove a release, and somebody's was refused.
-        FetchError: nobody could be asked.
+        TrustError: no provider could prove a release, and the metadata of at least one was refused.
+        FetchError: no provider could be asked.
     """
     asked = list(dict.fromkeys(urls))[:MAX_PROVIDERS]
     failures: list[PhaseError] = []
@@ -105,7 +105,7 @@ def refresh_from(
     if proven is None:
         if not failures:
             raise ExhaustedError("there is no provider to ask")
-        # Somebody lying says more than somebody not answering.
+        # A refusal tells a person more than a provider that does not answer.
         raise next((error for error in failures if isinstance(error, trust.TrustError)), failures[0])
     known = proven.release
     end = min(monotonic() + OFFER_SECONDS, deadline)
@@ -116,7 +116,7 @@ def refresh_from(
 
 
 def _offers(urls: Sequence[str], known: trust.Refreshed, end: float) -> dict[str, _Offer]:
-    """Ask all of them at once for the two small files that say whether they know more."""
+    """Ask all of them at once for the two small files that show whether they have a newer release."""
     limits = trust.Policy()
     found: dict[str, _Offer] = {}
 
@@ -129,7 +129,7 @@ def _offers(urls: Sequence[str], known: trust.Refreshed, end: float) -> dict[str
                     root = None
                 timestamp = client.get_metadata("timestamp.json", limits.max_timestamp)
         except PhaseError:
-            return  # it has nothing to offer; for its chunks it is still asked
+            return  # it offers nothing newer; it is still asked for chunks
         found[url] = _Offer(root, timestamp)
 
     threads = [Thread(target=ask, args=(url,), daemon=True) for url in urls]
@@ -143,14 +143,14 @@ def _offers(urls: Sequence[str], known: trust.Refreshed, end: float) -> dict[str
 def _rank(
     offer: _Offer, known: trust.Refreshed, now: datetime, policy: trust.Policy | None
 ) -> tuple[int, int]:
-    """Versions of root and timestamp, as far as the keys trusted now vouch for them; zeros if for none."""
+    """Versions of root and timestamp, as far as keys that are trusted now have signed them; else zeros."""
     if offer == _Offer(None, known.metadata["timestamp.json"]):
         return _of(known)
     found = (0, 0)
     try:
         state = trust.TrustedState(known.metadata["root.json"], now=now, policy=policy)
         if offer.root is not None:
-            # It counts by itself: the timestamp may be signed by the keys of one that is newer still.
+            # The root counts alone, too: the timestamp may be signed by the keys of a still newer root.
             found = state.update_root(offer.root).version, 0
         found = state.root.version, state.update_timestamp(offer.timestamp).version
     except trust.TrustError:

@@ -1,4 +1,4 @@
-"""What is still missing of an artifact, and who is at which part of it."""
+"""The chunks of an artifact that are still missing, and the providers that fetch them."""
 
 import os
 from bisect import bisect_left
@@ -11,12 +11,12 @@ from typing import Protocol
 
 from phase import files
 
-#: Chunks asked for in one request while several providers share the work.
+#: Chunks of one request while several providers share the work.
 MAX_RUN = 16
 
 
 class Wanted(Protocol):
-    """What must be known of an artifact to fetch it; the manifest's `Artifact` is one."""
+    """The description of an artifact to fetch; see the manifest's `Artifact`."""
 
     @property
     def name(self) -> str:
@@ -40,7 +40,7 @@ class Wanted(Protocol):
 
 
 class Transfer:
-    """What is still missing, shared by the threads of all providers.
+    """The chunks that are still missing, shared by the threads of all providers.
 
     Args: as of `fetch_artifact`.
     """
@@ -68,11 +68,11 @@ class Transfer:
         self._pending = deque(range(len(artifact.chunks)))
         #: Providers that read the whole file from its start.
         self._streams = 0
-        #: Chunk -> how many providers are at it.
+        #: Chunk -> how many providers are fetching it.
         self._holders: dict[int, int] = {}
         self._bytes = 0
         self._changed = Condition()
-        #: Whether nothing more arrives, and whether somebody waits for each chunk.
+        #: Whether no more chunks will arrive, and whether a reader waits for each chunk.
         self._ended = False
         self._awaited = False
 
@@ -81,7 +81,7 @@ class Transfer:
         return _size(self.artifact, index)
 
     def keep_present(self) -> int:
-        """Take over what the file holds already; returns its bytes."""
+        """Take over the chunks that the file holds already; returns their bytes."""
         for index, block in verified(self.artifact, self._fd, self._offset):
             self._done[index] = 1
             self.missing -= 1
@@ -107,13 +107,13 @@ class Transfer:
         return os.pread(self._fd, self.size(index), start)
 
     def end(self) -> None:
-        """Nothing more arrives: who waits for a chunk need not."""
+        """No more chunks will arrive: wake the readers that wait for one."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def begin_stream(self, run: range) -> None:
-        """A provider sends all chunks from the first on, and needs no asking; `run`, which it held, is free.
+        """A provider sends all chunks from the first on, without requests; `run`, which it held, is free.
 
         While it does, the others begin at the end.
         """
@@ -122,7 +122,7 @@ class Transfer:
             self._streams += 1
 
     def end_stream(self) -> None:
-        """It does so no longer."""
+        """It does no longer."""
         with self._changed:
             self._streams -= 1
 
@@ -137,7 +137,7 @@ class Transfer:
                 if self._pending:
                     return self._next_run()
                 if self._holders:
-                    # Who comes here holds none. However many are slow together, one that is not helps.
+                    # The provider that asks holds no chunks. It may help, however many slow ones there are.
                     index = min(self._holders, key=lambda each: (self._holders[each], -each))
                     self._holders[index] += 1
                     return range(index, index + 1)
@@ -165,7 +165,7 @@ class Transfer:
         return run
 
     def _from_end(self, limit: int) -> range:
-        """Where somebody reads from the start, what is wanted last is taken first."""
+        """Take the last missing chunks, while a provider sends the file from its start."""
         last = self._pending.pop()
         run = range(last, last + 1)
         while len(run) < limit and self._pending and self._pending[-1] == run.start - 1:
@@ -174,7 +174,7 @@ class Transfer:
         return run
 
     def give_back(self, run: range) -> None:
-        """The holder will not deliver these."""
+        """The provider that holds these chunks will not deliver them."""
         with self._changed:
             for index in reversed(run):
                 self._release(index)
@@ -202,7 +202,7 @@ class Transfer:
             if self._done[index]:
                 return False
             self._done[index] = 1
-            # A slower provider that is still at it must not make others help it.
+            # Others must not help a slower provider that is still fetching this chunk.
             self._holders.pop(index, None)
             position = bisect_left(self._pending, index)
             if position < len(self._pending) and self._pending[position] == index:
@@ -216,13 +216,13 @@ class Transfer:
         return True
 
     def fail(self, error: BaseException) -> None:
-        """Something failed that no other provider can mend, such as a full disk."""
+        """A failure that no other provider can repair, such as a full disk."""
         with self._changed:
             self.failure = self.failure or error
             self._changed.notify_all()
 
     def wait(self, threads: list[Thread]) -> None:
-        """Until complete, failed, out of providers or out of time."""
+        """Wait until it is complete or has failed, no provider is left, or the time is up."""
         with self._changed:
             while self.missing and self.failure is None and any(thread.is_alive() for thread in threads):
                 left = self.deadline - monotonic()

@@ -19,7 +19,7 @@ class Url(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """What stands in the Host field; a zone is this machine's own business (RFC 6874, section 4)."""
+        """The value of the Host field; a zone is left out, since it is local (RFC 6874, section 4)."""
         host = self.host.partition("%")[0]
         host = f"[{host}]" if ":" in host else host
         return host if self.port == 80 else f"{host}:{self.port}"
@@ -45,7 +45,7 @@ def parse_url(text: str) -> Url:
         host, bracket, rest = authority[1:].partition("]")
         if not bracket or ":" not in host or (rest and not rest.startswith(":")):
             raise problem
-        # As the resolver has it; which interface it is, is seen when it is connected to.
+        # Written as the resolver expects; whether the interface exists shows when it connects.
         number, percent, zone = host.partition("%")
         zone = zone.removeprefix("25") if len(zone) > 2 else zone
         if percent and not _ZONE.fullmatch(zone):
@@ -62,7 +62,7 @@ def parse_url(text: str) -> Url:
 
 
 def redirected(url: Url, location: str) -> str | None:
-    """The path on the same server that a redirect leads to; None where it leads elsewhere.
+    """The path on the same server that a redirect leads to; None if it leads elsewhere.
 
     Trust does not depend on the server, but a provider must not make us ask others on its behalf: a
     machine's own network may have servers that do things when they are asked.

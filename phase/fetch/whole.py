@@ -1,7 +1,7 @@
-"""The hash of a whole artifact, taken beside its fetch: for who gives a file its hash as a name.
+"""Computes the hash of a whole artifact during its fetch, for programs that name a file by its hash.
 
-Chunks come in any order, and a hash goes from the start to the end. So a thread of its own reads the file
-behind those that write it, as far as it is without gaps; what it reads is in the page cache.
+Chunks arrive in any order, and a hash needs them from start to end. So a thread of its own reads the file
+behind the threads that write it, as far as it has no gaps; the data is still in the page cache.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from phase.fetch.transfer import Transfer
 
 
 class WholeHash:
-    """SHA-256 of what a transfer brings.
+    """SHA-256 of the file of a transfer.
 
     Args:
         transfer: its chunks are read from its file as they arrive.
@@ -26,7 +26,7 @@ class WholeHash:
         self._thread.start()
 
     def hexdigest(self) -> str:
-        """The hash of a transfer that is complete; waits for what is not read yet."""
+        """The hash of a complete transfer; waits until all of it is read."""
         self._thread.join()
         return self._hash.hexdigest()
 
@@ -43,7 +43,7 @@ class WholeHash:
 
 @contextmanager
 def followed(transfer: Transfer) -> Iterator[WholeHash]:
-    """Hash the whole while it is fetched; whatever ends that ends the hashing, too."""
+    """Hash the whole while it is fetched. The end of the fetch, by any cause, ends the hashing too."""
     found = WholeHash(transfer)
     try:
         yield found

@@ -130,7 +130,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
         (OK + b"Content-Length: 1e3\r\n\r\n", "its answer has '1e3' bytes"),
         (OK + b"Content-Length:\r\n\r\n", "its answer has '' bytes"),
         (OK + b"Content-Length: " + b"9" * 6000 + b"\r\n\r\n", "its answer has '9999"),
-        (OK + b"Content-Length: 99999999\r\n\r\n", "allowed are 1048576"),
+        (OK + b"Content-Length: 99999999\r\n\r\n", "the limit is 1048576"),
         (OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", "'gzip, chunked'"),
         (OK + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n1\r\na\r\n0\r\n\r\n", "too"),
         (OK + b"Content-Encoding: gzip\r\nContent-Length: 1\r\n\r\na", "encoded"),
