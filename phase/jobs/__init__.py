@@ -1,10 +1,10 @@
-"""WebAssembly jobs in worker processes, with limits that hold and signed receipts.
+"""WebAssembly jobs in worker processes, with enforced limits and signed receipts.
 
 For the command line, the node and peers. Nothing here imports wasmtime into the caller:
-the engine lives in a worker process that can be killed (`phase.jobs.worker`).
+the engine runs in a worker process that can be killed (`phase.jobs.worker`).
 
 `__getattr__` loads the public names on first use, because the worker imports this package too
-and must not pay for what only its parent needs: `typing` alone is a tenth of its start.
+and must not load modules that only its parent needs: `typing` alone takes a tenth of its start.
 """
 
 TYPE_CHECKING = False

@@ -1,7 +1,7 @@
-"""A module's sections, as far as its limits need them (WebAssembly 3.0, chapter 5, binary format).
+"""Reads the sections of a module that its limits depend on (WebAssembly 3.0, chapter 5, binary format).
 
-Nothing is validated here: that is the engine's work. What cannot be read is left as it is, and
-the engine says what is wrong with it.
+Nothing is validated here: that is the engine's work. Bytes that cannot be read are left as they are, and
+the engine reports what is wrong with them.
 """
 
 import os
@@ -11,24 +11,24 @@ _CUSTOM, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _CODE = 0, 2, 3, 4, 5, 7,
 _FUNC_KIND, _TABLE_KIND = 0, 1
 #: In a memory's flags (threads proposal).
 _SHARED = 2
-#: Exports that the worker adds, so that it can ask how large the tables are. A name that no tool makes.
+#: Name of the exports that the worker adds to ask for the size of the tables. No tool makes such a name.
 _TABLE_NAME = "\0phase table {}"
-#: What the compiler may have for any module, unless the job says more.
+#: Limit for the compiler's memory, unless the job asks for more.
 COMPILE_BYTES = 1536 << 20
-#: Compiler's memory: for a module, for a byte of code, for a function.
+#: The compiler's memory: for a module, for a byte of code, for a function.
 _BASE, _PER_BYTE, _PER_FUNCTION = 128 << 20, 256, 5500
-#: Assembler's memory for a byte of text.
+#: The assembler's memory for a byte of text.
 _PER_CHARACTER = 64
-#: A module has each section once, besides custom ones.
+#: Limit for the sections of a module: it has each kind once, except custom ones.
 _MAX_SECTIONS = 16
-#: Tables that the engine allows a job.
+#: Limit for the tables of a job.
 MAX_TABLES = 16
-#: Linear memories that the engine allows a job.
+#: Limit for the linear memories of a job.
 MAX_MEMORIES = 16
 
 
 class Shape:
-    """What a module is made of.
+    """The parts of a module.
 
     Args:
         module: the bytes to compile: without custom sections, with an export for each table.
@@ -55,7 +55,7 @@ class Shape:
 
 
 def compile_bytes(shape: Shape, most: int) -> int:
-    """Memory that the compiler may have for a module: what programs of real compilers need, and no more.
+    """The compiler's memory limit for a module, by the needs of programs that real compilers make.
 
     Measured with wasmtime 50 on x86_64, counting fuel: CPython (6 MB of code) needs 208 bytes for a byte of
     code, small programs less.
@@ -65,7 +65,7 @@ def compile_bytes(shape: Shape, most: int) -> int:
         most: the job's limit, in bytes.
 
     Returns:
-        Bytes, at most half of the machine's memory. A limit above the default one is given whole.
+        Bytes, at most half of the machine's memory. A limit above the default is used as it is.
     """
     ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     needed = _BASE + _PER_BYTE * shape.code_bytes
@@ -73,12 +73,12 @@ def compile_bytes(shape: Shape, most: int) -> int:
 
 
 def assembler_bytes(length: int, most: int) -> int:
-    """Memory for turning text of a length into a module: as with `compile_bytes`, what usual text needs."""
+    """The assembler's memory limit for text of a length, by the needs of usual text."""
     return min(most, _BASE + _PER_CHARACTER * length)
 
 
 def least_bytes(shape: Shape) -> int:
-    """Memory that the compiler needs for this many functions, were they all empty (measured: 6,000 each)."""
+    """The memory that the compiler needs at least, if all functions are empty (measured: 6,000 each)."""
     return shape.functions * _PER_FUNCTION
 
 
@@ -86,10 +86,10 @@ def read(module: bytes) -> Shape:
     """Read a module's sections.
 
     Args:
-        module: as it came from anywhere.
+        module: bytes from anywhere.
 
     Returns:
-        Its shape. Of bytes that are not a module: the same bytes, and nothing found in them.
+        Its shape. For bytes that are not a module: the same bytes, with nothing found in them.
     """
     shape = Shape(module)
     try:
@@ -175,7 +175,8 @@ def _rewritten(module: bytes, sections: list[tuple[int, int, int]], shape: Shape
     parts, extended = [_MAGIC], False
     for kind, at, end in sections:
         body = module[at:end]
-        # Once: a module with several such sections is refused by the engine, and must not grow before.
+        # Only once: the engine refuses a module with several such sections, but it must not grow before
+        # that.
         if kind == _EXPORT and not extended and shape.tables <= MAX_TABLES:
             extended = True
             _, begin = _leb(module, at)
@@ -193,7 +194,7 @@ def _name(module: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _leb(module: bytes, at: int) -> tuple[int, int]:
-    """An unsigned LEB128 number of at most 32 bits, and where the next thing begins."""
+    """An unsigned LEB128 number of at most 32 bits, and the position after it."""
     value = shift = 0
     while True:
         byte = module[at]

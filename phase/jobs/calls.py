@@ -1,9 +1,10 @@
-"""The system calls that a worker may make once its engine is loaded: the kernel's filter (seccomp) of it.
+"""The kernel's filter (seccomp) for the system calls that a worker may make once its engine is loaded.
 
-What is not listed ends the process with SIGSYS, and the job with it: sockets, programs, other processes,
-keys, mounts, tracing. The list is what the modules of the tests were seen to need. Some calls are refused
-and end nothing: C libraries try them, and do without. The filter is written here and not by libseccomp,
-which is not on every machine and whose bindings would cost a worker more than all of the cage.
+A call that is not listed ends the process with SIGSYS, and the job with it: sockets, programs, other
+processes, keys, mounts, tracing. The list has the calls that the modules of the tests make. Some calls are
+refused without ending the process: C libraries try them, and do without. The filter is written here and not
+by libseccomp, which is not on every machine and whose bindings would take a worker longer than the whole
+cage.
 
 The numbers are the kernel's, for x86_64 and for every later architecture (asm-generic; here that is arm64).
 """
@@ -20,7 +21,7 @@ _LOAD, _EQUAL, _AND, _RETURN = 0x20, 0x15, 0x54, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _FILTER, _ALL_THREADS = 1, 1
 
-#: Number on x86_64, number elsewhere; None where there is no such call.
+#: Number on x86_64, and elsewhere; None if the architecture does not have the call.
 _Numbers = tuple[int | None, int | None]
 _ALLOWED: dict[str, _Numbers] = {
     # The pipes to the parent, and the engine's loop.
@@ -59,7 +60,7 @@ _ALLOWED: dict[str, _Numbers] = {
     "restart_syscall": (219, 128),
     "exit": (60, 93),
     "exit_group": (231, 94),
-    # Time, randomness, and who it is.
+    # Time, randomness, and its own ids.
     "clock_gettime": (228, 113),
     "clock_getres": (229, 114),
     "clock_nanosleep": (230, 115),
@@ -76,7 +77,7 @@ _ALLOWED: dict[str, _Numbers] = {
     "getgid": (104, 176),
     "getegid": (108, 177),
 }
-#: Asked for by C libraries and interpreters on the way to an error message, or to do better than without.
+#: Calls that C libraries and interpreters make to write an error message, or to run faster.
 _REFUSED: dict[str, _Numbers] = {
     "open": (2, None),
     "openat": (257, 56),
@@ -103,11 +104,11 @@ _FCNTL = (1030, 1, 2, 3, 4)
 #: RLIMIT_DATA does not count shared memory; locked and huge pages take more than they seem to. What is left
 #: is MAP_ANONYMOUS.
 _MAP_MASK, _MAP_PRIVATE = 0x01 | 0x2000 | 0x40000 | 0x20, 0x20
-#: What a thread is: it shares memory, files, signals with its process. CLONE_DETACHED has no meaning.
+#: The flags of a thread: it shares memory, files and signals with its process. CLONE_DETACHED has no effect.
 _THREAD_MASK, _THREAD = 0xFFBFFFFF, 0x003D0F00
 
 
-#: Code, how many to skip where a comparison holds and where not, value.
+#: Code; how many instructions to skip if a comparison holds, and if not; value.
 _Instruction = tuple[int, int, int, int]
 
 
@@ -118,38 +119,38 @@ class _Program(ctypes.Structure):
 
 
 def close(libc: ctypes.CDLL) -> None:
-    """Let this process make no other calls than those listed, from now on and for ever.
+    """Forbid this process all other calls than those listed, from now on.
 
     Args:
         libc: the C library, with errno. The process has given up the right to gain privileges.
 
     Raises:
-        OSError: the kernel has no filters, or refuses one.
+        OSError: the kernel has no filters, or refuses this one.
     """
     code = program(os.uname().machine, os.getpid())
     seccomp = 317 if os.uname().machine == "x86_64" else 277
     given = _Program(len(code) // 8, code)
     if libc.syscall(seccomp, _FILTER, _ALL_THREADS, ctypes.byref(given)) != 0:
-        number = ctypes.get_errno() or errno.EBUSY  # what is returned, else, is a thread's id
+        number = ctypes.get_errno() or errno.EBUSY  # otherwise it has returned the id of a thread
         raise OSError(number, os.strerror(number))
 
 
 def program(machine: str, process: int) -> bytes:
-    """The filter, as the kernel takes it.
+    """The filter in the kernel's format.
 
     Args:
         machine: the kernel's name of the architecture: `x86_64` or `aarch64`.
         process: the process that may signal its own threads.
 
     Raises:
-        OSError: no other architecture is known.
+        OSError: it is another architecture.
     """
     if machine not in ("x86_64", "aarch64"):
         raise OSError(errno.ENOSYS, f"its calls are not known on {machine}")
     # AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64: the same number is another call on another architecture.
     place, own = (0, 0xC000003E) if machine == "x86_64" else (1, 0xC00000B7)
     code = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, own), (_RETURN, 0, 0, _KILL)]
-    # Numbers of x32, x86_64's second set, are none of the listed ones: they have a bit more.
+    # Numbers of x32, the second set of x86_64, are not listed: they have one more bit.
     code.append((_LOAD, 0, 0, _NUMBER))
     for answer, calls in (
         (_ALLOW, _ALLOWED),
@@ -172,7 +173,7 @@ def program(machine: str, process: int) -> bytes:
 
 
 def _checked(number: int, argument: int, mask: int, values: tuple[int, ...]) -> list[_Instruction]:
-    """Allow a call where what the mask leaves of one argument is one of these values."""
+    """Allow a call if one of its arguments, after the mask, has one of these values."""
     rule = [(_LOAD, 0, 0, _ARGUMENTS + 8 * argument), (_AND, 0, 0, mask)]
     for value in values:
         rule += [(_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW)]

@@ -1,7 +1,8 @@
-"""A control group (cgroup v2) for each worker, in a directory that was delegated for it: `PHASE_CGROUP`.
+"""A control group (cgroup v2) for each worker, in a directory that is delegated for it: `PHASE_CGROUP`.
 
-A limit of the process counts what it maps. A group counts what the kernel holds for it, too: page tables,
-pipes, shared memory. It also ends all that is in it at once. Source: Linux, admin-guide/cgroup-v2.
+A limit of the process counts the memory that it maps. A group also counts memory that the kernel holds for
+the process: page tables, pipes, shared memory. And it ends all its processes at once. Source: Linux,
+admin-guide/cgroup-v2.
 """
 
 import contextlib
@@ -9,9 +10,9 @@ import errno
 import os
 import time
 
-#: Bytes that a worker has before it sees a job, and that the kernel keeps for it, with room to spare.
+#: Bytes of a worker before its job, and of the kernel for it, with room to spare.
 _ENGINE = 192 << 20
-#: Seconds until a group is given up whose last process has not left it, and between two looks.
+#: Seconds to wait until the last process has left a group, and between two checks.
 _PATIENCE, _PAUSE = 1.0, 0.005
 
 
@@ -23,7 +24,7 @@ class Group:
         worker: number of the process that goes into it.
 
     Raises:
-        OSError: it is not such a directory, or groups in it have no memory of their own.
+        OSError: it is not such a directory, or its groups have no memory controller.
     """
 
     def __init__(self, within: str, worker: int) -> None:
@@ -39,7 +40,7 @@ class Group:
             raise
 
     def limit(self, *, memory_bytes: int, compile_bytes: int) -> None:
-        """Bound everything in it.
+        """Limit the memory of all processes in it.
 
         Args:
             memory_bytes: of the job.
@@ -48,7 +49,7 @@ class Group:
         self._write("memory.max", str(_ENGINE + memory_bytes + compile_bytes))
 
     def starved(self) -> bool:
-        """Whether the kernel has ended something in it that met the bound."""
+        """Whether the kernel has ended a process in it that met the limit."""
         try:
             with open(os.path.join(self._path, "memory.events")) as file:
                 counts = dict(line.split() for line in file)
@@ -57,7 +58,7 @@ class Group:
         return counts.get("oom_kill", "0") != "0"
 
     def close(self) -> None:
-        """End what is left in it, and remove it."""
+        """End the processes in it, and remove it."""
         with contextlib.suppress(OSError):  # before Linux 5.14 it cannot
             self._write("cgroup.kill", "1")
         until = time.monotonic() + _PATIENCE
@@ -71,7 +72,7 @@ class Group:
             time.sleep(_PAUSE)
 
     def _write(self, name: str, text: str) -> None:
-        # Not made where it is not: only the kernel makes files here.
+        # Never create the file: only the kernel makes files here.
         descriptor = os.open(os.path.join(self._path, name), os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(descriptor, text.encode())

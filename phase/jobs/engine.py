@@ -1,4 +1,4 @@
-"""The wasmtime C API, as far as one job needs it; imported by the worker only.
+"""The part of the wasmtime C API that one job needs; only the worker imports it.
 
 `import wasmtime` declares the whole C API, some two thousand ctypes prototypes, before the first
 call: 120 ms on a PC, seconds under emulation. A worker runs one module once and calls about
@@ -49,8 +49,8 @@ class Stopped(Exception):  # a trap is an outcome, not an error of ours
     """The module did not return from `_start`.
 
     Args:
-        message: the engine's words, one line.
-        code: what it gave to proc_exit, if it did.
+        message: of the engine, one line.
+        code: the argument of proc_exit, if it was called.
         trap: index into `phase.jobs.traps.TRAPS`, if the engine classified it.
     """
 
@@ -61,7 +61,7 @@ class Stopped(Exception):  # a trap is an outcome, not an error of ours
 
 
 class Engine:
-    """One engine with one store: everything that one job needs, freed with the process.
+    """One engine with one store, for one job; freed with the process.
 
     Args:
         library: path of wasmtime's shared library.
@@ -86,7 +86,7 @@ class Engine:
         ):
             self.call(f"wasmtime_config_{name}_set", None, c_void_p(config), c_bool(wanted))
         if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-            # Otherwise 4 GiB of addresses are set aside for each memory, so that its bounds need no check.
+            # By default the engine reserves 4 GiB of addresses for each memory, to avoid bounds checks.
             for name in ("memory_reservation", "memory_guard_size"):
                 self.call(f"wasmtime_config_{name}_set", None, c_void_p(config), c_uint64(0))
         self.call(
@@ -101,13 +101,13 @@ class Engine:
         self._instance = ctypes.create_string_buffer(ROOM)
         self._tables: list[bytes] = []
         self._ready = c_void_p()
-        #: Bytes of the module's tables, where none of them can grow; None where one can.
+        #: Bytes of the module's tables, if none of them can grow; None if one can.
         self.fixed_tables: int | None = 0
-        #: Given to proc_exit, which does not return.
+        #: The argument of proc_exit, once it was called; it does not return.
         self.exit_code: int | None = None
 
     def call(self, name: str, result: type | None, *args: object) -> int:
-        """Call a function of the C API; what it returns, 0 for nothing."""
+        """Call a function of the C API; returns its result, 0 for a null pointer."""
         function = getattr(self._dll, name)
         function.restype = result
         value = function(*args)
@@ -127,12 +127,12 @@ class Engine:
         Args:
             argv: program name and arguments, UTF-8, without NUL.
             env: names and values, UTF-8, without NUL.
-            stdin: the whole input; None: it is read from this process's own.
-            stdout: takes bytes, returns how many it took or a negative errno.
-            stderr: likewise.
+            stdin: the whole input; None to read it from this process's own.
+            stdout: takes bytes; returns how many it has taken, or a negative errno.
+            stderr: the same.
 
         Raises:
-            InvalidModuleError: an argument or variable the engine cannot pass.
+            InvalidModuleError: the engine cannot pass an argument or a variable.
         """
         config = c_void_p(self.call("wasi_config_new", c_void_p))
         count = c_size_t(len(argv))
@@ -170,16 +170,16 @@ class Engine:
         return compiled
 
     def link(self, shape: Shape, compiled: c_void_p, *, fuel: int, memory_bytes: int) -> None:
-        """Link a module with what it imports, and limit it. Nothing of it runs.
+        """Link a module with its imports, and limit it. No code of it runs.
 
         Args:
             shape: of the module.
             compiled: the module.
-            fuel: what it may burn, in units of the engine.
-            memory_bytes: what its memories, tables and objects may have together.
+            fuel: limit, in units of the engine.
+            memory_bytes: limit for its memories, tables and objects together.
 
         Raises:
-            InvalidModuleError: it is not a command, or wants what it cannot have.
+            InvalidModuleError: it is not a command, or imports something that it cannot have.
             TooMuchMemoryError: its tables are over the limit.
         """
         if shape.start is None:
@@ -210,10 +210,10 @@ class Engine:
         return self.call(f"wasm_externtype_as_{kind}", c_void_p, general)
 
     def _limit(self, tables: list[tuple[int, int]], *, fuel: int, memory_bytes: int) -> None:
-        """Share the memory out: what the tables can come to is taken off what the memories get.
+        """Share the memory between the tables and the linear memories.
 
-        The engine has one limit for each table, the same for all, so a table that has a maximum is
-        counted with that, and one without gets a part of the memory to grow into.
+        The engine has one limit that holds for each table. So a table with a maximum is counted with that,
+        and one without gets a part of the memory to grow into.
         """
         room = memory_bytes // _GROWTH // _ELEMENT // max(len(tables), 1)
         elements = max((least for least, _ in tables), default=0) + room
@@ -254,6 +254,7 @@ class Engine:
         try:
             self.check(failed)
         except Stopped as error:
+            # The C API has no code for this; the text is ours, or the engine's for a limit of its own.
             if EXCEEDED in str(error):
                 raise TooMuchMemoryError(str(error)) from None
             if self.memories.lacking:
@@ -289,7 +290,7 @@ class Engine:
         return left.value
 
     def table_bytes(self) -> int:
-        """What the instance's tables have come to; they never shrink."""
+        """The size of the instance's tables, bytes; they never shrink."""
         total = 0
         for name in self._tables:
             table = self.export(self._instance, name, _TABLE)
@@ -299,7 +300,7 @@ class Engine:
     def export(
         self, instance: "ctypes.Array[ctypes.c_char]", name: bytes, kind: int
     ) -> "ctypes.Array[ctypes.c_char]":
-        """What an instance exports, as a wasmtime_extern_t."""
+        """An export of an instance, as a wasmtime_extern_t."""
         item = ctypes.create_string_buffer(ROOM)
         size = c_size_t(len(name))
         found = self.call(
@@ -319,7 +320,7 @@ class Engine:
         raise Stopped(message, trap=code.value if known else None)
 
     def check(self, error: int, kind: type[Exception] = Stopped) -> None:
-        """Raise what the C API returned, if it is an error."""
+        """Raise an error that the C API has returned, if it is one."""
         if not error:
             return
         self._exited()
@@ -341,7 +342,7 @@ class Engine:
 
 
 def _cause(text: str) -> str:
-    """The engine's words without its backtrace: the last cause it names, or the first line."""
+    """The engine's message without its backtrace: the last cause that it names, or the first line."""
     _, found, causes = text.rpartition("Caused by:")
     lines = [line.strip() for line in (causes if found else text).splitlines() if line.strip()]
     if not lines:

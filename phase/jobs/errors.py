@@ -1,16 +1,15 @@
-"""What can go wrong with a job before or beside running it.
+"""Errors of jobs, apart from the outcomes of a job that ran.
 
     JobError
     +-- EngineError              no engine here, or its worker process broke
     |   +-- UnsuitableProcessorError   no engine can run on this processor
-    |   +-- CageError                  the kernel refuses a part of the cage, and all of it is demanded
-    +-- JobRefusedError          the job asks for more than its limits allow
-    +-- ReceiptError
+    |   +-- CageError                  the kernel refuses a part of the cage, and the policy demands all of
+    it +-- JobRefusedError          the job asks for more than its limits allow +-- ReceiptError
         +-- ReceiptFormatError     not a receipt at all
         +-- ReceiptSignatureError  not signed by the pinned key
         +-- ReceiptBindingError    a true receipt, of something else
 
-A module that traps, exits with a code or meets a limit is no error: that is an outcome, and its
+A module that traps, exits with a code or meets a limit is not an error: that is an outcome, and its
 receipt says so.
 """
 
@@ -26,11 +25,11 @@ class EngineError(JobError):
 
 
 class UnsuitableProcessorError(EngineError):
-    """The engine cannot run on this processor; everything else of Phase can."""
+    """The engine cannot run on this processor. All other parts of Phase can."""
 
 
 class CageError(EngineError):
-    """The kernel refuses a part of the worker's cage, and the policy is to run no job then."""
+    """The kernel refuses a part of the worker's cage, and the policy forbids to run a job then."""
 
 
 class JobRefusedError(JobError):
@@ -38,11 +37,11 @@ class JobRefusedError(JobError):
 
 
 class ReceiptError(JobError):
-    """Root of what can be wrong with a receipt."""
+    """Root of every error about receipts."""
 
 
 class ReceiptFormatError(ReceiptError):
-    """The envelope holds no receipt this version can read."""
+    """The envelope does not hold a receipt that this version can read."""
 
 
 class ReceiptSignatureError(ReceiptError):
@@ -50,7 +49,7 @@ class ReceiptSignatureError(ReceiptError):
 
 
 class ReceiptBindingError(ReceiptError):
-    """The receipt is genuine and says something else than what was asked.
+    """The receipt is genuine, but for something else than was asked.
 
     Args:
         field: which binding failed, as named in the receipt's predicate.

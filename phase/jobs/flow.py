@@ -1,8 +1,8 @@
-"""Where a job's input comes from and its output goes to, and the loop that carries both.
+"""The sources and sinks of a job, and the loop that carries its input and output.
 
-Nothing is read ahead: input is read when the module asks for it, as much as it asks for. Output is read
-from the worker when what was read before has been written. So the caller's memory is constant, and a
-slow reader slows the module down, whose clock runs on.
+Nothing is read ahead. Input is read when the module asks for it, and only as much. Output is read from the
+worker when the earlier output has been written. So the caller's memory is constant, and a slow reader slows
+the module down, while the module's clock runs on.
 """
 
 import errno
@@ -17,7 +17,7 @@ import msgspec
 
 from phase.jobs import wire
 
-#: Bytes carried at once: what a pipe holds.
+#: Bytes carried at once: the size of a pipe.
 _CHUNK = 1 << 16
 #: A pipe that polls writable takes this much without blocking.
 _PIPE_BUF = select.PIPE_BUF
@@ -32,23 +32,23 @@ class Content(msgspec.Struct, frozen=True):
 
 
 class Source(Protocol):
-    """What a job reads."""
+    """The origin of a job's input."""
 
     def fileno(self) -> int | None:
-        """Descriptor to wait for before reading; None: it never blocks."""
+        """Descriptor to wait for before reading; None if it never blocks."""
 
     def read(self, most: int) -> bytes:
         """Some bytes, at most that many; none at the end."""
 
 
 class Sink(Protocol):
-    """What takes a job's output."""
+    """The destination of a job's output."""
 
     def fileno(self) -> int | None:
-        """Descriptor to wait for before writing; None: it never blocks."""
+        """Descriptor to wait for before writing; None if it never blocks."""
 
     def write(self, data: memoryview) -> int:
-        """Take some of these bytes, at least one; how many.
+        """Take some of these bytes, at least one; returns how many.
 
         Raises:
             OSError: it takes no more.
@@ -98,17 +98,17 @@ class Descriptor:
             try:
                 count += os.write(self._descriptor, data[count : count + self._step])
             except OSError:
-                break  # what was written before counts; the next call meets the error again
+                break  # the bytes written before count; the next call meets the error again
         return count
 
 
 class Streams(msgspec.Struct, frozen=True):
-    """What a job is connected to.
+    """The input and outputs of a job.
 
     Args:
-        stdin: read as the module asks; None: the job's own `stdin` bytes.
-        stdout: None: kept, and given back by the execution.
-        stderr: likewise.
+        stdin: read as the module asks; None for the job's own `stdin` bytes.
+        stdout: None to keep the bytes in memory, for the execution.
+        stderr: the same.
     """
 
     stdin: Source | None = None
@@ -117,7 +117,7 @@ class Streams(msgspec.Struct, frozen=True):
 
 
 class Counted:
-    """The hash and length of what passes by."""
+    """Counts the hash and length of bytes that pass by."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -134,12 +134,12 @@ class Counted:
         return self._length
 
     def content(self) -> Content:
-        """What has passed."""
+        """The hash and length so far."""
         return Content(self._hash.hexdigest(), self._length)
 
 
 class Inlet:
-    """Carries a source to the worker, as much as the module asks for."""
+    """Carries input to the worker, as much as the module asks for."""
 
     def __init__(self, source: Source | None, pipe: int, limit: int) -> None:
         self._source = source
@@ -149,7 +149,7 @@ class Inlet:
         self._pending = memoryview(b"")
         self.sent = Counted()
         self.over = False
-        #: Why the source gives no more, if that is not its end.
+        #: The error of the source, if it has one.
         self.broken: OSError | None = None
         if source is None:
             self._close()
@@ -186,12 +186,12 @@ class Inlet:
     def _read(self, source: Source) -> None:
         left = self._limit - self.sent.length
         try:
-            # One more than is left, to tell an input that ends there from one that does not.
+            # Read one byte more than is left, to find out whether the input ends there.
             part = source.read(min(self._asked, left) or 1)
         except BlockingIOError:
             return
         except OSError as error:
-            # The module's input is a pipe, which can end and not fail.
+            # The module's input is a pipe, which can end but not fail.
             self.broken, part = error, b""
         self._asked = 0
         if not part:
@@ -232,12 +232,12 @@ class Outlet:
         self._pending = memoryview(b"")
         self.passed = Counted()
         self.read = 0
-        #: Why the sink takes no more.
+        #: The error of the sink, if it has one.
         self.broken: OSError | None = None
 
     @property
     def open(self) -> bool:
-        """Whether there is, or may come, something to carry."""
+        """Whether there are bytes to carry, or more may come."""
         return self.pipe >= 0 or bool(self._pending)
 
     def waits(self) -> tuple[int, int] | None:
@@ -252,7 +252,7 @@ class Outlet:
         return bool(self._pending) and self._sink.fileno() is None
 
     def step(self, most: int) -> None:
-        """Read or write once; of what is read, only so many bytes pass."""
+        """Read or write once. At most this many of the bytes read are carried on."""
         if self._pending:
             self._write()
         elif self.pipe >= 0:
@@ -265,7 +265,7 @@ class Outlet:
                 self._write()
 
     def _ready(self) -> bool:
-        """Whether the sink takes bytes at once; asked after each read, it saves half of the loop's turns."""
+        """Whether the sink takes bytes at once. To ask after each read saves half of the loop's turns."""
         return self._sink.fileno() is None or bool(self._poll.poll(0))
 
     def _write(self) -> None:
@@ -274,7 +274,7 @@ class Outlet:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            # The module is told by its next write, as any program is.
+            # The module's next write fails, as it does for any program.
             self.broken = error
             self._pending = memoryview(b"")
             self._close()
@@ -289,7 +289,7 @@ class Outlet:
 
 
 class Messages:
-    """The worker's own words: its messages, and what it prints when it breaks."""
+    """The worker's messages, and its diagnostics when it breaks."""
 
     def __init__(self, control: int, diagnostics: int) -> None:
         self._control, self._diagnostics = control, diagnostics
@@ -306,7 +306,7 @@ class Messages:
         return [(number, select.POLLIN) for number in (self._control, self._diagnostics) if number >= 0]
 
     def step(self, ready: dict[int, int]) -> None:
-        """Read what has come."""
+        """Read the data that has arrived."""
         if self._diagnostics in ready:
             part = os.read(self._diagnostics, _CHUNK)
             self.printed += part
@@ -321,7 +321,7 @@ class Messages:
             self._understand()
 
     def _understand(self) -> None:
-        """Never trusts their form: a worker may have been taken over."""
+        """Read messages. Their form is not trusted: a module may have taken over the worker."""
         try:
             while (fields := wire.receive(self._buffer)) is not None:
                 match fields:
@@ -343,11 +343,11 @@ class Pump:
     """Carries one job's request, input, output and messages until all is done or time is up.
 
     Args:
-        request: what the worker is told, and the descriptor for it.
-        inlet: its input.
+        request: the job for the worker, and the descriptor to write it to.
+        inlet: the job's input.
         outlets: its stdout and stderr.
-        messages: its own words.
-        output_bytes: both outputs together.
+        messages: of the worker.
+        output_bytes: limit for both outputs together.
     """
 
     def __init__(
@@ -364,7 +364,7 @@ class Pump:
         self.late = self.over = False
 
     def run(self, deadline: float) -> None:
-        """Carry, until a time of the monotonic clock."""
+        """Carry until all is done, or until a time of the monotonic clock."""
         while self.messages.waits() or any(outlet.open for outlet in self.outlets):
             left = deadline - time.monotonic()
             if left <= 0:
@@ -415,6 +415,6 @@ class Pump:
             waits = outlet.waits()
             if outlet.busy() or (waits and waits[0] in ready):
                 outlet.step(self._output_bytes - sum(other.read for other in self.outlets))
-        # The worker counts too; this is for one that was taken over.
+        # The worker counts too, but a module may have taken it over.
         if sum(outlet.read for outlet in self.outlets) > self._output_bytes:
             self.over = True

@@ -1,11 +1,11 @@
-"""The WASI functions that the worker answers itself, in place of the engine's.
+"""The WASI functions that the worker defines itself, in place of the engine's.
 
 proc_exit     The engine refuses exit codes above 125.
-fd_read       The job's input is read when the module asks for it, and not before: the parent is told
-poll_oneoff   how much is wanted, then the engine's own function reads what came.
+fd_read       The job's input is read only when the module asks for it: the parent hears how much is
+poll_oneoff   wanted, then the engine's own function reads the bytes that have come.
 
 The engine's functions find the caller's memory by its export, so they cannot be called from here. A small
-module of the worker's own calls them on its memory, and what was read is copied to the job's.
+module of the worker calls them on its own memory, and the bytes are then copied to the job's memory.
 """
 
 import ctypes
@@ -37,15 +37,15 @@ _READER = bytes.fromhex(
 _WASI = b"wasi_snapshot_preview1"
 _MEMORY = 3  # WASMTIME_EXTERN_MEMORY
 _EINVAL = 28  # WASI's, not this machine's
-#: Bytes of the reader's memory before its buffer, and in it: the engine reads no more at once.
+#: Bytes of the reader's memory before its buffer, and of the buffer: the engine reads no more at once.
 _BUFFER, MOST = 1 << 16, 1 << 16
-#: Vectors in one read, subscriptions in one poll.
+#: Limit for the vectors in one read, and the subscriptions in one poll.
 _MANY = 1024
 _SUBSCRIPTION, _EVENT = 48, 32
 _FD_READ = 1  # eventtype
 #: fs_rights_base in an fdstat, and fd_read in it.
 _RIGHTS, _MAY_READ = 8, 1 << 1
-#: Asking whether there is input reads some; a page, as the engine keeps it for the next read.
+#: To find out whether there is input, the engine reads a page and keeps it for the next read.
 _PEEK = 4096
 _FUEL = 1 << 62
 
@@ -58,9 +58,9 @@ class Host:
 
     Args:
         engine: with its WASI world.
-        imports: what the module asks WASI for; what it does not ask for is not made.
-        want: told before input is read: bytes read so far, bytes that may be read now. None: the
-            engine has the whole input.
+        imports: WASI functions that the module imports; others are not defined.
+        want: called before input is read, with the bytes read so far and the bytes that may be read now.
+            None if the engine has the whole input.
     """
 
     def __init__(self, engine: Engine, imports: set[bytes], want: Callable[[int, int], None] | None) -> None:
@@ -154,7 +154,7 @@ class Host:
         for number in range(count):
             place, length = (ctypes.c_uint32 * 2).from_address(start + vectors + 8 * number)
             if length:
-                break  # like the engine, which fills the first that is not empty
+                break  # like the engine, which fills the first vector that is not empty
         if place + length > size:
             return self._trap("pointer out of bounds")
         length = min(length, MOST)
@@ -200,14 +200,14 @@ class Host:
         return None
 
     def _readable(self, descriptor: int) -> bool:
-        """Whether the job's descriptor is its input, by whatever number it has it."""
+        """Whether a descriptor of the job is its input; the job may have renumbered it."""
         values = (c_uint64 * 2)()
         trap = self._ask(b"fd_fdstat_get", values, (descriptor, 16))
         rights = c_uint64.from_address(self._buffer + 16 + _RIGHTS).value
         return not trap and values[0] == 0 and bool(rights & _MAY_READ)
 
     def _ask(self, name: bytes, values: "ctypes.Array[c_uint64]", given: tuple[int, ...]) -> int | None:
-        """Let the engine's function do it. Its result is put where the job's function has its own."""
+        """Call the engine's function, and use its result as the result of the job's function."""
         engine, trap = self._engine, c_void_p()
         left = engine.fuel_left()
         raw = (c_uint64 * 8)(*(value for number in given for value in (number, 0)))
@@ -221,7 +221,7 @@ class Host:
             c_size_t(len(given)),
             byref(trap),
         )
-        # The reader's steps are not the job's.
+        # The reader's fuel does not count as the job's.
         engine.call("wasmtime_context_set_fuel", c_void_p, engine.context, c_uint64(left))
         if failed:
             return self._trap("the input cannot be read")
@@ -229,7 +229,7 @@ class Host:
         return trap.value
 
     def _memory(self, caller: int) -> tuple[int, int] | None:
-        """Where the job's memory is in this process, and its size in bytes."""
+        """The address of the job's memory in this process, and its size in bytes."""
         engine, item = self._engine, ctypes.create_string_buffer(ROOM)
         found = engine.call(
             "wasmtime_caller_export_get",

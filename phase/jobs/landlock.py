@@ -1,6 +1,6 @@
-"""Landlock: the kernel's way for any process to give up files, TCP, and the reach to others (landlock(7)).
+"""Landlock, by which any process can give up files, TCP, and access to other processes (landlock(7)).
 
-The filter of system calls leaves nothing to forbid here. This holds where that has a gap, or is refused.
+The filter of system calls forbids the same already. This protects if the filter has a gap, or is refused.
 """
 
 import ctypes
@@ -8,7 +8,7 @@ import os
 
 _CREATE, _RESTRICT = 444, 446  # the same on every architecture
 _VERSION = 1
-#: What each version can forbid: rights to files, to TCP ports, to abstract sockets and signals outside.
+#: The rights that each version can forbid: to files, to TCP ports, to abstract sockets and signals outside.
 _RIGHTS = (
     (6, (1 << 16) - 1, 3, 3),
     (5, (1 << 16) - 1, 3, 0),
@@ -20,13 +20,13 @@ _RIGHTS = (
 
 
 def close(libc: ctypes.CDLL) -> int:
-    """Forbid this thread, and the threads that it starts, all that can be forbidden.
+    """Give up all rights that Landlock knows, for this thread and the threads that it starts.
 
     Args:
         libc: the C library. The process has given up the right to gain privileges.
 
     Returns:
-        The version of what the kernel forbids now; 0 where it has no Landlock.
+        The version whose rights are given up; 0 if the kernel does not have Landlock.
     """
     version = libc.syscall(_CREATE, None, ctypes.c_size_t(0), _VERSION)
     for least, *rights in _RIGHTS:

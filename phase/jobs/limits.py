@@ -1,4 +1,4 @@
-"""How much a job may take."""
+"""The limits of a job."""
 
 from typing import Annotated
 
@@ -17,18 +17,18 @@ Size = Annotated[int, msgspec.Meta(ge=0, le=1024 * MIB)]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much one job may take. Part of its receipt.
+    """The limits of one job. Part of its receipt.
 
     Args:
         fuel: engine instructions, roughly; comparable only within one engine version.
-        wall_seconds: from the worker having the job to the last byte of output that is taken. Compiling,
-            waiting for input and waiting for a slow reader of the output are included.
+        wall_seconds: from the moment when the worker has the job until the last byte of output is taken. It
+            includes compiling, waiting for input and waiting for a slow reader of the output.
         memory_bytes: linear memories, tables and the garbage collector's heap of the module, together.
         output_bytes: stdout and stderr together.
         stdin_bytes: input given to the module.
         module_bytes: the module itself.
-        compile_bytes: memory of the compiler, at most half of the machine's. Of the default, a module gets
-            what its code needs; a higher limit is given whole.
+        compile_bytes: memory of the compiler, at most half of the machine's. With the default, a module gets
+            the part that its code needs; a higher limit is used as it is.
     """
 
     fuel: Fuel = 20_000_000_000

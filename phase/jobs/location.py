@@ -1,4 +1,4 @@
-"""Where the engine's shared library is, found without importing the engine."""
+"""Finds the engine's shared library without importing the engine."""
 
 import os
 import sys
@@ -21,10 +21,10 @@ def check_processor(cpuinfo: str = "/proc/cpuinfo") -> None:
     beyond ARMv8.0.
 
     Args:
-        cpuinfo: the kernel's list of processors; where there is none, nothing is refused.
+        cpuinfo: the kernel's list of processors; if it cannot be read, nothing is refused.
 
     Raises:
-        UnsuitableProcessorError: it lacks something.
+        UnsuitableProcessorError: it lacks SSE4.1.
     """
     from phase.jobs.errors import UnsuitableProcessorError
 
@@ -61,7 +61,7 @@ def library(path: list[str] | None = None) -> str:
     for entry in sys.path if path is None else path:
         found = os.path.join(entry, "wasmtime", f"linux-{machine()}", "_libwasmtime.so")
         if os.path.exists(found):
-            # The wheel's own record; asking importlib.metadata would import half the standard library.
+            # The wheel's own record; importlib.metadata would import half of the standard library.
             if os.path.isdir(os.path.join(entry, f"wasmtime-{VERSION}.dist-info")):
                 return os.path.abspath(found)
             raise EngineError(f"wasmtime in {entry} is not version {VERSION}", hint=hint)

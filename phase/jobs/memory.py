@@ -1,8 +1,9 @@
-"""The memory a job has: every linear memory and the garbage collector's heap, from one allowance.
+"""Gives a job its memory: all linear memories and the garbage collector's heap, within one limit.
 
-The engine's own limit is per memory. So the engine asks here for each (wasmtime_memory_creator_t), and
-what it gets is counted: the sum is held under the limit, and its peak is known at the end.
-A memory's address space is reserved once and never moves; only what the module has grown to can be touched.
+The engine's own limit is per memory. So the engine asks this module for each memory
+(wasmtime_memory_creator_t), and the bytes are counted: their sum stays under the limit, and its peak is
+known at the end. The address space of a memory is reserved once and never moves; only the part that the
+module has grown to is accessible.
 """
 
 import ctypes
@@ -12,7 +13,7 @@ from ctypes import POINTER, c_int, c_long, c_size_t, c_void_p
 _PROT_NONE, _PROT_READ_WRITE = 0, 1 | 2
 _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x20, 0x4000
 _PAGE = 1 << 16
-#: Words by which the worker knows that this limit was met; the engine says the same of its own.
+#: Part of the message that this limit was met; the engine uses the same words for its own limit.
 EXCEEDED = "exceeds memory limits"
 
 _Get = ctypes.CFUNCTYPE(c_void_p, c_void_p, POINTER(c_size_t), POINTER(c_size_t))
@@ -40,7 +41,7 @@ class Memories:
     """All memories of one job. They are freed with the process.
 
     Args:
-        fail: makes an error of the engine's from a message.
+        fail: makes an error of the engine from a message.
     """
 
     def __init__(self, fail: Callable[[str], int]) -> None:
@@ -52,13 +53,13 @@ class Memories:
         self._protect.argtypes = (c_void_p, c_size_t, c_int)
         self._places: list[tuple[int, int]] = []
         self._sizes: list[int] = []
-        #: Bytes that all may have; None while the worker's own modules are made.
+        #: Limit for all memories together, bytes; None while the worker makes modules of its own.
         self.limit: int | None = None
-        #: What the machine did not give, where that is why a memory could not be made.
+        #: Why the machine could not provide a memory; empty if it could.
         self.lacking = ""
-        #: Bytes that the job has; a memory never shrinks, so this is the peak as well.
+        #: Bytes of the job's memories. A memory never shrinks, so this is also the peak.
         self.used = 0
-        # Kept: freed while the engine still points at them, they would crash it.
+        # References are kept, since the engine would crash if it called a freed function.
         self._get, self._grow = _Get(self._tell), _Grow(self._enlarge)
         self.creator = Creator(None, _New(self._create), None)
 

@@ -1,4 +1,4 @@
-"""What a worker gives up before it sees a job: root, and what a module that broke out would want."""
+"""Closes a worker's cage before it gets a job: it gives up root, and all that a module could misuse."""
 
 import ctypes
 import os
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from phase.jobs import calls, landlock
 
-#: Each worker is a user of its own, so that none can signal another: this and its process number, which is
-#: below 2**22. Distributions, container managers and directory services stay below 2**31 (systemd, "Users,
-#: Groups, UIDs and GIDs on systemd systems").
+#: Each worker is a user of its own, so that it cannot signal others: this number plus its process number,
+#: which is below 2**22. Distributions, container managers and directory services stay below 2**31 (systemd,
+#: "Users, Groups, UIDs and GIDs on systemd systems").
 OWN = 0xE0000000
-#: Number of the user `nobody` on every Linux, where others cannot be had (a container with few users).
+#: Number of the user `nobody` on every Linux, for a container with few users.
 NOBODY = 65_534
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x08000000, 0x10000000, 0x40000000
@@ -22,25 +22,26 @@ _SIGKILL = 9
 _MIB = 1 << 20
 #: Private writable memory that a running job needs beside its own: threads' stacks, the engine's tables.
 _SLACK = 64 * _MIB
-#: Threads: of a worker that is a user of its own, and of all that are `nobody`. An engine has four.
+#: Limits for threads: of a worker that is a user of its own, and of all that are `nobody`. An engine has
+#: four.
 _THREADS, _PROCESSES = 32, 512
-#: /proc/self/statm, opened while a file could be; where there is no /proc, none.
+#: Descriptor of /proc/self/statm, opened before the cage closes; -1 without /proc.
 _statm = -1
-#: Of those two, what holds for this process.
+#: The one of those two limits that holds for this process; 0 for neither.
 _threads = 0
 
 
 def give_up(parent: int) -> tuple[list[str], list[str]]:
-    """Close the cage: drop what this process has, and the way to get any of it back.
+    """Close the cage: drop the rights of this process, and every way to get them back.
 
-    What the kernel refuses is left out, and said where a job that broke out could make use of it: without
-    the right to change users, in a container, it stays who it is.
+    A protection that the kernel refuses is left out. It is reported if a module that broke out could make
+    use of that: without the right to change users, in a container, the worker keeps its user.
 
     Args:
         parent: process that this one must not outlive.
 
     Returns:
-        The layers that stand, by name; what could not be had, a sentence each, empty in the usual case.
+        The layers of the cage, by name; and the missing protections, a sentence each, usually empty.
     """
     global _statm, _threads
     libc = ctypes.CDLL(None, use_errno=True)
@@ -57,7 +58,7 @@ def give_up(parent: int) -> tuple[list[str], list[str]]:
         missing += _leave_root(libc)
         _threads = {OWN + os.getpid(): _THREADS, NOBODY: _PROCESSES}.get(os.geteuid(), 0)
         layers += ["user"] if _threads == _THREADS else []
-    # Also of another user, who may have been given some.
+    # Another user may have been given capabilities, too.
     if not _drop_capabilities(libc):
         missing.append("it keeps its capabilities")
     for option, value, what in (
@@ -81,7 +82,7 @@ def give_up(parent: int) -> tuple[list[str], list[str]]:
 
 
 def _die_first() -> None:
-    """Where the machine runs out of memory, a job ends, and not its provider."""
+    """When the machine runs out of memory, the kernel ends a job first, and not its provider."""
     descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, b"1000")
@@ -90,18 +91,18 @@ def _die_first() -> None:
 
 
 def _leave_network(libc: ctypes.CDLL) -> bool:
-    """Go where there is no network, nor memory or queues of others (System V); whether it could.
+    """Leave the network, and the shared memory and queues (System V) of others; whether that was possible.
 
-    Who is not root needs a user namespace for that, whose capabilities are dropped right after.
+    Without root this needs a user namespace, whose capabilities are dropped right after.
     """
     user = 0 if os.geteuid() == 0 else _CLONE_NEWUSER
     return bool(libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC | user) == 0)
 
 
 def _leave_root(libc: ctypes.CDLL) -> list[str]:
-    """Become a user that no other process has; what of root is left, a sentence each."""
+    """Become a user that no other process has; returns the rights of root that are left, a sentence each."""
     if not _may_kill(libc):
-        # As another user its parent could not end it: that has no capabilities either.
+        # Its parent lacks the capability to end it, too, if it is another user.
         missing = ["it keeps the user root: without the capability to kill, its parent could not end it"]
     else:
         missing = []
@@ -131,7 +132,7 @@ def _may_kill(libc: ctypes.CDLL) -> bool:
 
 def _drop_capabilities(libc: ctypes.CDLL) -> bool:
     """Empty this thread's capabilities; whether none is left."""
-    # Of the bounding set, what can be dropped: only who has the capability to may.
+    # Drop as much of the bounding set as possible: that needs a capability itself.
     for capability in range(_CAPABILITIES):
         if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break
@@ -141,7 +142,7 @@ def _drop_capabilities(libc: ctypes.CDLL) -> bool:
 
 
 def limit(*, wall_seconds: int) -> None:
-    """Limit what the process may never have.
+    """Set the limits that hold for the whole life of the process.
 
     Args:
         wall_seconds: of the job; its processor time cannot be more.
@@ -181,7 +182,7 @@ def limit_memory(memory_bytes: int) -> None:
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)  # what compiling has used and given back is not the job's
+        libc.malloc_trim(0)  # memory that compiling has freed must not count as the job's
     _lower(resource.RLIMIT_DATA, _private() + memory_bytes + _SLACK)
 
 

@@ -1,8 +1,8 @@
-"""Receipts: signed statements of what ran and what came out.
+"""Receipts: signed statements about a job, its input and its result.
 
 An in-toto Statement v1 (in-toto attestation framework, spec v1.0) in a DSSE envelope. The
-subject is the job's stdout; the predicate binds everything that made it. A receipt proves that
-the holder of the node key said so; it does not prove that the node computed honestly.
+subject is the job's stdout; the predicate binds everything that produced it. A receipt proves that
+the holder of the node key has made the statement; it does not prove that the node computed honestly.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from phase.jobs.runner import Execution, Job
 from phase.jobs.status import Status
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-#: Characters of a job id or a nonce.
+#: Limit for a job id or a nonce, characters.
 MAX_NAME = 128
 
 Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -41,19 +41,19 @@ class Content(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, passed: flow.Content) -> "Content":
-        """What the runner has counted."""
+        """From the counts of the runner."""
         return cls(passed.sha256, passed.length)
 
 
 class JobRef(msgspec.Struct, frozen=True):
-    """Which job: the id it has, and the value its requester chose to make it fresh."""
+    """The job's id, and the value that its requester chose to make it fresh."""
 
     id: Name
     nonce: Nonce
 
 
 class EngineRef(msgspec.Struct, frozen=True):
-    """What ran the module. Fuel is comparable only within one version."""
+    """The engine that ran the module. Fuel is comparable only within one version."""
 
     name: Literal["wasmtime"]
     version: str
@@ -61,28 +61,28 @@ class EngineRef(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """The predicate: what ran, with what, how it ended, when, and who says so.
+    """The predicate: the job, its input and limits, how and when it ended, and the node that says so.
 
     Args:
-        job: which job this is about.
-        module: the module as it was handed in.
-        args: after the program's name.
-        env: all of it.
-        stdin: what was handed to the module: all of an input that was known before, and of a stream the
-            part that the module asked for.
-        stdout: what was printed and taken by the reader.
-        stderr: likewise.
-        limits: what it could take.
+        job: id and nonce of the job.
+        module: the module as it was given.
+        args: arguments after the program's name.
+        env: the whole environment.
+        stdin: the input of the module: all of it if it was given as bytes; of a stream, the part that the
+            module asked for.
+        stdout: the output that the reader has taken.
+        stderr: the same.
+        limits: of the job.
         status: how it ended.
-        fuel_used: what it burnt; null if that is not known. The engine counts in a register and writes the
-            count down where functions are called or left: it knows it of a module that returned, exited,
-            ran out of fuel or reached `unreachable`, not after other traps or an interruption.
-        memory_bytes: peak of its linear memories, tables and objects together; null if that is not known.
-        engine: what ran it.
-        cage: layers between the module and the machine; receipts of older nodes do not say.
-        started: when the worker was given the job.
+        fuel_used: units of fuel; null if not known. The engine counts in a register and stores the count
+            when a function is called or left. So the count is known if the module returned, exited, ran out
+            of fuel or reached `unreachable`, but not after other traps or an interruption.
+        memory_bytes: peak of its linear memories, tables and objects together; null if not known.
+        engine: the engine that ran it.
+        cage: layers between the module and the machine; receipts of older nodes leave it out.
+        started: when the worker got the job.
         finished: `wall_ms` later.
-        wall_ms: milliseconds, compiling and waiting for input and readers included.
+        wall_ms: milliseconds, including compiling and waiting for input and readers.
         node: public key of the signing node, hex.
     """
 
@@ -128,21 +128,21 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_names(job_id: str | None, nonce: str) -> None:
-    """Refuse a job id or a nonce that a receipt cannot carry, before anything runs.
+    """Refuse a job id or a nonce that a receipt cannot carry, before the job runs.
 
     Args:
-        job_id: 1 to 128 printable characters; None where one is to be made up.
+        job_id: 1 to 128 printable characters; None for a random one.
         nonce: at most 128 printable characters.
 
     Raises:
-        JobRefusedError: says which of them is wrong, and how.
+        JobRefusedError: one of them is wrong; the message says which one, and how.
     """
     for what, text, least in (("job id", job_id, 1), ("nonce", nonce, 0)):
         if text is None:
             continue
         if not least <= len(text) <= MAX_NAME:
             raise JobRefusedError(
-                f"the {what} has {len(text)} characters; {least} to {MAX_NAME} are possible"
+                f"the {what} has {len(text)} characters; the limits are {least} and {MAX_NAME}"
             )
         # Bytes that are not UTF-8 arrive as surrogates, which are not printable either.
         if not text.isprintable():
@@ -150,11 +150,11 @@ def check_names(job_id: str | None, nonce: str) -> None:
 
 
 def describe(job: Job, execution: Execution, *, node: str, job_id: str, nonce: str) -> Receipt:
-    """State what an execution was, unsigned.
+    """Make an unsigned receipt.
 
     Args:
-        job: what was asked.
-        execution: what came out.
+        job: the job.
+        execution: its result.
         node: the signing node's public key, hex.
         job_id: at most 128 characters.
         nonce: chosen by the requester; may be empty.
@@ -216,18 +216,18 @@ def verify(
     Args:
         envelope: the DSSE envelope.
         key: the node's public key, 64 hex digits, known from elsewhere.
-        job_id: the job it must be for.
-        nonce: the nonce it must carry.
-        module_sha256: the module that must have run, hex.
-        stdout: the output it must be about.
+        job_id: the expected job.
+        nonce: the expected nonce.
+        module_sha256: the expected module, hex.
+        stdout: the expected output.
 
     Returns:
-        The receipt; only what was signed.
+        The receipt, from the signed bytes.
 
     Raises:
-        ReceiptSignatureError: not signed by this key, or no DSSE envelope.
-        ReceiptFormatError: signed, but no receipt.
-        ReceiptBindingError: a receipt of something else.
+        ReceiptSignatureError: it is not signed by this key, or is not a DSSE envelope.
+        ReceiptFormatError: it is signed, but is not a receipt.
+        ReceiptBindingError: it is a receipt of something else.
     """
     try:
         body = dsse.verify(envelope, keys=[key.lower()], payload_type=PAYLOAD_TYPE)
@@ -256,7 +256,7 @@ def verify(
 
 
 def schemas() -> dict[str, dict[str, object]]:
-    """JSON schemas (draft 2020-12) of what is published, by file name."""
+    """The published JSON schemas (draft 2020-12), by file name."""
     published = {"receipt-v1.json": Receipt, "statement-v1.json": Statement, "limits-v1.json": Limits}
     found = {}
     for name, kind in published.items():

@@ -1,8 +1,8 @@
-"""Run a job in a worker process and watch it: the parent's side.
+"""Runs a job in a worker process and watches it: the parent's side.
 
-Imports stay few (no subprocess, no asyncio, no engine): the worker is started first, and what
-the parent still has to read and hash happens while the worker loads its engine. Structs, not
-dataclasses: those bring half of the standard library.
+Imports stay few (no subprocess, no asyncio, no engine): the worker is started first, and the parent
+reads and hashes the job while the worker loads its engine. Structs are used, not dataclasses, which import
+half of the standard library.
 """
 
 import hashlib
@@ -39,12 +39,12 @@ _MAX_DIAGNOSTICS = 16 * 1024
 _HITS: dict[str, LimitHit] = {
     hit.limit: hit for hit in (LimitHit("fuel"), LimitHit("wall"), LimitHit("memory"), LimitHit("output"))
 }
-#: What the engine prints when it aborts, because it was given no more memory.
+#: Messages of the engine when it aborts for want of memory. It has no other sign of that.
 _NO_MEMORY = (b"memory allocation of", b"Cannot allocate memory", b"MemoryError", b"out of memory")
-#: What ends a worker from outside of it, which then says nothing.
+#: Signals that end a worker before it can report why.
 _SIGNALS: dict[int, str] = {
     signal.SIGSYS: "it made a system call that no job needs; the module may have broken out of the engine",
-    signal.SIGKILL: "somebody ended it, or the kernel did because memory ran out",
+    signal.SIGKILL: "another process ended it, or the kernel did because memory ran out",
 }
 #: Of the worker's descriptors, the two that it reads from: the module's input and the job.
 _READ = (0, 5)
@@ -52,19 +52,19 @@ _READ = (0, 5)
 _BOOTSTRAP = "import sys; sys.path.append(sys.argv.pop()); from phase.jobs.worker import main; main()"
 
 
-#: What is done where the kernel refuses a part of a worker's cage.
+#: How to react if the kernel refuses a part of a worker's cage.
 Policy = Literal["whole", "best"]
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What to run.
+    """A job.
 
     Args:
         module: WebAssembly, binary format.
         args: arguments after the program name, which is always `module`.
-        stdin: all of the input, where it does not come as a stream.
+        stdin: the whole input, if it is not a stream.
         env: the whole environment; nothing is inherited.
-        limits: what it may take.
+        limits: of the job.
     """
 
     module: bytes
@@ -75,26 +75,26 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Execution(msgspec.Struct, frozen=True):
-    """What came out of one job.
+    """The result of one job.
 
     Args:
         status: how it ended.
         stdout: at most `limits.output_bytes` together with stderr, also when it was stopped; empty if it
             went to a stream.
         stderr: likewise.
-        fuel_used: None if it is not known: the engine counts in a register, and has lost what it counted
-            when the module traps or is interrupted.
+        fuel_used: None if not known: the engine counts in a register, and loses the count when the module
+            traps or is interrupted.
         memory_bytes: peak of linear memories, tables and the garbage collector's heap together; None if
-            the worker died before it could say.
-        started: seconds since the epoch, when the worker was given the job.
+            the worker died before it could report it.
+        started: seconds since the epoch, when the worker got the job.
         wall_seconds: from then until its end.
         module_sha256: hex.
-        input: what the job was given to read: all of `Job.stdin`, or of a stream what the module asked for.
-        output: what it printed to stdout, as far as the sink took it.
-        errors: likewise, to stderr.
+        input: the input of the job: all of `Job.stdin`, or the part of a stream that the module asked for.
+        output: the bytes of stdout that the sink has taken.
+        errors: the same for stderr.
         cage: layers of the worker's cage: `user` of its own, `namespaces`, `landlock`, `filter`, `cgroup`.
         missing: protections that the worker could not have, a sentence each.
-        undelivered: why stdin gave no more before its end, or stdout or stderr took no more, by name.
+        undelivered: errors of stdin before its end, and of stdout and stderr, by name.
     """
 
     status: Status
@@ -116,15 +116,15 @@ class Execution(msgspec.Struct, frozen=True):
 class Worker:
     """A worker process with its engine loading or loaded; runs one job.
 
-    Start one before the job is at hand and it is warm when the job comes. Use as a context
-    manager: leaving it kills whatever is left.
+    Start one before the job is known, and it is warm when the job comes. Use it as a context
+    manager, which kills the worker at its end.
 
     Args:
-        cage: `whole` refuses a job where the kernel refuses a part of the worker's cage; `best` runs it, and
-            says in the execution what is missing.
+        cage: `whole` refuses a job if the kernel refuses a part of the worker's cage; `best` runs it, and
+            lists the missing parts in the execution.
 
     Raises:
-        EngineError: there is no engine to load, or none that runs on this processor.
+        EngineError: there is no engine to load, or it cannot run on this processor.
     """
 
     def __init__(self, cage: Policy = "best") -> None:
@@ -166,7 +166,7 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """Kill the worker if it still lives, and free what it held. May be called twice."""
+        """Kill the worker if it still lives, and free its resources. May be called twice."""
         if self._reaped is None:
             self._kill()
         for end in self._ends:
@@ -181,13 +181,13 @@ class Worker:
         """Run the one job of this worker, and end the worker.
 
         Args:
-            job: what to run.
-            streams: where its input comes from and its output goes to. What is left out is taken from the
-                job, and kept in memory.
+            job: the job.
+            streams: its input and outputs. Without a stream, the input is the job's `stdin`, and an output
+                is kept in memory.
 
         Raises:
             JobRefusedError: module, input, arguments or environment are beyond the limits.
-            EngineError: the worker did not get as far as the job.
+            EngineError: the worker broke before it had the job.
         """
         streams = streams or Streams()
         request = _request(job, streamed=streams.stdin is not None)
@@ -233,12 +233,11 @@ class Worker:
         """Wait until the engine is loaded and the cage closed.
 
         Returns:
-            The layers of the cage; the protections that the worker could not have, a sentence each, empty in
-            the usual case.
+            The layers of the cage; and the missing protections, a sentence each, usually empty.
 
         Raises:
-            EngineError: it was not loaded.
-            CageError: a protection is missing, and the policy is to have them all.
+            EngineError: the engine was not loaded.
+            CageError: a protection is missing, and the policy demands all of them.
         """
         if self._cage is None:
             layers, missing = self._read_ready()
@@ -275,15 +274,15 @@ class Worker:
         )
 
     def _finish(self) -> tuple[int, bool]:
-        """End the worker; the signal that ended it, and whether its group's memory was used up."""
+        """End the worker; returns the signal that ended it, and whether its group's memory was used up."""
         code = self._kill()
         starved = self._group is not None and self._group.starved()
         self.close()
         return -code if code < 0 else 0, starved
 
     def _kill(self) -> int:
-        """End the worker if it still lives; its exit code, negative for a signal."""
-        # Where SIGCHLD is ignored, which a process inherits, the kernel reaps it by itself.
+        """End the worker if it still lives; returns its exit code, negative for a signal."""
+        # If this process has inherited an ignored SIGCHLD, the kernel reaps the worker by itself.
         try:
             os.kill(self.pid, signal.SIGKILL)  # a no-op for one that has left and is not reaped
             _, raw = os.waitpid(self.pid, 0)
@@ -294,29 +293,29 @@ class Worker:
 
 
 def execute(job: Job, worker: Worker | None = None, streams: Streams | None = None) -> Execution:
-    """Run a job to its end, whatever that is.
+    """Run a job to its end.
 
     Args:
-        job: what to run.
-        worker: a warm one; a new one when left out. Used up either way.
+        job: the job.
+        worker: a warm worker; a new one when left out. It ends with the job.
         streams: as in `Worker.run`; everything is kept in memory when left out.
 
     Raises:
         JobRefusedError: module, input, arguments or environment are beyond the limits.
-        EngineError: no engine, or the worker broke before it had the job.
+        EngineError: there is no engine, or the worker broke before it had the job.
     """
     with worker or Worker() as used:
         return used.run(job, streams)
 
 
 def _environment() -> dict[str, str]:
-    """The worker's: nothing of the caller's, but where a shared libpython is found."""
+    """The worker's environment: from the caller's, only the directories of a shared libpython."""
     found = os.environ.get("LD_LIBRARY_PATH")
     return _ENVIRONMENT | ({"LD_LIBRARY_PATH": found} if found else {})
 
 
 def _grouped(worker: int) -> tuple["Group | None", tuple[str, ...]]:
-    """The worker's control group, or why it has none where it should have one."""
+    """The worker's control group, if one is asked for, or why it could not be made."""
     within = os.environ.get("PHASE_CGROUP")
     if not within:
         return None, ()
@@ -325,7 +324,7 @@ def _grouped(worker: int) -> tuple["Group | None", tuple[str, ...]]:
     try:
         return Group(within, worker), ()
     except OSError as error:
-        return None, (f"it is in no control group of {printable(within)}: {error.strerror}",)
+        return None, (f"it could not get a control group in {printable(within)}: {error.strerror}",)
 
 
 def _request(job: Job, *, streamed: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""Run a job and sign what came out."""
+"""Runs a job, and signs a receipt for its result."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came out of a job, and the signed word for it.
+    """The result of a job, and the receipt for it.
 
     Args:
         status: how it ended.
-        stdout: what it printed, also when it was stopped; empty if it went to a stream.
-        stderr: likewise.
-        job_id: given, or made up here.
+        stdout: its output, also if it was stopped; empty if it went to a stream.
+        stderr: the same.
+        job_id: as given, or random.
         receipt: DSSE envelope, JSON.
-        execution: what the receipt was made from, and what it does not say.
+        execution: the data that the receipt was made from, and further facts.
     """
 
     status: Status
@@ -80,19 +80,19 @@ def run(
         args: the module's arguments, without the program name.
         stdin: its whole input.
         env: its whole environment.
-        limits: what it may take; the defaults when left out.
+        limits: of the job; the defaults when left out.
         job_id: 1 to 128 printable characters; random when left out.
         nonce: the requester's, up to 128 printable characters.
-        worker: a warm one; used up.
-        streams: where its input comes from and its output goes to, instead of `stdin` and memory.
+        worker: a warm worker; it ends with the job.
+        streams: its input and outputs, instead of `stdin` and memory.
 
     Raises:
-        JobRefusedError: beyond its limits before it starts, or its id or nonce cannot be in a receipt.
-        EngineError: no engine, or its worker broke.
+        JobRefusedError: it exceeds its limits before it starts, or its id or nonce cannot be in a receipt.
+        EngineError: there is no engine, or its worker broke.
     """
     limits = limits or Limits()
     if job_id is not None or nonce:
-        # Refused now: after the run there would be no receipt for it.
+        # Refuse now: after the run there could not be a receipt for it.
         from phase.jobs.receipt import check_names
 
         check_names(job_id, nonce)

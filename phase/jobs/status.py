@@ -24,13 +24,13 @@ class LimitHit(msgspec.Struct, frozen=True, tag="limit", tag_field="kind"):
 
 
 class Rejected(msgspec.Struct, frozen=True, tag="rejected", tag_field="kind"):
-    """The module never ran: not WebAssembly, or it wants what WASI preview 1 does not give."""
+    """The module never ran: it is not WebAssembly, or asks for something outside WASI preview 1."""
 
     reason: str
 
 
 class Killed(msgspec.Struct, frozen=True, tag="killed", tag_field="kind"):
-    """The worker process died under the job, by this signal (0: it left without a word)."""
+    """The worker process died during the job, by this signal (0: it ended without a result)."""
 
     signal: int
     reason: str = ""

@@ -7,7 +7,7 @@
     fd 5  the job, one frame, then end of file
 
 It starts with an empty environment, `-I -S`, and imports next to nothing. Once the engine is
-loaded it gives up root, and what a module that broke out of the engine would want: new files,
+loaded it gives up root, and all that a module could misuse if it broke out of the engine: new files,
 processes, privileges.
 """
 
@@ -86,12 +86,12 @@ class _Run:
         os._exit(0)
 
     def _ring(self) -> None:
-        # A lock nobody releases is the cheapest clock that needs no import.
+        # A lock that is never released is the cheapest clock without an import.
         alarm = _thread.allocate_lock()
         alarm.acquire()
         alarm.acquire(timeout=self._wall_ms / 1000)
-        # The process ends under the module: checks in its code for this would cost a fifth of the compiling.
-        # The module may be at its tables just now, so these are not asked.
+        # The process ends while the module runs: checks in its code would make compiling a fifth slower.
+        # The module may be changing its tables just now, so their size is not read.
         self._end(("limit", "wall"), None, self._engine.fixed_tables)
 
     def _status(self) -> tuple[tuple[str, str], bool]:
@@ -123,7 +123,7 @@ class _Run:
         self._limit_compiler(binary.assembler_bytes(len(self._module), self._compile))
         shape = binary.read(text.binary(engine, self._module))
         if shape.start is None:
-            # Said before it is compiled: that takes a minute for a large one.
+            # Refuse it before it is compiled, which takes a minute for a large module.
             raise InvalidModuleError("module exports no function _start; only WASI commands can be run")
         if shape.shared:
             raise InvalidModuleError("its memory is shared between threads; a job has one thread")
@@ -165,8 +165,8 @@ class _Run:
             return ("exited", str(stop.code)), True
         if stop.trap == traps.OUT_OF_FUEL:
             return ("limit", "fuel"), True
-        # The engine counts fuel in a register, and writes it down where a function is called or left. Of
-        # the traps only `unreachable` does so: at the others it does not know what was burnt.
+        # The engine counts fuel in a register, and stores the count when a function is called or left. Of
+        # the traps only `unreachable` stores it: after the others the count is not known.
         if stop.trap is None:
             text = str(stop)
             if "GC heap out of memory" in text:

@@ -67,8 +67,8 @@ def test_a_directory_without_groups_is_said_and_the_policy_decides(
     with Worker() as worker:
         done = worker.run(Job(wasm("hello"), stdin=b"Hello"))
     assert (done.status, done.stdout) == (Exited(0), b"olleH")
-    assert done.missing == (f"it is in no control group of {tmp_path}: No such file or directory",)
+    assert done.missing == (f"it could not get a control group in {tmp_path}: No such file or directory",)
     assert "cgroup" not in done.cage
     assert list(tmp_path.iterdir()) == []
-    with Worker("whole") as worker, pytest.raises(CageError, match="in no control group"):
+    with Worker("whole") as worker, pytest.raises(CageError, match="could not get a control group"):
         worker.run(Job(wasm("hello")))

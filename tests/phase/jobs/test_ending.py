@@ -174,7 +174,7 @@ def test_a_worker_that_makes_no_sense_is_killed(wasm: Callable[[str], bytes]) ->
     os.close(writer)
     assert isinstance(done.status, Killed)
     assert done.status.signal == signal.SIGKILL
-    assert done.status.reason == "somebody ended it, or the kernel did because memory ran out"
+    assert done.status.reason == "another process ended it, or the kernel did because memory ran out"
 
 
 def test_a_closed_worker_may_be_closed_again() -> None:

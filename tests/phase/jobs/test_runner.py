@@ -171,7 +171,7 @@ def test_a_worker_killed_from_outside_is_reported_as_that(wasm: Wasm) -> None:
     os.close(writer)
     assert isinstance(done.status, Killed)
     assert done.status.signal == signal.SIGKILL
-    assert done.status.reason == "somebody ended it, or the kernel did because memory ran out"
+    assert done.status.reason == "another process ended it, or the kernel did because memory ran out"
 
 
 def test_no_process_and_no_descriptor_is_left_behind(wasm: Wasm) -> None:
