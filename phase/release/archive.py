@@ -1,4 +1,4 @@
-"""Looks into an initramfs: for which machine is the first program in it?
+"""Finds the architecture of the first program in an initramfs.
 
 Source: Linux Documentation/driver-api/early-userspace/buffer-format.rst. An archive may follow another, with
 zeros between; only the last one is compressed.
@@ -13,9 +13,9 @@ from typing import BinaryIO, Protocol
 
 _COMPRESSIONS = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"), (b"\x5d\0\0", "lzma"))
 _DAMAGED = (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError)
-#: Memory that an xz stream may ask for, bytes.
+#: Limit for the memory of an xz stream, bytes.
 _XZ_MEMORY = 128 << 20
-#: Bytes of an archive that are looked at.
+#: Limit for the bytes of an archive that are read.
 _MAX_BYTES = 64 << 20
 _MAX_ARCHIVES = 8
 _BLOCK = 1 << 18
@@ -29,12 +29,12 @@ class _Source(Protocol):
 
 
 def compression(head: bytes) -> str:
-    """How a file is compressed that begins so; empty if it is not, or in a way that is not undone here."""
+    """The compression of a file, by its first bytes; empty if it has none that can be undone here."""
     return next((name for magic, name in _COMPRESSIONS if head.startswith(magic)), "")
 
 
 def unpacked(name: str, data: bytes, size: int) -> bytes:
-    """What a compressed file begins with; nothing if it is damaged.
+    """The first bytes of a compressed file's content; empty if it is damaged.
 
     Args:
         name: of the compression.
@@ -48,11 +48,11 @@ def unpacked(name: str, data: bytes, size: int) -> bytes:
 
 
 def archived_machine(file: BinaryIO, machines: Collection[int]) -> int:
-    """The machine of the first program in an archive, as ELF counts; 0 if there is none, or it is unclear.
+    """The machine of the first program in an archive, as ELF numbers it; 0 if it is not known.
 
     Args:
-        file: an initramfs; at most 64 MiB of it are looked at.
-        machines: those that matter. Firmware of cards is ELF, too.
+        file: an initramfs; at most 64 MiB of it are read.
+        machines: the machines to look for. Firmware of cards is ELF, too.
 
     Raises:
         OSError: it cannot be read.
@@ -84,7 +84,7 @@ def _after_zeros(file: BinaryIO, offset: int) -> int:
 
 
 class _Gzip:
-    """As the decompressors of bz2 and lzma: what does not come out at once waits in it."""
+    """Has the interface of the decompressors of bz2 and lzma: it keeps output for later calls."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(31)
@@ -94,7 +94,7 @@ class _Gzip:
 
 
 def _unpacker(name: str) -> Callable[[bytes, int], bytes]:
-    """What unpacks a stream: gets its next bytes, and how many may come out."""
+    """Unpacks a stream: takes its next bytes, and a limit for the output."""
     if name == "gzip":
         return _Gzip().decompress
     if name == "bzip2":
@@ -103,10 +103,10 @@ def _unpacker(name: str) -> Callable[[bytes, int], bytes]:
 
 
 class _Unpacked:
-    """What is in a compressed file.
+    """Reads the content of a compressed file.
 
     Args:
-        file: where the compressed data begins.
+        file: open, at the start of the compressed data.
         name: of the compression.
     """
 
@@ -116,7 +116,7 @@ class _Unpacked:
         self._ready = b""
 
     def read(self, size: int) -> bytes:
-        """So many bytes; fewer at its end."""
+        """Read so many bytes; fewer at the end."""
         while len(self._ready) < size:
             made = self._unpack(b"", _BLOCK)
             if not made:
@@ -133,7 +133,7 @@ class _Walk:
     """Goes through an archive.
 
     Args:
-        source: where it begins.
+        source: at the start of the archive.
     """
 
     def __init__(self, source: _Source) -> None:
@@ -142,7 +142,7 @@ class _Walk:
         self.position = 0
 
     def machine(self, machines: Collection[int]) -> int:
-        """The machine of the first program for one of them; 0 if there is none."""
+        """The machine of the first program for one of them; 0 without such a program."""
         while self.position < _MAX_BYTES:
             header = self._take(_HEADER)
             if len(header) < _HEADER or header[:6] not in _MAGIC:

@@ -1,6 +1,6 @@
-"""The artifacts in a directory: what people call them, and how they are read.
+"""Finds the artifacts in a directory, by the names that people give them.
 
-Where others than the publisher may write to the directory, links are followed only within it.
+If others than the publisher may write to the directory, links are followed only within it.
 """
 
 import os
@@ -17,7 +17,7 @@ from phase.errors import unreadable
 from phase.release.errors import RepositoryError
 from phase.release.manifest import check_cmdline, is_name
 
-#: Names people give artifacts, by the artifact they are; the first that is there counts.
+#: Usual file names of each artifact; the first that exists counts.
 NAMES = {
     "kernel": ("kernel", "vmlinuz", "bzImage", "Image", "linux"),
     "initramfs": ("initramfs", "initramfs.img", "initrd.img", "initrd", "initramfs.cpio"),
@@ -101,21 +101,21 @@ def _chosen(there: Mapping[str, _File], directory: Path) -> dict[str, _File]:
 
 
 def dtb_name(file: str) -> str | None:
-    """What a device tree's file is called as an artifact: `virt.dtb` is `dtb-virt`; None for other files."""
+    """The artifact's name of a device tree's file: `virt.dtb` is `dtb-virt`; None for other files."""
     name = file if file.startswith("dtb-") else f"dtb-{file.removesuffix('.dtb').lower()}"
     usual = file.startswith("dtb-") or file.endswith(".dtb")
     return name if usual and is_name(name) else None
 
 
 def left_out(directory: Path, found: Mapping[str, Path]) -> list[str]:
-    """The files of a directory that are not artifacts: nothing else says that they are not released."""
+    """The files of a directory that are not artifacts, to warn that they are not released."""
     used = {path.name for path in found.values()} | {"cmdline"}
     names = (path.name for path in directory.iterdir() if not path.name.startswith("."))
     return sorted(name for name in names if name not in used)
 
 
 def read_cmdline(directory: Path) -> str:
-    """The kernel command line in the file `cmdline`, or nothing.
+    """The kernel command line in the file `cmdline`; empty without that file.
 
     Raises:
         RepositoryError: it cannot be read.

@@ -12,14 +12,14 @@ from phase.errors import unreadable
 from phase.release.errors import RepositoryError
 from phase.release.manifest import CHUNK_SIZE, MAX_CHUNKS
 
-#: Where blobs are in a repository.
+#: The directory of blobs in a repository.
 PLACE = "blobs/sha256"
-#: Where an artifact is: any file, or one that must not lead out of a directory.
+#: The file of an artifact: any file, or one that must not lead out of a directory.
 Source = Path | Beneath
 
 
 class Hashed(NamedTuple):
-    """What is signed about a file.
+    """The facts about a file that are signed.
 
     Attributes:
         length: bytes.
@@ -36,7 +36,7 @@ def hash_artifact(path: Source) -> Hashed:
     """Hash a file, whole and in chunks, in one pass.
 
     Raises:
-        RepositoryError: it cannot be read, is empty, or larger than can be described.
+        RepositoryError: it cannot be read, is empty or is too large.
     """
     try:
         with open_source(path) as source:
@@ -48,8 +48,8 @@ def hash_artifact(path: Source) -> Hashed:
 def store(directory: Path, path: Source) -> Hashed:
     """Copy a file to its place among the blobs.
 
-    The copy is what is hashed: a file that changes meanwhile gives a blob that is whole in itself.
-    The file stays where it is, and may change later without harm.
+    The copy is hashed, so a blob has its hash even if the file changes meanwhile. The file stays in its
+    place, and may change later without harm.
 
     Args:
         directory: the repository's `blobs/sha256`.
@@ -77,17 +77,17 @@ def store(directory: Path, path: Source) -> Hashed:
 
 
 def place(blob: Path, link: Path) -> None:
-    """Give a blob a second name: a hard link, or a copy where the kernel makes none.
+    """Give a blob a second name: a hard link, or a copy if the kernel refuses a link.
 
-    File systems without hard links are one reason, another account's blob is another: Linux links only what
-    one may write to (`fs.protected_hardlinks`).
+    It refuses one on file systems without hard links, and for the blob of another account: Linux only links
+    files that the account may write to (`fs.protected_hardlinks`).
 
     Args:
         blob: the file.
-        link: the name; its directory exists, and nothing has it yet.
+        link: the new name. Its directory exists, and no file has this name.
 
     Raises:
-        OSError: as usual.
+        OSError: the name cannot be made.
     """
     try:
         os.link(blob, link)
@@ -99,7 +99,7 @@ def place(blob: Path, link: Path) -> None:
 
 
 def open_source(path: Source) -> BinaryIO:
-    """Open a plain file; a pipe would be waited for, and a device has no end."""
+    """Open a plain file, and refuse others: a pipe may block, and a device has no end."""
     if isinstance(path, Beneath):
         return path.open()
     return open(files.open_plain(path, follow=True), "rb")

@@ -1,4 +1,4 @@
-"""A repository on disk, verified as a client would: signatures, expiry, versions, every byte."""
+"""Verifies a repository on disk as a client would: signatures, expiry, versions, every byte."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -39,14 +39,14 @@ def verify(
     Args:
         directory: holds `metadata` and `blobs`.
         root: the trusted root.
-        channel: which release.
+        channel: of the release.
         arch: `x86_64` or `arm64`.
         now: the time, UTC.
-        floor: what earlier refreshes have seen.
-        others: the same as others remember it.
+        floor: from earlier refreshes.
+        others: floors that other places remember.
 
     Returns:
-        What a client would believe.
+        The result that a client would get.
 
     Raises:
         TrustError: the metadata is refused.
@@ -64,12 +64,12 @@ def verify_blobs(
 
     Args:
         directory: holds `blobs`.
-        manifest: what is signed.
-        known: SHA-256 of the whole and of length and chunks (hex) of what has been verified just now. Two
+        manifest: of the release.
+        known: SHA-256 of the whole, and of length and chunks (hex), of files that have just been verified: two
             roles may name one file and describe different chunks.
 
     Returns:
-        Of what is verified now, all of it.
+        The same, with the files of this release.
 
     Raises:
         RepositoryError: a file is missing, or is not the one that was signed.
@@ -115,13 +115,13 @@ def _verify_blob(name: str, path: Path, artifact: Artifact, handle: BinaryIO) ->
 
 
 class Judged(NamedTuple):
-    """A repository, as a machine sees it that asks for each of its releases.
+    """A repository from the view of a machine that asks for each of its releases.
 
     Attributes:
         signed: role to the signed part of its metadata.
         files: role to its bytes.
-        floor: what the machine would remember.
-        absent: roles whose metadata is not there, as in a part of a repository that a machine serves.
+        floor: the floor that the machine would remember.
+        absent: roles without metadata here, as in a part of a repository that a machine serves.
     """
 
     signed: dict[str, AnyRole]
@@ -130,7 +130,7 @@ class Judged(NamedTuple):
     absent: tuple[str, ...]
 
     def manifests(self) -> list[Manifest]:
-        """Every release that is here."""
+        """Every release whose metadata is here."""
         return [
             Manifest.from_role(role, cast("Targets", signed))
             for role, signed in self.signed.items()
@@ -138,7 +138,7 @@ class Judged(NamedTuple):
         ]
 
     def expired(self, now: datetime) -> set[str]:
-        """The roles whose signature has ended."""
+        """The roles whose signature has expired."""
         return {role for role, signed in self.signed.items() if signed.is_expired(now)}
 
 
@@ -146,9 +146,9 @@ def judge(get: Callable[[str, int], bytes], root: bytes, *, floors: Sequence[Flo
     """Verify every role as a machine would, expiry apart.
 
     Args:
-        get: gets a metadata file by name, of at most so many bytes; raises `NotFoundError`.
+        get: gets a metadata file by its name, with a limit in bytes; raises `NotFoundError`.
         root: the trusted root.
-        floors: what was seen before.
+        floors: from earlier refreshes.
 
     Raises:
         TrustError: a machine would refuse it.
@@ -185,7 +185,7 @@ def judge(get: Callable[[str, int], bytes], root: bytes, *, floors: Sequence[Flo
 
 
 def judge_backup(get: Callable[[str, int], bytes], root: bytes) -> Judged:
-    """Verify a repository from a backup: newer roots may be there, which the rest of it does not know.
+    """Verify a repository from a backup, which may have newer roots than the rest of its metadata.
 
     Args:
         get: as for `judge`.
@@ -220,7 +220,7 @@ def judge_backup(get: Callable[[str, int], bytes], root: bytes) -> Judged:
 
 
 def _follow(state: TrustedState, get: Callable[[str, int], bytes], root: bytes) -> bytes:
-    """Follow the chain of roots to its end; the newest root's bytes."""
+    """Follow the chain of roots to its end; returns the bytes of the newest root."""
     newest = root
     for _ in range(state.policy.max_rotations):
         try:
@@ -233,7 +233,7 @@ def _follow(state: TrustedState, get: Callable[[str, int], bytes], root: bytes) 
 
 
 def newest(directory: Path, root: bytes, *, now: datetime) -> Floor:
-    """What a client would remember of a repository, whichever of its releases it asked for.
+    """The floor that a client would remember, with all releases of a repository.
 
     Args:
         directory: holds `metadata`.
@@ -257,20 +257,20 @@ def newest(directory: Path, root: bytes, *, now: datetime) -> Floor:
 
 
 def reader(directory: Path) -> Callable[[str, int], bytes]:
-    """Gets metadata files of a repository, as `judge` and `phase.trust.refresh` ask for them."""
+    """A function that gets metadata files of a repository, for `judge` and `phase.trust.refresh`."""
     metadata = directory / "metadata"
     return lambda name, max_bytes: read_plain(metadata / name, max_bytes)
 
 
 def read_plain(path: Path, max_bytes: int) -> bytes:
-    """Read a file that others may have put there: no link is followed, and no pipe waited for.
+    """Read a file that others may have written, without following a link or waiting for a pipe.
 
     Args:
         path: of the file.
         max_bytes: one byte more is read, so that the caller sees that it is longer.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: the file does not exist.
         RepositoryError: it cannot be read.
     """
     try:

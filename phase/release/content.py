@@ -1,7 +1,7 @@
-"""What is in a file that shall be signed, by what it begins with: what was meant, or a mistake.
+"""Checks the kind of a file before it is signed, by its first bytes, to find mistakes.
 
-A seed starts what was signed. It finds out too late that it was compressed, a web page, or for another
-architecture. Trust does not depend on it, and the publisher may overrule it.
+A seed starts any file that is signed. It would find out too late that the file is compressed, a web page, or
+for another architecture. Trust does not depend on this check, and the publisher may overrule it.
 
 Sources: Linux Documentation, arch/x86/boot.rst, arch/arm64/booting.rst, driver-api/early-userspace; the PE
 format; squashfs 4.0; Devicetree Specification 0.4, chapter 5.
@@ -15,19 +15,19 @@ from phase.release import blobs
 from phase.release.archive import archived_machine, compression, unpacked
 from phase.release.errors import ContentError, RepositoryError
 
-#: Bytes of what is compressed that are looked at.
+#: Bytes of compressed content that are read.
 _INNER = 4096
 _MAX_SECTIONS = 96
-#: Of what is compressed nothing says how long it is.
+#: The length of compressed content is not known.
 _ANY_LENGTH = 1 << 62
 _MACHINES = {
     0x8664: "x86_64", 0xAA64: "arm64", 0x14C: "i386", 0x1C2: "arm", 0x1C0: "arm",
     0x5064: "riscv64", 0x6264: "loongarch64",
 }  # fmt: skip
 _ELF_MACHINES = {62: "x86_64", 183: "arm64", 3: "i386", 40: "arm", 243: "riscv64", 258: "loongarch64"}
-#: Machines that a release can be for, as ELF counts.
+#: Machines that a release can be for, as ELF numbers them.
 _OURS = (62, 183)
-#: What a file begins with: offset, bytes, kind, for people.
+#: Marks of files: offset, bytes, kind, the same for people.
 _MAGIC = (
     (0, b"070701", "cpio", "a cpio archive"),
     (0, b"070702", "cpio", "a cpio archive"),
@@ -51,13 +51,13 @@ _MAGIC = (
 
 
 class Found(NamedTuple):
-    """What a file is.
+    """The kind of a file.
 
     Attributes:
         kind: `bzImage`, `Image`, `packed` (a compressed kernel), `uki`, `cpio` (an archive, or compressed in
             a way that is not undone here), `squashfs`, `fdt`, `other`.
         text: the same for people.
-        arch: where the file says it.
+        arch: architecture, if the file shows it.
     """
 
     kind: str
@@ -66,15 +66,15 @@ class Found(NamedTuple):
 
 
 def check(name: str, path: blobs.Source, arch: str) -> str:
-    """Make sure that an artifact is what it is called.
+    """Make sure that an artifact is of the kind that its name says.
 
     Args:
         name: of the artifact.
-        path: where it is.
+        path: its file.
         arch: of the release, `x86_64` or `arm64`.
 
     Returns:
-        What it is, for people.
+        Its kind, for people.
 
     Raises:
         ContentError: it is something else, or for another architecture.
@@ -101,7 +101,7 @@ _FORCE = "Give the right file, or --force to sign this one."
 
 
 def _wanted(name: str, arch: str) -> tuple[str, str]:
-    """What an artifact must be: the kind, and the same for people; nothing where any file will do."""
+    """The kinds that an artifact may be, and the same for people; empty if it may be any file."""
     if name == "kernel":
         return {
             "x86_64": ("bzImage", "a Linux kernel for x86_64 (bzImage)"),
@@ -132,7 +132,7 @@ class _At(Protocol):
 
 
 def look(file: BinaryIO) -> Found:
-    """Say what a file is.
+    """Find out the kind of a file.
 
     Raises:
         OSError: it cannot be read.
@@ -172,7 +172,7 @@ def _look(at: _At, length: int, depth: int = 0) -> Found:
 
 
 def _x86(at: _At, length: int) -> Found:
-    """Something with the header of an x86 kernel: Linux, or what boot loaders shall take for it."""
+    """A file with the header of an x86 kernel: Linux, or a program that looks like it to boot loaders."""
     header = at(0, 0x300).ljust(0x300, b"\0")
     version, flags = struct.unpack_from("<H", header, 0x206)[0], struct.unpack_from("<H", header, 0x236)[0]
     setup = ((header[0x1F1] or 4) + 1) * 512
@@ -228,14 +228,14 @@ def _pe_end(at: _At) -> int:
 
 
 def _cut(found: Found, end: int, length: int) -> Found:
-    """A file that must be at least so long."""
+    """The kind of a file that must have at least this length."""
     if length >= end:
         return found
     return Found("other", f"the first {length} bytes of {end} of {found.text}", found.arch)
 
 
 def _sized(found: Found, at: _At, length: int) -> Found:
-    """What says its own length must have it."""
+    """Refuse a file that is shorter than the length in its own header."""
     if found.kind == "fdt":
         return _cut(found, int.from_bytes(at(4, 4), "big"), length)
     if found.kind == "squashfs":

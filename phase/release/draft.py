@@ -1,4 +1,4 @@
-"""Changes to a repository that are not published yet: what each role is to be, and who must sign it."""
+"""Drafts: changes to the roles of a repository that are not published yet, and who must sign them."""
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -25,9 +25,10 @@ from phase.release.roles import ONLINE, TOP, Rule
 from phase.release.tree import AnyRole, Tree
 from phase.trust import Floor
 
-#: A signature that holds for so many days more than its usual time was made by a wrong clock.
+#: A signature that holds for this many days more than its usual time was made by a wrong clock.
 _SLACK_DAYS = 1.0
-#: Versions left free below what waits for signatures: what is published meanwhile is renewed with them.
+#: Versions left free below a draft that waits for signatures: published roles are renewed with them
+#: meanwhile.
 _ROOM = 16
 
 
@@ -35,7 +36,7 @@ class Draft(Tree):
     """A published repository, and the changes to it; see `phase.release.repository`, which publishes them.
 
     Args:
-        directory: where it is.
+        directory: of the repository.
         keys: signers at hand.
         expiry: for how long signatures hold.
         now: the time to sign for, UTC; the clock's when left out.
@@ -48,27 +49,27 @@ class Draft(Tree):
         self._keys = keys or ReleaseKeys({})
         self._expiry = expiry or Expiry()
         self._now = now
-        #: Roles as they are to be. What is published stays in `_signed`.
+        #: The new content of roles. Their published content stays in `_signed`.
         self._drafts: dict[str, AnyRole] = {}
-        #: Drafts that have their version, with the signatures there are.
+        #: Drafts that have their version, with the signatures so far.
         self._waiting: dict[str, Metadata[Any]] = {}
-        #: Roles that waited when this was opened, and hold what others have drafted: only `sign` signs them.
+        #: Drafts of others, which waited when the repository was opened: only `sign` signs them.
         self._inherited: set[str] = set()
-        #: Roles whose staged files are this object's to remove.
+        #: Roles whose staged files this object removes when they no longer wait.
         self._resumed: set[str] = set()
-        #: What was published last, or before a loss: nothing is signed with a version at or below these.
+        #: Versions published last, also before a loss: new versions are above these.
         self._floor = Floor()
-        #: The highest versions that keys at hand have signed, also of what was given up since.
+        #: The highest versions that keys at hand have signed, also of drafts that were given up.
         self._spent: Mapping[str, int] = {}
-        #: Drafts that say what is published already.
+        #: Drafts with the same content as the published role.
         self._unchanged: set[str] = set()
-        #: Of snapshot and timestamp, those that were signed by a clock that was ahead.
+        #: Snapshot and timestamp, if they were signed while the clock was ahead.
         self._shortened: set[str] = set()
-        #: What is published was signed by a clock that was ahead: what ends sooner may replace it.
+        #: The published roles were signed while the clock was ahead: new ones may end sooner.
         self.clock_was_ahead = False
         self._rules: dict[str, Rule] = {}
         self._notes: list[str] = []
-        #: The first root, by which what is published is judged.
+        #: The first root, from which the published metadata is verified.
         self._anchor = b""
 
     def add(
@@ -90,8 +91,8 @@ class Draft(Tree):
             artifacts: name to file; a `kernel` at least. They are copied.
             cmdline: kernel command line to sign.
             release: version for people.
-            expires: UTC; by `days` when left out. Renewed, it holds for as long again.
-            days: for how long it holds; by `Expiry` when left out.
+            expires: UTC; from `days` when left out. A renewed release holds for as long again.
+            days: for how long it holds; from `Expiry` when left out.
 
         Raises:
             ManifestError: a name, the command line or the version cannot be signed.
@@ -118,16 +119,16 @@ class Draft(Tree):
         self._put(role, Targets(targets=targets, unrecognized_fields={FIELD: facts}), expires)
 
     def promote(self, channel: str, to: str, arch: str, *, expires: datetime | None = None) -> None:
-        """Make the published release of a channel that of another too, from the next `publish` on.
+        """Publish the release of one channel in another channel too, from the next `publish` on.
 
         Args:
-            channel: where it is, published: for example `testing`.
-            to: where it goes: for example `stable`.
+            channel: the channel that has it, for example `testing`.
+            to: the channel that gets it, for example `stable`.
             arch: any usual name.
-            expires: UTC; as long from now as the release holds in its channel when left out.
+            expires: UTC; when left out, it holds as long as in its channel.
 
         Raises:
-            ManifestError: `to` is no channel's name.
+            ManifestError: `to` is not a channel's name.
             RepositoryError: there is no such release.
         """
         manifest = self.manifest(channel, arch)
@@ -156,10 +157,10 @@ class Draft(Tree):
         self._remember_release_keys(targets)
 
     def _put(self, role: str, signed: Targets, expires: datetime | None) -> None:
-        """Take a role's new content."""
+        """Draft new content of a role."""
         signed.version = 1  # until it is signed
         signed.expires = (expires or self._until(self._days(role, signed))).replace(microsecond=0)
-        Manifest.from_role(role, signed)  # what clients would refuse is not signed
+        Manifest.from_role(role, signed)  # do not sign content that clients would refuse
         if role in self._inherited:
             self._notes.append(f"the release of {role} that waited is given up: this one takes its place")
         self._draft(role, signed)
@@ -167,11 +168,12 @@ class Draft(Tree):
         self._delegate(role)
 
     def renew(self, wanted: Collection[str] | None = None) -> list[str]:
-        """Draft roles again, unchanged, with their whole time left; `publish` signs them.
+        """Draft roles again, unchanged, with their whole time; `publish` signs them.
 
         Args:
-            wanted: roles to renew, also those that do not expire soon or that the keys at hand cannot sign;
-                when left out, those with less than half of their usual time left that these keys can sign.
+            wanted: roles to renew, also if they do not expire soon or the keys at hand cannot sign them.
+                When left out, the roles that have less than half of their usual time left and that these
+                keys can sign.
 
         Returns:
             The roles.
@@ -196,16 +198,18 @@ class Draft(Tree):
         return renewed
 
     def restore(self, ahead: int = 0) -> list[str]:
-        """Give each role that is older than the newest published one a version above it; `publish` signs.
+        """Give each role that is older than its newest published version a version above that one.
+
+        `publish` signs them.
 
         Args:
-            ahead: go so many versions further.
+            ahead: go this many versions further.
 
         Returns:
             The roles, snapshot and timestamp among them; empty if nothing is older.
 
         Raises:
-            RepositoryError: a root is lost: nothing can stand in for it.
+            RepositoryError: a root is lost, which cannot be replaced.
         """
         last, floor = self._signed["root"].version, self._floor
         if absent := set(self._delegations) - set(self._signed):
@@ -263,17 +267,17 @@ class Draft(Tree):
         return roles.lifetime(role, signed, self._expiry)
 
     def renew_at(self) -> datetime:
-        """When `renew` has something to do for the first time, UTC."""
+        """The first moment when `renew` has something to do, UTC."""
         return min(
             signed.expires - timedelta(days=self._days(role, signed) / 2)
             for role, signed in self._signed.items()
         )
 
     def shorten(self) -> list[str]:
-        """Give the timestamp and the snapshot their usual time, where they hold for longer than that.
+        """Give the timestamp and the snapshot their usual time, if they hold for longer than that.
 
-        They were signed while the clock was wrong. The timestamp says what is the newest: one that holds for
-        years lets an attacker keep clients on old releases for years. `publish` signs them.
+        They were signed while the clock was wrong. The timestamp proves what is the newest: if it holds for
+        years, an attacker can keep clients on old releases for years. `publish` signs them.
 
         Returns:
             The roles.
@@ -291,10 +295,10 @@ class Draft(Tree):
         """Replace keys, from the next `publish` on; clients follow from any root they trust.
 
         Args:
-            keys: new signers at hand, beside those this repository was opened with. The old ones
-                sign once more: the next root, so that it is believed, and the rest so that a client
-                sees no moment between two sets of keys.
-            rules: whose signatures each role needs from now on; more than half of `keys` when left out.
+            keys: new signers at hand, beside those that this repository was opened with. The old keys
+                sign once more: the next root, so that clients accept it, and the other roles, so that there
+                is no gap between two sets of keys.
+            rules: the signatures that each role needs from now on; more than half of `keys` when left out.
 
         Raises:
             KeysError: a role has no key.
@@ -313,7 +317,7 @@ class Draft(Tree):
 
     @property
     def rules(self) -> dict[str, Rule]:
-        """Whose signatures each role needs, once what waits is published."""
+        """The signatures that each role needs, once the waiting drafts are published."""
         return dict(self._rules)
 
     @property
@@ -322,7 +326,7 @@ class Draft(Tree):
         return bool(self._drafts)
 
     def _draft(self, role: str, signed: AnyRole, days: float | None = None) -> None:
-        """Let a role be this; what has signed an earlier draft of it no longer counts."""
+        """Draft a role; the signatures of an earlier draft of it no longer count."""
         if role in TOP or days is not None:
             signed.expires = self._until(lifetimes.days(role, None, self._expiry) if days is None else days)
         self._drafts[role] = signed
@@ -352,7 +356,7 @@ class Draft(Tree):
         return cast("Targets", targets)
 
     def _delegate(self, role: str) -> bool:
-        """Let the release keys sign a role; whether that is new."""
+        """Let the release keys sign a role; returns whether that is new."""
         rule = self._rules["release"]
         found = roles.delegation(role, rule)
         if self._after_delegations.get(role) == found:
@@ -387,10 +391,10 @@ class Draft(Tree):
 
     def _next_version(self, role: str, *, room: bool = False) -> int:
         last = self._last_version(role)
-        # What was signed and given up stays signed: what is to take its place must be above it.
+        # A version that was signed and given up stays signed: the next one must be above it.
         if role != "root" and role not in self._unchanged:
             last = max(last, self._spent.get(role, 0))
-        # A new root follows the last one by one. Where nothing is published, nothing is renewed meanwhile.
+        # The versions of roots have no gaps. Before the first publication, nothing is renewed meanwhile.
         return last + (_ROOM if room and last and role != "root" else 1)
 
     def _demands(self, role: str) -> list[roles.Demand]:
@@ -431,5 +435,5 @@ class Draft(Tree):
 
 
 def _delegated(targets: Targets) -> dict[str, DelegatedRole]:
-    """Who may sign which release, to change."""
+    """The delegations to releases, to change."""
     return cast("dict[str, DelegatedRole]", cast("Delegations", targets.delegations).roles)

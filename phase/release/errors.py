@@ -1,10 +1,10 @@
-"""What can go wrong with a release.
+"""Errors of releases.
 
 ReleaseError
-+-- ManifestError     signed, and yet nothing that can be booted
-+-- KeysError         signing keys missing, damaged, or too few
-+-- RepositoryError   a repository on disk, or something to be put into one
-    +-- ContentError  a file that is not what it is called, or for another architecture
++-- ManifestError     signed, but not a release that can be booted
++-- KeysError         signing keys are missing, damaged, or too few
++-- RepositoryError   a repository on disk, or a file to be added to one
+    +-- ContentError  a file of another kind than its name says, or for another architecture
 """
 
 from phase.errors import PhaseError
@@ -15,7 +15,7 @@ class ReleaseError(PhaseError):
 
 
 class ManifestError(ReleaseError):
-    """A role's metadata describes no release of its channel and architecture."""
+    """A role's metadata does not describe a release of its channel and architecture."""
 
 
 class KeysError(ReleaseError):
@@ -27,4 +27,4 @@ class RepositoryError(ReleaseError):
 
 
 class ContentError(RepositoryError):
-    """A file is not what it is called, or for another architecture."""
+    """A file is of another kind than its name says, or for another architecture."""

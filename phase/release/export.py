@@ -1,7 +1,7 @@
 """A repository as a plain tree of files, for any web server, CDN or object store.
 
-Others may write to the tree, a web server for example: it is written to by names in open directories, no
-link is followed, and what is there is only ever replaced.
+Others may write to the tree, for example a web server. So files are written by names in open directories,
+links are not followed, and an existing file is only ever replaced.
 """
 
 import hashlib
@@ -19,19 +19,19 @@ from phase.release import blobs
 from phase.release.errors import RepositoryError
 from phase.release.tree import Tree
 
-#: Seconds after which a file that is not complete was left by an export that was killed.
+#: An incomplete file that is older than this many seconds was left by an export that was killed.
 _LEFT_SECONDS = 3600.0
 
 
 def export(repository: Tree, target: Path, only: Iterable[tuple[str, str]] | None = None) -> int:
-    """Copy what clients ask for; what a reader sees meanwhile is the old releases or the new.
+    """Copy the files that clients ask for. Meanwhile, readers see either the old releases or the new ones.
 
-    What is there already is read and compared: a damaged file is written anew, and one that not everybody
-    may read is made readable.
+    Existing files are read and compared: a damaged file is written anew, and a file that others cannot read
+    is made readable.
 
     Args:
         repository: published.
-        target: directory to fill. What is there already and the same is left alone.
+        target: directory to fill. Existing files with the same content are left alone.
         only: channels and architectures; all when left out.
 
     Returns:
@@ -42,8 +42,8 @@ def export(repository: Tree, target: Path, only: Iterable[tuple[str, str]] | Non
     """
     wanted = list(only) if only is not None else repository.releases()
     written = 0
-    # First what is addressed by its hash, then metadata with a version, the timestamp last but for a
-    # newer root: the order of a publication.
+    # The order of a publication: files named by their hash, metadata with a version, the timestamp, and last
+    # a newer root.
     with _Export(target) as tree:
         for entry in repository.subset(wanted):
             if entry.path.startswith(blobs.PLACE):
@@ -66,13 +66,13 @@ def _turn(name: str) -> tuple[int, str]:
 
 
 class _Export:
-    """An open tree; made where there is none.
+    """An open tree; created if it does not exist.
 
     Args:
-        path: as it was given; may be a link of this account's.
+        path: as it was given; may be a link of this account.
 
     Raises:
-        RepositoryError: it cannot be one.
+        RepositoryError: it cannot be opened or created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,12 +89,12 @@ class _Export:
         os.close(self._top)
 
     def blob(self, source: Path, sha256: str) -> int:
-        """Copy a blob, if it is not there; returns how many files were written."""
+        """Copy a blob, if it is missing; returns how many files were written."""
         with self._below("blobs", "sha256") as place:
             return _copy(source, place, sha256, sha256)
 
     def link(self, source: Path, sha256: str, names: tuple[str, ...]) -> int:
-        """Give a blob a second name, if it has not got it; returns how many files were written."""
+        """Give a blob a second name, if that is missing; returns how many files were written."""
         *directories, name = names
         with self._below("blobs", "sha256") as blobs_place, self._below(*directories) as place:
             if _same(blobs_place, sha256, place, name) or _holds(place, name, sha256):
@@ -108,7 +108,7 @@ class _Export:
         return 1
 
     def metadata(self, name: str, data: bytes) -> int:
-        """Write metadata, if it is not there; returns how many files were written."""
+        """Write metadata, if it is missing; returns how many files were written."""
         with self._below("metadata") as place:
             if _is(place, name, data):
                 return 0
@@ -116,14 +116,14 @@ class _Export:
         return 1
 
     def sweep(self, places: Iterable[tuple[str, ...]]) -> None:
-        """Remove what exports that were killed have left in directories."""
+        """Remove the files in these directories that killed exports have left."""
         for names in places:
             with self._below(*names) as place:
                 _sweep(place)
 
     @contextmanager
     def _below(self, *names: str) -> Iterator[int]:
-        """A directory in it, open, which everybody may read; made where there is none."""
+        """A directory in it, open, which everybody may read; created if it does not exist."""
         opened = os.dup(self._top)
         try:
             for position, name in enumerate(names):
@@ -159,12 +159,12 @@ def _copy(source: Path, place: int, name: str, sha256: str) -> int:
 
 
 class _Checked:
-    """A blob that is read, and refused at its end if it is not the one that its name says.
+    """A blob that is read, and refused at its end if it does not have its hash.
 
     Args:
         blob: open.
-        sha256: what it must be.
-        path: where it is, for people.
+        sha256: the expected hash, hex.
+        path: of the file, for people.
     """
 
     def __init__(self, blob: BinaryIO, sha256: str, path: Path) -> None:
@@ -172,7 +172,7 @@ class _Checked:
         self._digest = hashlib.sha256()
 
     def read(self, size: int) -> bytes:
-        """The next bytes; none at its end."""
+        """The next bytes; empty at its end."""
         block = self._blob.read(size)
         self._digest.update(block)
         if not block and self._digest.hexdigest() != self._sha256:
@@ -183,7 +183,7 @@ class _Checked:
 
 
 def _holds(place: int, name: str, sha256: str) -> bool:
-    """Whether a file is there with this content: a power cut, or a hand, may have left its size alone."""
+    """Whether a file has this content. A power cut or a person may have changed it without its size."""
     opened = _open(place, name)
     if opened is None:
         return False
@@ -200,12 +200,12 @@ def _is(place: int, name: str, data: bytes) -> bool:
 
 
 def _readable(opened: int) -> bool:
-    """Let everybody read a file; false where another account keeps it to itself, and it must be replaced."""
+    """Let everybody read a file; false if only another account can change that, so it must be replaced."""
     return files.expose(opened) or os.fstat(opened).st_uid == os.geteuid()
 
 
 def _open(place: int, name: str) -> int | None:
-    """A file that is there; None where there is none, or something else, which is replaced."""
+    """An existing file; None if it is missing, or is not a file: that is replaced."""
     try:
         return files.open_plain(name, directory=place)
     except FileNotFoundError:
@@ -217,7 +217,7 @@ def _open(place: int, name: str) -> int | None:
 
 
 def _same(one: int, name: str, other: int, other_name: str) -> bool:
-    """Whether two names are of one file."""
+    """Whether two names belong to one file."""
     try:
         found = os.stat(other_name, dir_fd=other, follow_symlinks=False)
         return os.path.samestat(os.stat(name, dir_fd=one, follow_symlinks=False), found)
@@ -226,7 +226,7 @@ def _same(one: int, name: str, other: int, other_name: str) -> bool:
 
 
 def _sweep(place: int) -> None:
-    """Remove what exports that were killed have left."""
+    """Remove the files that killed exports have left."""
     for name in os.listdir(place):
         if name.startswith(".") and name.endswith(".tmp"):
             with suppress(OSError):

@@ -1,9 +1,10 @@
-"""Several files of a repository, replaced all or none: the next command completes what a kill cut off.
+"""Replaces several files of a repository, all or none: the next command completes an interrupted change.
 
-    publishing/order.json     what is to be done, in its order
+    publishing/order.json     the changes, in their order
     publishing/N              the content of the Nth file
 
-The directory gets this name when everything in it is on the disk; from then on the change counts.
+The directory gets this name when everything in it is on the disk. From then on the change is made, or
+completed.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ def carry_out(directory: Path, changes: Sequence[Change]) -> None:
         changes: each path once.
 
     Raises:
-        OSError: something cannot be written. Either nothing has changed, or `finish` does the rest.
+        OSError: a file cannot be written. Either nothing has changed, or `finish` completes the change.
     """
     if not changes:
         return
@@ -72,16 +73,16 @@ def carry_out(directory: Path, changes: Sequence[Change]) -> None:
 
 
 def finish(directory: Path) -> bool:
-    """Do what an interrupted `carry_out` has left. The caller holds the repository's lock.
+    """Complete an interrupted `carry_out`. The caller holds the repository's lock.
 
     Args:
         directory: the repository.
 
     Returns:
-        Whether there was anything.
+        Whether there was an interrupted change.
 
     Raises:
-        RepositoryError: it cannot be read or written, or holds what no publication writes.
+        RepositoryError: it cannot be read or written, or was not written by a publication.
     """
     place = directory / PLACE
     shutil.rmtree(directory / _NEW, ignore_errors=True)
@@ -106,7 +107,7 @@ def finish(directory: Path) -> bool:
 
 
 def _apply(directory: Path, steps: Sequence[_Step]) -> None:
-    """Give the files their names: that needs no more room, and may be done again."""
+    """Give the files their names. This needs no more room on the disk, and may be repeated."""
     place = directory / PLACE
     for number, step in enumerate(steps):
         path = directory / step.path
@@ -117,6 +118,6 @@ def _apply(directory: Path, steps: Sequence[_Step]) -> None:
         with contextlib.suppress(FileNotFoundError):  # done before the interruption
             os.replace(place / str(number), path)
         files.sync_directory(path.parent)
-    # First the name by which `finish` finds it.
+    # Remove first the name by which `finish` finds it.
     place.rename(directory / _NEW)
     shutil.rmtree(directory / _NEW, ignore_errors=True)

@@ -5,10 +5,10 @@
     release.json                              signs releases, every channel and architecture
     snapshot.json  timestamp.json             where publishing runs unattended
 
-What follows the role in a name (`root-1`, `root-alice`) only tells keys apart.
-A directory may hold only some of them: whoever only renews timestamps needs only two.
-A file holds its private key in the clear, readable by its owner alone, or under a passphrase; or it says on
-which hardware token the key is (`phase.release.token`).
+The part after the role in a name (`root-1`, `root-alice`) only tells keys apart.
+A directory may hold only some of them: a host that only renews timestamps needs two.
+A file holds its private key in the clear, readable by its owner alone, or under a passphrase; or it names
+the hardware token that has the key (`phase.release.token`).
 """
 
 import os
@@ -38,9 +38,9 @@ from phase.release.signer import public_key as public_key
 ROLES = ("root", "timestamp", "snapshot", "targets", "release")
 #: How many keys a new set has for each role.
 COUNTS = {"root": 3, "timestamp": 1, "snapshot": 1, "targets": 1, "release": 1}
-#: Of a repository that signs for this machine alone: more keys in one place would protect nothing.
+#: The same for a repository that signs for this machine alone: more keys in one place would not protect it.
 LOCAL_COUNTS = dict.fromkeys(ROLES, 1)
-#: Whose keys sign without a person, every few days.
+#: Roles whose keys sign without a person, every few days.
 ONLINE = ("timestamp", "snapshot")
 _FORMAT = "phase-release-key-v1"
 _MAX_BYTES = 4096
@@ -52,7 +52,7 @@ class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     format: str
     role: str
     public: str
-    #: The private key, hex, or `sealed`, or on a `token`.
+    #: The private key, hex; empty if it is `sealed` or on a `token`.
     seed: str = ""
     sealed: Sealed | None = None
     token: Place | None = None
@@ -94,7 +94,7 @@ class ReleaseKeys:
         """The same keys every time, for tests.
 
         Args:
-            seed: any text. Whoever knows it has the keys.
+            seed: any text. A person who knows it has the keys.
             counts: how many for each role.
         """
         return cls(
@@ -111,11 +111,11 @@ class ReleaseKeys:
         return self._signers[role]
 
     def threshold(self, role: str) -> int:
-        """How many must sign in a repository made with these keys: more than half."""
+        """How many keys of a role must sign in a repository made with these keys: more than half."""
         return len(self[role]) // 2 + 1
 
     def but(self, **changed: tuple[ReleaseSigner, ...]) -> "ReleaseKeys":
-        """These keys, with some roles' replaced: for a rotation, or to leave roles out."""
+        """These keys, with those of some roles replaced: for a rotation, or to leave roles out."""
         return ReleaseKeys({**self._signers, **changed})
 
     def __or__(self, other: "ReleaseKeys") -> "ReleaseKeys":
@@ -139,11 +139,11 @@ class ReleaseKeys:
         """Write one file per key, for its owner alone to read.
 
         Args:
-            directory: made if it is not there.
+            directory: created if it does not exist.
             passphrase: encrypts the private keys; None keeps them in the clear.
-            plain: roles whose keys are kept in the clear all the same.
+            plain: roles whose keys are kept in the clear in any case.
             cost: of the encryption's key, one of `sealed.COSTS`.
-            test: for published test keys: says so in each file.
+            test: a note for each file, for published test keys.
 
         Returns:
             The files.
@@ -191,8 +191,8 @@ def save_one(
         signer: the key.
         passphrase: encrypts the private key; None keeps it in the clear.
         cost: of the encryption's key, one of `sealed.COSTS`.
-        test: for published test keys.
-        place: on a token; the file then says where, and holds nothing private.
+        test: a note, for published test keys.
+        place: on a token; the file then only names the place.
 
     Raises:
         KeysError: it is there already, or cannot be written.
@@ -233,7 +233,7 @@ def _stored(
 
 
 def save_test_keys(directory: Path, seed: str) -> ReleaseKeys:
-    """Write deterministic keys that say in every file what they are."""
+    """Write deterministic keys; each file says that it is a test key."""
     keys = ReleaseKeys.from_seed(seed)
     keys.save(directory, test=_TEST_NOTE)
     return keys
@@ -243,19 +243,19 @@ def add_signature(metadata: Metadata[Any], signer: Signer) -> None:
     """Add a signature to metadata.
 
     Raises:
-        KeysError: the key cannot be used, a token refuses for example.
+        KeysError: the key cannot be used; for example, a token refuses.
     """
     try:
         metadata.sign(signer, append=True)
     except UnsignedMetadataError as error:
-        # tuf wraps whatever a signer raises; people can do something about what we raise.
+        # tuf wraps the exceptions of a signer; raise our own, which tells a person what to do.
         if isinstance(error.__cause__, KeysError):
             raise error.__cause__ from None
         raise
 
 
 class Secrets(Protocol):
-    """Who gives passphrases and PINs."""
+    """The source of passphrases and PINs."""
 
     @property
     def at_hand(self) -> bool:
@@ -265,7 +265,7 @@ class Secrets(Protocol):
         """The passphrase of an encrypted key."""
 
     def pin(self, path: Path, place: Place) -> Callable[[], str]:
-        """What gives the PIN of the token that a key is on, when the key signs."""
+        """A function that gives the PIN of a key's token, called when the key signs."""
 
 
 def load(
@@ -280,11 +280,11 @@ def load(
     Args:
         directory: holds `{role}.json` or `{role}-{name}.json`; not every role must be there.
         secrets: asked for the passphrase of each encrypted file, and for the PIN of each token.
-        only: the roles wanted: no other file is opened, nor its passphrase asked for.
-        optional: roles whose keys are left out where no passphrase can be had.
+        only: the roles wanted; files of other roles are not opened, and need no passphrase.
+        optional: roles whose keys are left out if no passphrase can be had.
 
     Raises:
-        KeysError: none there, one that is damaged or that others may read, or a wrong passphrase.
+        KeysError: there are no keys, a key is damaged or others may read it, or a passphrase is wrong.
     """
     found: dict[str, list[ReleaseSigner]] = {role: [] for role in ROLES}
     try:
@@ -344,16 +344,16 @@ def replace_one(
 
 
 def read_public(path: Path, role: str) -> str:
-    """The public half of a key, 64 hex digits, out of its file: nothing is decrypted.
+    """The public half of a key, 64 hex digits, from its file, without a passphrase.
 
     Raises:
-        KeysError: it is damaged, or no key of this role, or others may read it.
+        KeysError: the file is damaged, is not a key of this role, or others may read it.
     """
     return public_key(_read(path, role).public).raw.hex()
 
 
 def is_key_name(name: str, role: str) -> bool:
-    """Whether a file so called is taken for a key of the role."""
+    """Whether a file with this name is taken for a key of the role."""
     return _role_of(Path(name)) == role
 
 
@@ -364,7 +364,8 @@ def _role_of(path: Path) -> str | None:
 
 def _read(path: Path, role: str) -> _Stored:
     try:
-        # Links are followed: secrets are mounted as links, and whoever could place one could place a key.
+        # Links are followed: secrets are mounted as links, and a person who can make one can place a key,
+        # too.
         with open(files.open_plain(path, follow=True), "rb") as handle:
             status = os.fstat(handle.fileno())
             stored = read_json(handle.read(_MAX_BYTES), _Stored)
@@ -374,7 +375,8 @@ def _read(path: Path, role: str) -> _Stored:
         raise KeysError(f"key {path} is damaged: {error}") from error
     if (stored.format, stored.role) != (_FORMAT, role):
         raise KeysError(f"key {path} is damaged: format or role do not fit")
-    # As ssh does: one's own key is for oneself. Another owner, root for example, may give his to a group.
+    # As ssh does: others must not read a key of this account. Another owner, such as root, may share with a
+    # group.
     forbidden = 0o077 if status.st_uid == os.geteuid() else 0o037
     if status.st_mode & forbidden and not stored.test:
         raise KeysError(
@@ -402,7 +404,7 @@ def _signer(path: Path, stored: _Stored, secrets: Secrets | None) -> ReleaseSign
     if stored.token is not None:
         if secrets is None:
             raise KeysError(f"key {path} is on a token", hint="Give its PIN.")
-        # Only publishing machines have what it takes.
+        # Imported here, since only publishing machines have its dependency.
         from phase.release.token import TokenSigner
 
         return TokenSigner(stored.token, stored.public, secrets.pin(path, stored.token))

@@ -1,8 +1,8 @@
-"""For how long signatures hold. Cheap to import: a provider warns by it."""
+"""For how long signatures hold. Cheap to import, since a provider warns before they end."""
 
 from typing import NamedTuple
 
-#: Field of a release's facts: seconds that it holds for when it is renewed, if not for the usual time.
+#: Field of a release's facts: seconds for which a renewed signature holds, in place of the usual time.
 FIELD = "lifetime"
 _DAY = 86_400
 _LONGEST = 3650 * _DAY
@@ -23,8 +23,8 @@ def days(role: str, own: object, usual: Expiry | None = None) -> float:
 
     Args:
         role: its name in metadata.
-        own: what a release says in `FIELD`; anything that is not a number of seconds counts for nothing.
-        usual: where it says nothing.
+        own: value of `FIELD` in a release; a value that is not a number of seconds is ignored.
+        usual: the usual times.
     """
     if type(own) is int and 0 < own <= _LONGEST:
         return own / _DAY
@@ -33,7 +33,7 @@ def days(role: str, own: object, usual: Expiry | None = None) -> float:
 
 
 def renew_by(expires: float, role: str, own: object) -> float:
-    """When a person must act: a quarter of the usual time is left. Unix seconds.
+    """The moment when a quarter of the usual time is left and a person must act, Unix seconds.
 
     Args:
         expires: when the signature ends, Unix seconds.

@@ -1,7 +1,7 @@
-"""A repository for files nobody signed: made on this machine, with keys of this machine.
+"""A repository for unsigned files, made on this machine with keys of this machine.
 
-For a first try, and for machines that are given this root. The state directory holds the keys and
-the repository; the artifacts stay as they are.
+For a first try, and for machines that get this root. The state directory holds the keys and the repository;
+the artifacts stay as they are.
 """
 
 import logging
@@ -26,21 +26,21 @@ from phase.release.manifest import role_name
 from phase.release.repository import Repository
 
 _SCANNED = "scanned.json"
-#: Seconds after which signatures are looked at again, and what is kept no longer is removed.
+#: Seconds between two checks of the signatures, with the removal of old files.
 RENEW_SECONDS = 3600.0
-#: How far the clock may go back without a new look at what was signed.
+#: The clock may go back this far without a new check of the signatures.
 _BACK = timedelta(seconds=60)
 _log = logging.getLogger(__name__)
 
 
 class _Signed(NamedTuple):
-    """What was signed last.
+    """The last time that files were signed.
 
     Attributes:
-        scan: what the artifacts looked like.
-        looked: when, monotonic seconds.
-        at: the same by the clock, UTC.
-        until: when something has to be signed anew, UTC.
+        scan: the look of the artifacts.
+        looked: the moment, monotonic seconds.
+        at: the moment by the clock, UTC.
+        until: when a role must be signed anew, UTC.
     """
 
     scan: str
@@ -50,11 +50,11 @@ class _Signed(NamedTuple):
 
 
 class Refreshed(NamedTuple):
-    """What a refresh did.
+    """The result of a refresh.
 
     Attributes:
-        created: the repository is new, and so are its keys.
-        signed: why something was signed anew; empty if all still holds.
+        created: the repository and its keys are new.
+        signed: why roles were signed anew; empty if nothing was signed.
         lines: the same for people.
     """
 
@@ -68,8 +68,8 @@ class LocalRepository:
 
     Args:
         artifacts: holds `{channel}/{arch}/kernel` and so on, and perhaps a file `cmdline` beside them.
-        state: where keys and repository are kept.
-        channel: which release.
+        state: directory of the keys and the repository.
+        channel: of the release.
         arch: any usual name.
         clock: the time, UTC.
     """
@@ -91,15 +91,15 @@ class LocalRepository:
         self._source = artifacts / channel / self.arch
         self._clock = clock
         self._state = state
-        #: What a provider serves.
+        #: The repository that a provider serves.
         self.directory = state / "tree"
         self.keys = state / "keys"
-        #: What the artifacts looked like at the last look; for `keep_up`, as the next.
+        #: The look of the artifacts at the last check, for `keep_up`.
         self._seen = ""
         self._signed: _Signed | None = None
 
     def refresh(self, *, now: datetime | None = None) -> Refreshed:
-        """Make the repository, or sign anew what has changed or expires soon.
+        """Make the repository, or sign anew the roles that have changed or expire soon.
 
         Call again now and then while serving, well within a day.
 
@@ -107,10 +107,10 @@ class LocalRepository:
             now: the time to sign for, UTC; the clock's when left out.
 
         Returns:
-            What was done.
+            The result.
 
         Raises:
-            ReleaseError: no kernel there, or something cannot be read, signed or written.
+            ReleaseError: there is no kernel, or a file cannot be read, signed or written.
         """
         moment = now or self._clock()
         found = artifacts_beneath(self._artifacts, self._path)
@@ -127,13 +127,13 @@ class LocalRepository:
         return done
 
     def keep_up(self) -> Refreshed | None:
-        """Look whether something has changed or expires soon, and sign it then. Call every few seconds.
+        """Check whether files have changed or signatures expire soon, and sign anew then.
 
-        A file that is being copied is left alone: what changes counts once it has stayed the same
-        from one look to the next.
+        Call it every few seconds. A file that is being copied is left alone: a change counts once the file
+        has stayed the same from one check to the next.
 
         Returns:
-            What was done, if anything had to be.
+            The result, or None if nothing was to be done.
 
         Raises:
             ReleaseError: as `refresh`.
@@ -142,7 +142,7 @@ class LocalRepository:
             found = artifacts_beneath(self._artifacts, self._path)
             seen = scan(found, read_cmdline_beneath(self._artifacts, self._path))
         except ReleaseError:
-            # What is served goes on to be believed, for as long as its files cannot be read.
+            # Clients still accept the served release while the new files cannot be read.
             if self._signed is not None and not self._in_time(self._signed):
                 self._renew_only(self._signed)
             raise
@@ -156,14 +156,14 @@ class LocalRepository:
         return done
 
     def _in_time(self, last: _Signed) -> bool:
-        """Whether what was signed last still holds for long enough."""
+        """Whether the last signatures still hold for long enough."""
         if monotonic() - last.looked >= RENEW_SECONDS:
             return False
-        # By the clock, not by seconds that have passed: it may have been set, or the machine may have slept.
+        # Use the clock, not the seconds passed: it may have been set, or the machine may have slept.
         return last.at - _BACK <= self._clock() < last.until
 
     def _renew_only(self, last: _Signed) -> None:
-        """Sign anew what is published."""
+        """Sign the published roles anew."""
         now = self._clock()
         with owner.owned(self._state, self._artifacts):
             repository = Repository.open(self.directory, keys=release_keys.load(self.keys), now=now)
@@ -182,7 +182,7 @@ class LocalRepository:
             repository = Repository.create(self.directory, keys=keys, now=now)
         else:
             repository = Repository.open(self.directory, keys=keys, now=now)
-        # Nobody is there to be asked: of this machine's clock, the present time counts.
+        # There is no person to ask, so the present time of this machine's clock counts.
         repository.clock_was_ahead = True
         cmdline = read_cmdline_beneath(self._artifacts, self._path)
         reasons = _renewed(repository, now)
@@ -197,7 +197,7 @@ class LocalRepository:
                 )
         if reasons:
             repository.publish()
-            # Last: interrupted before, the next refresh signs once more; never once too few.
+            # Write this last: if interrupted before, the next refresh signs once more, which is harmless.
             text = msgspec.json.encode({**scans, self._role: seen})
             files.write(self._state / _SCANNED, text)
         prune.prune(repository)
@@ -222,9 +222,9 @@ class LocalRepository:
 
 
 def _renewed(repository: Repository, now: datetime) -> list[str]:
-    """Give signatures their time anew, where the clock says so; returns why."""
+    """Give signatures their whole time anew if they are due; returns why."""
     reasons = [f"{role} expires soon" for role in repository.renew()]
-    # A clock that was never set must not shorten what is right.
+    # A clock that was never set must not shorten correct signatures.
     if now.timestamp() >= EARLIEST:
         reasons += [f"{role} held for too long" for role in repository.shorten()]
     return reasons

@@ -1,4 +1,4 @@
-"""One process at a time signs in a directory; the kernel takes the lock from a process that dies.
+"""Lets one process at a time sign in a directory. The kernel releases the lock of a process that dies.
 
 Several accounts may publish into one repository: they need a group that may write to its directory.
 """
@@ -17,21 +17,21 @@ from phase import files
 from phase.errors import printable
 from phase.release.errors import RepositoryError
 
-#: Seconds to wait for another process that signs in the same directory.
+#: Seconds to wait for another process that is signing in the same directory.
 LOCK_SECONDS = 60.0
 _MAX_HOLDER = 120
-#: Directories of a repository that publications write to, and how many levels of them are below each.
+#: Directories of a repository that publications write to, and the levels of directories below each.
 _BELOW = {"metadata": 0, "blobs": 1, "targets": 2, "staged": 0, "publishing": 0, "publishing.new": 0}
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextmanager
 def repository(directory: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Let one process at a time sign in a repository: two would sign one version of two things.
+    """Let one process at a time sign in a repository: two could sign two files with the same version.
 
     Args:
-        directory: the repository; is made where it is missing.
-        tell: gets a line if it has to wait.
+        directory: the repository; created if it does not exist.
+        tell: called with a line if it has to wait.
 
     Raises:
         RepositoryError: this account cannot write to all of it, a link leads out of it, or another process
@@ -53,19 +53,19 @@ def repository(directory: Path, tell: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def held(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock that a file is.
+    """Hold the lock of a file.
 
     Args:
-        path: the file; is made where it is missing. Who may write to its directory may lock it.
-        tell: gets a line if it has to wait.
+        path: the file; created if it does not exist. An account that may write to its directory may lock it.
+        tell: called with a line if it has to wait.
 
     Raises:
-        RepositoryError: another process does not leave it, or the file system has no locks.
-        OSError: as usual.
+        RepositoryError: another process does not release it, or the file system has no locks.
+        OSError: the file cannot be opened or created.
     """
     descriptor = files.open_plain(path, os.O_RDWR | os.O_CREAT)
     try:
-        # A file with a second name may be one that somebody keeps elsewhere.
+        # A file with a second name may belong to a directory elsewhere.
         own = os.fstat(descriptor).st_nlink == 1
         if own:
             _share(descriptor, path.parent)
@@ -78,14 +78,14 @@ def held(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def _sign_in(descriptor: int) -> None:
-    """Say who has the lock, for who waits. It stays there, and means nothing without the lock."""
+    """Write down the holder, for processes that wait. The text counts only while the lock is held."""
     with contextlib.suppress(OSError):  # a full disk
         os.ftruncate(descriptor, 0)
         files.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
 
 
 def _share(descriptor: int, directory: Path) -> None:
-    """Give the lock to the group at most: an account that can open it can keep others waiting."""
+    """Share the lock with the group at most: any account that can open it can keep others waiting."""
     wanted = 0o660 if directory.stat().st_mode & stat.S_IWGRP else 0o600
     if stat.S_IMODE(os.fstat(descriptor).st_mode) != wanted:
         with contextlib.suppress(PermissionError):  # another account made it
@@ -120,13 +120,14 @@ def _lock(descriptor: int, directory: Path, tell: Callable[[str], None]) -> None
 
 
 def _prepare(directory: Path) -> None:
-    """Make the directory, and let others read what of it is published.
+    """Make the directory, and let others read its published part.
 
-    What would fail in the middle of a publication is refused before anything is signed.
+    Failures that would come in the middle of a publication are found before anything is signed.
 
     Raises:
-        PermissionError: this account cannot write to a directory, or replace what others wrote there.
-        OSError: as usual.
+        PermissionError: this account cannot write to a directory, or cannot replace the files of others
+            there.
+        OSError: a directory cannot be made.
     """
     if not directory.is_dir():
         files.make_public(directory)
@@ -154,11 +155,11 @@ def _prepare(directory: Path) -> None:
 
 
 def _let_in(above: int, names: Mapping[str, int]) -> None:
-    """Let others into directories, by names in an open one: a link may lead to what is private.
+    """Let others into directories, by names in an open one, since a link may lead to private files.
 
     Args:
         above: descriptor of the directory that they are in.
-        names: and how many levels of directories are below each.
+        names: of directories, with the levels of directories below each.
     """
     for name, levels in names.items():
         try:

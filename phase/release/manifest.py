@@ -1,4 +1,4 @@
-"""The manifest: what a channel and architecture should run, as read from its signed TUF role.
+"""The manifest: the release of a channel and architecture, as read from its signed TUF role.
 
 Pure, and cheap to import: the seed and every server read manifests with it.
 """
@@ -15,12 +15,12 @@ from phase.release.errors import ManifestError
 if TYPE_CHECKING:
     from tuf.api.metadata import TargetFile, Targets
 
-#: Field of the role's signed part that holds what TUF has no words for.
+#: Field of the role's signed part for the facts that TUF does not define.
 FIELD = "x-phase"
 CHUNK_SIZE = 1 << 20
 MAX_ARTIFACTS = 64
 MAX_CHUNKS = 65_536
-#: The longest line both architectures' kernels take, less room for what is carried over.
+#: Limit for the command line: what the kernels of both architectures take, less room for carried parameters.
 MAX_CMDLINE = 1536
 _CHUNK_SIZES = (1 << 16, 1 << 24)
 _CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -50,7 +50,7 @@ class Artifact(NamedTuple):
 
     @property
     def content(self) -> str:
-        """A hash of all that is verified of its bytes while they arrive: one for each content."""
+        """A hash over everything that its bytes are verified with: each content has its own."""
         return sha256(f"{self.length} {self.chunk_size} {' '.join(self.chunks)}".encode()).hexdigest()
 
 
@@ -60,8 +60,8 @@ class Manifest(NamedTuple):
     Attributes:
         channel: for example `stable`.
         arch: `x86_64` or `arm64`.
-        version: of the TUF role; only ever rises.
-        release: the version people speak of.
+        version: of the TUF role; it only rises.
+        release: the version for people.
         expires: UTC.
         cmdline: the signed kernel command line.
         artifacts: by name.
@@ -84,7 +84,7 @@ class Manifest(NamedTuple):
             signed: the signed part of its metadata.
 
         Raises:
-            ManifestError: it is no release of this channel and architecture, or an absurd one.
+            ManifestError: it is not a release of this channel and architecture, or has impossible values.
         """
         channel, arch = split_role(role)
         facts = signed.unrecognized_fields.get(FIELD)
@@ -119,11 +119,11 @@ def role_name(channel: str, arch: str) -> str:
     """The TUF role of a channel and architecture.
 
     Raises:
-        ManifestError: one of them is no such name.
+        ManifestError: one of the names is not valid.
     """
     if not _CHANNEL.fullmatch(channel):
         raise ManifestError(
-            f"{channel[:80]!r} is no channel name", hint="Letters, digits, - and _; 64 at most."
+            f"{channel[:80]!r} is not a channel name", hint="Letters, digits, - and _; 64 at most."
         )
     if arch not in ARCHES:
         raise ManifestError(f"{arch[:80]!r} is not an architecture", hint=f"Use one of {', '.join(ARCHES)}.")
@@ -134,7 +134,7 @@ def split_role(role: str) -> tuple[str, str]:
     """Channel and architecture of a role name.
 
     Raises:
-        ManifestError: no role of a channel and architecture has this name.
+        ManifestError: it is not the name of a channel's role.
     """
     channel, _, arch = role.rpartition("-")
     role_name(channel, arch)
@@ -142,7 +142,7 @@ def split_role(role: str) -> tuple[str, str]:
 
 
 def is_name(name: str) -> bool:
-    """Whether an artifact can be called so."""
+    """Whether a text is a valid name of an artifact."""
     return bool(_NAME.fullmatch(name))
 
 
@@ -198,7 +198,7 @@ def _artifact(role: str, prefix: str, path: str, target: "TargetFile") -> Artifa
 
 
 def _check_blobs(role: str, artifacts: Iterable[Artifact]) -> None:
-    """Refuse one hash for two contents: both would be written to one place, and one may be longer."""
+    """Refuse one hash for two contents: both would be written to one file, and one may be longer."""
     seen: dict[str, Artifact] = {}
     for artifact in artifacts:
         other = seen.setdefault(artifact.sha256, artifact)
@@ -209,5 +209,5 @@ def _check_blobs(role: str, artifacts: Iterable[Artifact]) -> None:
 
 
 def _shown(value: object) -> str:
-    """A hostile value, short enough for an error."""
+    """A hostile value, shortened for an error."""
     return repr(value)[:80] if isinstance(value, str | int | float | None) else type(value).__name__

@@ -1,7 +1,7 @@
-"""Whose state directory it is, and who signs in it at this moment.
+"""Binds a state directory to one artifacts directory, and to one signing process at a time.
 
-Two artifacts directories must not share keys and releases: what one provider serves would become what the
-other one signs.
+Two artifacts directories must not share keys and releases: one provider would serve what the other one
+signs.
 """
 
 import logging
@@ -22,22 +22,22 @@ _log = logging.getLogger(__name__)
 
 
 class _Owner(msgspec.Struct, frozen=True):
-    """Whose state it is: the artifacts directory, without links."""
+    """The artifacts directory that owns the state, without links."""
 
     artifacts: str
 
 
 @contextmanager
 def owned(state: Path, artifacts: Path) -> Iterator[None]:
-    """Keep a second process from signing the same version of something else, and other artifacts out.
+    """Keep out a second process, which could sign the same version with other content, and other artifacts.
 
     Args:
-        state: the state directory; is made where it is missing.
-        artifacts: what it belongs to, from the first time on.
+        state: the state directory; created if it does not exist.
+        artifacts: the artifacts directory that owns it, from the first time on.
 
     Raises:
-        RepositoryError: it belongs to other artifacts, or another process does not leave it.
-        OSError: as usual.
+        RepositoryError: it belongs to other artifacts, or another process does not release it.
+        OSError: the state directory cannot be used.
     """
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     with lock.held(state / "lock", _log.info):
@@ -64,7 +64,7 @@ def _claim(state: Path, artifacts: Path) -> None:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two paths are one directory now, as with a bind mount."""
+    """Whether two paths lead to one directory now, as with a bind mount."""
     try:
         return os.path.samefile(one, other)
     except OSError:

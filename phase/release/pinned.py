@@ -1,7 +1,7 @@
-"""What a directory of keys remembers of the repositories that its keys have signed for.
+"""The memory of a directory of keys: the repositories that its keys have signed for.
 
-    pinned.json     hash of what a repository's first root says -> what was published last (`floor`), and the
-                    highest version of each role that was signed, also where it was given up since (`signed`)
+    pinned.json     hash of a repository's first root -> the versions published last (`floor`), and the
+                    highest version of each role that was signed, also of drafts given up since (`signed`)
 
 Others may write to the repository itself: a web server, a shared disk, a host that has the online keys only.
 Nothing is signed on top of it unless it verifies from this root and is not older than these versions.
@@ -29,18 +29,18 @@ from phase.trust import floor as floors
 
 NAME = "pinned.json"
 _MAX_BYTES = 8 << 20
-#: Repositories that one directory of keys signs for.
+#: Limit for the repositories that one directory of keys signs for.
 _MAX_REPOSITORIES = 64
 
 
 def repository_id(root: bytes) -> str:
-    """What a repository is known by: the SHA-256 of what its first root says, without its signatures.
+    """The id of a repository: the SHA-256 of the signed part of its first root.
 
     Args:
         root: the first root.
 
     Raises:
-        RepositoryError: it is not one.
+        RepositoryError: the bytes are not a root.
     """
     try:
         signed, opened = wire.read(root, Root, name="1.root.json", max_bytes=MAX_ROOT)
@@ -64,12 +64,12 @@ class _Stored(msgspec.Struct, frozen=True):
 
 
 class Pin:
-    """What one or several directories of keys remember of one repository.
+    """The memory of one or several directories of keys, about one repository.
 
     Args:
         directories: of keys.
-        repository: as `repository_id` says.
-        told: the caller has said that this is the repository: no directory has to know it.
+        repository: from `repository_id`.
+        told: the caller names the repository itself, so no directory has to know it.
 
     Raises:
         RepositoryError: a directory knows other repositories, and not this one.
@@ -94,7 +94,7 @@ class Pin:
 
     @property
     def floors(self) -> list[Floor]:
-        """What each directory remembers."""
+        """The floors that the directories remember."""
         return [known[self.repository].floor for known in self._known.values() if self.repository in known]
 
     @property
@@ -107,14 +107,14 @@ class Pin:
         return found
 
     def remember(self, floor: Floor | None, signed: Mapping[str, int]) -> list[str]:
-        """Note what is published now, and what was signed.
+        """Remember the published and the signed versions.
 
         Args:
-            floor: of a machine that has seen what is published; None leaves it as it is.
+            floor: of a machine that has seen the published roles; None to keep the last one.
             signed: version by role.
 
         Returns:
-            What could not be noted, a line each: the directory may be on a medium that is write-protected.
+            Problems, a line each: the directory may be on a write-protected medium.
         """
         failed = []
         for directory in self._known:
@@ -131,7 +131,7 @@ class Pin:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Let one process at a time change what a directory remembers, of whichever repository."""
+    """Let one process at a time change the memory of a directory."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -143,7 +143,7 @@ def _locked(directory: Path) -> Iterator[None]:
 def _remembered(
     path: Path, repository: str, floor: Floor | None, signed: Mapping[str, int]
 ) -> dict[str, _Known]:
-    """Write what is known of one repository beside what is known of others; all of it."""
+    """Write the entry of one repository, beside those of others."""
     known = _load(path)
     had = known.pop(repository, _Known())
     highest = {role: max(version, had.signed.get(role, 0)) for role, version in signed.items()}

@@ -1,8 +1,8 @@
-"""Removes from a repository what no client can ask for any more.
+"""Removes files from a repository that clients can no longer ask for.
 
-Kept are: every root; of each other role the version that is published and the four before it; the blobs
-that the published version names, and those that one of the four names if it was replaced less than an hour
-ago. A client that is in the middle of a fetch has so long to finish, as a provider offers it.
+It keeps every root; of each other role the published version and the four before it; the blobs of the
+published version, and those of the four if they were replaced less than an hour ago. That gives clients time
+to finish a fetch; a provider serves old blobs for the same time.
 """
 
 import logging
@@ -21,7 +21,7 @@ from phase.trust import wire
 from phase.trust.errors import TrustError
 
 _log = logging.getLogger(__name__)
-#: Publications before the present one whose files are kept.
+#: Number of earlier publications whose files are kept.
 KEEP_VERSIONS = 4
 #: Seconds for which the blobs of a publication are kept after the next one.
 KEEP_SECONDS = 3600.0
@@ -30,7 +30,7 @@ _MAX_METADATA = 5_000_000
 
 
 class Pruned(NamedTuple):
-    """What was removed.
+    """The number of removed files.
 
     Attributes:
         metadata: files.
@@ -42,15 +42,15 @@ class Pruned(NamedTuple):
 
 
 def prune(tree: Tree, *, now: float | None = None, waiting: Iterable[str] = ()) -> Pruned:
-    """Remove what is kept no longer. The caller keeps other processes from publishing meanwhile.
+    """Remove files that are not kept. The caller keeps other processes from publishing meanwhile.
 
     Args:
-        tree: published, nothing pending.
+        tree: published, without pending changes.
         now: Unix seconds; the clock's when left out.
-        waiting: SHA-256 (hex) of files that are named by releases which wait for signatures.
+        waiting: SHA-256 (hex) of the files of releases that wait for signatures.
 
     Returns:
-        What was removed.
+        The number of removed files.
 
     Raises:
         RepositoryError: a file cannot be removed, or published metadata cannot be read; then no blob was
@@ -92,14 +92,14 @@ def _there(metadata: Path) -> dict[str, dict[int, Path]]:
 
 
 def _split(there: dict[int, Path], published: int) -> tuple[list[int], list[int]]:
-    """The versions to keep, and those to remove; what is newer belongs to a publication that was cut off."""
+    """The versions to keep, and those to remove; newer ones belong to an interrupted publication."""
     older = sorted((number for number in there if number < published), reverse=True)
     kept = [number for number in (published, *older[:KEEP_VERSIONS]) if number in there]
     return kept, older[KEEP_VERSIONS:]
 
 
 def _withdrawn(there: dict[int, Path], targets: dict[int, Path], moment: float, wanted: set[str]) -> int:
-    """Remove a role an hour after it was withdrawn, and let its blobs go; how many files."""
+    """Remove a role an hour after it was withdrawn, so that its blobs go too; returns how many files."""
     since = max((path.stat().st_mtime for path in targets.values()), default=0.0)
     if since > moment - KEEP_SECONDS:
         wanted |= _replaced_blobs(there[max(there)])
@@ -118,7 +118,7 @@ def _published_blobs(path: Path) -> set[str]:
     """The blobs that published metadata names.
 
     Raises:
-        RepositoryError: it is damaged. Nothing else says which blobs are wanted.
+        RepositoryError: it is damaged, so it is not known which blobs are needed.
     """
     try:
         return _named_by(path)
@@ -127,7 +127,7 @@ def _published_blobs(path: Path) -> set[str]:
 
 
 def _replaced_blobs(path: Path) -> set[str]:
-    """The blobs that replaced metadata names; none where it is damaged: no client can fetch by it."""
+    """The blobs that replaced metadata names; empty if it is damaged, since no client can use it then."""
     try:
         return _named_by(path)
     except TrustError:
@@ -158,7 +158,7 @@ def _prune_blobs(directory: Path, wanted: Iterable[str]) -> int:
 
 
 def _leftovers(directory: Path) -> None:
-    """Remove what a copy that was interrupted has left."""
+    """Remove the files that an interrupted copy has left."""
     for path in directory.glob(".*.tmp"):
         path.unlink(missing_ok=True)
         _log.info("removed %s, left by an interrupted publication", path.name)

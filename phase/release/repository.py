@@ -3,7 +3,7 @@
     metadata/N.root.json N.snapshot.json N.targets.json N.{channel}-{arch}.json timestamp.json root.json
     blobs/sha256/{hex}
     targets/{channel}/{arch}/{hex}.{name}      the blobs again, as other TUF clients ask for them
-    staged/{role}.json                         what waits for signatures
+    staged/{role}.json                         drafts that wait for signatures
     publishing/                                while files are replaced, see `phase.release.journal`
 
 A client that reads during a publication, or after a power cut in the middle of one, sees the old
@@ -31,7 +31,7 @@ from phase.release.waiting import Waiting
 from phase.trust import Floor, NotFoundError, RollbackError, TrustError
 from phase.trust.floor import merged
 
-#: How far the clock may be behind the one that signed last: two hosts, or a leap.
+#: The clock may be behind the one that signed last by this much: two hosts, or a leap.
 _BACK = timedelta(hours=1)
 
 
@@ -43,12 +43,12 @@ def begun(directory: Path) -> Literal["staged", "published"] | None:
 
 
 class Published(NamedTuple):
-    """What a publication did.
+    """The result of a publication.
 
     Attributes:
         roles: published with a new version, other than snapshot and timestamp.
-        waiting: what has not been published, and why: too few have signed it.
-        notes: what the publisher should know, a line each.
+        waiting: drafts that were not published, since too few have signed them.
+        notes: further facts for the publisher, a line each.
     """
 
     roles: tuple[str, ...]
@@ -59,8 +59,8 @@ class Published(NamedTuple):
 class Repository(Waiting):
     """Releases, and the keys at hand to sign them; `create` or `open` one.
 
-    Changes are drafts until `publish`: nothing is signed before, and nothing seen by clients. It publishes
-    what all have signed, if a machine would take it; or it changes nothing.
+    Changes are drafts until `publish`: before that, nothing is signed, and clients see nothing. `publish`
+    puts completely signed drafts in place, if a machine would accept them; otherwise it changes nothing.
     """
 
     @classmethod
@@ -76,9 +76,9 @@ class Repository(Waiting):
         """Begin a new repository.
 
         Args:
-            directory: where; must hold no repository yet.
+            directory: of the new repository; it must not hold one yet.
             keys: signers at hand.
-            rules: whose signatures each role needs; more than half of `keys` when left out.
+            rules: the signatures that each role needs; more than half of `keys` when left out.
             expiry: for how long signatures hold.
             now: the time to sign for, UTC; the clock's when left out.
 
@@ -118,20 +118,20 @@ class Repository(Waiting):
         """Open a published repository, or the part of one that a machine serves.
 
         Args:
-            directory: where it is.
-            keys: needed to change it. What is published is verified then, as a machine would, expiry apart:
-                others may write to the directory.
-            root: what it is verified from; its own first root when left out. Without keys
-                and this it is not verified.
-            floors: what was published before, as others remember it.
+            directory: of the repository.
+            keys: needed to change it. With keys, the published metadata is verified as a machine would,
+                except for expiry, since others may write to the directory.
+            root: the root to verify from; its own first root when left out. Without keys
+                and root it is not verified.
+            floors: versions published before, as other places remember them.
             spent: the highest version of each role that was signed before, published or not.
-            restore: it may be older than that; what is changed gets versions above.
-            resume: go on with what waits for signatures; without, it goes on waiting.
+            restore: accept a repository that is older than that; changed roles get versions above.
+            resume: load the drafts that wait for signatures; otherwise they stay untouched.
             expiry: for how long new signatures hold.
             now: the time to sign for, UTC; the clock's when left out.
 
         Raises:
-            RepositoryError: there is none; or it is damaged; or a machine would not take it.
+            RepositoryError: there is no repository, it is damaged, or a machine would refuse it.
         """
         repository = cls(directory, keys, expiry, now)
         repository._spent = spent
@@ -151,7 +151,7 @@ class Repository(Waiting):
     def _begin_again(
         self, staged: Mapping[str, Metadata[Any]], root: bytes | None, floors: Sequence[Floor]
     ) -> None:
-        """Go on with a repository that waits for its first signatures."""
+        """Load a repository that waits for its first signatures."""
         if any(floor.timestamp for floor in floors):
             raise RepositoryError(
                 f"what these keys have published in {self.directory} is gone",
@@ -198,11 +198,11 @@ class Repository(Waiting):
             self._floor = merged([judged.floor, *floors])
 
     def first_root(self) -> bytes:
-        """The root that images hold; as it is drafted, while nothing is published."""
+        """The first root, which images hold; its draft before the first publication."""
         return self._anchor or self._waiting["root"].to_bytes()
 
     def carried(self) -> dict[str, bytes]:
-        """What is published, by file name, for those who sign what is to replace it."""
+        """The published files, by name, for persons who sign the drafts that replace them."""
         if not self._signed:
             return {}
         get = check.reader(self.directory)
@@ -216,15 +216,15 @@ class Repository(Waiting):
 
     @property
     def floor(self) -> Floor:
-        """What a machine would remember of what is published."""
+        """The floor that a machine would remember of the published roles."""
         return self._floor
 
     def publish(self, *, gap: bool = False) -> Published:
         """Sign every draft, a new snapshot and timestamp, and put all in place at once.
 
         Args:
-            gap: after keys were lost or revoked, publish although the old ones do not sign what
-                they used to: a client that asks in just that moment has to ask again.
+            gap: after keys were lost or revoked, publish without the signatures of the old keys. A client
+                that comes just when the root changes has to ask again.
 
         Raises:
             KeysError: too few keys at hand for a role that must be signed.
@@ -235,12 +235,12 @@ class Repository(Waiting):
         return self._put_in_place(set(self._drafts), gap)
 
     def settle(self, *, gap: bool = False, all_waiting: bool = False, hold: bool = False) -> Published:
-        """Publish the drafts that all have signed, and keep the others until they have.
+        """Publish the drafts that are completely signed, and keep the others.
 
         Args:
             gap: as for `publish`.
-            all_waiting: sign and publish what waited before, too. Without, only what was changed here: what
-                others have drafted is not signed on the way.
+            all_waiting: also sign and publish drafts that waited before. Otherwise only changes made here
+                are signed, so that drafts of others are not signed by accident.
             hold: publish nothing.
 
         Raises:
@@ -263,7 +263,7 @@ class Repository(Waiting):
         return self._put_in_place(ready, gap)
 
     def _put_in_place(self, ready: set[str], gap: bool) -> Published:
-        """Sign a new snapshot and timestamp over what is ready, let a machine judge it, write it."""
+        """Sign a new snapshot and timestamp over the ready drafts, judge the result, and write it."""
         if "targets" in ready:
             for role in ready - set(TOP) - set(self._after_delegations):
                 self._forget(role)  # withdrawn
@@ -281,15 +281,15 @@ class Repository(Waiting):
             data = self._signed_well("root").to_bytes()
             version = self._drafts["root"].version
             names = {f"{version}.root.json": data, "root.json": data}
-            # The first root is there before anything needs it. A later one comes last: by then
-            # old and new keys have signed all the rest, so it is believed by either root.
+            # The first root is written first, since all else needs it. A later root is written last: old and
+            # new keys have signed all the rest, so clients accept that with either root.
             pending = names | pending if version == 1 else pending | names
         expired = {role for role, signed in self._signed.items() if signed.is_expired(self._time())}
         judged = self._judge(pending, ready, expired)
         self._signed, self._bytes, self._floor = judged.signed, judged.files, judged.floor
         for role in ready:
             self._forget(role)
-        if self._drafts:  # what waits on may have to cover what has just been published
+        if self._drafts:  # drafts that still wait may have to follow the roles just published
             self._stage(set(self._drafts) - self._inherited)
         changes = [Change(f"metadata/{name}", data) for name, data in pending.items()]
         try:
@@ -300,10 +300,11 @@ class Repository(Waiting):
         return Published(tuple(sorted(ready)), tuple(self.lacks()), tuple(self._notes))
 
     def _sign_online(self, ready: set[str], roots: list[Root], gap: bool) -> dict[str, bytes]:
-        """The files of a publication but the root, in their order."""
+        """The files of a publication without the root, in their order."""
         pending = {}
         snapshot = cast("Snapshot", self._copy("snapshot")) if "snapshot" in self._signed else Snapshot()
-        for file, version in self._floor.meta.items():  # lost since: machines miss it, if it is not named
+        # Machines refuse a snapshot without the roles that they remember, so it names lost ones too.
+        for file, version in self._floor.meta.items():
             snapshot.meta.setdefault(file, MetaFile(version))
         for role in sorted(ready - {"root", "targets"}) + ["targets"] * ("targets" in ready):
             data = self._signed_well(role).to_bytes()
@@ -395,7 +396,7 @@ class Repository(Waiting):
             )
 
     def _link_targets(self, ready: set[str]) -> None:
-        """Give artifacts the paths that other TUF clients ask for: new ones, and what a power cut took."""
+        """Give new artifacts the paths that other TUF clients ask for, and restore lost ones."""
         linked = set()
         for channel, arch in self.releases():
             role = role_name(channel, arch)

@@ -1,4 +1,4 @@
-"""The roles of a repository: for how long they hold, who must sign them."""
+"""The roles of a repository: how long they hold, and the keys that must sign them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,18 +15,18 @@ from phase.release.lifetimes import Expiry
 from phase.release.manifest import FIELD, split_role
 from phase.trust import Policy
 
-#: Field of the top-level targets that says who signs releases.
+#: Field of the top-level targets with the keys that sign releases.
 RELEASE_FIELD = "x-phase-release"
 TOP = ("root", "timestamp", "snapshot", "targets")
 MAX_ROOT = Policy().max_root
 
 
 class Rule(NamedTuple):
-    """Who signs a role.
+    """The keys of a role.
 
     Attributes:
         keys: public keys, each once.
-        threshold: how many of them must.
+        threshold: how many of them must sign.
     """
 
     keys: tuple[Key, ...]
@@ -67,12 +67,12 @@ class Lack(NamedTuple):
 
 
 def kind(role: str) -> str:
-    """Whose keys sign a role: its own if it is one of the top four, else `release`."""
+    """The role whose keys sign a role: itself for the top four, otherwise `release`."""
     return role if role in TOP else "release"
 
 
 def rules(keys: ReleaseKeys) -> dict[str, Rule]:
-    """More than half of each role's keys must sign."""
+    """The rules by which more than half of each role's keys must sign."""
     return {
         role: Rule(tuple(signer.public_key for signer in keys[role]), keys.threshold(role)) for role in ROLES
     }
@@ -82,7 +82,7 @@ def check(found: Mapping[str, Rule]) -> None:
     """Make sure that every role can be signed.
 
     Raises:
-        KeysError: a role has no key, or asks for more than it has, or for none.
+        KeysError: a role has no key, or its threshold is zero or too high.
     """
     for role in ROLES:
         rule = found.get(role, Rule((), 1))
@@ -103,22 +103,22 @@ def root(found: Mapping[str, Rule]) -> Root:
 
 
 def release_field(rule: Rule) -> dict[str, Any]:
-    """What the top-level targets remember of who signs releases: there may be none yet."""
+    """The value of `RELEASE_FIELD`, which is kept even before the first release."""
     return {"keyids": [key.keyid for key in rule.keys], "threshold": rule.threshold}
 
 
 def public(key: Key) -> str:
-    """A public key, 64 hex digits; of a kind that is not ours, something printable."""
+    """A public key, 64 hex digits; for a key of another kind, printable text."""
     return printable(str(key.keyval.get("public", key.keyid))[:128])
 
 
 def top_rules(root: Root) -> dict[str, Rule]:
-    """Who signs the top-level roles."""
+    """The rules of the top-level roles."""
     return {role: _rule(root.roles[role], root.keys) for role in TOP}
 
 
 def delegated_rules(targets: Targets) -> dict[str, Rule]:
-    """Who signs each release, and, as `releases of new channels`, who signs those."""
+    """The rule of each release, and the rule for `releases of new channels`."""
     delegations = targets.delegations
     if delegations is None:
         return {}
@@ -129,7 +129,7 @@ def delegated_rules(targets: Targets) -> dict[str, Rule]:
 
 
 def read_rules(root: Root, targets: Targets) -> dict[str, Rule]:
-    """Who signs each top-level role, and, as `release`, the releases of new channels."""
+    """The rule of each top-level role; and as `release`, the rule for releases of new channels."""
     found = top_rules(root)
     if rule := release_rule(targets):
         found["release"] = rule
@@ -137,12 +137,12 @@ def read_rules(root: Root, targets: Targets) -> dict[str, Rule]:
 
 
 def release_rule(targets: Targets) -> Rule | None:
-    """Who signs the releases of new channels; None where the targets do not say it."""
+    """The rule for releases of new channels; None if the targets do not have one."""
     delegations = targets.delegations
     if delegations is None or delegations.roles is None:
         return None
     field = targets.unrecognized_fields.get(RELEASE_FIELD)
-    if not isinstance(field, dict):  # published before the field was: as its first release
+    if not isinstance(field, dict):  # published before this field existed: use the rule of its first release
         first = next(iter(delegations.roles.values()), None)
         return _rule(first or Role([], 1), delegations.keys)
     keyids, threshold = field.get("keyids"), field.get("threshold")
@@ -155,10 +155,10 @@ def _rule(role: Role, keys: Mapping[str, Key]) -> Rule:
 
 
 def delegation(role: str, rule: Rule) -> DelegatedRole:
-    """Lets the keys of a rule sign a release, and nothing but that.
+    """A delegation that lets the keys of a rule sign one release only.
 
     Raises:
-        ManifestError: no release has this role.
+        ManifestError: it is not the role of a release.
     """
     channel, arch = split_role(role)
     keyids = [key.keyid for key in rule.keys]
@@ -166,15 +166,15 @@ def delegation(role: str, rule: Rule) -> DelegatedRole:
 
 
 def check_delegations(targets: Targets) -> None:
-    """Make sure that the top-level targets let each role sign its own release, and nothing but that.
+    """Make sure that the top-level targets let each role sign its own release only.
 
     Raises:
-        RepositoryError: one may sign more, or is no release; or the targets list files themselves.
-        ManifestError: a role has a name that no release has.
+        RepositoryError: a role may sign more; or the targets list files themselves.
+        ManifestError: a role is not the role of a release.
     """
     delegations = targets.delegations
     if delegations is None or delegations.roles is None:
-        raise RepositoryError("the targets say of no release who signs it")
+        raise RepositoryError("the top-level targets do not delegate to any release")
     for role, each in delegations.roles.items():
         expected = delegation(role, Rule((), each.threshold))
         if (each.paths, each.terminating) != (expected.paths, True) or each.path_hash_prefixes:
@@ -184,7 +184,7 @@ def check_delegations(targets: Targets) -> None:
 
 
 def rule_of(delegator: Root | Targets, role: str) -> Role:
-    """Whose signatures a role needs, as its delegator says: key ids and a threshold."""
+    """The key ids and the threshold that a delegator sets for a role."""
     if isinstance(delegator, Root):
         return delegator.roles[role]
     delegations = delegator.delegations
@@ -192,14 +192,14 @@ def rule_of(delegator: Root | Targets, role: str) -> Role:
 
 
 def delegates(delegator: Root | Targets, role: str) -> bool:
-    """Whether a delegator says who signs a role."""
+    """Whether a delegator names a role."""
     if isinstance(delegator, Root):
         return role in delegator.roles
     return delegator.delegations is not None and role in (delegator.delegations.roles or {})
 
 
 def lifetime(role: str, signed: Signed, usual: Expiry) -> float:
-    """For how long a role's signature holds when it is made, days: a release may have a time of its own."""
+    """For how long a new signature of a role holds, days; a release may have a time of its own."""
     facts = signed.unrecognized_fields.get(FIELD)
     return lifetimes.days(role, facts.get(lifetimes.FIELD) if isinstance(facts, dict) else None, usual)
 

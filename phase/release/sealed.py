@@ -1,4 +1,4 @@
-"""A private key under a passphrase: argon2id makes the key of a secretbox.
+"""Encrypts a private key with a passphrase: argon2id derives the key of a secretbox.
 
 Source: RFC 9106 (argon2id), libsodium's secretbox (XSalsa20 and Poly1305).
 """
@@ -16,13 +16,13 @@ COSTS = {
     "moderate": (pwhash.argon2id.MEMLIMIT_MODERATE, pwhash.argon2id.OPSLIMIT_MODERATE),
     "sensitive": (pwhash.argon2id.MEMLIMIT_SENSITIVE, pwhash.argon2id.OPSLIMIT_SENSITIVE),
 }
-#: A damaged file must not ask for all the memory there is.
+#: Limit for the memory, so that a damaged file does not ask for all of it.
 _MAX_MEMORY, _MAX_OPERATIONS = 2 << 30, 64
 MIN_PASSPHRASE = 8
 
 
 class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An encrypted secret and how its key is made.
+    """An encrypted secret, and the parameters that derive its key.
 
     Attributes:
         kdf: always `argon2id13`.
@@ -43,7 +43,7 @@ def seal(secret_bytes: bytes, passphrase: str, *, cost: str = "moderate") -> Sea
     """Encrypt a secret.
 
     Args:
-        secret_bytes: what to keep.
+        secret_bytes: the secret.
         passphrase: at least `MIN_PASSPHRASE` characters.
         cost: one of `COSTS`.
 
@@ -62,7 +62,7 @@ def unseal(sealed: Sealed, passphrase: str) -> bytes:
     """Decrypt a secret.
 
     Raises:
-        KeysError: another passphrase, or the file was changed.
+        KeysError: the passphrase is wrong, or the file was changed.
     """
     if (
         sealed.kdf != "argon2id13"

@@ -1,4 +1,4 @@
-"""One signing key: in memory, or anywhere else that can sign; and where on a hardware token a key is."""
+"""A signing key, in memory or elsewhere, and the place of a key on a hardware token."""
 
 import abc
 from hashlib import sha256
@@ -12,7 +12,7 @@ from phase.trust.keys import ED25519, NaclKey, raw_public
 
 
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where on a hardware token a key is.
+    """The place of a key on a hardware token.
 
     Attributes:
         module: path of the token's PKCS#11 library.
@@ -26,7 +26,7 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReleaseSigner(Signer):
-    """Signs TUF metadata with an Ed25519 key, wherever that is."""
+    """Signs TUF metadata with an Ed25519 key."""
 
     @property
     @abc.abstractmethod
@@ -84,7 +84,7 @@ def public_key(public: str) -> NaclKey:
     """
     if raw_public({"public": public}) is None:
         raise KeysError(f"{public[:80]!r} is not an Ed25519 public key", hint="It has 64 hex digits.")
-    # Any unique text may name a key; its hash is what other tools would show too.
+    # Any unique text may name a key; other tools show this hash, too.
     keyid = sha256(
         b'{"keytype":"ed25519","keyval":{"public":"%b"},"scheme":"ed25519"}' % public.encode()
     ).hexdigest()

@@ -1,10 +1,10 @@
 """Metadata that waits for signatures: carried to the holders of the keys, and back.
 
-    staged/{role}.json     in a repository; not part of what is served
+    staged/{role}.json     in a repository; it is not served
     {role}.json            in a directory that is carried
-    published/*.json       beside it: what it replaces, so that a holder sees what changes
+    published/*.json       beside it: the metadata that it replaces, so that a holder sees the changes
 
-The holder of an offline key sees what is to be signed before signing it.
+The holder of an offline key sees the metadata before signing it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +28,7 @@ PLACE = "staged"
 BEFORE = "published"
 _MAX_METADATA = 5_000_000
 _MAX_FILES = wire.MAX_FILES
-#: Bytes of one round of signing.
+#: Limit for one round of signing, bytes.
 _MAX_TOTAL = 64 << 20
 
 
@@ -36,9 +36,9 @@ class Carried(NamedTuple):
     """A directory that is carried.
 
     Attributes:
-        staged: role to what is to be signed.
-        before: role to what it replaces, verified.
-        repository: whose it is, see `pinned.repository_id`.
+        staged: role to the metadata to be signed.
+        before: role to the metadata that it replaces, verified.
+        repository: id of its repository, see `pinned.repository_id`.
     """
 
     staged: dict[str, Metadata[Any]]
@@ -53,10 +53,10 @@ def load(directory: Path) -> dict[str, Metadata[Any]]:
         directory: holds `{role}.json`.
 
     Returns:
-        Role to metadata; nothing if there is no such directory.
+        Role to metadata; empty if there is no such directory.
 
     Raises:
-        RepositoryError: something in it is no such metadata.
+        RepositoryError: a file in it is not such metadata.
     """
     found = {}
     paths = sorted(directory.glob("*.json"))
@@ -75,13 +75,13 @@ def load(directory: Path) -> dict[str, Metadata[Any]]:
 
 
 def load_carried(directory: Path) -> Carried:
-    """Read a directory that is carried; what it shows as published is verified from its first root.
+    """Read a directory that is carried; the published metadata in it is verified from its first root.
 
     Args:
-        directory: as `save_carried` wrote it.
+        directory: from `save_carried`.
 
     Raises:
-        RepositoryError: there is nothing to sign, or something in it does not verify.
+        RepositoryError: there is nothing to sign, or a file in it does not verify.
     """
     staged = load(directory)
     if not staged:
@@ -132,12 +132,12 @@ def save(directory: Path, staged: Mapping[str, Metadata[Any]]) -> None:
 
 
 def save_carried(directory: Path, staged: Mapping[str, Metadata[Any]], before: Mapping[str, bytes]) -> None:
-    """Write what is to be signed, to be carried; what an earlier round has left is removed.
+    """Write metadata to be signed into a directory to carry; files of an earlier round are removed.
 
     Args:
         directory: new, empty, or of an earlier round.
         staged: role to metadata.
-        before: file name to what is published: every root, and what is replaced.
+        before: published files by name: every root, and the metadata that is replaced.
 
     Raises:
         RepositoryError: the directory holds something else, or cannot be written.
@@ -170,7 +170,7 @@ def sign(staged: Mapping[str, Metadata[Any]], keys: ReleaseKeys) -> list[str]:
 
     Args:
         staged: role to metadata.
-        keys: who signs. Whether their signatures count, the repository decides when they are back.
+        keys: signers. The repository decides later whether their signatures count.
 
     Returns:
         The roles signed.
@@ -184,12 +184,12 @@ def sign(staged: Mapping[str, Metadata[Any]], keys: ReleaseKeys) -> list[str]:
 
 
 def summary(role: str, metadata: Metadata[Any], before: Signed | None = None) -> Iterator[str]:
-    """What is to be signed, for the person who signs it: lines of text.
+    """A summary of metadata for the person who signs it, in lines.
 
     Args:
         role: its name.
-        metadata: what is to be signed.
-        before: what it replaces; `+` and `-` say what changes then.
+        metadata: the metadata to be signed.
+        before: the metadata that it replaces; `+` and `-` then show the changes.
     """
     signed = metadata.signed
     yield f"{role}, version {signed.version}, holds until {signed.expires:%Y-%m-%d}"
@@ -217,11 +217,11 @@ def summary(role: str, metadata: Metadata[Any], before: Signed | None = None) ->
 
 
 def changes(old: Mapping[str, roles.Rule], new: Mapping[str, roles.Rule]) -> Iterator[str]:
-    """Who signs what, and what of that changes: lines of text.
+    """The rules of roles and their changes, in lines.
 
     Args:
-        old: role to rule, as it is; empty where nothing is.
-        new: the same, as it is to be.
+        old: role to its present rule; empty before the first publication.
+        new: role to its next rule.
     """
     for role, rule in new.items():
         had = old.get(role)
@@ -235,11 +235,11 @@ def changes(old: Mapping[str, roles.Rule], new: Mapping[str, roles.Rule]) -> Ite
         yield from (f"   {sign[key in known]}{key}" for key in now)
         yield from (f"   -{key}" for key in sorted(known - set(now)))
     for role in sorted(old.keys() - new.keys()):
-        yield f"  nobody signs {printable(role)} any more: it is offered no longer"
+        yield f"  {printable(role)} is withdrawn: it is offered no longer"
 
 
 def _verified(role: str, path: Path, by: Iterable[Root | Targets | None]) -> Root | Targets:
-    """Metadata that these delegators vouch for; a first root vouches for itself."""
+    """Metadata that is signed for these delegators; a first root is signed for itself."""
     data = _read(path)
     signed = _parse(role, data, path)
     metadata = _envelope(data, path)
@@ -286,7 +286,7 @@ def _envelope(data: bytes, path: Path) -> Metadata[Any]:
         return Metadata[Any].from_bytes(data)
     except Exception as error:  # the library raises whatever odd input makes it trip over
         raise RepositoryError(
-            f"{printable(str(path))} cannot be signed: it names a key of a kind that nobody here knows"
+            f"{printable(str(path))} cannot be signed: it names a key of an unknown kind"
         ) from error
 
 

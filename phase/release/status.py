@@ -1,4 +1,4 @@
-"""What must be signed in a repository, by whom, and until when."""
+"""The state of a repository's signatures: who must sign which role, and until when."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -19,7 +19,7 @@ class State(StrEnum):
     DUE = "due"
     #: Less than a quarter: a person must act.
     ENDS = "ends"
-    #: None: no machine takes it.
+    #: None of it: every machine refuses the role.
     EXPIRED = "expired"
 
 
@@ -28,17 +28,17 @@ URGENT = (State.ENDS, State.EXPIRED)
 
 
 class RoleStatus(NamedTuple):
-    """One role that is published.
+    """One published role.
 
     Attributes:
         role: its name in metadata.
-        version: of it.
-        release: the version people speak of; empty for a role that is not a release.
+        version: of the role.
+        release: the version for people; empty for a role that is not a release.
         expires: when the signature ends, UTC.
         renew_by: when a quarter of its usual time is left, UTC.
-        state: at the time asked for.
+        state: at the given time.
         threshold: how many must sign.
-        keys: who can: public keys, hex.
+        keys: public keys that can sign, hex.
     """
 
     role: str

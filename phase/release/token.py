@@ -1,4 +1,4 @@
-"""Keys that never leave a hardware token: reached by PKCS#11 (extra `pkcs11`), signing Ed25519 there.
+"""Signs with Ed25519 keys that never leave a hardware token, through PKCS#11 (extra `pkcs11`).
 
 securesystemslib's own signer for tokens makes ECDSA signatures, which a seed would need OpenSSL to check.
 Source: PKCS#11 3.0 (CKM_EDDSA, CKK_EC_EDWARDS).
@@ -17,7 +17,7 @@ from phase.release.signer import Place, ReleaseSigner, public_key
 from phase.trust.keys import NaclKey
 
 _CKM_EC_EDWARDS_KEY_PAIR_GEN, _CKM_EDDSA, _CKK_EC_EDWARDS = 0x1055, 0x1057, 0x40
-#: PrintableString "edwards25519", and what begins an OCTET STRING of 32 bytes (DER).
+#: PrintableString "edwards25519", and the start of an OCTET STRING of 32 bytes (DER).
 _CURVE, _POINT = bytes.fromhex("130c656477617264733235353139"), b"\x04\x20"
 #: What to do about errors of tokens.
 _HINTS = {
@@ -39,7 +39,7 @@ _REFUSED: set[tuple[str, str]] = set()
 
 
 class TokenSigner(ReleaseSigner):
-    """Signs TUF metadata with a key on a token, which is asked for only then.
+    """Signs TUF metadata with a key on a token, which is needed only then.
 
     Args:
         place: of the key.
@@ -61,7 +61,7 @@ class TokenSigner(ReleaseSigner):
         """Sign canonical metadata.
 
         Raises:
-            KeysError: the token is not there, refuses, or holds another key by now.
+            KeysError: the token is not plugged in, refuses, or has another key now.
         """
         with _session(self._place, self._pin()) as (pkcs11, session):
             key = _one(pkcs11, session, pkcs11.CKO_PRIVATE_KEY, self._place)
@@ -69,7 +69,7 @@ class TokenSigner(ReleaseSigner):
         signature = Signature(self._public.keyid, made.hex())
         try:
             self._public.verify_signature(signature, payload)
-        except Exception as error:  # whatever the key's kind says
+        except Exception as error:  # each kind of key raises its own
             raise KeysError(f"{_name(self._place)} signs with another key than {self.public_hex}") from error
         return signature
 
@@ -158,7 +158,7 @@ def _session(place: Place, pin: str, *, write: bool = False) -> Iterator[tuple[A
             log_in(pkcs11, session, library.getTokenInfo(slot).flags, place, pin)
             yield pkcs11, session
         finally:
-            # A token that was pulled out has ended it already.
+            # The session of a token that was pulled out has ended already.
             with suppress(pkcs11.PyKCS11Error):
                 session.closeSession()
     except PhaseError:
@@ -173,7 +173,7 @@ def _session(place: Place, pin: str, *, write: bool = False) -> Iterator[tuple[A
 def _library(pkcs11: Any, place: Place) -> Any:
     """The token's PKCS#11 library, loaded."""
     hint = f"Install the token's library, or correct the path of {_name(place)} in its file."
-    # Asked before, because the loader writes lines of its own about it.
+    # Check first, because the loader would print lines of its own.
     if os.path.isabs(place.module) and not os.path.isfile(place.module):
         raise KeysError(f"the PKCS#11 library {place.module!r} is not there", hint=hint)
     library = pkcs11.PyKCS11Lib()
@@ -185,7 +185,7 @@ def _library(pkcs11: Any, place: Place) -> Any:
 
 
 def _slot(library: Any, place: Place) -> Any:
-    """Where the token is plugged in."""
+    """The slot that the token is plugged into."""
     there = [
         (library.getTokenInfo(slot).label.strip("\0 "), slot)
         for slot in library.getSlotList(tokenPresent=True)
@@ -204,20 +204,20 @@ def _slot(library: Any, place: Place) -> Any:
 
 
 def log_in(pkcs11: Any, session: Any, flags: int, place: Place, pin: str) -> None:
-    """Log in, and never risk that a token locks itself: a wrong PIN is tried once, the last try never.
+    """Log in without the risk that a token locks itself: try a wrong PIN once, and never use the last try.
 
     Args:
         pkcs11: the module PyKCS11.
         session: an open session.
-        flags: of the token, as it says them now.
-        place: where the key is.
+        flags: of the token at this moment.
+        place: of the key.
         pin: the PIN.
 
     Raises:
         KeysError: it was refused, or not tried.
     """
     token = f"token {place.token!r}"
-    unlock = "Whoever set it up can unlock it, with its security officer's PIN and the token's own tool."
+    unlock = "Its security officer's PIN and the token's own tool unlock it."
     if flags & pkcs11.CKF_USER_PIN_LOCKED:
         raise KeysError(f"{token} is locked: its PIN was wrong too often", hint=unlock)
     if flags & pkcs11.CKF_USER_PIN_FINAL_TRY:

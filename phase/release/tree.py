@@ -1,4 +1,4 @@
-"""A published repository, to read: what it holds, and which of its files serve a release."""
+"""Reads a published repository: its roles, its releases, and the files of each release."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 
     Attributes:
         path: relative to the repository, with slashes.
-        file: where it is.
+        file: on disk.
     """
 
     path: str
@@ -35,16 +35,16 @@ class Entry(NamedTuple):
 
 
 class Tree:
-    """The metadata of a repository, and where its blobs are.
+    """The metadata of a repository, and the places of its blobs.
 
     Args:
-        directory: where it is.
+        directory: of the repository.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._signed: dict[str, AnyRole] = {}
-        #: The bytes on disk, or about to be: what hashes upward are made of.
+        #: The bytes that are on disk, or will be: hashes of metadata are made from them.
         self._bytes: dict[str, bytes] = {}
 
     @property
@@ -60,7 +60,7 @@ class Tree:
         """The release of a channel and architecture.
 
         Raises:
-            RepositoryError: there is none here.
+            RepositoryError: the release is not here.
         """
         role = role_name(channel, arches.canonical(arch))
         signed = self._signed.get(role)
@@ -83,7 +83,7 @@ class Tree:
 
     @property
     def timestamp_expires(self) -> datetime:
-        """When the timestamp's signature ends, UTC: soon, by its nature."""
+        """When the timestamp's signature ends, UTC. It always ends soon."""
         return self._timestamp.expires
 
     def published(self) -> dict[str, AnyRole]:
@@ -96,27 +96,27 @@ class Tree:
         return [split_role(role) for role in self.published() if role not in TOP]
 
     def published_rules(self) -> dict[str, Rule]:
-        """Who signs what is published: the top-level roles, and `release`; empty where nothing is."""
+        """The rules of the published top-level roles and of `release`; empty if nothing is published."""
         return read_rules(self._root, self._targets) if "targets" in self._signed else {}
 
     def rule(self, role: str) -> Role:
-        """Whose signatures a published role needs: key ids and a threshold."""
+        """The key ids and the threshold of a published role."""
         return self._root.roles[role] if role in TOP else self._delegations[role]
 
     def publics(self, role: str) -> list[str]:
-        """The public keys of those who can sign a published role."""
+        """The public keys that can sign a published role."""
         delegations = self._targets.delegations
         keys = self._root.keys if role in TOP or delegations is None else delegations.keys
         return [public(keys[keyid]) for keyid in self.rule(role).keyids if keyid in keys]
 
     def metadata(self, only: Iterable[tuple[str, str]] | None = None) -> dict[str, bytes]:
-        """What a client needs to verify releases.
+        """The metadata that a client needs to verify releases.
 
         Args:
             only: channels and architectures; all when left out.
 
         Returns:
-            File name to bytes: every root, the timestamp, and what it vouches for.
+            File name to bytes: every root, the timestamp, and the files that it leads to.
 
         Raises:
             RepositoryError: not published yet, or no such release.
@@ -172,9 +172,9 @@ class Tree:
         return found
 
     def _load_all(self) -> None:
-        """Read what is published."""
+        """Read the published metadata."""
         self._load("timestamp", "timestamp.json")
-        # Not root.json: a publication that was interrupted may have come only as far as this.
+        # Not root.json, since an interrupted publication may have written only the file with the version.
         self._load("root", _newest_root(self.directory / "metadata"))
         self._load("snapshot", f"{self._timestamp.snapshot_meta.version}.snapshot.json")
         pins = self._snapshot.meta
@@ -182,7 +182,7 @@ class Tree:
             self._load("targets", f"{pins['targets.json'].version}.targets.json")
         for role in self._delegations:
             pin = pins.get(f"{role}.json")
-            # A machine that booted serves its own release; the others of the snapshot are not there.
+            # A machine that booted serves its own release, without the other roles of the snapshot.
             if pin and (self.directory / "metadata" / f"{pin.version}.{role}.json").exists():
                 self._load(role, f"{pin.version}.{role}.json")
 

@@ -1,4 +1,4 @@
-"""What waits for signatures: versions of drafts, who has signed them, and what can go out alone."""
+"""Drafts that wait for signatures: their versions, their signatures, and which can be published alone."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -15,17 +15,17 @@ from phase.release.roles import TOP, Lack
 
 
 class Waiting(Draft):
-    """A repository with drafts, and the signatures that they have; see `phase.release.repository`."""
+    """A repository with drafts and their signatures; see `phase.release.repository`."""
 
     def _take_up(self, staged: Mapping[str, Metadata[Any]]) -> None:
-        """Go on with what waits for signatures, unless it was published meanwhile."""
+        """Load drafts that wait for signatures, unless they were published meanwhile."""
         self._resumed |= set(staged)
-        # The targets first: they say whose the others are.
+        # The targets come first, since they delegate to the others.
         for role in sorted(staged, key=lambda role: (role not in TOP, role)):
             signed, last = staged[role].signed, self._last_version(role)
             fits = signed.version == last + 1 if role == "root" else signed.version > last
             if not fits or not (role in TOP or role in self._after_delegations):
-                self._notes.append(f"what waits as {role} fits nothing that is published: left out")
+                self._notes.append(f"the waiting draft of {role} does not fit the published roles: left out")
                 continue
             self._drafts[role] = signed
             self._waiting[role] = staged[role]
@@ -36,7 +36,7 @@ class Waiting(Draft):
 
     @property
     def staged(self) -> dict[str, Metadata[Any]]:
-        """What waits for signatures, by role."""
+        """The drafts that wait for signatures, by role."""
         return dict(self._waiting)
 
     def waiting_blobs(self) -> set[str]:
@@ -49,7 +49,7 @@ class Waiting(Draft):
         }
 
     def discard(self, wanted: Collection[str] | None = None) -> list[str]:
-        """Give up what waits for signatures; `settle` forgets it.
+        """Give up drafts that wait for signatures; `settle` removes their files.
 
         Args:
             wanted: roles; all when left out. New keys and new channels are one change, given up together.
@@ -84,20 +84,20 @@ class Waiting(Draft):
         return dict(self._spent) | {role: max(it, self._spent.get(role, 0)) for role, it in found.items()}
 
     def cover(self) -> None:
-        """Draft what must be signed again with what waits: all of it can be shown before it is signed."""
+        """Also draft the roles that must be signed again with them, so that a person sees all first."""
         self._stage_unsigned(set(self._drafts))
 
     def collect(self, source: Path) -> list[str]:
-        """Take signatures that come back.
+        """Take over signatures that others have made.
 
         Args:
-            source: a directory with `{role}.json`, as `staging.save` wrote them and others have signed them.
+            source: a directory with `{role}.json`, written by `staging.save` and signed by others.
 
         Returns:
-            Roles in it that wait here no longer: it was used before.
+            Roles in it that no longer wait here, since its signatures were taken before.
 
         Raises:
-            RepositoryError: something there is not what waits here.
+            RepositoryError: a file in it is not the draft that waits here.
         """
         stale = []
         for role, metadata in staging.load(source).items():
@@ -117,7 +117,7 @@ class Waiting(Draft):
         return stale
 
     def lacks(self, names: Iterable[str] | None = None) -> list[Lack]:
-        """Of what waits, the roles that too few have signed, and who has not."""
+        """The waiting drafts that too few keys have signed, with the missing keys."""
         found = []
         for role in self._waiting if names is None else names:
             metadata = self._waiting[role]
@@ -126,19 +126,19 @@ class Waiting(Draft):
         return found
 
     def _unit(self) -> set[str]:
-        """The drafts that count only together: the keys, and what is signed by other keys than before."""
+        """The drafts that count only together: the keys, and roles that other keys than before sign."""
         changed = {
             role
             for role in self._drafts
             if role not in TOP and self._after_delegations.get(role) != self._delegations.get(role)
         }
-        # A root that only holds for longer changes nobody's keys: it goes out on its own.
+        # A root that only gets a new expiry changes no keys, so it can be published alone.
         root = self._drafts.get("root")
         kept = isinstance(root, Root) and "root" in self._signed and root.roles == self._root.roles
         return set(self._drafts) & (set(TOP) - {"root"} if kept else set(TOP)) | changed
 
     def _ready(self, own: set[str], gap: bool) -> set[str]:
-        """The drafts that can be published: each alone, but new keys and new channels all at once."""
+        """The drafts that can be published: each alone, but new keys and new channels together."""
 
         def lacking(role: str) -> bool:
             return any(not (gap and each.waivable) for each in self.lacks([role]))
@@ -147,7 +147,7 @@ class Waiting(Draft):
         ready = {role for role in own - unit if not lacking(role)}
         if unit <= own and not any(lacking(role) for role in unit):
             return ready | unit
-        # While new keys wait, a release may go out under those that count until then.
+        # While new keys wait, a release may be published with the present keys.
         published = self._signed.get("targets")
         for role in unit & own - set(TOP):
             if isinstance(published, Targets) and role in self._delegations:
@@ -156,7 +156,7 @@ class Waiting(Draft):
         return ready
 
     def _stage(self, own: set[str], *, hold: bool = False) -> set[str]:
-        """Give drafts their versions, and sign those that are our own with these keys; which these are."""
+        """Give drafts their versions, and sign our own drafts with these keys; returns our own drafts."""
         own = self._stage_unsigned(own, hold=hold)
         for role in own & set(self._waiting):
             self._add_signatures(role, self._waiting[role])
@@ -178,10 +178,11 @@ class Waiting(Draft):
         """Draft again, as they are, the published roles that the drafted keys have not signed.
 
         Args:
-            own: drafts of ours. What must be signed again because of theirs is theirs.
+            own: our own drafts. A role that must be signed again because of a draft of others is theirs,
+                too.
 
         Returns:
-            Those that are ours.
+            Those that are our own.
         """
         found: set[str] = set()
         root = self._drafts.get("root")
@@ -196,9 +197,9 @@ class Waiting(Draft):
             if role not in self._signed or not self._unsigned(role, targets):
                 continue
             if role in self._inherited and "targets" in own | found and role not in own:
-                # What waits must not keep a key in place that is to go.
+                # A waiting draft must not keep a key in use that is to be replaced.
                 self._notes.append(
-                    f"what waited as {role} is given up: other keys sign it now; make it again"
+                    f"the waiting draft of {role} is given up: other keys sign it now; make it again"
                 )
                 self._forget(role)
             if role not in self._drafts:
@@ -219,7 +220,7 @@ class Waiting(Draft):
         wanted = {
             keyid for demand in self._demands(role) for keyid in roles.rule_of(demand.delegator, role).keyids
         }
-        if role in self._delegations:  # it may go out before new keys count
+        if role in self._delegations:  # it may be published before new keys count
             wanted |= set(self._delegations[role].keyids)
         self._sign(role, metadata, wanted)
 

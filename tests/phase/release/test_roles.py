@@ -80,7 +80,7 @@ def test_targets_that_hold_files_or_say_nothing_are_not(repository: Repository, 
     targets.targets = release.targets
     with pytest.raises(RepositoryError, match="the top-level targets list files"):
         roles.check_delegations(targets)
-    with pytest.raises(RepositoryError, match="say of no release who signs it"):
+    with pytest.raises(RepositoryError, match="do not delegate to any release"):
         roles.check_delegations(Targets())
     other = Targets(delegations=Delegations({}, {"other": DelegatedRole("other", [], 1, True, ["*"])}))
     with pytest.raises(ManifestError):

@@ -334,7 +334,7 @@ def test_what_waits_keeps_no_stolen_key_in_place(shop: Shop) -> None:
     shop.run("key new/release.json --role release --plain")
     stolen = shop.keys["release"][0].public_hex
     said = shop.run(f"revoke repo {stolen} --yes --public new/release.pub --keys keys --keys new")
-    assert "what waited as stable-x86_64 is given up" in said
+    assert "the waiting draft of stable-x86_64 is given up" in said
     facts = json.loads(shop.run("show repo --json"))
     assert facts["roles"]["release"]["keys"] == [Path("new/release.pub").read_text().split()[2]]
 

@@ -178,7 +178,7 @@ def test_what_changes_of_who_signs_is_marked(keys: ReleaseKeys) -> None:
         f"    {one}",
         "  1 of 1 sign more, new:",
         f"   +{three}",
-        "  nobody signs gone any more: it is offered no longer",
+        "  gone is withdrawn: it is offered no longer",
     ]
     # Where nothing was before, nothing changes.
     assert list(staging.changes({}, {"more": new["more"]})) == ["  1 of 1 sign more:", f"    {three}"]
