@@ -1,4 +1,4 @@
-"""Command line, mDNS and DHT -> records. For the seed and the command line; hints only, never trust."""
+"""Finds providers by command line, mDNS and DHT, for the seed and the command line. Results are hints."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MAX_PROVIDERS = 16
 MAX_PER_HOST = 2
-#: Other addresses of providers that were given out.
+#: Limit for further addresses of providers that were yielded already.
 _MAX_HELD = 64
 
 __all__ = ["MAX_PROVIDERS", "SERVICE", "DiscoveryError", "Provider", "discover"]
@@ -38,19 +38,18 @@ def discover(
     Args:
         channel: release channel.
         arch: canonical architecture.
-        urls: addresses somebody gave; yielded first, in their order.
+        urls: addresses from a person; yielded first, in their order.
         mdns: ask the local network too.
         dht: nodes to ask the DHT through: hosts and ports.
-        clock: seconds since the epoch, to tell what the DHT says from what it said long ago.
+        clock: seconds since the epoch, to recognise old announcements in the DHT.
         timeout: seconds for everything.
         gather: seconds to go on looking once one is known; the whole timeout when left out.
-        last: addresses that were of no use before: of those that a network tells of, they come after all
-            others.
+        last: addresses that have failed before: if a network tells of them, they come after all others.
 
     Yields:
-        At most `MAX_PROVIDERS`, no address twice, and no more than `MAX_PER_HOST` that a network tells of
-        one host: who answers for many must not be all there is. Of each provider its nearest address comes
-        first; the other addresses of all of them come after that.
+        At most `MAX_PROVIDERS`, each address once. A network can name at most `MAX_PER_HOST` providers of
+        one host, so that one host cannot crowd out all others. The nearest address of each provider comes
+        first; the other addresses of all of them follow.
 
     Raises:
         DiscoveryError: there is no network to ask.
@@ -73,11 +72,11 @@ def discover(
 
 
 class _Sifter:
-    """Decides what of all that is told becomes of use, and in which order.
+    """Chooses which of the providers found to yield, and in which order.
 
     Args:
-        seen: addresses that were given out; grows.
-        last: those to give out after all others.
+        seen: addresses that were yielded; grows.
+        last: addresses to yield after all others.
         mdns: whether the local network is asked.
         gather: seconds to go on once one is known.
     """
@@ -89,12 +88,12 @@ class _Sifter:
         self._gather = gather
         self._hosts: Counter[str] = Counter()
         self._far = 0
-        #: Other addresses of those that were given out, then those that were of no use before.
+        #: Further addresses of providers already yielded, then addresses that have failed before.
         self._others: list[Provider] = []
         self._useless: list[Provider] = []
 
     def sift(self, told: "_Told", end: float) -> Iterator[Provider]:
-        """What is of use of what is told until `time.monotonic()` passes `end`."""
+        """The chosen providers of those found until `time.monotonic()` passes `end`."""
         nearby = False
         while len(self._seen) < MAX_PROVIDERS and (heard := told.next(end)) is not None:
             found = heard.provider
@@ -120,7 +119,7 @@ class _Sifter:
         if found.url in self._seen or self._hosts[host] >= MAX_PER_HOST:
             return False
         if found.source == "dht" and self._mdns:
-            # One node there can tell of any number of hosts; those nearby are not lost among them.
+            # One DHT node can name any number of hosts; they must not crowd out nearby ones.
             if self._far >= MAX_PROVIDERS // 2:
                 return False
             self._far += 1
@@ -129,11 +128,11 @@ class _Sifter:
 
 
 class _Told:
-    """What comes from all that were asked.
+    """The answers of all searches.
 
     Args:
-        queue: where it comes in.
-        asked: those that look, each in one network.
+        queue: receives the answers.
+        asked: the searches, each in one network.
     """
 
     def __init__(self, queue: "SimpleQueue[Heard]", asked: "Sequence[Browser | Search]") -> None:
@@ -142,11 +141,11 @@ class _Told:
 
     @property
     def problem(self) -> str:
-        """Why a network could not be asked; empty where all could."""
+        """Why a network could not be asked; empty if all could."""
         return "; ".join(each.problem for each in self._asked if each.problem)
 
     def next(self, end: float) -> Heard | None:
-        """The next, or nothing once `time.monotonic()` passes `end`."""
+        """The next answer; None once `time.monotonic()` passes `end`."""
         try:
             return self._queue.get(timeout=max(end - monotonic(), 0))
         except Empty:
@@ -162,7 +161,7 @@ def _ask(
     dht: Sequence[tuple[str, int]],
     clock: Callable[[], float],
 ) -> _Told:
-    """Begin to ask."""
+    """Begin the searches."""
     queue: SimpleQueue[Heard] = SimpleQueue()
     asked: list[Browser | Search] = []
     # Imported only here: asyncio and sockets are nothing that a boot with phase.provider= need wait for.

@@ -1,8 +1,8 @@
-"""How much each host may ask for: who floods, or asks in another's name, gets a trickle."""
+"""Limits the rate of each host's requests: a flood, or requests in another's name, get few answers."""
 
 from collections import OrderedDict
 
-#: Hosts that are remembered; the one not heard of for longest is forgotten.
+#: Limit for the hosts that are remembered; the least recent is forgotten first.
 MAX_HOSTS = 1024
 
 
@@ -12,7 +12,7 @@ class Budget:
     Args:
         rate: units a second that a host's bucket gains.
         burst: units it holds.
-        together: how many times of both all hosts together have.
+        together: all hosts together have this many times both.
     """
 
     def __init__(self, rate: float, burst: float, *, together: int = 32) -> None:
@@ -23,7 +23,7 @@ class Budget:
         self._hosts: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, host: str, amount: float, now: float) -> bool:
-        """Whether there is as much left; then it is taken.
+        """Take an amount, if it is left; returns whether it was.
 
         Args:
             host: address.

@@ -1,7 +1,7 @@
-"""This machine's network interfaces: which are in use, with which addresses, and when that changes.
+"""This machine's network interfaces: those in use, their addresses, and their changes.
 
-Read from the kernel by netlink. Where there is no netlink (another system, a sandbox that forbids it), the
-C library is asked through `ifaddr`, and changes are seen by asking again.
+Read from the kernel by netlink. Without netlink (on another system, or in a sandbox), the C library is asked
+through `ifaddr`, and must be asked again to see changes.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from phase.discovery.records import DiscoveryError
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interfaced = ipaddress.IPv4Interface | ipaddress.IPv6Interface
-#: Interfaces in use at the same time, and addresses of one.
+#: Limits for the interfaces in use at the same time, and for the addresses of one.
 MAX_INTERFACES, MAX_ADDRESSES = 64, 16
 #: Flags of an interface (netdevice(7)).
 _UP, _LOOPBACK, _POINT_TO_POINT, _RUNNING, _MULTICAST = 0x1, 0x8, 0x10, 0x40, 0x1000
@@ -28,9 +28,9 @@ class Interface(NamedTuple):
     """An interface that is up and has an address.
 
     Attributes:
-        number: the kernel's number of it; also the scope of its link-local addresses.
+        number: of the kernel; also the scope of its link-local addresses.
         name: for people.
-        addresses: with their networks, the ones to be reached at first.
+        addresses: with their networks; the best one to be reached at comes first.
         multicast: whether multicast can be sent on it.
         loopback: whether it leads to this machine only.
     """
@@ -43,7 +43,7 @@ class Interface(NamedTuple):
 
     @property
     def zone(self) -> str:
-        """What stands behind the `%` of a link-local address: the name, or the number of an odd one."""
+        """The part after the `%` of a link-local address: the name, or the number if the name is unusual."""
         return self.name if _PLAIN_NAME.fullmatch(self.name) else str(self.number)
 
     def has(self, version: int) -> bool:
@@ -61,7 +61,7 @@ def interfaces() -> list[Interface]:
     """The interfaces in use: up, with a carrier, with an address.
 
     Raises:
-        DiscoveryError: this machine does not say.
+        DiscoveryError: this machine does not give the list.
     """
     try:
         links, told = netlink.dump()
@@ -71,7 +71,7 @@ def interfaces() -> list[Interface]:
     for link in links:
         own = [each for each in told if each.number == link.number]
         kept = [each for each in own if not each.flags & (_TENTATIVE | _DUPLICATE)]
-        # A port of a bridge: the bridge is what speaks.
+        # A port of a bridge: the bridge itself is used.
         kept = [each for each in kept if not (link.master and _is_link_local(each.packed))]
         kept.sort(key=lambda each: bool(each.flags & (_DEPRECATED | _TEMPORARY)))
         up = link.flags & _UP and (link.flags & _RUNNING or link.flags & _LOOPBACK)
@@ -85,15 +85,15 @@ def interfaces() -> list[Interface]:
 
 
 def speaking(found: list[Interface]) -> list[Interface]:
-    """Of some interfaces, those that mDNS is spoken on: loopback only where there is no other."""
+    """The interfaces to use for mDNS: loopback only if it is the only one."""
     able = [each for each in found if each.multicast]
     return [each for each in able if not each.loopback] or able
 
 
 def source(version: int = 4) -> str:
-    """This machine's own address on the way to the rest of the world, else any; empty where there is none.
+    """This machine's own address for the way to other networks, otherwise any; empty if it has none.
 
-    Nothing is sent: the kernel is asked which address it would take.
+    Nothing is sent: the kernel says which address it would use.
     """
     family, far = (socket.AF_INET, "198.18.0.1") if version == 4 else (socket.AF_INET6, "2001:db8::1")
     try:
@@ -119,15 +119,15 @@ class Watch:
             self._kernel = netlink.watch()
 
     def fileno(self) -> int | None:
-        """A descriptor that becomes readable then; none where changes must be asked for."""
+        """A descriptor that becomes readable then; None if the caller must poll."""
         return None if self._kernel is None else self._kernel.fileno()
 
     def changed(self) -> bool:
-        """Whether anything changed since this was asked last; always where nobody says."""
+        """Whether anything changed since the last call; always true if that is not known."""
         return True if self._kernel is None else netlink.drain(self._kernel)
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         if self._kernel is not None:
             self._kernel.close()
 

@@ -1,6 +1,6 @@
-"""A provider's address as people write it, made one that can be fetched from.
+"""Completes a provider's address as people write it to a URL.
 
-Kept apart from `phase.fetch`: reading a command line needs no HTTP client.
+It is apart from `phase.fetch`, since reading a command line does not need an HTTP client.
 """
 
 import ipaddress
@@ -8,7 +8,7 @@ import re
 
 from phase.discovery.records import DiscoveryError
 
-#: That of `phase serve`, for an address without a scheme and a port.
+#: The port of `phase serve`, for an address without a scheme and a port.
 PORT = 8080
 _MAX = 512
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/{1,2}(?=[^/])")
@@ -21,15 +21,15 @@ def named(text: str) -> str:
     """Read a provider's address from a person.
 
     Args:
-        text: `http://HOST[:PORT][/PREFIX]`, or less of it: the scheme in any case or left out (the port is
-            then 8080 where it is left out, too), an IPv6 address without its brackets, slashes or an encoded
-            space at the end.
+        text: `http://HOST[:PORT][/PREFIX]`, or a part of it. The scheme may be in any case or left out; if
+            scheme and port are left out, the port is 8080. An IPv6 address may lack its brackets. Slashes or
+            an encoded space at the end are dropped.
 
     Returns:
         `http://HOST[:PORT][/PREFIX]`.
 
     Raises:
-        DiscoveryError: it cannot be understood; why.
+        DiscoveryError: it cannot be understood; the message says why.
     """
     shown = text[:80]
     rest = text.strip().strip('"').removeprefix("%20")
@@ -58,7 +58,7 @@ def named(text: str) -> str:
 
 
 def _split(authority: str, shown: str) -> tuple[str, int | None]:
-    """Host, in brackets where it is an IPv6 address, and port."""
+    """The host, in brackets if it is an IPv6 address, and the port."""
     if authority.startswith("["):
         host, bracket, rest = authority[1:].partition("]")
         if not bracket or not _is_ipv6(host) or (rest and not rest.startswith(":")):
@@ -79,7 +79,7 @@ _BRACKETS = "Write http://[2001:db8::1]:8080."
 
 
 def _bare(authority: str, shown: str) -> tuple[str, int | None]:
-    """An IPv6 address without brackets, and perhaps a port that looks like a part of it."""
+    """An IPv6 address without brackets, perhaps with a port that looks like a part of it."""
     whole = _is_ipv6(authority)
     host, _, port = authority.rpartition(":")
     if _is_ipv6(host) and port.isdecimal() and (not whole or port == "80" or len(port) > 3):

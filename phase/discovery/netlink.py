@@ -1,4 +1,4 @@
-"""What Linux says of this machine's network interfaces, and that it says when they change (rtnetlink).
+"""Reads this machine's network interfaces from Linux, and watches their changes (rtnetlink).
 
 Source: rtnetlink(7), linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
 """
@@ -20,7 +20,7 @@ _ADDRESS = struct.Struct("=BBBBi")
 _ATTRIBUTE = struct.Struct("=HH")
 _IFLA_NAME, _IFLA_MASTER = 3, 10
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-#: Seconds the kernel may take, and messages it may send, for one list.
+#: Limits for one list: seconds for the kernel, and its messages.
 _SECONDS, _MOST = 2.0, 20_000
 
 
@@ -46,7 +46,7 @@ def dump() -> tuple[list[Link], list[Address]]:
     """All interfaces and all addresses.
 
     Raises:
-        OSError: the kernel does not say: there is no netlink here, or it is not allowed.
+        OSError: the kernel does not answer: it has no netlink, or does not allow it.
     """
     links, addresses = [], []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _ROUTE) as kernel:
@@ -64,7 +64,7 @@ def watch() -> socket.socket:
     """A socket that becomes readable whenever an interface or an address comes, goes or changes.
 
     Raises:
-        OSError: there is no netlink here, or it is not allowed.
+        OSError: the kernel has no netlink, or does not allow it.
     """
     kernel = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, _ROUTE
@@ -78,7 +78,7 @@ def watch() -> socket.socket:
 
 
 def drain(kernel: socket.socket) -> bool:
-    """Read away what a socket of `watch` has; whether there was anything."""
+    """Read all messages from a socket of `watch`; returns whether there were any."""
     some = False
     for _ in range(1000):
         try:

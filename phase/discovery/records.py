@@ -1,7 +1,7 @@
-"""What discovery yields, and how a claim from the network is checked before it becomes that.
+"""The records that discovery yields, and the checks of a claim from the network before it becomes one.
 
-A record is a hint: nothing in it is believed, it only says where to ask. Checking it bounds what a
-hostile answer can cost, and keeps control characters away from consoles.
+A record is a hint: it is not trusted, and only names an address to ask. The checks limit the cost of a
+hostile answer, and keep control characters away from consoles.
 """
 
 import ipaddress
@@ -13,28 +13,28 @@ from phase.errors import PhaseError
 SERVICE = "_phase-image._tcp.local."
 MAX_TXT = 400
 MAX_NAME = 64
-#: DHT nodes one may be told of to begin with.
+#: Limit for the DHT nodes to begin with.
 MAX_PEERS = 8
 
 
 class DiscoveryError(PhaseError):
-    """No provider could be looked for, or none was found."""
+    """A search for providers was not possible, or found none."""
 
 
 class Provider(NamedTuple):
-    """Somebody says that a provider is there."""
+    """A claim that a provider exists at an address."""
 
     url: str
     channel: str
     arch: str
-    #: Version of the release it claims to have; nothing where it did not say.
+    #: Version of the release that it claims to have; None if it did not say.
     version: int | None
     source: Literal["cmdline", "mdns", "dht"]
     id: str
 
 
 class Heard(NamedTuple):
-    """A provider that a network tells of; `rank` counts from 0 the ways to one and the same."""
+    """A provider that a network tells of; `rank` numbers the addresses of the same provider, from 0."""
 
     provider: Provider
     rank: int
@@ -70,13 +70,13 @@ def from_txt(
         txt: the pairs of the TXT record.
         address: an IP address of the host.
         port: of the SRV record.
-        channel: what is looked for.
-        arch: what is looked for.
+        channel: the wanted channel.
+        arch: the wanted architecture.
         zone: interface of a link-local address.
-        size: bytes of the whole TXT record, where it is known.
+        size: bytes of the whole TXT record, if known.
 
     Returns:
-        The provider, or nothing where the answer is not for us or makes no sense.
+        The provider; None if it offers another channel or architecture, or the answer is malformed.
     """
     size = size or sum(len(key) + len(value or b"") + 2 for key, value in txt.items())
     if len(txt) > 16 or size > MAX_TXT:
@@ -108,12 +108,12 @@ def _name(value: bytes) -> str | None:
 
 
 def http_url(address: str, port: int, *, zone: str = "") -> str | None:
-    """The URL of a provider; nothing where that is not the address of one host.
+    """The URL of a provider; None if that is not the address of one host.
 
     Args:
         address: IPv4 or IPv6.
         port: TCP.
-        zone: interface of a link-local IPv6 address; written as RFC 6874 has it.
+        zone: interface of a link-local IPv6 address; written as in RFC 6874.
     """
     try:
         ip = ipaddress.ip_address(address)

@@ -1,7 +1,7 @@
-"""What a provider says of itself in the DHT: a DSSE envelope that its own key has signed.
+"""The announcement of a provider in the DHT: a DSSE envelope that its own key has signed.
 
-The signature makes nobody trustworthy: anybody makes a key. It lets the newest word of each key be told from
-an older one, and from what somebody else would put in its place.
+The signature does not create trust, since anyone can make a key. It tells a newer announcement of a key from
+an older one, and keeps others from replacing it.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from phase.discovery.records import DiscoveryError
 from phase.foreign import MalformedError, read_json
 
 PAYLOAD_TYPE = "application/vnd.phase.provider+json"
-#: Bytes of one envelope.
+#: Limit for an envelope, bytes.
 MAX_BYTES = 512
-#: Seconds one counts from when it was signed.
+#: Seconds for which an announcement holds.
 LIFETIME = 900
-#: Seconds by which the clocks of two honest nodes may differ.
+#: The clocks of two honest nodes may differ by this many seconds.
 SKEW = 300
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
@@ -27,7 +27,7 @@ _Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 
 
 class AnnouncementError(DiscoveryError):
-    """Not an announcement, or not one to keep."""
+    """The bytes are not an announcement, or it must not be kept."""
 
 
 class Announcement(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -37,11 +37,11 @@ class Announcement(msgspec.Struct, frozen=True, omit_defaults=True):
         channel: release channel.
         arch: canonical architecture.
         host: IPv4 address.
-        port: where it serves HTTP.
-        version: of the release it has.
-        seq: grows with each announcement that a key signs.
+        port: TCP port of its HTTP server.
+        version: of its release.
+        seq: grows with each announcement of a key.
         expires: seconds since the epoch.
-        key: who signed, 64 hex digits; known by the signature, so nobody writes it.
+        key: the signing key, 64 hex digits; it comes from the signature, not from the text.
     """
 
     channel: _Name
@@ -55,13 +55,13 @@ class Announcement(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def url(self) -> str:
-        """Where to ask."""
+        """The address to ask."""
         return f"http://{self.host}:{self.port}"
 
 
 def key(channel: str, arch: str) -> bytes:
-    """Where in the DHT the providers of a channel and architecture stand, 20 bytes."""
-    # Kademlia's own hash: it spreads keys over nodes and protects nothing.
+    """The place of a channel and architecture in the DHT, 20 bytes."""
+    # Kademlia's own hash: it only spreads keys over nodes.
     return hashlib.sha1(f"/phase/{channel}/{arch}/manifest".encode(), usedforsecurity=False).digest()
 
 
@@ -81,9 +81,9 @@ def sign(
         identity: the provider's.
         channel: release channel.
         arch: canonical architecture.
-        host: IPv4 address others reach it at.
-        port: where it serves HTTP.
-        version: of the release it has.
+        host: IPv4 address to announce.
+        port: TCP port of its HTTP server.
+        version: of its release.
         now: seconds since the epoch.
     """
     said = Announcement(channel, arch, host, port, version, int(now * 1000), int(now) + LIFETIME)
@@ -94,17 +94,17 @@ def read(envelope: bytes, *, place: bytes, now: float) -> Announcement:
     """Check an envelope.
 
     Args:
-        envelope: from anybody.
-        place: the key of the DHT that it was found under.
+        envelope: from anyone.
+        place: its place in the DHT.
         now: seconds since the epoch.
 
     Raises:
-        AnnouncementError: with the reason.
+        AnnouncementError: it is not valid; the message says why.
     """
     if len(envelope) > MAX_BYTES:
         raise AnnouncementError(f"an announcement has {len(envelope)} bytes; the limit is {MAX_BYTES}")
     try:
-        # Whose signature to look for; it is theirs only if it holds.
+        # The claimed key; the signature proves it below.
         claimed = dsse.claimed_keys(envelope)
         if len(claimed) != 1:
             raise AnnouncementError(f"an announcement has one signature, not {len(claimed)}")
@@ -121,12 +121,12 @@ def read(envelope: bytes, *, place: bytes, now: float) -> Announcement:
 
 
 def is_near(text: str) -> bool:
-    """Whether an address means a machine to itself, or to its neighbours on the cable, only."""
+    """Whether an address has a meaning only on its own machine, or on its own link."""
     return text.startswith(("127.", "169.254."))
 
 
 def is_unicast(text: str) -> bool:
-    """Whether it is an IPv4 address that one host may have."""
+    """Whether a text is an IPv4 address that one host can have."""
     try:
         ip = ipaddress.IPv4Address(text)
     except ValueError:

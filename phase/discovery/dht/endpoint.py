@@ -1,7 +1,8 @@
-"""One UDP socket: questions and their answers, each with an end.
+"""One UDP socket for questions and answers, with limits.
 
-Who is named as the sender of a datagram need not have sent it. Until an address has answered a question of
-ours, which takes a number that only it was told, it gets at most `AMPLIFICATION` times what came from it.
+The sender's address of a datagram may be forged. An address is proven when it answers a question of ours,
+for which it needs the random id in that question. Until then it gets at most `AMPLIFICATION` times the bytes
+that came from it.
 """
 
 import asyncio
@@ -22,15 +23,15 @@ _Value = TypeVar("_Value")
 Answerer = Callable[[tuple[str, int], str, list[bytes]], Awaitable[object]]
 #: Seconds to wait for an answer.
 ANSWER_SECONDS = 1.0
-#: Questions of one host: a second, and at once. Bytes sent to one host in answer to them: the same.
+#: Limits for the questions of one host: per second, and at once. The same for the bytes of the answers.
 _QUESTIONS = (50.0, 200.0)
 _BYTES = (8 << 10, 64 << 10)
-#: Questions that are being answered at the same time.
+#: Limit for questions that are answered at the same time.
 _MAX_AT_ONCE = 64
-#: Bytes sent to an address that has not answered yet, for each that came from it (RFC 9000, section 8).
+#: Bytes that may go to an unproven address for each byte that came from it (RFC 9000, section 8).
 AMPLIFICATION = 3
-#: Seconds for which an address counts as proven, seconds for which somebody who was asked may ask back, and
-#: how many of each, and of accounts, are remembered.
+#: Seconds for which an address counts as proven; seconds for which a host that was asked may ask back; and
+#: how many addresses of each kind are remembered.
 PROVEN_SECONDS, _ASKED_SECONDS, _MAX_REMEMBERED = 120.0, 5.0, 1024
 
 
@@ -38,8 +39,8 @@ class Endpoint(asyncio.DatagramProtocol):
     """Asks, and answers.
 
     Args:
-        answerer: answers others. Where there is none, only a ping of somebody who was asked just before is
-            answered, with nothing: that the address is real, and not that there is a node.
+        answerer: answers others. Without one, only a ping from a host that was asked just before gets an
+            answer, an empty one: it proves the address, but does not claim to be a node.
     """
 
     def __init__(self, answerer: Answerer | None) -> None:
@@ -49,7 +50,7 @@ class Endpoint(asyncio.DatagramProtocol):
         self._answering: set[asyncio.Task[None]] = set()
         self._questions = Budget(*_QUESTIONS)
         self._bytes = Budget(*_BYTES, together=128)
-        #: When each address has answered, when it was asked, and how many bytes may go to who has not.
+        #: By address: when it has answered, when it was asked, and how many bytes may still go to it.
         self._proven: OrderedDict[tuple[str, int], float] = OrderedDict()
         self._asked_at: OrderedDict[tuple[str, int], float] = OrderedDict()
         self._credit: OrderedDict[str, int] = OrderedDict()
@@ -59,7 +60,7 @@ class Endpoint(asyncio.DatagramProtocol):
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def error_received(self, exc: Exception) -> None:
-        """A host or port is not there; the question's time runs out like any other."""
+        """A host or port cannot be reached; its question times out like any other."""
 
     async def ask(
         self, address: tuple[str, int], type_: Any, name: str, *arguments: bytes, seconds: float = 0.0
@@ -68,13 +69,13 @@ class Endpoint(asyncio.DatagramProtocol):
 
         Args:
             address: host and port.
-            type_: what the answer must be.
+            type_: expected type of the answer.
             name: of the question.
-            arguments: of it.
+            arguments: of the question.
             seconds: to wait; the usual time when left out.
 
         Returns:
-            The answer, of that type, or None where there is none, or another.
+            The answer; None if there was none, or one of another type.
         """
         if self._transport is None or self._transport.is_closing():
             return None
@@ -94,7 +95,7 @@ class Endpoint(asyncio.DatagramProtocol):
             del self._asked[number]
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Take a datagram from anybody."""
+        """Take a datagram from anyone."""
         message = wire.split(data)
         if message is None or not addr[1]:
             return
@@ -102,7 +103,7 @@ class Endpoint(asyncio.DatagramProtocol):
             _remember(self._credit, addr[0], self._credit.get(addr[0], 0) + AMPLIFICATION * len(data))
         if message.kind == wire.ANSWER:
             address, future = self._asked.get(message.id, (None, None))
-            # From whom it was asked, and the first one.
+            # Only the first answer counts, and only from the address that was asked.
             if future is not None and address == addr[:2] and not future.done():
                 _remember(self._proven, address, monotonic())
                 self._credit.pop(addr[0], None)
@@ -128,12 +129,12 @@ class Endpoint(asyncio.DatagramProtocol):
         if said is None or self._transport is None or self._transport.is_closing():
             return
         data = wire.answer(number, said)
-        # A small question in another's name must not become much for that other.
+        # A small question with a forged address must not send much to that address.
         if self._may_answer(address, len(data)) and self._bytes.take(address[0], len(data), monotonic()):
             self._send(data, address)
 
     def is_proven(self, address: tuple[str, int]) -> bool:
-        """Whether somebody at this address has answered lately: it was not only named as a sender."""
+        """Whether this address has answered lately, which proves that it is not forged."""
         return monotonic() - self._proven.get(address, -1e9) < PROVEN_SECONDS
 
     def fits(self, address: tuple[str, int], said: object) -> bool:
@@ -144,7 +145,7 @@ class Endpoint(asyncio.DatagramProtocol):
         return self.is_proven(address) or count <= self._credit.get(address[0], 0)
 
     def _may_ask(self, address: tuple[str, int], count: int) -> bool:
-        # One that has sent nothing may be asked: somebody here, or a node that was asked, has named it.
+        # An address that has sent nothing may be asked: a person, or a node that was asked, has named it.
         return self.is_proven(address) or count <= self._credit.get(address[0], count)
 
     def _send(self, data: bytes, address: tuple[str, int]) -> None:
@@ -155,7 +156,7 @@ class Endpoint(asyncio.DatagramProtocol):
         self._transport.sendto(data, address)
 
     def close(self) -> None:
-        """Answer and wait no more."""
+        """Stop: neither answer nor wait any more."""
         for task in self._answering:
             task.cancel()
         if self._transport is not None:

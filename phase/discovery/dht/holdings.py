@@ -1,15 +1,15 @@
-"""What a node keeps for others: bounded, signed, current, and told by the host it is about."""
+"""The announcements that a node keeps for others: limited, signed, current, each sent by its own host."""
 
 from typing import NamedTuple
 
 from phase.discovery.dht import announcement
 from phase.discovery.dht.announcement import LIFETIME, SKEW, Announcement, AnnouncementError
 
-#: Announcements in one place, places, and announcements that one host may have here altogether.
+#: Limits: announcements in one place, places, and announcements of one host in all places.
 MAX_IN_PLACE = 16
 MAX_PLACES = 256
 MAX_OF_HOST = 16
-#: Announcements of one host in one place.
+#: Limit for the announcements of one host in one place.
 MAX_OF_HOST_IN_PLACE = 2
 
 
@@ -19,7 +19,7 @@ class _Held(NamedTuple):
 
 
 class Holdings:
-    """Announcements by place. Those that are there stay until they expire: newcomers displace nobody."""
+    """Announcements by place. They stay until they expire: new ones do not displace them."""
 
     def __init__(self) -> None:
         self._places: dict[bytes, list[_Held]] = {}
@@ -28,19 +28,19 @@ class Holdings:
         return sum(len(held) for held in self._places.values())
 
     def put(self, place: bytes, envelope: bytes, *, sender: tuple[str, int], now: float) -> None:
-        """Keep an announcement, in place of an older one of the same key, or of this very sender.
+        """Keep an announcement, in place of an older one of the same key or the same sender.
 
         Args:
             place: 20 bytes.
-            envelope: from anybody.
-            sender: address and UDP port of the node that sends it, and was seen to have it.
+            envelope: from anyone.
+            sender: address and UDP port of the node that sends it; it has been asked, and has it.
             now: seconds since the epoch.
 
         Raises:
-            AnnouncementError: it is not kept, with the reason.
+            AnnouncementError: it is not kept; the message says why.
         """
         said = announcement.read(envelope, place=place, now=now)
-        # Only here: a machine that looks may have a clock that is behind.
+        # Checked only here: the clock of a machine that searches may be behind.
         if said.expires > now + LIFETIME + SKEW:
             raise AnnouncementError(
                 f"an announcement for {said.expires - now:.0f} s; the limit is {LIFETIME}"
@@ -53,7 +53,7 @@ class Holdings:
         same_key = [one for one in held if one.said.key == said.key]
         if any(one.said.seq >= said.seq for one in same_key):
             raise AnnouncementError("an announcement that is not newer than the one that is kept")
-        # A provider that was started anew has another key, and a node at the same port as before.
+        # A provider that was restarted has a new key, and its node has the same port.
         anew = sender if sender == (said.host, said.port) else None
         rest = [one for one in held if one.said.key != said.key and (one.said.host, one.said.port) != anew]
         if len(rest) >= MAX_IN_PLACE:

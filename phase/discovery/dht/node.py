@@ -1,4 +1,4 @@
-"""A node of the DHT: knows others, keeps what they announce, and searches."""
+"""A node of the DHT: knows other nodes, keeps their announcements, and searches."""
 
 import asyncio
 import contextlib
@@ -24,19 +24,20 @@ from phase.discovery.records import DiscoveryError
 
 #: Nodes that one lookup asks at the same time (alpha in the paper).
 ALPHA = 3
-#: Envelopes one search checks, altogether and of one host that tells them.
+#: Limits for the envelopes that one search checks: in all, and from one host.
 _MAX_CHECKED, _MAX_CHECKED_OF_HOST = 128, 8
-#: Envelopes and nodes in one answer. Who searches asks many, and each answers with others.
+#: Limits for the envelopes and nodes in one answer. A search asks many nodes, which give different ones.
 _ANSWER_VALUES, _ANSWER_NODES = 8, 8
-#: Strangers that are greeted at the same time, and of one host; announcements that wait to be vouched for.
+#: Limits for unknown nodes that are pinged at the same time: in all, and of one host; and for announcements
+#: that wait for a check of their sender.
 _MAX_GREETED, _MAX_GREETED_OF_HOST, _MAX_STORING = 16, 2, 32
-#: Addresses of its own that a node announces.
+#: Limit for the own addresses that a node announces.
 _MAX_OWN = 8
-#: Seconds for which who has answered counts as being there, and how many are remembered.
+#: Seconds for which a node that has answered counts as present, and how many are remembered.
 _SEEN_SECONDS, _MAX_SEEN = 120.0, 1024
 #: Seconds to wait for other nodes once one has answered.
 _OTHERS_SECONDS = 0.5
-#: Seconds to wait for an asker to answer, where the answer is long and its address has proven nothing.
+#: Seconds to wait for an answer of the asker, if our answer is long and its address is not proven.
 _PROVE_SECONDS = 0.4
 
 
@@ -44,25 +45,25 @@ class Dht:
     """One node.
 
     Args:
-        serves: answer others and keep what they announce. One that does not is never in their tables.
+        serves: answer others and keep their announcements. A node that does not is never in their tables.
         clock: seconds since the epoch.
     """
 
     def __init__(self, *, serves: bool, clock: Callable[[], float] = time) -> None:
         self.id = os.urandom(wire.ID_BYTES)
         self.held = Holdings()
-        #: What this node itself announces, by place and by the address that it says.
+        #: This node's own announcements, by place and by the announced address.
         self.own: dict[bytes, dict[str, bytes]] = {}
-        #: This machine's addresses with their networks: who is on one of them is told that one.
+        #: This machine's addresses with their networks: a node on one of them gets that address.
         self.networks: list[ipaddress.IPv4Interface] = []
-        #: The address that others see this node at, by the address of who sees it.
+        #: The address that another node sees this node at, by the address of that other node.
         self._seen_by: dict[str, str] = {}
         self._clock = clock
         self._endpoint = Endpoint(self._answer if serves else None)
         self._table = Table(self.id)
         self._greeted: dict[tuple[str, int], asyncio.Task[Contact | None]] = {}
         self._storing: set[str] = set()
-        #: Who has answered, where: it has not only said so.
+        #: When each address has answered.
         self._seen: OrderedDict[tuple[str, int], float] = OrderedDict()
 
     async def start(self, bind: str, port: int, *, given: socket.socket | None = None) -> int:
@@ -99,7 +100,7 @@ class Dht:
         return int(transport.get_extra_info("sockname")[1])
 
     def close(self) -> None:
-        """Leave. What others keep expires."""
+        """Leave. Announcements that others keep expire."""
         for task in self._greeted.values():
             task.cancel()
         self._endpoint.close()
@@ -110,7 +111,7 @@ class Dht:
         return list(self._table)
 
     async def join(self, peers: Iterable[tuple[str, int]]) -> int:
-        """Get to know others, and those near to this node.
+        """Get to know other nodes, also those near to this node.
 
         Args:
             peers: as for `reach`.
@@ -123,13 +124,13 @@ class Dht:
         return len(self.known)
 
     async def reach(self, peers: Iterable[tuple[str, int]]) -> int:
-        """Get to know others; all that is needed to search.
+        """Get to know other nodes, which is enough to search.
 
         Args:
             peers: hosts and ports to begin with; names are looked up.
 
         Returns:
-            How many nodes are known: some, as soon as the others had a moment to answer, too.
+            How many nodes are known. After the first answer, the others get a short time more.
         """
 
         async def greet(host: str, port: int) -> bool:
@@ -154,7 +155,7 @@ class Dht:
         return len(self.known)
 
     async def seen_as(self) -> str | None:
-        """The address that most of five other nodes see this one at; None where none says."""
+        """The address that most of five other nodes see this one at; None if none of them says."""
         known = self.known
         asked = random.sample(known, min(len(known), 5))
         said = await asyncio.gather(
@@ -164,7 +165,7 @@ class Dht:
         return votes.most_common(1)[0][0] if votes else None
 
     async def announce(self, place: bytes, envelope: bytes) -> int:
-        """Have an announcement of this node's own kept by the nodes that are nearest to its place.
+        """Let the nodes that are nearest to a place keep an announcement of this node.
 
         Returns:
             How many others keep it.
@@ -174,14 +175,14 @@ class Dht:
     async def tell(
         self, place: bytes, sign: Callable[[str], bytes], hosts: Sequence[str], *, fixed: str | None = None
     ) -> int:
-        """Have announcements of this node's own kept, to each keeper with the address that it sees.
+        """Let other nodes keep announcements of this node, each with the address that the keeper sees.
 
         Args:
             place: 20 bytes.
             sign: makes the announcement of one address.
-            hosts: addresses to answer with, where nobody keeps any; the first is for who is on no network of
-                this machine's.
-            fixed: to be announced to everybody, in place of what each sees.
+            hosts: addresses for own answers, if no node keeps any; the first is for nodes outside this
+                machine's networks.
+            fixed: an address to announce to all, in place of the address that each sees.
 
         Returns:
             How many others keep one.
@@ -201,7 +202,7 @@ class Dht:
                 return False
             envelope = own[host] if host in own else own.setdefault(host, sign(host))
             self._seen_by[one.host] = host
-            # It asks back first.
+            # The keeper asks back before it keeps it.
             said = await self._endpoint.ask(address, bool, "store", self.id, place, envelope, seconds=3.0)
             return said is True
 
@@ -213,8 +214,8 @@ class Dht:
 
         Args:
             place: 20 bytes.
-            found: is called with each announcement that holds, as soon as it is there. None is true
-                because of that.
+            found: called with each valid announcement as soon as it arrives. Its content is still only a
+                claim.
         """
         checked: set[bytes] = set()
         told: Counter[str] = Counter()
@@ -232,7 +233,7 @@ class Dht:
                 except AnnouncementError:
                     continue
                 if announcement.is_near(said.host) and not announcement.is_near(teller):
-                    continue  # nobody far away knows what is on this machine, or on its cable
+                    continue  # a node elsewhere cannot know an address on this machine or this link
                 found(said)
 
         await self._search(place, "find_value", take)
@@ -240,10 +241,10 @@ class Dht:
     async def _search(
         self, place: bytes, question: str, take: Callable[[str, Sequence[bytes]], None]
     ) -> list[Contact]:
-        """Ask the nodes that are known, then the nearest that those know, until none is left to ask.
+        """Ask the known nodes, then the nearest nodes that those name, until none is left to ask.
 
         Returns:
-            Of those that answered, the nearest.
+            The nearest nodes that have answered.
         """
         # Announcements may be kept far from their place, where attackers crowd around it: look further.
         lookup = Lookup(place, self._table.near(place), own=self.id, nearest_only=question == "find_node")
@@ -296,11 +297,11 @@ class Dht:
     async def _fitting(
         self, sender: tuple[str, int], said: "wire.Values | list[tuple[bytes, str, int]]"
     ) -> object:
-        """An answer, or what of it may go to an address that does not answer when it is asked."""
+        """An answer, or the part of it that may go to an unproven address."""
         if not self._endpoint.fits(sender, said):
             greeting = self._meet(sender)
             if greeting is not None:
-                # Who asked waits for the answer meanwhile, and not much longer than this.
+                # The asker is waiting meanwhile, but not much longer than this.
                 await asyncio.wait([greeting], timeout=_PROVE_SECONDS)
         if self._endpoint.fits(sender, said):
             return said
@@ -320,7 +321,7 @@ class Dht:
         return own + random.sample(held, min(len(held), _ANSWER_VALUES - len(own)))
 
     def _own(self, place: bytes, asker: str) -> list[bytes]:
-        """What this node says of itself to somebody: an address that leads here from there."""
+        """This node's own announcement for an asker, with an address that the asker can reach."""
         own = self.own.get(place)
         if not own:
             return []
@@ -333,7 +334,7 @@ class Dht:
         return [one for one in self._table.near(place, count) if (one.host, one.port) != sender]
 
     async def _store(self, sender: tuple[str, int], place: bytes, envelope: bytes) -> bool:
-        """Keep an announcement, if who seems to send it has it itself: a sender's address is soon forged."""
+        """Keep an announcement, if its sender has it when asked: a sender's address may be forged."""
         if sender[0] in self._storing or len(self._storing) >= _MAX_STORING:
             return False
         self._storing.add(sender[0])
@@ -349,7 +350,7 @@ class Dht:
         return True
 
     def _meet(self, address: tuple[str, int]) -> "asyncio.Task[Contact | None] | None":
-        """See whether somebody is there, who has asked or answered, without waiting for it."""
+        """Begin to ping a node that has asked or answered, without waiting."""
         if address in self._greeted:
             return self._greeted[address]
         of_host = sum(host == address[0] for host, _ in self._greeted)
@@ -358,7 +359,7 @@ class Dht:
         return self._begin_greeting(address)
 
     async def _greet(self, address: tuple[str, int], *, tries: int = 1) -> Contact | None:
-        """See whether somebody is there; then it is in the table, under the id it says itself."""
+        """Ping an address. A node that answers gets into the table, with the id that it gives."""
         for _ in range(tries):
             found = await asyncio.shield(self._begin_greeting(address))
             if found is not None:
@@ -387,7 +388,7 @@ class Dht:
         contact = Contact(number, *address)
         in_its_place = self._table.add(contact)
         if in_its_place is not None:
-            # It may have gone; then there is room for the next who comes.
+            # If that one has gone, the next node finds room.
             self._meet((in_its_place.host, in_its_place.port))
         return contact
 
@@ -396,7 +397,7 @@ class Dht:
 
 
 async def _resolve(host: str, port: int) -> list[tuple[str, int]]:
-    """Addresses of a host; none where nobody knows it now. Who stops waiting waits for no resolver."""
+    """Addresses of a host; empty if it has none now. The resolver runs in a thread of its own."""
     if host.replace(".", "").isdecimal():
         return [(host, port)] if announcement.is_unicast(host) else []
     loop = asyncio.get_running_loop()
@@ -411,7 +412,7 @@ async def _resolve(host: str, port: int) -> list[tuple[str, int]]:
         with contextlib.suppress(OSError, UnicodeError):
             answers = socket.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_DGRAM)
             found = [str(each[4][0]) for each in answers[:2]]
-        with contextlib.suppress(RuntimeError):  # nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(tell, found)
 
     threading.Thread(target=look, name="resolver", daemon=True).start()

@@ -18,10 +18,10 @@ class Search:
     """Searches in a thread until it is closed.
 
     Args:
-        channel: release channel looked for.
-        arch: architecture looked for.
+        channel: wanted release channel.
+        arch: wanted architecture.
         peers: nodes to begin with: hosts and ports.
-        found: gets what is found, as often as it is.
+        found: receives the providers found, also repeatedly.
         clock: seconds since the epoch.
     """
 
@@ -38,7 +38,7 @@ class Search:
         self._arch = arch
         self._peers = peers
         self._found = found
-        #: Why no node can be asked; empty where one can.
+        #: Why no node can be asked; empty if one can.
         self.problem = ""
         self._dht = Dht(serves=False, clock=clock)
         self._loop = asyncio.new_event_loop()
@@ -47,7 +47,7 @@ class Search:
         self._thread.start()
 
     def close(self) -> None:
-        """End the search; no thread and no socket is left."""
+        """End the search, its thread and its socket."""
         self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join()
         self._loop.close()

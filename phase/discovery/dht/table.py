@@ -1,13 +1,13 @@
-"""The nodes that are known: each has answered, and no more of one host, or of one distance, than may be."""
+"""The table of known nodes: each has answered; the nodes of one host, and of one distance, are limited."""
 
 import heapq
 from collections.abc import Iterator
 
 from phase.discovery.dht.wire import Contact
 
-#: Nodes at one distance (the paper's k).
+#: Limit for the nodes at one distance (k in the paper).
 K = 20
-#: Nodes of one host: who answers for many must not be all there is.
+#: Limit for the nodes of one host, so that one host cannot crowd out all others.
 MAX_OF_HOST = 1
 
 
@@ -33,16 +33,16 @@ class Table:
         return heapq.nsmallest(count, self, key=lambda one: one.number ^ target)
 
     def add(self, contact: Contact) -> Contact | None:
-        """Take somebody up who has answered. Those who are there stay, unless they have gone.
+        """Add a node that has answered. Known nodes stay, unless they have gone.
 
         Returns:
-            Where there is no room: who has not answered for longest, and may have gone.
+            None, or without room for it: the node that has not answered for longest, and may have gone.
         """
         for other in list(self):
             if other[1:] == contact[1:] and other.id != contact.id:
                 self.drop(other)  # it was started anew
             elif other.id == contact.id and other[1:] != contact[1:]:
-                return other  # nobody takes a node's place by repeating its id
+                return other  # a node cannot take another's place by using its id
         if sum(one.host == contact.host for one in self if one != contact) >= MAX_OF_HOST:
             return None
         bucket = self._buckets.setdefault((contact.number ^ self._own).bit_length(), [])
@@ -54,7 +54,7 @@ class Table:
         return None
 
     def drop(self, contact: Contact) -> None:
-        """Forget somebody who does not answer: that one, not who has its id elsewhere."""
+        """Forget a node that does not answer, but not a node with the same id elsewhere."""
         for bucket in self._buckets.values():
             if contact in bucket:
                 bucket.remove(contact)

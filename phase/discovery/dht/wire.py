@@ -1,7 +1,7 @@
-"""The datagrams: one byte for question or answer, a random id of 20, then msgpack.
+"""The datagrams of the DHT: one byte for question or answer, a random id of 20 bytes, then msgpack.
 
-What the libraries rpcudp and kademlia speak; an answer to `find_value` has the nearest nodes beside the
-value, so that a search can go on. Everything here comes from anybody.
+The format is that of the libraries rpcudp and kademlia, but an answer to `find_value` has the nearest nodes
+beside the value, so that a search can go on. Datagrams may come from anyone.
 """
 
 import ipaddress
@@ -11,7 +11,7 @@ import msgspec
 
 QUESTION, ANSWER = 0, 1
 ID_BYTES = 20
-#: Bytes of a datagram that is looked at: an answer with a full place and its nearest nodes.
+#: Limit for a datagram, bytes: an answer with a full place and its nearest nodes.
 MAX_DATAGRAM = 16 << 10
 MAX_CONTACTS = 32
 MAX_VALUES = 16
@@ -36,14 +36,14 @@ Contacts = Annotated[list[tuple[_Id, str, int]], msgspec.Meta(max_length=MAX_CON
 
 
 class Values(msgspec.Struct, frozen=True):
-    """An answer to `find_value` that has something."""
+    """An answer to `find_value` with values."""
 
     value: Annotated[list[bytes], msgspec.Meta(max_length=MAX_VALUES)] | bytes
     nodes: Contacts = []
 
     @property
     def envelopes(self) -> list[bytes]:
-        """What it has; a node of the library has one."""
+        """The values; a node of the library sends one."""
         return [self.value] if isinstance(self.value, bytes) else self.value
 
 
@@ -52,7 +52,7 @@ Seen = tuple[str, int]
 
 
 class Message(NamedTuple):
-    """A datagram, taken apart as far as anybody can before it is known what was asked."""
+    """A datagram whose body is not decoded yet, since its type depends on the question."""
 
     kind: int
     id: bytes
@@ -60,7 +60,7 @@ class Message(NamedTuple):
 
 
 def split(datagram: bytes) -> Message | None:
-    """Take a datagram apart; nothing where it is none of ours."""
+    """Parse a datagram; None if it is not one of this protocol."""
     if not 1 + ID_BYTES < len(datagram) <= MAX_DATAGRAM or datagram[0] not in (QUESTION, ANSWER):
         return None
     return Message(datagram[0], datagram[1 : 1 + ID_BYTES], datagram[1 + ID_BYTES :])
@@ -72,12 +72,12 @@ def question(number: bytes, name: str, *arguments: bytes) -> bytes:
 
 
 def question_bytes(name: str, *arguments: bytes) -> int:
-    """How long a question is."""
+    """The length of a question, bytes."""
     return 1 + ID_BYTES + size((name, arguments))
 
 
 def size(said: object) -> int:
-    """Bytes of what is said in a question or an answer."""
+    """The body of a question or an answer."""
     return len(msgspec.msgpack.encode(said))
 
 
@@ -92,7 +92,7 @@ _question = msgspec.msgpack.Decoder(
 
 
 def read_question(body: bytes) -> tuple[str, list[bytes]] | None:
-    """What is asked, and with what; nothing where it makes no sense."""
+    """The name and the arguments of a question; None if it is malformed."""
     try:
         return _question.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -100,11 +100,11 @@ def read_question(body: bytes) -> tuple[str, list[bytes]] | None:
 
 
 def usable(contacts: list[tuple[bytes, str, int]], *, teller: str) -> list[Contact]:
-    """Of what a node tells of others, what can be asked.
+    """The nodes with a usable address, of those that an answer names.
 
     Args:
         contacts: as they came.
-        teller: address of who tells: only a host on loopback may point there.
+        teller: address of the node that answers: only a node on loopback may name one there.
     """
     found = []
     for number, host, port in contacts:

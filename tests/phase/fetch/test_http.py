@@ -140,7 +140,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
         (b"HTTP/1.1 304 Not Modified\r\n\r\n", "answers 304"),
         (b"HTTP/1.1 500 Oops\r\nContent-Type: text/html\r\n\r\n", r"answers 500 to GET /x \(text/html\)"),
         (b"HTTP/1.1 100 Go on\r\n\r\n" * 9, "announces its answer more than 3 times"),
-        (OK + b"X: y" * 10_000, "longer than"),
+        (OK + b"X: y" * 10_000, "more than"),
         (OK + b"A: b\r\n" * 100 + b"\r\n", "more than 64"),
         (OK + b"Content-Le", "inside its headers"),
         (b"SSH-2.0-x\r\n\r\n", "does not speak HTTP"),
@@ -176,7 +176,7 @@ def test_endless_headers_are_cut_off() -> None:
             connection.sendall(b"X-Filler: " + b"y" * 1000 + b"\r\n")
         return False
 
-    with Server(endless) as server, pytest.raises(ProtocolError, match="longer than"):
+    with Server(endless) as server, pytest.raises(ProtocolError, match="more than"):
         read(server.url)
 
 

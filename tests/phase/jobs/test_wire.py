@@ -27,7 +27,7 @@ def test_bytes_from_a_taken_over_worker_are_read_or_refused(data: bytes) -> None
         (b"\x01", "inside a length"),
         (b"\x01\0\0\0\x05\0\0\0abc", "over the frame's end"),
         (b"\0\0\0\0x", "1 bytes after"),
-        (b"\xff\xff\xff\xff", "at most"),
+        (b"\xff\xff\xff\xff", "the limit is"),
     ],
 )
 def test_broken_frames_say_what_is_broken(frame: bytes, words: str) -> None:
