@@ -97,7 +97,7 @@ def _grace(text: str) -> tuple[str, int]:
 
 
 def _floor(path: Path, root: bytes) -> Floor:
-    """A floor as somebody has kept it, or as a repository's newest metadata make it."""
+    """A floor from a file, or from a repository's newest metadata."""
     if path.is_dir():
         return check.newest(path, root, now=datetime.now(UTC))
     return floors.parse(path.read_bytes(), str(path))
@@ -114,7 +114,7 @@ def _seed(arguments: argparse.Namespace) -> int:
             allow_shell=arguments.allow_shell,
             allow_offline=arguments.allow_offline,
             grace=dict(arguments.grace),
-            # As reproducible builds are told the time.
+            # The variable by which reproducible builds get their time.
             build_time=int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()),
             floor=_floor(arguments.floor, root) if arguments.floor else None,
         )

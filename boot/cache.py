@@ -1,4 +1,4 @@
-"""Built things, kept by the hash of everything that went into them."""
+"""Keeps build results by the hash of all their inputs."""
 
 import fcntl
 import hashlib
@@ -18,10 +18,10 @@ _log = logging.getLogger("boot")
 
 
 def root() -> Path:
-    """Where images are kept: `PHASE_CACHE`, else `phase` in the user's cache directory.
+    """The directory for images: `PHASE_CACHE`, otherwise `phase` in the user's cache directory.
 
     Raises:
-        BuildError: nothing says where this user has a directory.
+        BuildError: this user's directory is not known.
     """
     chosen = os.environ.get("PHASE_CACHE")
     if chosen:
@@ -50,7 +50,7 @@ def files_key(paths: Mapping[str, Path]) -> str:
 
 
 def sources(directory: Path) -> dict[str, Path]:
-    """The files of a source directory that can matter to an image: no caches, no hidden files."""
+    """The files of a source directory that can affect an image: no caches, no hidden files."""
     return {
         path.relative_to(directory).as_posix(): path
         for path in sorted(directory.rglob("*"))
@@ -61,7 +61,7 @@ def sources(directory: Path) -> dict[str, Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file for the length of a `with`; it goes with the process."""
+    """Hold an exclusive lock on a file for the length of a `with`; it ends with the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -72,13 +72,13 @@ def get(kind: str, inputs: Mapping[str, object], build: Callable[[Path], None]) 
     """Return the directory built from these inputs, building it first if it is not there.
 
     Args:
-        kind: what it is, for people: `seed-arm64`.
-        inputs: everything that decides its content, as JSON values.
-        build: fills an empty directory. When it raises, the directory is removed: the cache
-            holds whole things or nothing.
+        kind: for people, for example `seed-arm64`.
+        inputs: everything that affects its content, as JSON values.
+        build: fills an empty directory. If it raises, the directory is removed, so that the cache only holds
+            complete results.
 
     Returns:
-        The finished directory. Two processes asking at once build it once.
+        The finished directory. If two processes ask at once, one of them builds it.
     """
     name = f"{kind}-{key(inputs)}"
     final = root() / "images" / name
@@ -88,7 +88,7 @@ def get(kind: str, inputs: Mapping[str, object], build: Callable[[Path], None]) 
         if final.exists():
             return final
         final.parent.mkdir(parents=True, exist_ok=True)
-        # Under this lock nobody else builds it: what is there was left by a build that was killed.
+        # No other process builds it under this lock, so an existing directory was left by a killed build.
         for stale in final.parent.glob(f".{name}.*"):
             shutil.rmtree(stale, ignore_errors=True)
         building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=final.parent))

@@ -1,4 +1,4 @@
-"""Debian packages of any architecture, without touching the host's own package state.
+"""Gets Debian packages of any architecture, without a change to the host's own package state.
 
 A private apt state (own lists, own cache, an empty status file) resolves names to exact versions and
 downloads them; apt checks the archive's signatures with Debian's own keyring. `dpkg-deb` unpacks.
@@ -30,10 +30,10 @@ class Deb(NamedTuple):
 
 
 def resolve(suite: str, arch: str, names: Sequence[str], *, refresh: bool = False) -> list[Deb]:
-    """Turn package names into exact versions, all of them downloaded.
+    """Resolve package names to exact versions, and download them.
 
-    The answer is kept until `refresh`: a security update in the archive must not rebuild every
-    image in the middle of a day's work, only when somebody asks.
+    The answer is kept until `refresh`: a security update in the archive must rebuild every image only when a
+    person asks for it, and not in the middle of a day's work.
 
     Args:
         suite: Debian release, such as `bookworm`; its updates and security suites count too.
@@ -169,7 +169,7 @@ class _Apt:
         self._run("apt-get", "-q", "update")
 
     def find(self, names: Sequence[str]) -> list[Deb]:
-        # A kernel's short name is a pointer to the current kernel's package.
+        # The short name of a kernel depends on the package of the current kernel.
         depends = self._show([name for name in names if name.startswith("linux-image-cloud-")], "Depends")
         real = {
             name: match.group()
@@ -214,7 +214,7 @@ class _Apt:
 
 
 def _sources(suite: str) -> str:
-    """The apt source lines: the mirrors this host already uses for Debian, else the one it is told."""
+    """The apt source lines: the Debian mirrors that this host already uses, otherwise the given one."""
     if not _KEYRING.exists():
         raise BuildError(
             "Debian's archive keyring is missing", hint="Install the package debian-archive-keyring."
@@ -222,7 +222,7 @@ def _sources(suite: str) -> str:
     main = os.environ.get("PHASE_DEBIAN_MIRROR", "")
     security = os.environ.get("PHASE_DEBIAN_SECURITY_MIRROR", "")
     if not main:
-        # The host's own sources; -o keeps this call on them whatever APT_CONFIG says.
+        # The host's own sources; -o selects them for this call, for any APT_CONFIG.
         for uri in run(["apt-get", "indextargets", "--format", "$(REPO_URI)"]).split():
             if re.search(r"/debian/?$", uri):
                 main = main or uri

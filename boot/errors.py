@@ -1,11 +1,11 @@
-"""What an image build says when it cannot go on."""
+"""The error of an image build."""
 
 
 class BuildError(Exception):
-    """A build stopped. Nothing half-made is left in the cache.
+    """A build failed. The cache keeps no part of it.
 
     Args:
-        what: what failed, with the tool's own last words where there are any.
+        what: what failed, with the last lines of the tool if there are any.
         hint: what to do about it.
     """
 

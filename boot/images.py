@@ -1,7 +1,7 @@
-"""The images, built once per content of their inputs.
+"""Builds the images, once for each content of their inputs.
 
-Both come out the same bit for bit from the same inputs: fixed times and owners, sorted names, byte
-code that names no build directory.
+The same inputs give the same bytes: times and owners are fixed, names are sorted, and byte code does not
+name the build directory.
 """
 
 import io
@@ -20,7 +20,7 @@ from phase.trust import Floor
 from phase.trust import floor as floors
 
 PROJECT = tree.HERE.parent
-#: Seconds; whoever wants longer should sign for longer.
+#: Limit in seconds; for longer times, sign for longer.
 MAX_GRACE = 10 * 365 * 86_400
 
 
@@ -72,16 +72,16 @@ def config(
     build_time: int = 0,
     floor: Floor | None = None,
 ) -> bytes:
-    """The part of a seed that says whom to trust: an archive to append to its initramfs.
+    """The part of a seed with its root of trust: an archive to append to its initramfs.
 
     Args:
-        root_metadata: the TUF root the seed starts from.
+        root_metadata: the TUF root that the seed starts from.
         allow_shell: whether `phase.rescue=shell` may give a shell.
-        allow_offline: whether a release that an earlier boot kept may be booted when no provider gives one.
+        allow_offline: whether a release that an earlier boot kept may be booted without a provider.
         grace: mode (`phase.mode=`) to seconds for which expired timestamps and snapshots are still taken;
-            a mode that is not named takes none.
+            modes that are left out have no grace.
         build_time: Unix seconds; the seed's clock cannot be before it.
-        floor: versions below which it trusts nothing, however little it can remember.
+        floor: versions below which the seed trusts nothing, even if it remembers nothing.
 
     Raises:
         BuildError: no mode has that name, or the time is not from 0 to ten years.

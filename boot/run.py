@@ -1,4 +1,4 @@
-"""Every outside tool an image build uses is started here."""
+"""Starts every outside tool that an image build uses."""
 
 import os
 import subprocess
@@ -23,10 +23,10 @@ def run(
 
     Args:
         argv: the tool and its arguments.
-        cwd: where it runs.
+        cwd: its working directory.
         env: additions to the environment.
         timeout: seconds until it is killed.
-        hint: what the person can do when it fails.
+        hint: what a person can do if it fails.
 
     Returns:
         Its standard output.

@@ -6,8 +6,8 @@ from pathlib import Path
 from boot import stage as staging
 from boot import tree
 
-#: Everything the seed may import, also where it imports only when needed. OpenSSL stays out: it is a
-#: fifth of the image, nothing here speaks TLS, and asyncio and hashlib do without.
+#: Imports everything that the seed may import, also on demand. OpenSSL stays out: it is a fifth of the
+#: image, the seed does not use TLS, and asyncio and hashlib work without it.
 _PROGRAM = """
 import importlib, sys
 for name in ("_ssl", "_hashlib"):

@@ -1,4 +1,4 @@
-"""Filling the directory an image is made from, and writing down what is in it."""
+"""Fills the directory that an image is made from, and lists its content."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def initramfs(stage: Path, out: Path) -> None:
     plain = out.with_suffix(".cpio")
     with plain.open("wb") as handle:
         cpio.write(handle, nodes)
-    # One thread: zstd's output depends on how the input was cut among several.
+    # One thread, since zstd's output depends on how several threads divide the input.
     run(["zstd", "-q", "-19", "--single-thread", "--no-check", plain, "-o", out])
     plain.unlink()
     # The kernel looks for a further archive at the next multiple of four, past zeros only.
@@ -46,7 +46,7 @@ def write_contents(stage: Path, into: Path, *, packages: Path) -> None:
     """Write an image's own list: its outputs, the packages they come from, each file.
 
     Args:
-        stage: what the image was made from.
+        stage: the directory that the image was made from.
         into: the image's directory; gets `contents.json`.
         packages: the tree's package list.
     """

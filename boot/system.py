@@ -16,7 +16,7 @@ _PYTHON_SKIPPED = {
     "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "testing", "tests", "tkinter", "turtledemo",
 }  # fmt: skip
 _SUFFIXES_SKIPPED = {".pyc", ".pyi", ".pxd", ".pyx", ".h", ".c"}
-#: Extension modules nothing here uses. No TLS yet: OpenSSL is 6 MB, and slow to import.
+#: Extension modules that are not used. TLS is not used yet: OpenSSL is 6 MB, and slow to import.
 _EXTENSIONS_SKIPPED = (
     "_ssl", "_hashlib", "_sqlite3", "_bz2", "_lzma", "_crypt", "readline", "_curses", "_dbm", "_tkinter",
     "nis", "ossaudiodev", "_gdbm",
@@ -57,7 +57,7 @@ def build(arch: str, base: Path, project: Path, into: Path) -> None:
 
 
 def _fill_python(root: Path, arch: str, stage: Path) -> None:
-    """The interpreter, the standard library less its tests, every wheel, and the libraries they need."""
+    """Copy the interpreter, the standard library without tests, all wheels, and their libraries."""
     elves = [tree.PYTHON]
     for library in ("usr/lib/python3.11", tree.SITE):
         for path in sorted((root / library).rglob("*")):
@@ -76,7 +76,7 @@ def _fill_python(root: Path, arch: str, stage: Path) -> None:
 
 
 def _fill_phase(project: Path, stage: Path) -> None:
-    """Our own package, and the job every machine can run."""
+    """Copy our own package, and the job that every machine can run."""
     for name, path in cache.sources(project / "phase").items():
         staging.copy_file(path, stage / tree.SITE / "phase" / name)
     share = stage / "usr/share/phase"
@@ -85,7 +85,7 @@ def _fill_phase(project: Path, stage: Path) -> None:
 
 
 def _fill_base(root: Path, stage: Path) -> None:
-    """Busybox's commands, start-up files, kernel modules and the empty places things are mounted on."""
+    """Make busybox's commands, start-up files, kernel modules and the mount points."""
     host_busybox = tree.unpacked(tree.host_arch()) / "root/bin/busybox"
     (stage / "sbin").mkdir()
     for applet in run([host_busybox, "--list"]).split():

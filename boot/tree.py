@@ -1,8 +1,8 @@
-"""The unpacked packages and wheels of one architecture, and choosing from them.
+"""The unpacked packages and wheels of one architecture, and the choice of files from them.
 
-Nothing of the target architecture is executed: an ELF file's needs are read from its dynamic
-section, a Python program's from running it under the *host's* architecture's tree, which holds the
-same versions.
+No program of the target architecture is executed: the needs of an ELF file are read from its dynamic
+section. Those of a Python program are found by running it in the tree of the *host's* architecture, which
+holds the same versions.
 """
 
 import json
@@ -44,14 +44,14 @@ def host_arch() -> str:
 
 
 def unpacked(arch: str, *, refresh: bool = False) -> Path:
-    """Every package and wheel any image of this architecture may take from, unpacked.
+    """Unpack all packages and wheels that images of this architecture may take files from.
 
     Args:
         arch: `x86_64` or `arm64`.
         refresh: look for newer packages in the archive.
 
     Returns:
-        A directory: `root/` as a Debian file system, `packages.json` the list of what is in it.
+        A directory: `root/` is a Debian file system, `packages.json` lists its packages.
     """
     wanted = packages()
     suite: str = wanted["debian"]["suite"]
@@ -93,7 +93,7 @@ def _install_wheels(arch: str, wheels: Sequence[str], into: Path) -> None:
 
 
 def interpreter(root: Path, arch: str) -> list[str]:
-    """The command that runs a tree's own Python on a host of the same architecture, no root needed."""
+    """The command that runs a tree's own Python on a host of the same architecture, without root."""
     libraries = root / "lib" / MULTIARCH[arch]
     loader = next(libraries.glob("ld-linux-*.so.*"))
     path = f"{libraries}:{root / 'usr/lib' / MULTIARCH[arch]}"
@@ -101,7 +101,7 @@ def interpreter(root: Path, arch: str) -> list[str]:
 
 
 def python_modules(program: str, *, phase: Path) -> list[str]:
-    """Which modules a program has imported by its end.
+    """The modules that a program has imported by its end.
 
     Args:
         program: Python source; run with the site directory and `phase` importable.
@@ -125,7 +125,7 @@ def python_modules(program: str, *, phase: Path) -> list[str]:
 
 
 def module_files(root: Path, modules: Iterable[str]) -> list[str]:
-    """Where modules live in a tree of any architecture.
+    """The files of modules in a tree of any architecture.
 
     Args:
         root: the tree.
@@ -150,7 +150,7 @@ def module_files(root: Path, modules: Iterable[str]) -> list[str]:
 
 
 def needed(root: Path, arch: str, files: Iterable[str]) -> dict[str, Path]:
-    """The shared libraries and loader that ELF files need, followed to the end.
+    """The shared libraries and the loader that ELF files need, directly or through others.
 
     Args:
         root: the tree.
@@ -212,7 +212,7 @@ def compile_python(root: Path, *, drop_source: bool) -> None:
     """
     arch = host_arch()
     host_root = unpacked(arch) / "root"
-    # One process, one order: marshal output depends on what was interned before.
+    # One process and a fixed order, since marshal's output depends on strings interned before.
     argv = [*interpreter(host_root, arch), "-s", "-S", "-B", "-m", "compileall", "-q", "-f"]
     argv += ["-b"] if drop_source else []
     argv += ["--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", "/", str(root)]
@@ -231,14 +231,14 @@ def kernel(root: Path) -> Path:
 
 
 def kernel_modules(root: Path, names: Sequence[str], stage: Path, *, listing: str = "etc/modules") -> None:
-    """Copy the named kernel modules and what they depend on.
+    """Copy the named kernel modules and their dependencies.
 
-    A file in the stage lists them in the order `insmod` takes them: one small process each, where
+    A file in the stage lists them in the order for `insmod`, which is one small process each, while
     `modprobe` would read the dependency list every time.
 
     Args:
         root: the tree.
-        names: module names; one that this architecture's kernel lacks is left out.
+        names: module names; those that this architecture's kernel lacks are left out.
         stage: the staged image.
         listing: that file's name there.
     """

@@ -1,7 +1,8 @@
 """A unified kernel image: kernel, initramfs and command line in one UEFI program.
 
-It is what UEFI firmware starts over HTTP, which loads one file and passes nothing else on. The program in
-front is systemd's stub, from the distribution. Secure Boot wants it signed, with a tool such as sbsign.
+UEFI firmware that boots over HTTP loads one file and passes nothing else on, so it needs such an image. The
+program in front is systemd's stub, from the distribution. Secure Boot needs it signed, with a tool such as
+sbsign.
 
 Source: the UAPI group's specification of unified kernel images; Microsoft's PE format.
 """
@@ -20,7 +21,7 @@ _HEADER = struct.Struct("<8sIIIIIIHHI")
 
 
 def stub(arch: str, *, refresh: bool = False) -> Path:
-    """The program in front, fetched if it is not in the cache.
+    """The program in front; fetched if it is not in the cache.
 
     Args:
         arch: `x86_64` or `arm64`.
@@ -42,12 +43,12 @@ def build(program: Path, kernel: Path, initramfs: Path, cmdline: str, out: Path)
     Args:
         program: from `stub`.
         kernel: with an EFI stub of its own, as distributions build it.
-        initramfs: for it.
-        cmdline: kernel command line, the console's word included.
-        out: where to.
+        initramfs: for the kernel.
+        cmdline: kernel command line, with its console.
+        out: the file to write.
 
     Raises:
-        BuildError: the program is none, or has no room for more sections.
+        BuildError: the program is not a PE program, or has no room for more sections.
     """
     sections = ((".cmdline", cmdline.encode()), (".linux", kernel), (".initrd", initramfs))
     data = {name: each if isinstance(each, bytes) else each.read_bytes() for name, each in sections}
@@ -62,7 +63,7 @@ def join(program: bytes, sections: dict[str, bytes]) -> bytes:
         sections: name (8 bytes at most) to content.
 
     Raises:
-        BuildError: it is no such program, or has no room for their headers.
+        BuildError: it is not a PE program, or has no room for their headers.
     """
     image = bytearray(program)
     try:
@@ -77,11 +78,11 @@ def join(program: bytes, sections: dict[str, bytes]) -> bytes:
     except struct.error as error:
         raise BuildError(f"the stub is not a PE program: {error}") from error
     end = table + (count + len(sections)) * _HEADER.size
-    # What lies between the headers and the first section is padding, and not always zeros.
+    # Between the headers and the first section is padding, which is not always zero.
     if end > min(room, *(offset for *_, offset, _, _, _, _, _ in taken)):
         raise BuildError(f"the stub has no room for {len(sections)} more sections")
     memory = max(address + size for _, size, address, *_ in taken)
-    # Whatever follows the last section, such as symbols, is not part of the program.
+    # Data after the last section, such as symbols, is not part of the program.
     del image[max(offset + size for _, _, _, size, offset, *_ in taken) :]
     for number, (name, content) in enumerate(sections.items(), start=count):
         image += bytes(-len(image) % packed)
@@ -92,7 +93,7 @@ def join(program: bytes, sections: dict[str, bytes]) -> bytes:
         image += content.ljust(stored, b"\0")
         memory += len(content)
     struct.pack_into("<H", image, start + 6, count + len(sections))
-    # No symbols, no checksum (firmware does not look), and no signature any more.
+    # Drop the symbols, the signature, and the checksum, which firmware does not check.
     struct.pack_into("<II", image, start + 12, 0, 0)
     struct.pack_into("<I", image, start + 24 + 56, memory + -memory % aligned)
     struct.pack_into("<I", image, start + 24 + 64, 0)

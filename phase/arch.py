@@ -18,7 +18,7 @@ _ALIASES = {
 
 
 class ArchError(PhaseError):
-    """A name that is not an architecture Phase boots."""
+    """The name is not of an architecture that Phase boots."""
 
 
 def canonical(name: str) -> str:
@@ -44,9 +44,9 @@ def canonical(name: str) -> str:
 
 
 def host() -> str:
-    """The canonical name of the machine this runs on.
+    """The canonical name of this machine's architecture.
 
     Raises:
-        ArchError: this machine is none that Phase boots.
+        ArchError: Phase does not boot this architecture.
     """
     return canonical(os.uname().machine)

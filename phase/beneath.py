@@ -1,7 +1,7 @@
-"""Files of a directory that others may write to: opened without leaving it, whatever links are there.
+"""Opens files in a directory that others may write to, without leaving it through a link.
 
-Links are followed as long as they stay below the directory; it may be reached by a link itself. Each step
-of a path is opened from the step before, so a link that is put there meanwhile is not followed unseen.
+Links are followed as long as they stay below the directory; the directory itself may be reached by a link.
+Each step of a path is opened from the step before, so a link that is made meanwhile is checked, too.
 """
 
 import errno
@@ -23,7 +23,7 @@ class OutsideError(OSError):
 
 
 class IrregularError(OSError):
-    """It is there, but it is a pipe, a device, a socket or a directory."""
+    """The path is a pipe, a device, a socket or a directory."""
 
 
 class Beneath(NamedTuple):
@@ -38,14 +38,14 @@ class Beneath(NamedTuple):
     path: str
 
     def __str__(self) -> str:
-        """Where it is, for people."""
+        """The path, for people."""
         return str(self.root / self.path)
 
     def open(self, mode: str = "rb") -> BinaryIO:
         """Open it to read.
 
         Args:
-            mode: `rb`; there is no other.
+            mode: always `rb`.
 
         Raises:
             OutsideError: a link on the way leads out of the directory.
@@ -150,7 +150,7 @@ def _walked(root: Path, path: str) -> Iterator[tuple[int, str]]:
 
 
 def _target(root: Path, stack: list[int], name: str, path: str) -> list[str]:
-    """The steps that a link stands for; one with an absolute path may lead back into the directory."""
+    """The steps of a link's path; a link with an absolute path may lead back into the directory."""
     target = os.readlink(name, dir_fd=stack[-1])
     if not target.startswith("/"):
         return target.split("/")

@@ -11,9 +11,9 @@ MODES = ("internet", "local", "private")
 RESCUES = ("shell", "reboot", "poweroff")
 MAX_TIMEOUT = 86_400
 MAX_PROVIDERS = 16
-#: What the person at this machine decided, and the next kernel must hear too. Everything else
-#: on the second command line is signed: `root=`, `init=` or `module.sig_enforce=` given to the
-#: seed by whoever controls the boot menu must not reach the system.
+#: Parameters that a person at this machine sets and that the next kernel must get, too. All others
+#: on the second command line are signed: a person who controls the boot menu can give `root=`, `init=` or
+#: `module.sig_enforce=` to the seed, and these must not reach the system.
 CARRIED = (
     "console",
     "phase.mode",
@@ -28,18 +28,18 @@ CARRIED = (
     "phase.job",
     "phase.marks",
 )
-#: Set by the seed itself at handoff; never believed from outside.
+#: Set by the seed itself at handoff; ignored on its own command line.
 SET_AT_HANDOFF = ("phase.rootfs",)
-#: Bytes of a command line that the kernels of both architectures take, without the zero at its end.
+#: Limit for a command line in the kernels of both architectures, bytes without the zero at its end.
 MAX_LINE = 2047
-#: Lines of `remarks`, at most; what is beyond them is counted in one more.
+#: Limit for the lines of `remarks`; one more line counts the rest.
 _MAX_REMARKS = 6
-#: Characters of a word that a remark quotes.
+#: Limit for a word in a remark, characters.
 _SHOWN = 60
 
 
 class Parameters(NamedTuple):
-    """What the command line asks of Phase."""
+    """Phase's parameters on the command line."""
 
     mode: str = "internet"
     channel: str = "stable"
@@ -47,14 +47,14 @@ class Parameters(NamedTuple):
     cache: bool = True
     nowrite: bool = False
     mdns: bool = True
-    #: DHT nodes to begin with, hosts and ports; None where it is not to be used.
+    #: DHT nodes to begin with, hosts and ports; None to use no DHT.
     dht: tuple[tuple[str, int], ...] | None = ()
     #: Seconds the seed may take from the first provider looked for to the handoff.
     timeout: float = 300.0
     rescue: str = "reboot"
     rootfs: str = ""
     job: str = ""
-    #: Names and values that could not be used, for one warning line each.
+    #: Unusable names and values, for one warning line each.
     problems: tuple[str, ...] = ()
 
 
@@ -62,10 +62,10 @@ class _Kind(NamedTuple):
     """How one parameter is read.
 
     Attributes:
-        read: its value from the text; raises ValueError where that cannot be used.
-        wants: what may be written, for people.
-        field: of `Parameters`; empty for what only the init scripts read.
-        careful: the value that stands in for one that cannot be used; the default where this is None.
+        read: gives the value of a text; raises ValueError if that cannot be used.
+        wants: the values that may be written, for people.
+        field: of `Parameters`; empty if only the init scripts read it.
+        careful: value to use in place of an unusable one; None for the default.
     """
 
     read: Callable[[str], Any]
@@ -144,12 +144,12 @@ _KINDS = {
 
 
 class _Word(NamedTuple):
-    """One parameter as it was written, and what it says."""
+    """One parameter as it was written, and its value."""
 
     text: str
     key: str
     value: Any
-    #: Why it cannot be used; empty where it can.
+    #: Why it cannot be used; empty if it can.
     problem: str = ""
 
 
@@ -160,9 +160,9 @@ def parse(text: str) -> Parameters:
         text: the content of /proc/cmdline.
 
     Returns:
-        The parameters. A value that cannot be used is left at its default and listed in
-        `problems`, as is an unknown `phase.*`: a typing error must not stop a boot. Of a parameter that is
-        given twice the last value counts; providers add up.
+        The parameters. An unusable value is replaced by its default and listed in `problems`, and so is an
+        unknown `phase.*`: a typing error must not stop a boot. If a parameter is given twice, the last value
+        counts; providers add up.
     """
     found: dict[str, Any] = {}
     problems: list[str] = []
@@ -180,13 +180,13 @@ def parse(text: str) -> Parameters:
 
 
 def remarks(text: str) -> list[str]:
-    """Say what of a command line is not used as it was written: a few short lines for people.
+    """The words of a command line that are not used as written: a few short lines for people.
 
     Args:
         text: the content of /proc/cmdline.
 
     Returns:
-        A line for each word that is ignored, understood in another way, or overruled by a later one.
+        A line for each word that is ignored, read in another way, or overruled by a later one.
     """
     lines: list[str] = []
     last: dict[str, Any] = {}
@@ -243,7 +243,7 @@ def _read(kind: _Kind, word: str, key: str, value: str) -> _Word:
 
 
 class Composed(NamedTuple):
-    """The second kernel's command line, and what the running one's could not give to it."""
+    """The second kernel's command line, and the words that could not be carried over to it."""
 
     line: str
     left_out: tuple[str, ...]
@@ -263,14 +263,14 @@ def compose_within(
         signed: the manifest's command line, verified.
         running: this kernel's own command line.
         rootfs: SHA-256 of the rootfs artifact, hex.
-        also: words that the seed adds, each unless the signed line decides that itself.
-        limit: bytes that the line may have; carried words that do not fit are left out.
+        also: words that the seed adds, unless the signed line sets the same parameter.
+        limit: for the line, bytes; carried words that do not fit are left out.
 
     Returns:
-        The signed words, then the carried ones the signed line does not set itself, then the
-        rootfs hash. A signed word always wins over a carried one of the same name. A word that cannot
-        be used is not carried, nor is one that holds a space or a quote: who splits the line without knowing
-        quotes would find words in it that nobody has allowed.
+        The signed words, then the carried words that the signed line does not set itself, then the
+        rootfs hash. A signed word always wins over a carried one of the same name. An unusable word is not
+        carried, nor is one with a space or a quote: a program that splits the line without regard to quotes
+        would find words in it that are not allowed.
     """
     words = [word for word in split(signed) if _name(word) not in SET_AT_HANDOFF]
     decided = {_name(word) for word in words}
@@ -303,7 +303,7 @@ def _carried(running: str) -> Iterator[str]:
             if _is_carried(plain):
                 yield plain
         elif name in CARRIED and _is_carried(word):
-            # The kernel tells upper from lower case: another spelling is another word, which nobody allowed.
+            # The kernel is case-sensitive: another spelling is another word, which is not allowed.
             yield word
 
 

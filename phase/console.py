@@ -1,7 +1,7 @@
-"""Lines for people, on every console that the kernel writes to; never waits for one that is stopped.
+"""Writes lines for people to every console that the kernel writes to, and never waits for a stopped one.
 
-Not through the kernel's log: what that shows depends on `loglevel=`, and a person must see what a machine
-has to say in any case.
+The kernel's log is not used: which of its lines are shown depends on `loglevel=`, and a person must see
+these lines in any case.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ import time
 
 ACTIVE = "/sys/class/tty/console/active"
 _MAX = 8
-#: Seconds that a console may take for one line, as for its buffer to drain before something else is written.
+#: Limit for the time that a console takes for one line, and to drain its buffer, seconds.
 _PATIENCE = 0.5
 
 
@@ -24,7 +24,7 @@ class Consoles:
 
     Args:
         active: the kernel's list of them.
-        devices: where their nodes are.
+        devices: directory of their device files.
     """
 
     def __init__(self, *, active: str = ACTIVE, devices: str = "/dev") -> None:
@@ -83,7 +83,7 @@ def _put(descriptor: int, data: bytes) -> bool:
 
 
 def _drain(descriptor: int, end: float) -> None:
-    """Wait until it is out: a mark, which goes another way, would stand in the middle of the line."""
+    """Wait until it is written: a mark, which takes another way, could otherwise land inside the line."""
     while time.monotonic() < end:
         try:
             answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))

@@ -16,19 +16,19 @@ from nacl.exceptions import BadSignatureError
 from phase.errors import PhaseError
 from phase.foreign import MalformedError, read_json
 
-#: Bytes of an envelope that will be looked at.
+#: Limit for an envelope, bytes.
 MAX_ENVELOPE = 4 << 20
-#: Signatures of an envelope that will be looked at; one more and it is refused whole.
+#: Limit for the signatures of an envelope; with one more it is refused.
 MAX_SIGNATURES = 16
 MAX_KEYS = 64
 
 
 class DsseError(PhaseError):
-    """Root of what can be wrong with an envelope."""
+    """Root of every error about envelopes."""
 
 
 class DsseFormatError(DsseError):
-    """The bytes are no envelope, or not of the expected type."""
+    """The bytes are not an envelope, or not of the expected type."""
 
 
 class DsseSignatureError(DsseError):
@@ -36,7 +36,7 @@ class DsseSignatureError(DsseError):
 
 
 class SigningIdentity(Protocol):
-    """What signs: a node's identity, or anything that looks like one."""
+    """A signer: a node's identity, or another object with its interface."""
 
     @property
     def public_key(self) -> str:
@@ -67,15 +67,15 @@ def sign(payload_type: str, body: bytes, identities: Iterable[SigningIdentity]) 
     """Put a body into an envelope.
 
     Args:
-        payload_type: what the body is: a media type of its own for each use.
+        payload_type: media type of the body; each use has its own.
         body: the exact bytes to sign.
-        identities: who signs; at least one.
+        identities: the signers; at least one.
 
     Returns:
         The envelope, JSON.
 
     Raises:
-        DsseError: nobody signs, or the envelope would be larger than verifiers read.
+        DsseError: there is no signer, or the envelope would be larger than verifiers read.
     """
     message = pae(payload_type, body)
     signatures = tuple(
@@ -97,19 +97,19 @@ def verify(
     threshold: int = 1,
     payload_type: str,
 ) -> bytes:
-    """Check an envelope and take out its body.
+    """Verify an envelope, and return its body.
 
     Args:
         envelope: JSON, from anywhere.
-        keys: the public keys accepted, 64 hex digits each; of a mapping, its keys.
+        keys: the accepted public keys, 64 hex digits each; or a mapping with such keys.
         threshold: how many different keys must have signed.
-        payload_type: the one type accepted.
+        payload_type: the accepted type.
 
     Returns:
-        The signed bytes. Parse these, nothing else of the envelope.
+        The signed bytes. Parse only these, and no other part of the envelope.
 
     Raises:
-        DsseFormatError: no envelope, too large, or of another type.
+        DsseFormatError: the bytes are not an envelope, are too large, or of another type.
         DsseSignatureError: fewer than `threshold` of the keys have signed.
     """
     accepted = {_public_key(key) for key in keys}
@@ -122,7 +122,7 @@ def verify(
         raise DsseFormatError(f"envelope holds {opened.payload_type[:100]!r}, expected {payload_type!r}")
     body = _decode(opened.payload)
     message = pae(opened.payload_type, body)
-    # The keyid is unauthenticated, so it decides nothing: every key is tried, each counts once.
+    # The keyid is not authenticated, so it is ignored: every key is tried, and counts once.
     signed = {
         key for key in accepted if any(_is_signed(key, each.sig, message) for each in opened.signatures)
     }
@@ -135,10 +135,10 @@ def verify(
 
 
 def claimed_keys(envelope: bytes) -> tuple[str, ...]:
-    """The keys an envelope says have signed it. Nothing of that is known before `verify` has checked it.
+    """The keys that have signed an envelope by its own words, which only `verify` can check.
 
     Raises:
-        DsseFormatError: no envelope, too large, or with too many signatures.
+        DsseFormatError: the bytes are not an envelope, are too large, or have too many signatures.
     """
     return tuple(each.keyid for each in _open(envelope).signatures)
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, also when the power goes."""
+"""Writes files so that they are complete or absent, also after a power cut."""
 
 import contextlib
 import errno
@@ -8,20 +8,20 @@ import stat
 from pathlib import Path
 from typing import Protocol
 
-#: What link(2) says where there are none: the file system has none, or the file is another account's.
+#: Errors of link(2) if the file system has no hard links, or the file belongs to another account.
 NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
-#: How a file is opened that must be new.
+#: Flags to open a file that must be new.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_PLAIN = "it is not a regular file"
-#: What is said of a name that something else has: a link, a pipe, a device, a directory.
+#: Message for a name of a link, a pipe, a device or a directory.
 NOT_OURS = (errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL, errno.ENXIO)
 
 
 class Readable(Protocol):
-    """What can be read block by block."""
+    """An object that can be read block by block."""
 
     def read(self, size: int, /) -> bytes:
-        """At most so many bytes; none at its end."""
+        """At most so many bytes; empty at its end."""
 
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -48,12 +48,12 @@ def create(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Make a file with its content in one step.
 
     Args:
-        path: the file to be.
+        path: the new file.
         data: its content.
         mode: permission bits.
 
     Raises:
-        FileExistsError: there is one already; it stays as it is.
+        FileExistsError: the file exists already; it stays as it is.
         OSError: as usual.
     """
     temporary = put_beside(path, data, mode=mode)
@@ -65,8 +65,8 @@ def create(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        # The name is taken first where there are no hard links (FAT, some network file systems): a power
-        # cut between the two lines leaves it empty.
+        # Without hard links (FAT, some network file systems) the name is taken first: a power cut between
+        # the two lines leaves an empty file.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode))
         os.replace(temporary, path)
     finally:
@@ -87,10 +87,10 @@ def put_beside(path: Path, data: bytes, *, mode: int) -> Path:
 
 
 def copy(source: Readable, path: Path, *, mode: int = 0o644) -> None:
-    """Make or replace a file with what can be read, in one step.
+    """Make or replace a file with the content of a source, in one step.
 
     Args:
-        source: is read to its end.
+        source: read to its end.
         path: the file; its directory exists.
         mode: permission bits.
 
@@ -160,13 +160,13 @@ def _fill(descriptor: int, data: bytes, mode: int) -> None:
 def open_plain(
     path: Path | str, flags: int = os.O_RDONLY, *, directory: int | None = None, follow: bool = False
 ) -> int:
-    """Open a file where others may have written: no link is followed, no pipe or device waited for.
+    """Open a file that others may have written, without following a link or waiting for a pipe or device.
 
     Args:
-        path: the file; nobody may change its directory meanwhile, or that is open as `directory`.
-        flags: of open(2), more than those that see to this.
-        directory: descriptor of the directory that a bare name is in.
-        follow: follow links all the same: whoever names the file has made them.
+        path: the file. Others must not change its directory meanwhile, unless that is open as `directory`.
+        flags: of open(2), in addition to those that this needs.
+        directory: descriptor of the directory of a bare name.
+        follow: follow links all the same, if the person who names the file has made them.
 
     Returns:
         A file descriptor.
@@ -191,15 +191,15 @@ def open_directory(name: str, directory: int, *, make: bool = False) -> int:
     """Open a directory in another that is open, never through a link.
 
     Args:
-        name: of it.
+        name: of the directory.
         directory: descriptor of the other one.
-        make: whether to make it where there is none.
+        make: create it if it does not exist.
 
     Returns:
         A file descriptor.
 
     Raises:
-        OSError: there is none; or a link, or something else, has its name.
+        OSError: it does not exist; or its name belongs to a link or a file.
     """
     if make:
         try:
@@ -212,10 +212,10 @@ def open_directory(name: str, directory: int, *, make: bool = False) -> int:
 
 
 def make_public(path: Path) -> None:
-    """Make a directory that everybody may read, whatever the umask says, and those on the way to it.
+    """Make a directory that everybody may read, for any umask, and the directories on the way to it.
 
-    Where accounts share its parent (setgid, writable for its group), they share it too. What is there stays
-    as it is.
+    Accounts that share its parent (setgid, writable for its group) share it, too. Existing directories stay
+    as they are.
 
     Raises:
         OSError: as usual.
@@ -237,7 +237,9 @@ def make_public(path: Path) -> None:
 
 
 def share(descriptor: int, above: Path | int) -> None:
-    """Let everybody enter and list a directory; and its group write to it, where they may to the one above.
+    """Let everybody enter and list a directory, and its group write to it.
+
+    The group only gets that right if it may write to the directory above.
 
     Args:
         descriptor: of the directory.
@@ -261,7 +263,7 @@ def expose(descriptor: int, *, also: int = 0) -> bool:
         also: more permission bits to set.
 
     Returns:
-        Whether everybody may now: its file system may keep no modes, or it is another account's.
+        Whether everybody may now. Not if its file system keeps no modes, or it belongs to another account.
     """
     found = os.fstat(descriptor)
     wanted = (0o555 if stat.S_ISDIR(found.st_mode) else 0o444) | also
@@ -272,41 +274,41 @@ def expose(descriptor: int, *, also: int = 0) -> bool:
 
 
 def open_given(path: Path) -> int:
-    """Open a directory that somebody has named; not by a link that another user has made.
+    """Open a directory that a person has named, but not through a link that another user has made.
 
     Returns:
         A file descriptor.
 
     Raises:
-        OSError: there is none, or a link of another user has its name.
+        OSError: it does not exist, or its name belongs to a link of another user.
     """
     found = path.lstat()
     linked = stat.S_ISLNK(found.st_mode)
     if linked and found.st_uid not in (0, os.geteuid()):
         raise OSError(errno.ELOOP, "it is a link that another user has made")
-    # A link that was put there since is not followed.
+    # A link that was made meanwhile is not followed.
     follow = 0 if linked else os.O_NOFOLLOW
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | follow)
 
 
 def link_at(source_directory: int, source: str, directory: int, name: str) -> None:
-    """Give a file another name, in one step, whatever has that name.
+    """Give a file another name, in one step, replacing an existing file of that name.
 
     Args:
-        source_directory: descriptor of the directory that the file is in.
-        source: its name there; no link.
+        source_directory: descriptor of the file's directory.
+        source: its name there, which must not be a link.
         directory: descriptor of the directory for the other name.
         name: the other name.
 
     Raises:
-        OSError: as usual; `NO_LINKS` where the kernel makes no hard link.
+        OSError: as usual; one of `NO_LINKS` if the kernel cannot make a hard link.
     """
     temporary = _temporary(name)
     os.link(source, temporary, src_dir_fd=source_directory, dst_dir_fd=directory, follow_symlinks=False)
     try:
         os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     finally:
-        # Where both were one file already, both names are still there.
+        # If both names were one file already, both still exist.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=directory)
     sync(directory)
@@ -317,11 +319,11 @@ def _temporary(name: str) -> str:
 
 
 def sync_up(path: Path, top: Path) -> None:
-    """Make the names durable on the way to a directory and in it.
+    """Make the names in a directory and on the way to it durable.
 
     Args:
         path: the directory.
-        top: the first on the way that was there before; `path` is in it.
+        top: the first directory on the way that existed before; it contains `path`.
     """
     for directory in (path, *path.parents):
         sync_directory(directory)
@@ -346,7 +348,7 @@ def sync(directory: int) -> None:
 
 
 def pwrite(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    """Write all of it at a place in a file: the system call may write less than it was given.
+    """Write all data at a position in a file; a single system call may write less.
 
     Raises:
         OSError: as usual; some of it may be written.

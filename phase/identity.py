@@ -56,7 +56,7 @@ class Identity:
 
     @classmethod
     def load_or_create(cls, path: Path) -> "Identity":
-        """Read the identity file, or make it if there is none.
+        """Read the identity file, or make it if it does not exist.
 
         Args:
             path: the file. Of several processes that start at once, all get the same identity.
@@ -90,7 +90,7 @@ class Identity:
         """Read an identity file.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: it does not exist.
             IdentityError: it cannot be read, others may read it, or it is damaged.
         """
         data = _read_private(path)
@@ -128,7 +128,7 @@ def _read_private(path: Path) -> bytes:
     except OSError as error:
         raise IdentityError(unreadable(f"identity {path}", error)) from error
     try:
-        # Asked of the open file: the name could point elsewhere by now.
+        # Ask about the open file, since the name could point elsewhere by now.
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise IdentityError(f"identity {path} is not a regular file")

@@ -1,10 +1,10 @@
-"""What a boot says: marks for machines, one line a step, and short plain lines for people.
+"""The output of a boot: marks for machines, one line for each step, and short plain lines for people.
 
 A mark goes through /dev/kmsg because the kernel prints whole records: a driver's message cannot
-tear it in half the way it tears a line that a process writes to the serial port. What a serial line
-drops or garbles on the way shows in the mark's own CRC-32, and `phase.marks=N` prints every mark N times.
-A plain line goes to the consoles themselves, so that `quiet` and `loglevel=` do not hide it. What others
-have said, a provider for example, stands in neither as it came: all that is printed passes `printable`.
+tear it in half, as it can tear a line that a process writes to the serial port. The mark's own CRC-32 shows
+whether a serial line has dropped or garbled it, and `phase.marks=N` prints every mark N times.
+A plain line goes to the consoles themselves, so that `quiet` and `loglevel=` do not hide it. All printed
+text passes `printable`, so text from others, for example a provider, is never printed raw.
 """
 
 import binascii
@@ -17,17 +17,17 @@ from phase.console import Consoles
 KMSG = "/dev/kmsg"
 #: The kernel truncates a record at LOG_LINE_MAX (about 1000 bytes); longer marks lose facts, not the line.
 MAX_BYTES = 900
-#: Bytes in front of the JSON, and those that the checksum adds at its end.
+#: Bytes in front of the JSON, and bytes of the checksum at its end.
 _AROUND = len("phase-mark ") + len(',"crc":"00000000"')
 #: Priority "error" of the kernel's log: on the console even under `quiet`, which drops warnings and below.
 SHOWN = 3
 #: Priority "debug": in the log, and not on the console.
 HIDDEN = 7
-#: Characters of a fact, and of a line for people.
+#: Limits for a fact, and for a line for people, characters.
 _MAX_TEXT = 4000
 
 _consoles = Consoles()
-#: When the last line for people was said, `time.monotonic()`.
+#: When the last line for people was printed, `time.monotonic()`.
 _said = time.monotonic()
 
 Fact = str | int | float | bool | None
@@ -40,7 +40,7 @@ def line(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fac
         step: a timeline phase (docs/develop/design.md, "Formats").
         outcome: `ok`, `refused`, `failed` or `retry`.
         t: seconds since this kernel started; now, when left out.
-        facts: what a test or a person would want to know, small.
+        facts: small facts for tests and people.
 
     Returns:
         One line of at most `MAX_BYTES` bytes, without a newline. The last fact is `crc`: the CRC-32
@@ -60,15 +60,15 @@ def line(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fac
 
 
 def printable(text: str, limit: int = _MAX_TEXT) -> str:
-    """Make text of any origin safe to print: one bounded line of ASCII that nothing takes for a mark.
+    """Make text of any origin safe to print: one line of ASCII, limited, that cannot be taken for a mark.
 
     Args:
-        text: whatever it is.
-        limit: characters that are left of it.
+        text: from anywhere.
+        limit: for the result, characters.
 
     Returns:
-        The text with a space for each control character, `?` for what is not ASCII, `'` for the characters
-        that JSON gives a meaning (`"` and a backslash), and `_mark` for `-mark`.
+        The text with a space for each control character, `?` for each character outside ASCII, `'` for the
+        characters with a meaning in JSON (`"` and a backslash), and `_mark` for `-mark`.
     """
     clean = "".join(
         "'" if c in '"\\' else c if " " <= c <= "~" else "?" if c > "~" else " " for c in text[: 2 * limit]
@@ -90,8 +90,8 @@ def emit(step: str, outcome: str = "ok", *, t: float | None = None, **facts: Fac
 def say(text: str) -> None:
     """Print one short plain line for people, beside the marks.
 
-    On a machine that boots it goes to every console, and to the kernel's log where only who asks for the log
-    sees it; elsewhere to stderr.
+    On a machine that boots it goes to every console, and to the kernel's log with a low priority; elsewhere
+    to stderr.
     """
     global _said
     _said = time.monotonic()
@@ -99,7 +99,7 @@ def say(text: str) -> None:
     if _boots() and _consoles.show(plain):
         _log(plain, HIDDEN)
     else:
-        # A console that took it only in part: better twice than not at all.
+        # No console took the whole line: print it through the log, too.
         _log(plain, SHOWN)
 
 

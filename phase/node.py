@@ -1,7 +1,7 @@
 """The node of a booted system: has an identity, and runs the hello job that proves the boot.
 
-`phase node` by hand; the system's own scripts call `main`, which needs nothing but this module: the
-command line's parser takes longer to load than everything here, where a machine is emulated.
+People run `phase node`; the system's own scripts call `main`, which needs this module only: under emulation,
+the parser of the command line takes longer to load than everything here.
 """
 
 import sys
@@ -19,7 +19,7 @@ JOBS = ("hello",)
 
 
 class NodeError(PhaseError):
-    """The node could not do what it was started for."""
+    """The node could not run its job, or keep the receipt."""
 
 
 def run_job(
@@ -34,7 +34,7 @@ def run_job(
 
     Args:
         name: one of `JOBS`.
-        state: directory of the identity; made if it is not there.
+        state: directory of the identity; created if it does not exist.
         module: the job's WebAssembly.
         receipts: directory for `{job_id}.json`.
         ephemeral: use a key that dies with this process instead of `state`.
@@ -44,15 +44,15 @@ def run_job(
         outcome is `failed` and says why; `refused` on a processor that the engine cannot run on.
 
     Raises:
-        NodeError: no job of this name, or the receipt cannot be kept.
-        PhaseError: no identity, no engine, no module.
+        NodeError: there is no job of this name, or the receipt cannot be kept.
+        PhaseError: the identity, the engine or the module is missing.
     """
     try:
         if name not in JOBS:
             raise NodeError(f"no job named {name!r}", hint=f"Known: {', '.join(JOBS)}")
         return _hello(state, module, receipts, ephemeral=ephemeral)
     except (PhaseError, OSError) as error:
-        # A machine that cannot run jobs has booted all the same, and serves.
+        # A machine that cannot run jobs has booted all the same, and can serve.
         outcome = "refused" if _unsuitable(error) else "failed"
         marks.emit("job", outcome, job=name, reason=str(error))
         if isinstance(error, OSError):

@@ -1,12 +1,12 @@
-"""Multicast DNS for this one service: a querier for who looks, a responder for who serves.
+"""Multicast DNS for this one service: a browser for clients, and a responder for providers.
 
-Our own, not python-zeroconf, for three reasons that were measured: what that library keeps of a flood has no
-bound (46 to 148 MB in 25 s), names that it does not expect end in exceptions in its own tasks, and one
-instance hears and answers for all interfaces, so that it cannot tell each network the addresses that are
-reachable there. It also took 0.13 s to import, 0.09 s of it beyond asyncio, in a seed.
+It is our own, and not python-zeroconf, for three measured reasons. The memory of that library has no limit
+in a flood (46 to 148 MB in 25 s). Unexpected names end in exceptions in its own tasks. And one instance
+hears and answers for all interfaces, so it cannot tell each network the addresses that are reachable there.
+Its import also took 0.13 s in a seed, 0.09 s of it beyond asyncio.
 
-`wire` reads and writes packets, `sockets` sends and receives them and knows the interface of each, `browser`
-looks, `responder` answers, with what it claims in `claims`. Imports asyncio only in `responder`.
+`wire` reads and writes packets; `sockets` sends and receives them, with the interface of each; `browser`
+searches; `responder` answers, with the names in `claims`. Only `responder` imports asyncio.
 
 Source: RFC 6762 and RFC 6763.
 """

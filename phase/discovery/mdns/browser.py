@@ -1,7 +1,7 @@
-"""Looks for providers on the local networks: asks on each interface, and reads what comes there.
+"""Looks for providers on the local networks: asks on each interface, and reads the answers there.
 
-Nothing of what is heard is believed, and everything that is kept of it has a bound. Most answers hold all
-that is needed in one packet; those cost no memory at all.
+Answers are not trusted, and everything that is kept has a limit. Most answers hold all needed records in one
+packet; those are not kept at all.
 """
 
 import contextlib
@@ -26,19 +26,20 @@ from phase.discovery.records import DiscoveryError, Heard, from_txt
 
 #: Seconds from one question to the next; the last one again and again (RFC 6762, section 5.2).
 _AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0)
-#: Seconds until a name is asked about that came without all its records.
+#: Seconds until a question about a name whose answer lacked a record.
 _LATER_SECONDS = 0.1
-#: Such names, how often each is asked about, and instances that are remembered as told.
+#: Limits: such names, questions about each, and instances that are remembered as reported.
 MAX_LATER, _MAX_ASKED, MAX_TOLD = 64, 2, 1024
-#: Instances of one teller that count as its own word; what it tells of others comes after what they say.
+#: Instances of one sender that count as its own. Those it tells of beyond that come after all others.
 MAX_OF_TELLER = 4
-#: Addresses of one instance.
+#: Limit for the addresses of one instance.
 _MAX_CANDIDATES = 4
-#: What waits to be taken.
+#: Limit for the results that wait to be taken.
 MAX_WAITING = 256
-#: Datagrams of one socket that are read before it is the next one's turn.
+#: Datagrams that are read from one socket before the next one.
 _BATCH = 64
-#: Datagrams of one sender that are looked at: a second, and at once; of all together, so many times that.
+#: Limits for the datagrams of one sender: per second, and at once; all senders together have so many times
+#: that.
 _LOOKED_AT, _TOGETHER = (60.0, 120.0), 4
 
 
@@ -48,12 +49,12 @@ class _Instance(NamedTuple):
 
 
 class Browser:
-    """One search of the local networks, in a thread of its own; leaves no thread and no socket behind.
+    """One search of the local networks, in a thread of its own. `close` ends thread and sockets.
 
     Args:
-        channel: release channel looked for.
-        arch: architecture looked for.
-        queue: gets what is found.
+        channel: wanted release channel.
+        arch: wanted architecture.
+        queue: receives the providers found.
     """
 
     def __init__(self, channel: str, arch: str, queue: "SimpleQueue[Heard]") -> None:
@@ -68,7 +69,7 @@ class Browser:
 
     @property
     def problem(self) -> str:
-        """Why no network can be asked at this moment; empty where one can."""
+        """Why no network can be asked at this moment; empty if one can."""
         return self._problem
 
     def close(self) -> None:
@@ -99,7 +100,7 @@ class Browser:
         while True:
             now = monotonic()
             if now >= following:
-                # Where nothing tells of changes, this is how they are seen.
+                # Without notice of changes, poll for them.
                 self._open()
                 self._ask(self._sockets.values())
                 following = now + _AGAIN_SECONDS[min(rounds, len(_AGAIN_SECONDS) - 1)]
@@ -185,17 +186,17 @@ class Browser:
 
 
 class Reader:
-    """What is made of the datagrams, apart from sockets and time.
+    """Reads datagrams, without sockets and time.
 
     Args:
-        channel: release channel looked for.
-        arch: architecture looked for.
-        queue: gets what is found.
+        channel: wanted release channel.
+        arch: wanted architecture.
+        queue: receives the providers found.
 
     Attributes:
         here: this machine's interfaces, by number.
-        later: instances that came without all their records: when each was heard of first, and how often
-            it was asked about.
+        later: instances whose answer lacked records: when each was heard of first, and how often it was
+            asked about.
     """
 
     def __init__(self, channel: str, arch: str, queue: "SimpleQueue[Heard]") -> None:
@@ -204,12 +205,12 @@ class Reader:
         self.pool = Pool()
         self._channel, self._arch = channel, arch
         self._queue = queue
-        #: Addresses that were told of each instance.
+        #: Addresses of each instance that were reported.
         self.told: dict[Name, set[str]] = {}
         self._tellers: Counter[Ip] = Counter()
 
     def read(self, datagram: Datagram) -> None:
-        """Take one datagram from anybody."""
+        """Take one datagram from anyone."""
         packet = wire.parse(datagram.data)
         if packet is None or not packet.response or datagram.number not in self.here:
             return
@@ -232,7 +233,7 @@ class Reader:
             self._resolve(_Instance(datagram.number, name), datagram.source, fresh=name in instances)
 
     def missing(self, now: float) -> dict[int, list[Question]]:
-        """What to ask now, by interface, about instances that are not whole."""
+        """The questions to ask now, by interface, about instances that still lack records."""
         questions: dict[int, list[Question]] = {}
         for instance, (since, asked) in list(self.later.items()):
             if now < since + _LATER_SECONDS * (1 + 9 * asked):
@@ -306,15 +307,15 @@ def candidates(told: list[Ip], arrived: Interface, here: dict[int, Interface], t
     """The addresses of a provider to try, the nearest first.
 
     Args:
-        told: what it says its addresses are.
-        arrived: the interface on which it said so.
-        here: all of this machine's interfaces.
-        teller: address of whoever said so.
+        told: its addresses, by its own answer.
+        arrived: the interface on which the answer came.
+        here: all interfaces of this machine.
+        teller: address of the sender.
 
     Returns:
-        Those on the network it was heard on, then those behind a router, then those on other networks of
-        this machine: two machines may both have a bridge of the same network, with nothing in common.
-        This machine's own addresses only where this machine said so.
+        First the addresses on the network that the answer came from, then those behind a router, then those
+        on other networks of this machine: two machines may have bridges with the same network that are not
+        connected. This machine's own addresses count only if this machine has sent the answer.
     """
     own = {each.ip for one in here.values() for each in one.addresses}
     others = [one for one in here.values() if one.number != arrived.number and not one.loopback]

@@ -1,4 +1,4 @@
-"""What a provider says by multicast DNS: names of its own, and the records under them."""
+"""The names that a provider claims in multicast DNS, and the records under them."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -8,14 +8,14 @@ from phase.discovery.interfaces import Ip
 from phase.discovery.mdns import wire
 from phase.discovery.mdns.wire import META_NAME, SERVICE_NAME, Name, Record
 
-#: Bytes of one label.
+#: Limit for one label, bytes.
 MAX_LABEL = 63
-#: Seconds that others may keep it: what names a host, and what does not (RFC 6762, section 10).
+#: Seconds that others may keep a record: one that names a host, and any other (RFC 6762, section 10).
 HOST_TTL, OTHER_TTL = 120, 4500
 
 
 class Offer(NamedTuple):
-    """A release that is on offer."""
+    """A release that is offered."""
 
     channel: str
     arch: str
@@ -23,11 +23,11 @@ class Offer(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """All names that one provider takes, and what it says under them.
+    """All names that one provider claims, and their records.
 
     Attributes:
         host: name of the machine, for this purpose.
-        port: where it serves.
+        port: TCP port that it serves on.
         instances: name and TXT data of each offer.
     """
 
@@ -37,11 +37,11 @@ class Claims(NamedTuple):
 
     @property
     def unique(self) -> frozenset[Name]:
-        """The names that nobody else may have, folded."""
+        """The names that no other machine may have, folded."""
         return frozenset(wire.folded(each) for each in (self.host, *(name for name, _ in self.instances)))
 
     def pointers(self) -> list[Record]:
-        """What everybody who has such a service says alike."""
+        """The records that all providers of the service share."""
         found = [
             Record(SERVICE_NAME, wire.PTR, wire.pack_name(name), OTHER_TTL) for name, _ in self.instances
         ]
@@ -60,7 +60,7 @@ class Claims(NamedTuple):
         ]
 
     def addresses(self, ips: Iterable[Ip]) -> list[Record]:
-        """The host's addresses, and which kinds there are."""
+        """The records of the host's addresses, and of the types that it has."""
         found = [
             Record(self.host, wire.A if ip.version == 4 else wire.AAAA, ip.packed, HOST_TTL, True)
             for ip in ips
@@ -70,17 +70,17 @@ class Claims(NamedTuple):
         return [*found, Record(self.host, wire.NSEC, nsec, HOST_TTL, True)]
 
     def all(self, ips: Sequence[Ip]) -> list[Record]:
-        """Everything."""
+        """All records."""
         own = [record for name, _ in self.instances for record in self.instance(wire.folded(name))]
         return [*self.pointers(), *own, *self.addresses(ips)]
 
 
 def claims(offers: Iterable[Offer], *, port: int, identity: str, attempt: int = 1) -> Claims:
-    """The names a provider takes.
+    """The names that a provider claims.
 
     Args:
-        offers: what is on offer.
-        port: where it serves.
+        offers: the releases on offer.
+        port: TCP port that it serves on.
         identity: eight characters that tell this provider from others.
         attempt: 1, and one more each time that another has the names (RFC 6762, section 9).
     """

@@ -1,4 +1,4 @@
-"""One interface that a provider is told of on: claims the names there, announces, answers, defends.
+"""The responder on one interface: claims the names there, announces, answers, defends.
 
 Source: RFC 6762, sections 6 (answers), 8 (probing and announcing), 9 (conflicts), 10.1 (goodbye).
 """
@@ -18,16 +18,16 @@ from phase.discovery.mdns.sockets import PORT, Datagram, Socket
 from phase.discovery.mdns.speaker import Speaker
 from phase.discovery.mdns.wire import META_NAME, SERVICE_NAME, Name, Packet, Question, Record
 
-#: Seconds between probes, how many there are, and seconds to let a machine go first that probes, too.
+#: Seconds between probes; their number; seconds to let another machine that probes go first, and how often.
 PROBE_SECONDS, _PROBES, _DEFER_SECONDS, _MAX_DEFERRED = 0.25, 3, 1.0, 3
-#: Seconds between announcements, how many there are, and seconds until others are asked for anew.
+#: Seconds between announcements; their number; and seconds until other providers are asked for again.
 _ANNOUNCE_SECONDS, _ANNOUNCEMENTS, _LOOK_SECONDS = 1.0, 2, 1800.0
-#: Seconds between two times that the names are claimed anew since another seems to have one.
+#: Seconds between two times that the names are claimed anew, if another machine seems to have one.
 _DEFEND_SECONDS = 10.0
-#: Answers to one machine alone: a second, and at once. Datagrams that are looked at: the same.
+#: Limits for answers to one machine alone: per second, and at once. The same for datagrams that are read.
 _ALONE, _LOOKED_AT = (10.0, 20.0), (300.0, 600.0)
 _BATCH = 64
-#: Seconds that are less than half of what we say (section 6.6).
+#: A TTL below this is less than half of ours, in seconds (section 6.6).
 _SHORT_TTL = 60
 #: TTL for a program that does not know multicast DNS (section 6.7).
 _LEGACY_TTL = 10
@@ -47,7 +47,7 @@ class State(NamedTuple):
 
     Attributes:
         progress: how far it has come.
-        reason: why it does nothing; only where it is `HINDERED`.
+        reason: why it does nothing; only if it is `HINDERED`.
     """
 
     progress: Progress
@@ -63,7 +63,7 @@ class State(NamedTuple):
 
 
 class Owner(Protocol):
-    """Whose names they are, on all interfaces."""
+    """The provider that owns the names, on all interfaces."""
 
     @property
     def claims(self) -> Claims:
@@ -71,10 +71,10 @@ class Owner(Protocol):
 
     @property
     def insists(self) -> bool:
-        """Whether they are taken without asking."""
+        """Whether the names are used without probing."""
 
     def is_own(self, record: Record) -> bool:
-        """Whether a record is one that this provider says, on some interface."""
+        """Whether a record is one of this provider's, on any interface."""
 
     def lost(self, claims: Claims, record: Record, teller: Ip) -> None:
         """Another machine has one of these names."""
@@ -87,9 +87,9 @@ class Link:
     """One interface.
 
     Args:
-        interface: which.
-        ips: addresses to tell there.
-        owner: whose names they are.
+        interface: of this machine.
+        ips: addresses to announce there.
+        owner: of the names.
         changed: called when `state` has changed.
 
     Attributes:
@@ -123,11 +123,11 @@ class Link:
 
     @property
     def answering(self) -> Claims | None:
-        """What is told at this moment, if anything."""
+        """The names that are answered for at this moment; None if there are none."""
         return self._told
 
     def follow(self, interface: Interface, ips: Sequence[Ip]) -> None:
-        """The interface has other addresses now; or what is claimed has changed."""
+        """The addresses of the interface, or the claimed names, have changed."""
         same = interface.addresses == self.interface.addresses
         self.interface, self.ips = interface, tuple(ips)
         if not same or not self._speakers:
@@ -136,12 +136,12 @@ class Link:
         self._dirty.set()
 
     def check(self) -> None:
-        """Raise what ended this, if anything did."""
+        """Raise the error that has ended this, if there was one."""
         if self._task.done() and not self._task.cancelled():
             self._task.result()
 
     async def close(self, *, goodbye: bool) -> None:
-        """Leave the interface; what it told is taken back where it still can be."""
+        """Leave the interface; with `goodbye`, take back its records if that is still possible."""
         await _ended(self._task)
         if goodbye:
             self._take_back(self._told, self._told_ips, None, ())
@@ -167,7 +167,7 @@ class Link:
                 self._look()
 
     async def _claim(self, claims: Claims, ips: Sequence[Ip]) -> bool:
-        """Probe for the names that are new here; whether nobody else has them."""
+        """Probe for the names that are new here; returns whether they are free."""
         names = claims.unique - self._claimed
         if not names or self._owner.insists:
             return True
@@ -215,11 +215,12 @@ class Link:
     def _take_back(
         self, told: Claims | None, told_ips: Sequence[Ip], now: Claims | None, now_ips: Sequence[Ip]
     ) -> None:
-        """Say goodbye to what was told and no longer holds."""
+        """Say goodbye to records that were announced and no longer hold."""
         if told is None:
             return
         left = {record.key for record in now.all(now_ips)} if now else set()
-        # A unique record with other data replaces the old one; only what has no successor is taken back.
+        # A unique record with other data replaces the old one, so only records without a successor are taken
+        # back.
         names = {(wire.folded(record.name), record.type) for record in now.all(now_ips)} if now else set()
         gone = [
             record._replace(ttl=0)
@@ -241,7 +242,7 @@ class Link:
             speaker.send(packet)
 
     def _problem(self) -> str:
-        """Why nothing can be said at all; empty where one of both IP versions works."""
+        """Why nothing can be sent at all; empty if one of both IP versions works."""
         problems = [speaker.problem for speaker in self._speakers]
         if not problems:
             return self._refused or "it cannot be used"
@@ -298,12 +299,12 @@ class Link:
                 return
             if datagram is None:
                 return
-            # What was sent to this machine alone may come to the socket of another interface.
+            # A datagram for this machine alone may come to the socket of another interface.
             if datagram.number == self.interface.number and self._looked_at.take("", 1, now):
                 self.read(datagram, speaker)
 
     def read(self, datagram: Datagram, speaker: Speaker) -> None:
-        """Take one datagram from anybody."""
+        """Take one datagram from anyone."""
         lower = datagram.data.lower()
         if not any(word in lower for word in (b"_phase-image", b"_dns-sd", self._owner.claims.host[0])):
             return
@@ -332,19 +333,19 @@ class Link:
                 self._contested(record, datagram.source)
 
     def _contested(self, record: Record, teller: Ip) -> None:
-        """Another says something else under a name of ours."""
+        """Another machine has another record under a name of ours."""
         if self._probing is not None:
             self._conflict = self._conflict or (record, teller)
             return
         now = asyncio.get_running_loop().time()
         if not self._owner.insists and now - self._defended >= _DEFEND_SECONDS:
-            # Asked for again, while it is still answered for: who only says so has not got it.
+            # Probe again while still answering: a machine that only sends records has not claimed the name.
             self._defended = now
             self._claimed = frozenset()
             self._dirty.set()
 
     def _rescue(self) -> None:
-        """Somebody takes back what we say, and we still say it (section 6.6)."""
+        """Another machine takes back a record of ours that still holds: announce it again (section 6.6)."""
         now = asyncio.get_running_loop().time()
         if now - self._rescued >= _ANNOUNCE_SECONDS and self._told is not None:
             self._rescued = now
@@ -352,7 +353,7 @@ class Link:
                 speaker.answer(self._told.all(self._told_ips), (), alone=True)
 
     def _compare(self, theirs: Iterable[Record], claims: Claims) -> None:
-        """Two machines probe for one name: whose records are greater has it (section 8.2)."""
+        """Two machines probe for one name: the one with the greater records gets it (section 8.2)."""
         by_name: dict[Name, list[tuple[int, bytes]]] = {}
         for record in theirs:
             by_name.setdefault(wire.folded(record.name), []).append((record.type, record.data))
@@ -414,12 +415,12 @@ class Link:
 
 
 def answers_to(question: Question, told: Claims, ips: Sequence[Ip]) -> tuple[list[Record], list[Record]]:
-    """What answers a question, and what the asker will want to know next.
+    """The records that answer a question, and those that the asker will want next.
 
     Args:
-        question: from anybody.
-        told: what is told.
-        ips: addresses that are told where it was asked.
+        question: from anyone.
+        told: the claimed names.
+        ips: addresses that are announced on the interface of the question.
     """
     name = wire.folded(question.name)
 
@@ -437,7 +438,7 @@ def answers_to(question: Question, told: Claims, ips: Sequence[Ip]) -> tuple[lis
         found = asked(addresses)
         kinds = {each.type for each in addresses}
         if not found and question.type in (wire.A, wire.AAAA):
-            # There is no such address. Saying so spares the asker a wait.
+            # The host has no such address. To say so spares the asker a wait.
             found = [each for each in addresses if each.type == wire.NSEC]
         return found, [each for each in addresses if each not in found] if kinds else []
     found = asked(told.instance(name))

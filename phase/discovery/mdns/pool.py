@@ -1,4 +1,4 @@
-"""Records that are kept until the rest comes: a few of each teller, of a few tellers."""
+"""Keeps records until the missing ones come: a few of each sender, of a few senders."""
 
 import random
 
@@ -6,7 +6,7 @@ from phase.discovery.interfaces import Ip
 from phase.discovery.mdns import wire
 from phase.discovery.mdns.wire import Name, Record
 
-#: Tellers, records of each, bytes of one record, and records of one name and type.
+#: Limits: senders, records of each, bytes of one record, and records of one name and type.
 MAX_TELLERS, MAX_OF_TELLER, MAX_BYTES, MAX_ALIKE = 32, 128, 512, 8
 _KINDS = frozenset((wire.A, wire.AAAA, wire.SRV, wire.TXT))
 _Key = tuple[int, Name, int]
@@ -23,12 +23,12 @@ class Pool:
         return sum(len(each) for each in self._kept.values())
 
     def add(self, index: int, record: Record, teller: Ip) -> None:
-        """Keep a record, in place of another where there is no room.
+        """Keep a record; without room for it, in place of another.
 
         Args:
             index: of the interface that it came on.
-            record: from anybody.
-            teller: who sent it.
+            record: from anyone.
+            teller: address of its sender.
         """
         if record.type not in _KINDS or len(record.data) > MAX_BYTES:
             return
@@ -51,7 +51,7 @@ class Pool:
         of.append((key, record.data))
 
     def find(self, index: int, name: Name, kind: int) -> list[bytes]:
-        """The data of what is kept.
+        """The data of the kept records.
 
         Args:
             index: of the interface.

@@ -1,4 +1,4 @@
-"""Tells of a provider on every interface that leads to it, and follows the interfaces as they change."""
+"""Advertises a provider on every interface that leads to it, and follows changes of the interfaces."""
 
 import asyncio
 import contextlib
@@ -17,28 +17,28 @@ from phase.discovery.mdns.wire import Name, Record
 from phase.discovery.records import DiscoveryError
 
 _log = logging.getLogger(__name__)
-#: Seconds for an interface to settle once it changes, and between two looks where nobody tells of changes.
+#: Seconds for an interface to settle once it changes, and between two checks without notice of changes.
 _SETTLE_SECONDS, POLL_SECONDS = 0.1, 2.0
-#: Seconds between two looks where somebody does: what was told may have been lost.
+#: Seconds between two checks with notice of changes, since a notice may be lost.
 _LOOK_SECONDS = 30.0
-#: Names that are asked for one after the other.
+#: Names that are tried one after the other, before a random one.
 QUICK_NAMES = 5
 #: Seconds after which a lost name is forgotten.
 _FORGET_SECONDS = 300.0
-#: Other providers that are remembered, those of them that one machine tells of, and for how many seconds.
+#: Limits for other providers that are remembered: in all, from one sender, and seconds.
 MAX_SEEN, _MAX_SEEN_OF_TELLER, _SEEN_SECONDS = 64, 8, 4500
 _MAX_SAID = 256
 
-#: Which addresses of an interface to tell there; none where it is not to be spoken on.
+#: Chooses the addresses to announce on each interface; interfaces that are left out are not used.
 Chooser = Callable[[list[Interface]], dict[int, Sequence[Ip]]]
 
 
 class Told(NamedTuple):
-    """What is told on one interface.
+    """The state on one interface.
 
     Attributes:
         name: of the interface.
-        addresses: told there.
+        addresses: announced there.
         state: whether it answers there, or why not.
     """
 
@@ -51,10 +51,10 @@ class Responder:
     """One provider in multicast DNS, in a running event loop.
 
     Args:
-        port: where it serves.
+        port: TCP port that it serves on.
         identity: eight characters that tell it from others.
-        choose: which addresses to tell on which interface.
-        changed: called when anything of what can be asked of this has changed.
+        choose: chooses the addresses to announce on each interface.
+        changed: called when one of the public properties has changed.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class Responder:
         self._links: dict[int, Link] = {}
         self._attempt, self._lost, self._lost_at = 1, 0, -1e9
         self._conflict = self._trouble = ""
-        #: Whether names are taken without asking: somebody claims all of them.
+        #: Whether names are used without probing, since another machine claims all of them.
         self.insists = False
-        #: Others: until when they count, and who said so.
+        #: Other providers: until when they count, and the sender that told of them.
         self._seen: OrderedDict[str, tuple[float, Ip]] = OrderedDict()
-        #: Data that was said under each name and type: an echo of it is not another machine's.
+        #: Own records by name and type: an echo of one is not another machine's record.
         self._said: OrderedDict[tuple[Name, int, bytes], None] = OrderedDict()
 
     @property
     def told(self) -> list[Told]:
-        """What is told on each interface."""
+        """The state on each interface."""
         return [
             Told(link.interface.name, tuple(str(ip) for ip in link.ips), link.state)
             for link in self._links.values()
@@ -93,7 +93,7 @@ class Responder:
 
     @property
     def problem(self) -> str:
-        """Why no question is answered; empty where one interface answers or will soon."""
+        """Why no question is answered; empty if one interface answers or will soon."""
         if self._conflict or self._answers:
             return self._conflict
         if self._trouble or any(link.state.well for link in self._links.values()):
@@ -112,22 +112,22 @@ class Responder:
 
     @property
     def seen(self) -> set[str]:
-        """Others that are there."""
+        """Other providers at this moment."""
         now = monotonic()
         return {name for name, (until, _) in self._seen.items() if until > now}
 
     def offer(self, offers: Iterable[Offer]) -> None:
-        """Tell of these from now on."""
+        """Advertise these from now on."""
         offers = tuple(offers)
         if offers != self._offers:
             self._offers = offers
             self._claim_anew()
 
     async def run(self, look: Callable[[], None], every: float) -> None:
-        """Tell until cancelled; then say goodbye.
+        """Advertise until cancelled; then say goodbye.
 
         Args:
-            look: called now and then, such as to see whether there is something new to offer.
+            look: called now and then, for example to check for new offers.
             every: seconds between two calls of it.
         """
         watch, event = Watch(), asyncio.Event()
@@ -146,7 +146,7 @@ class Responder:
                 look()
                 for link in self._links.values():
                     link.check()
-                # What keeps an interface from answering, such as a port that is held, ends without a word.
+                # The cause of a hindrance, such as a port in use, ends without a notice.
                 well = descriptor is not None and all(link.state.well for link in self._links.values())
                 again = followed + (_LOOK_SECONDS if well else POLL_SECONDS)
                 if event.is_set() or loop.time() >= again:
@@ -167,14 +167,15 @@ class Responder:
                 await link.close(goodbye=True)
 
     def is_own(self, record: Record) -> bool:
-        """Whether this provider says, or has said, that."""
+        """Whether this provider has sent this record."""
         return record.key in self._said
 
     def lost(self, claimed: Claims, record: Record, teller: Ip) -> None:
-        """Another machine has one of the names: take others, and at last one that nobody has by chance.
+        """Another machine has one of the names: try others, and at last a random one.
 
-        A machine that claims that one too claims every name. Giving way without end (RFC 6762, section 8.1)
-        would let one liar stop every boot. A seed takes all records of a name, so it hears both.
+        A machine that claims the random name too claims every name. To give way without end (RFC 6762,
+        section 8.1) would let one liar stop every boot. A seed reads all records of a name, so it hears
+        both.
         """
         if claimed != self.claims:
             return
@@ -202,7 +203,7 @@ class Responder:
         if text not in self._seen:
             for gone in [each for each, (until, _) in self._seen.items() if until <= now]:
                 del self._seen[gone]
-            # Who tells of many does not keep the others out.
+            # A sender that tells of many providers must not crowd out the others.
             of = sum(other == teller for _, other in self._seen.values())
             if of >= _MAX_SEEN_OF_TELLER or len(self._seen) >= MAX_SEEN:
                 return
@@ -223,7 +224,7 @@ class Responder:
             self._said.popitem(last=False)
 
     async def _follow(self) -> None:
-        """Have a link for each interface that leads here, with its addresses."""
+        """Keep a link for each interface that leads here, with its addresses."""
         try:
             here = {each.number: each for each in interfaces()}
             self._trouble = ""

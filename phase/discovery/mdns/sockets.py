@@ -1,6 +1,6 @@
-"""The sockets of multicast DNS: one for each interface and IP version, and who sent what on which.
+"""The sockets of multicast DNS: one for each interface and IP version, with the sender of each datagram.
 
-Everything that a network can refuse (no route, no permission, no buffers) is an OSError of one socket.
+Every refusal of a network (no route, no permission, no buffers) is an OSError of one socket.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _MAX_DATAGRAM = 9100
 
 
 class Datagram(NamedTuple):
-    """What came: from whom, on which interface, and whether it was sent to this machine alone."""
+    """A received datagram: its sender, its interface, and whether it was sent to this machine alone."""
 
     data: bytes
     source: Ip
@@ -34,10 +34,10 @@ class Socket:
     Args:
         interface: which.
         version: 4 or 6.
-        port: to listen on; 0 for any, where the answers come to this socket alone.
+        port: to listen on; 0 for any free one, so that answers come to this socket alone.
 
     Raises:
-        OSError: it cannot be had.
+        OSError: it cannot be opened.
     """
 
     def __init__(self, interface: Interface, version: int, *, port: int = PORT) -> None:
@@ -62,11 +62,11 @@ class Socket:
         set_(socket.IPPROTO_IP, socket.IP_TTL, 255)
         set_(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
         set_(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        # With its own address as the sender's: of its own accord the kernel may take another interface's.
+        # Send from the interface's own address: by default the kernel may use that of another interface.
         own = next((each.ip.packed for each in self.interface.addresses if each.version == 4), bytes(4))
         here = struct.pack("=4s4si", socket.inet_aton(GROUP4), own, index)
         set_(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, here)
-        # Not what other sockets of this machine have joined, on other interfaces.
+        # Do not receive for groups that other sockets have joined, on other interfaces.
         with contextlib.suppress(OSError):
             set_(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
         self._socket.bind(("", port))
@@ -93,7 +93,7 @@ class Socket:
         return self._socket.fileno()
 
     def multicast(self, data: bytes) -> None:
-        """Send to everybody on the interface.
+        """Send to all machines on the interface.
 
         Raises:
             OSError: it cannot be sent.
@@ -115,7 +115,7 @@ class Socket:
             self._socket.sendto(data, (str(to), port, 0, self.interface.number if to.is_link_local else 0))
 
     def receive(self) -> Datagram | None:
-        """What came, or nothing.
+        """The next datagram; None if there is none.
 
         Raises:
             OSError: the interface is gone.
@@ -139,7 +139,7 @@ class Socket:
         )
 
     def close(self) -> None:
-        """Leave."""
+        """Close the socket."""
         self._socket.close()
 
     def __enter__(self) -> Self:

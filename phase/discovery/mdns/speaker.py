@@ -1,4 +1,4 @@
-"""Says things on one socket: not twice within a second, and after a moment in which others may be heard."""
+"""Sends records on one socket: not twice within a second, and after a pause in which others may answer."""
 
 import asyncio
 import random
@@ -8,31 +8,31 @@ from phase.discovery.mdns import wire
 from phase.discovery.mdns.sockets import Socket
 from phase.discovery.mdns.wire import Name, Record
 
-#: Seconds between two times that a record is said to everybody, and to wait with an answer that others may
-#: give, too (RFC 6762, section 6).
+#: Seconds between two multicasts of a record, and to wait with an answer that others may give, too (RFC
+#: 6762, section 6).
 AGAIN_SECONDS, WAIT_SECONDS = 1.0, (0.02, 0.12)
 _Key = tuple[Name, int, bytes]
 
 
 class Speaker:
-    """Speaks on one socket of a running event loop.
+    """Sends on one socket, in a running event loop.
 
     Args:
-        socket: to speak on.
+        socket: to send on.
         changed: called when `problem` has changed.
     """
 
     def __init__(self, socket: Socket, changed: Callable[[], None] = lambda: None) -> None:
         self.socket = socket
         self._changed = changed
-        #: Why the last thing could not be said; empty where it could.
+        #: Why the last packet could not be sent; empty if it could.
         self.problem = ""
         self._last: dict[_Key, float] = {}
         self._pending: dict[_Key, Record] = {}
         self._timers: set[asyncio.TimerHandle] = set()
 
     def say(self, answers: Sequence[Record], additionals: Sequence[Record] = ()) -> None:
-        """Say it to everybody, now."""
+        """Multicast records now."""
         loop = asyncio.get_running_loop()
         if len(self._last) > 1024:
             self._last.clear()
@@ -42,7 +42,7 @@ class Speaker:
             self.send(packet)
 
     def send(self, packet: bytes) -> None:
-        """Send a packet to everybody; trouble is kept in `problem`."""
+        """Multicast a packet; an error is kept in `problem`."""
         before = self.problem
         try:
             self.socket.multicast(packet)
@@ -53,12 +53,12 @@ class Speaker:
             self._changed()
 
     def answer(self, answers: Sequence[Record], additionals: Sequence[Record], *, alone: bool) -> None:
-        """Say it to everybody soon.
+        """Multicast an answer soon.
 
         Args:
-            answers: what was asked for.
-            additionals: what goes with it.
-            alone: whether nobody else can answer, so that there is nothing to wait for.
+            answers: records that were asked for.
+            additionals: further records.
+            alone: no other machine can answer, so there is no need to wait.
         """
         loop = asyncio.get_running_loop()
         new = [record for record in answers if record.key not in self._pending]
@@ -79,7 +79,7 @@ class Speaker:
         self._timers.add(timer)
 
     def hush(self) -> None:
-        """Say nothing of what was to be said soon."""
+        """Drop the answers that were to be sent soon."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()

@@ -1,6 +1,6 @@
-"""DNS packets as multicast DNS sends them. Whatever is read here comes from anybody.
+"""Reads and writes the DNS packets of multicast DNS. Packets may come from anyone.
 
-A name is a tuple of labels, each of bytes as they came; two names are the same when `folded` is.
+A name is a tuple of labels, each of bytes as received; two names are the same if they are the same `folded`.
 
 Source: RFC 1035 section 4, RFC 6762 section 18.
 """
@@ -13,11 +13,11 @@ from phase.discovery.records import SERVICE
 
 A, PTR, TXT, AAAA, SRV, NSEC, ANY = 1, 12, 16, 28, 33, 47, 255
 _INTERNET, _TOP_BIT = 1, 0x8000
-#: Bytes of a packet that is read (RFC 6762, section 17), and of one that is sent.
+#: Limits for a packet, bytes: one that is read (RFC 6762, section 17), and one that is sent.
 MAX_PACKET, MAX_SENT = 9000, 1440
-#: Questions and records of one packet that are looked at.
+#: Limits for the questions and records of one packet.
 MAX_QUESTIONS, MAX_RECORDS = 64, 512
-#: Times that one name may point elsewhere.
+#: Limit for the compression pointers of one name.
 _MAX_JUMPS = 32
 _HEAD = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
@@ -26,7 +26,7 @@ Name = tuple[bytes, ...]
 
 
 class Question(NamedTuple):
-    """What is asked; `unicast` where the answer may come to the asker alone."""
+    """A question; `unicast` if the answer may go to the asker alone."""
 
     name: Name
     type: int
@@ -34,14 +34,14 @@ class Question(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is said.
+    """A resource record.
 
     Attributes:
-        name: whose it is.
-        type: what it is.
-        data: its bytes, any name in them written out, as RFC 6762 compares them.
+        name: its owner.
+        type: of the record.
+        data: its bytes, with names not compressed, as RFC 6762 compares them.
         ttl: seconds; 0 says goodbye.
-        unique: whether the sender is the only one who may say this (the cache-flush bit).
+        unique: whether only its sender may have this name and type (the cache-flush bit).
     """
 
     name: Name
@@ -52,12 +52,12 @@ class Record(NamedTuple):
 
     @property
     def key(self) -> tuple[Name, int, bytes]:
-        """What makes two records the same."""
+        """Two records with the same key are the same."""
         return folded(self.name), self.type, self.data
 
 
 class Packet(NamedTuple):
-    """A packet, taken apart."""
+    """A parsed packet."""
 
     number: int
     response: bool
@@ -68,16 +68,16 @@ class Packet(NamedTuple):
 
 
 class Bad(ValueError):  # never leaves this module
-    """Not a packet of DNS."""
+    """The bytes are not a DNS packet."""
 
 
 def name(text: str) -> Name:
-    """Read a name that we wrote ourselves: labels and dots, nothing escaped."""
+    """Read a name of our own: labels and dots, without escapes."""
     return tuple(label.encode() for label in text.rstrip(".").split("."))
 
 
 SERVICE_NAME = name(SERVICE)
-#: What is asked for to learn which services there are at all (RFC 6763, section 9).
+#: The name that lists all types of services (RFC 6763, section 9).
 META_NAME = name("_services._dns-sd._udp.local.")
 
 
@@ -87,7 +87,7 @@ def folded(of: Name) -> Name:
 
 
 def text(of: Name) -> str:
-    """A name for people: what is not printable ASCII is escaped."""
+    """A name for people: bytes that are not printable ASCII are escaped."""
     return "".join(
         "".join(chr(b) if 33 <= b < 127 and b not in b".\\" else f"\\{b:03d}" for b in label) + "."
         for label in of
@@ -105,7 +105,7 @@ def pack_txt(pairs: Iterable[bytes]) -> bytes:
 
 
 def read_txt(data: bytes) -> dict[bytes, bytes | None]:
-    """The pairs of a TXT record; of a key that comes twice, the first (RFC 6763, section 6.4)."""
+    """The pairs of a TXT record; the first one counts if a key comes twice (RFC 6763, section 6.4)."""
     found: dict[bytes, bytes | None] = {}
     at = 0
     while at < len(data) and len(found) < 64:
@@ -123,17 +123,17 @@ def pack_srv(port: int, host: Name) -> bytes:
 
 
 def read_srv(data: bytes) -> tuple[int, Name]:
-    """Port and host of an SRV record that `parse` took."""
+    """Port and host of an SRV record from `parse`."""
     return struct.unpack_from("!H", data, 4)[0], _name(data, 6)[0]
 
 
 def read_ptr(data: bytes) -> Name:
-    """What a PTR record that `parse` took points to."""
+    """The name that a PTR record from `parse` points to."""
     return _name(data, 0)[0]
 
 
 def pack_nsec(of: Name, types: Iterable[int]) -> bytes:
-    """Write the data of an NSEC record: which types a name has; all below 256."""
+    """Write the data of an NSEC record: the types that a name has, all below 256."""
     bits = bytearray(32)
     for each in types:
         bits[each // 8] |= 0x80 >> each % 8
@@ -142,9 +142,9 @@ def pack_nsec(of: Name, types: Iterable[int]) -> bytes:
 
 
 def parse(data: bytes) -> Packet | None:
-    """Take a packet apart; None where it makes no sense or is not of multicast DNS.
+    """Parse a packet; None if it is malformed or does not belong to multicast DNS.
 
-    Of a record that makes no sense in itself, only that record is left out.
+    A single malformed record is left out.
     """
     if not _HEAD.size <= len(data) <= MAX_PACKET:
         return None
@@ -168,7 +168,7 @@ def parse(data: bytes) -> Packet | None:
                 if record is not None:
                     section.append(record)
     except (Bad, struct.error):
-        # What came whole before the mistake is of use; a question that did not is not.
+        # Records before the mistake are used; a packet with a malformed question is not.
         if not flags & _TOP_BIT:
             return None
     return Packet(number, bool(flags & _TOP_BIT), questions, *sections)
@@ -204,7 +204,7 @@ def _content(data: bytes, at: int, end: int, kind: int) -> bytes:
 
 
 def _name(data: bytes, at: int) -> tuple[Name, int]:
-    """Read a name, and where what follows it begins."""
+    """Read a name; returns it and the position after it."""
     labels: list[bytes] = []
     size, jumps, after = 0, 0, -1
     while True:
@@ -217,7 +217,7 @@ def _name(data: bytes, at: int) -> tuple[Name, int]:
             target = (length & 0x3F) << 8 | data[at + 1]
             after = at + 2 if after < 0 else after
             jumps += 1
-            # Only back: then no name leads to itself.
+            # A pointer may only point back, so that a name cannot lead to itself.
             if target >= at or jumps > _MAX_JUMPS:
                 raise Bad("a name that points around")
             at = target
@@ -240,9 +240,9 @@ def query(
     """Write a question.
 
     Args:
-        questions: what is asked.
-        known: answers that the asker has; as many as fit.
-        claimed: what the asker wants to be its own (RFC 6762, section 8.1).
+        questions: the questions.
+        known: answers that the asker has already; as many as fit are written.
+        claimed: records that the asker wants to own (RFC 6762, section 8.1).
     """
     return _write(0, 0, questions, [known, claimed, ()])[0]
 
@@ -254,13 +254,13 @@ def responses(
     number: int = 0,
     questions: Sequence[Question] = (),
 ) -> list[bytes]:
-    """Write an answer: one packet, or more where the answers do not fit into one.
+    """Write an answer: one packet, or more if the answers do not fit into one.
 
     Args:
-        answers: what is said.
-        additionals: what may be of use, too; as much as fits into the last packet.
-        number: of the question, where the asker is one of ordinary DNS.
-        questions: repeated, for such an asker.
+        answers: the records that answer.
+        additionals: further records; as many as fit into the last packet are written.
+        number: id of the question, for an asker that only knows ordinary DNS.
+        questions: the questions to repeat, for such an asker.
     """
     packets = []
     left = list(answers)
@@ -274,7 +274,7 @@ def responses(
 def _write(
     number: int, flags: int, questions: Sequence[Question], sections: Sequence[Sequence[Record]]
 ) -> tuple[bytes, int]:
-    """A packet, and how many records of the first section it holds."""
+    """Write a packet; returns it and the number of records of the first section that fit into it."""
     out = bytearray(_HEAD.size)
     places: dict[Name, int] = {}
     for one in questions:
