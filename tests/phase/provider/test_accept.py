@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,14 +19,15 @@ from phase.provider.accept import Acceptor
 from phase.provider.background import Background
 from phase.provider.metrics import Metrics
 from tests.phase.provider.conftest import FILES, Publish
-from tests.phase.provider.test_service import _COMMAND, get
+from tests.phase.provider.scarce import Scarce
+from tests.phase.provider.service import COMMAND, get
 
 
 @contextlib.contextmanager
 def serving_with(descriptors: int, repository: Path, log: Path) -> Iterator[tuple[str, int]]:
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [*_COMMAND, "--artifacts", str(repository), "--no-dht"],
+            [*COMMAND, "--artifacts", str(repository), "--no-dht"],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -73,24 +73,6 @@ def test_no_descriptors_left(publish: Publish, tmp_path: Path, descriptors: int,
     text = (tmp_path / "log").read_text()
     assert "Traceback" not in text
     assert len(text) < 5000
-
-
-class Scarce:
-    """A listening socket of a system that has no descriptors left, but for what is given up."""
-
-    def __init__(self, real: socket.socket, number: int) -> None:
-        self._real = real
-        self.number = number
-        self.refuse = 0
-
-    def accept(self) -> Any:
-        if self.refuse:
-            self.refuse -= 1
-            raise OSError(self.number, os.strerror(self.number))
-        return self._real.accept()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EPERM])

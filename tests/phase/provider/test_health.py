@@ -28,7 +28,7 @@ from phase.provider.together import Board, Together
 from phase.release.repository import Repository
 from phase.trust import Floor
 from tests.phase.provider.conftest import FILES, KEYS, Publish
-from tests.phase.provider.test_accept import Scarce
+from tests.phase.provider.scarce import Scarce
 
 DAY = 86_400.0
 

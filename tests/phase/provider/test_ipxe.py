@@ -7,7 +7,7 @@ import pytest
 
 from phase.provider.ipxe import is_host
 from tests.phase.provider.conftest import Publish
-from tests.phase.provider.test_server import running
+from tests.phase.provider.running import running
 
 
 @pytest.mark.parametrize(

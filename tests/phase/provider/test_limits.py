@@ -12,7 +12,7 @@ import pytest
 from phase.provider import blobs, guard, limits, server
 from phase.provider.limits import Limits, client_of
 from tests.phase.provider.conftest import Publish
-from tests.phase.provider.test_server import ask, running
+from tests.phase.provider.running import ask, running
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from phase.provider import page
 from phase.provider.status import MdnsStatus, ProblemStatus, ReleaseStatus, Status
 from tests.browser import Browser
 from tests.phase.provider.conftest import Publish
-from tests.phase.provider.test_service import serving
+from tests.phase.provider.service import serving
 
 _WIDE = "document.documentElement.scrollWidth > innerWidth"
 

@@ -4,10 +4,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -16,38 +13,7 @@ from phase.provider import ProviderError, guard, serve
 from phase.provider.server import UNSENT_BYTES
 from phase.release.local import LocalRepository
 from tests.phase.provider.conftest import FILES, Publish
-
-
-@asynccontextmanager
-async def running(
-    repository: Path, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[tuple[int, asyncio.Event, "asyncio.Task[None]"]]:
-    stop = asyncio.Event()
-    port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(
-        serve(
-            repository,
-            bind="127.0.0.1",
-            port=0,
-            mdns=False,
-            ready=port.set_result,
-            stop=stop,
-            drain=10,
-            tls=tls,
-        )
-    )
-    both: list[asyncio.Future[Any]] = [task, port]
-    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    try:
-        yield port.result(), stop, task
-    finally:
-        stop.set()
-        await task
-
-
-async def ask(writer: asyncio.StreamWriter, path: str) -> None:
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    await writer.drain()
+from tests.phase.provider.running import ask, running
 
 
 async def test_a_connection_that_asks_nothing_is_closed(

@@ -10,8 +10,6 @@ import ssl
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,30 +18,9 @@ import pytest
 from phase.arch import canonical
 from phase.provider.limits import MAX_PER_CLIENT
 from tests.phase.provider.conftest import FILES, Publish
+from tests.phase.provider.service import COMMAND, get, serving
 
-_COMMAND = [sys.executable, "-m", "phase", "serve", "--bind", "127.0.0.1", "--port", "0", "--no-mdns"]
 _BLOB = f"/blobs/sha256/{sha256(FILES['rootfs']).hexdigest()}"
-
-
-@contextlib.contextmanager
-def serving(repository: Path, *more: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    process = subprocess.Popen(
-        [*_COMMAND, "--artifacts", str(repository), *more], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().split(" on ")[1].strip(), process
-    finally:
-        process.terminate()
-        with process.stdout:
-            process.wait(30)
-
-
-def get(url: str, headers: dict[str, str] | None = None, context: ssl.SSLContext | None = None) -> bytes:
-    request = urllib.request.Request(url, headers=headers or {})
-    with urllib.request.urlopen(request, timeout=20, context=context) as answer:
-        found: bytes = answer.read()
-        return found
 
 
 def test_each_request_is_logged_as_json(publish: Publish, tmp_path: Path) -> None:
@@ -98,7 +75,7 @@ def test_what_is_turned_away_is_logged_but_cannot_flood_the_log(publish: Publish
 
 
 def test_a_log_that_cannot_be_written(publish: Publish, tmp_path: Path) -> None:
-    command = [*_COMMAND, "--artifacts", str(publish()), "--access-log", str(tmp_path / "no" / "log")]
+    command = [*COMMAND, "--artifacts", str(publish()), "--access-log", str(tmp_path / "no" / "log")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "cannot be written: No such file" in done.stderr
@@ -293,7 +270,7 @@ def test_tls(publish: Publish, certificate: tuple[str, str]) -> None:
 
 
 def test_a_key_that_is_none(publish: Publish, certificate: tuple[str, str]) -> None:
-    command = [*_COMMAND, "--artifacts", str(publish()), "--tls", certificate[0], certificate[0]]
+    command = [*COMMAND, "--artifacts", str(publish()), "--tls", certificate[0], certificate[0]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "are not a certificate and its key" in done.stderr

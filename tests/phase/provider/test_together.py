@@ -19,7 +19,7 @@ from phase.provider.status import Advertisement
 from phase.provider.store import Store
 from phase.provider.together import Board, Together
 from tests.phase.provider.conftest import Publish
-from tests.phase.provider.test_service import get, serving
+from tests.phase.provider.service import get, serving
 
 
 def test_who_is_asked_answers_for_all(publish: Publish) -> None:
