@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import pages
-from tests.phase.provider.test_service import serving
+from tests.phase.provider.service import serving
 
 PAGE = "docs/use/first-boot.md"
 EMULATORS = {"x86_64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}

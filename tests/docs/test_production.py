@@ -14,7 +14,7 @@ import pytest
 
 from fixtures import artifacts
 from tests import pages
-from tests.phase.provider.test_service import serving
+from tests.phase.provider.service import serving
 
 PAGE = "docs/use/production.md"
 SECRETS = {"PHASE_RELEASE_COST": "interactive", "PHASE_RELEASE_PASSPHRASE": "a passphrase for the docs"}

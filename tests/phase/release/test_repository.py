@@ -261,7 +261,7 @@ def test_a_second_repository_in_the_same_place_is_refused(repository: Repository
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"channel": "../x"}, "no channel name"),
+        ({"channel": "../x"}, "not a channel name"),
         ({"artifacts": ["initramfs"]}, "without a kernel"),
         ({"cmdline": "a\nb"}, "not a kernel command line"),
         ({"cmdline": "x" * 1537}, "1537 bytes"),
