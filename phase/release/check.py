@@ -65,8 +65,8 @@ def verify_blobs(
     Args:
         directory: holds `blobs`.
         manifest: of the release.
-        known: SHA-256 of the whole, and of length and chunks (hex), of files that have just been verified: two
-            roles may name one file and describe different chunks.
+        known: SHA-256 of the whole, and of length and chunks (hex), of files that have just been verified:
+            two roles may name one file and describe different chunks.
 
     Returns:
         The same, with the files of this release.
