@@ -7,6 +7,7 @@ last line of a silent one.
 import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ from lab.topology import Lab
 _POLL = 0.25
 #: Seconds without a mark after which a machine's last line is shown.
 SILENCE = 10.0
+#: Lines for the lab and not for people: its shell's, and marks.
+_PROTOCOL = re.compile(r"\blab-[0-9a-f]{8} |-mark \{")
 
 
 class Announcer(logging.Handler):
@@ -79,14 +82,14 @@ class Watch:
                 began = marks[number - 1].arrived if number else vm.power_on
                 told = printable(f"{mark.step} {mark.outcome}")
                 since, took = mark.arrived - vm.power_on, mark.arrived - began
-                lines.append(f"  {since:6.1f} s  {_label(vm)}: {told} {took:.1f} s")
+                lines.append(f"  {since:6.1f} s  {_label(vm)}: {told}, took {took:.1f} s")
             self._seen[vm.name] = (vm.power_on, len(marks))
             if marks[count:] or vm.name not in self._said:
                 self._said[vm.name] = now
             elif vm.running and now - self._said[vm.name] > SILENCE:
                 self._said[vm.name] = now
                 last = printable(vm.console.tail(1), 100)
-                if last != self._last.get(vm.name):
+                if last.strip() and last != self._last.get(vm.name) and not _PROTOCOL.search(last):
                     self._last[vm.name] = last
                     lines.append(f"  {now - vm.power_on:6.1f} s  {_label(vm)}: ... {last}")
         return lines
