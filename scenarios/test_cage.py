@@ -41,7 +41,8 @@ import sys
 from phase.jobs.limits import Limits
 from phase.jobs.runner import Job, Worker
 with Worker() as worker:
-    print(worker.run(Job(open("hog.wasm", "rb").read(), limits=Limits(memory_bytes=4 << 30))).status)
+    limits = Limits(memory_bytes=4 << 30, wall_seconds=300.0)
+    print(worker.run(Job(open("hog.wasm", "rb").read(), limits=limits)).status)
 """
 #: Where calls are not filtered: a child that would stay, and memory that no limit of a process counts.
 _GROUPED = '''
