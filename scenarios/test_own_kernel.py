@@ -28,5 +28,6 @@ def test_the_page(arch: str, tmp_path: Path) -> None:
         pages.chosen("docs/lab/own-kernel.md", "test_the_page"),
         project,
         kept | pages.environment(tmp_path, variables),
+        seconds=800,
     )
     assert re.search(r"^1 passed", said, re.MULTILINE), said
