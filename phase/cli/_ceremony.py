@@ -223,7 +223,7 @@ def _agreed(
         yield repository
     for role in ONLINE:
         if set(shown[role].keys) != set(rules[role].keys):
-            note(f"{role} has other keys from now on: give them to what runs `phase release refresh`")
+            note(f"{role} gets other keys: once they are published, `phase release refresh` needs them")
 
 
 @click.command("discard")

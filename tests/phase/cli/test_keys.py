@@ -143,10 +143,8 @@ def test_new_keys_of_the_timestamp_say_where_they_are_needed() -> None:
     shop = Shop()
     shop.run("key fresh/timestamp.json --role timestamp --plain")
     said = shop.run("rotate repo --public fresh/timestamp.pub --keys keys --keys fresh --yes")
-    assert (
-        "phase: timestamp has other keys from now on: give them to what runs `phase release refresh`" in said
-    )
-    assert "snapshot has other keys" not in said
+    assert "phase: timestamp gets other keys: once they are published, `phase release refresh` needs" in said
+    assert "snapshot gets other keys" not in said
 
 
 def test_chunks_that_are_signed_wrongly_are_found() -> None:
