@@ -59,8 +59,12 @@ exec sh
 
 
 def package(arch: str) -> Path:
-    """The Debian package of this checkout, built as a person builds it."""
-    places = ("debian", "phase", "lab", "boot")
+    """The Debian package of this checkout, built as a person builds it.
+
+    It is for the version of Python that built it, so this host's Debian must be the one of the machines.
+    """
+    # Without the lab, which is no part of it and changes more often.
+    places = ("debian", "phase")
     sources = {
         f"{place}/{name}": path for place in places for name, path in cache.sources(PROJECT / place).items()
     }
@@ -120,3 +124,13 @@ def machine(lab: Lab, name: str, arch: str, segment: Segment, media: Path, work:
     )
     vm.start()
     return vm
+
+
+def refusal() -> str:
+    """Why this host cannot build a package for the machines; empty where it can."""
+    python = run(
+        ["/usr/bin/python3", "-c", "import sys; print('python%d.%d' % sys.version_info[:2])"]
+    ).strip()
+    return (
+        "" if python in DEPENDS else f"the machines have {DEPENDS[-2]}, and Debian's Python here is {python}"
+    )
