@@ -73,7 +73,6 @@ def test_modules_of_real_compilers_run_alike(loop: Loop, tmp_path: Path) -> None
     # Standard error is compared where `phase run` itself is tested.
     wrong = [found for run in runs for found in run.check(*told[run.name], run.stderr)]
     assert wrong == []
-    loop.report("modules of real compilers", server)
 
 
 def _lines(shell: Shell) -> list[str]:
