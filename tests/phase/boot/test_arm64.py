@@ -76,6 +76,21 @@ def test_the_same_again_changes_nothing(tree: bytes) -> None:
     assert struct.unpack_from(">I", once, 4)[0] == len(once)
 
 
+def test_memory_that_the_tree_holds_back_stays_held_back(tree: bytes) -> None:
+    """A spin table of the firmware, for one: the next kernel would write over it."""
+    magic, total, structure, strings, reserved, *rest = struct.unpack_from(">10I", tree)
+    held = struct.pack(">4Q", 0x4800_0000, 0x1000, 0x5000_0000, 0x2000)
+    assert reserved < min(structure, strings)  # both move
+    head = struct.pack(
+        ">10I", magic, total + len(held), structure + len(held), strings + len(held), reserved, *rest
+    )
+    holding = head + tree[len(head) : reserved] + held + tree[reserved:]
+    told = arm64.with_chosen(holding, {b"bootargs": b"a\0"})
+    (place,) = struct.unpack_from(">I", told, 16)
+    assert told[place : place + len(held) + 16] == held + bytes(16)
+    assert read(told) == read(arm64.with_chosen(tree, {b"bootargs": b"a\0"}))
+
+
 def test_adds_the_node_where_there_is_none(tree: bytes) -> None:
     other = tree.replace(b"chosen\0\0", b"chozen\0\0", 1)
     assert read(arm64.with_chosen(other, {b"bootargs": b"a\0"}))["/chosen/bootargs"] == b"a\0"

@@ -319,7 +319,7 @@ def test_a_disk_that_says_too_much_is_named_with_the_way_out(
     own, known = floor.load(kept / floor_of(boot)), firmware(boot)
     late = own.time + 9 * 86_400
     for claimed, says in (
-        (own._replace(timestamp=10**9), "the cache is one of the places that remember versions"),
+        (own._replace(timestamp=10**9), " the cache is one of the places that remember versions"),
         (own._replace(time=late), "is from the cache; if its disk is not this machine's"),
     ):
         floor.save(kept / floor_of(boot), claimed)

@@ -91,6 +91,9 @@ def test_a_system_call_gets_its_arguments_and_says_why_it_failed(tmp_path: Path)
     with (tmp_path / "file").open("wb") as file:
         kexec._syscall({"x86_64": 91, "aarch64": 52}, file.fileno(), 0o640)  # fchmod(2)
         assert os.fstat(file.fileno()).st_mode & 0o777 == 0o640
+        # An address above two gibibytes arrives whole; ctypes makes a C int of a plain number.
+        kexec._syscall({"x86_64": 77, "aarch64": 46}, file.fileno(), 5 << 31)  # ftruncate(2)
+        assert os.fstat(file.fileno()).st_size == 5 << 31
     with pytest.raises(OSError, match="Bad file descriptor") as caught:
         kexec._syscall({"x86_64": 3, "aarch64": 57}, (1 << 32) - 1)  # close(2)
     assert caught.value.errno == errno.EBADF
