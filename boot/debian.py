@@ -116,6 +116,6 @@ def _finish(stage: Path, files: dict[str, str], enabled: Sequence[str]) -> None:
     for name in enabled:
         own = (stage / "etc/systemd/system" / name).exists()
         (wanted / name).symlink_to(f"/etc/systemd/system/{name}" if own else f"/lib/systemd/system/{name}")
-    # Made again by whoever needs it, and readable here by whoever built this.
+    # Made again when it is needed; here it may be readable by the user who built this.
     for left in ("etc/.pwd.lock", "etc/shadow", "etc/gshadow"):
         (stage / left).unlink(missing_ok=True)

@@ -296,8 +296,8 @@ class Draft(Tree):
 
         Args:
             keys: new signers at hand, beside those that this repository was opened with. The old keys
-                sign once more: the next root, so that clients accept it, and the other roles, so that there
-                is no gap between two sets of keys.
+                sign once more: the next root, so that clients accept it, and the other roles, so that
+                clients see no gap between two sets of keys.
             rules: the signatures that each role needs from now on; more than half of `keys` when left out.
 
         Raises:

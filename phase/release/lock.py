@@ -165,7 +165,7 @@ def _let_in(above: int, names: Mapping[str, int]) -> None:
         try:
             descriptor = files.open_directory(name, above)
         except OSError:
-            continue  # there is none, or a link
+            continue  # it does not exist, or is a link
         try:
             files.share(descriptor, above)
             if levels:

@@ -110,7 +110,7 @@ class _Refresh:
         self.metadata = {f"{state.root.version}.root.json": root, "root.json": root}
 
     def follow_roots(self) -> None:
-        """Take one new root after the other until there is none (5.3)."""
+        """Take one new root after the other until the provider has no further one (5.3)."""
         for _ in range(self._limits.max_rotations):
             name = f"{self._state.root.version + 1}.root.json"
             try:

@@ -51,7 +51,7 @@ class Lookup:
         return sorted(self._answered, key=self._distance)[:K]
 
     def choose(self) -> Contact | None:
-        """Choose the node to ask next; None if there is none now."""
+        """Choose the node to ask next; None if no node can be asked now."""
         if len(self._asked) >= MAX_ASKED or self._misled.total() >= MAX_SILENT:
             return None
         bound = self._bound()

@@ -115,7 +115,7 @@ class Socket:
             self._socket.sendto(data, (str(to), port, 0, self.interface.number if to.is_link_local else 0))
 
     def receive(self) -> Datagram | None:
-        """The next datagram; None if there is none.
+        """The next datagram; None if none has come.
 
         Raises:
             OSError: the interface is gone.
