@@ -110,7 +110,8 @@ def config(
 
 
 def _inputs(base: Path, builders: tuple[str, ...]) -> dict[str, object]:
-    own = {name: tree.HERE / name for name in (*builders, "packages.toml", "stage.py", "tree.py", "run.py")}
+    always = ("packages.toml", "stage.py", "elf.py", "tree.py", "run.py")
+    own = {name: tree.HERE / name for name in (*builders, *always)}
     return {
         "tree": base.name,
         "phase": cache.files_key(cache.sources(PROJECT / "phase")),

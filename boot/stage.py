@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from boot import elf
 from boot.run import run
 from phase.boot import cpio
 
@@ -17,9 +18,12 @@ def copy(root: Path, names: Iterable[str], stage: Path) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy one file; of its mode only "executable" is kept."""
+    """Copy one file; of its mode only "executable" is kept, and of a shared library what is loaded."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    if ".so" in target.suffixes:
+        target.write_bytes(elf.loaded(source.read_bytes(), source.name))
+    else:
+        shutil.copyfile(source, target)
     target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
 
 
