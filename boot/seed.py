@@ -12,14 +12,18 @@ _PROGRAM = """
 import importlib, sys
 for name in ("_ssl", "_hashlib"):
     sys.modules[name] = None
+from phase.boot import start
+start.lean()
 for name in (
     "phase.boot.main", "phase.boot.advertisement", "phase.boot.x86", "phase.boot.arm64",
     "phase.discovery.mdns", "phase.discovery.dht", "phase.fetch", "phase.trust", "phase.files",
-    "nacl.signing", "tuf.api.serialization.json", "_strptime", "calendar", "traceback",
+    "nacl.bindings", "tuf.api.metadata", "_strptime", "calendar",
     "concurrent.futures.thread",
     "encodings.ascii", "encodings.latin_1", "encodings.idna",
 ):
     importlib.import_module(name)
+for name in ("inspect", "shutil", "tempfile", "traceback"):
+    dir(importlib.import_module(name))
 """
 FILES = ("seed-init", "network", "udhcpc")
 

@@ -13,7 +13,7 @@ from scenarios.loop import PORT, Loop, mark
 #: What the seed's init starts once the network is there, on the command line that is to count.
 _AGAIN = (
     "echo '{line}' >/run/cmdline; mount -o bind /run/cmdline /proc/cmdline; "
-    "(/usr/bin/python3.11 -s -S -P -c 'from phase.boot.main import main; main()' "
+    "(/usr/bin/python3.11 -s -S -P -c 'from phase.boot.start import main; main()' "
     "</dev/null >/dev/null 2>&1 &)"
 )
 

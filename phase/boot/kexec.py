@@ -12,7 +12,6 @@ import errno
 import fcntl
 import mmap
 import os
-import platform
 import socket
 import struct
 from typing import NamedTuple
@@ -128,8 +127,7 @@ def _down(control: socket.socket, name: str) -> None:
 
 def _syscall(numbers: dict[str, int], *arguments: object) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    machine = platform.machine()
     words = [ctypes.c_ulong(value) if isinstance(value, int) else value for value in arguments]
-    if libc.syscall(ctypes.c_long(numbers[machine]), *words) != 0:
+    if libc.syscall(ctypes.c_long(numbers[os.uname().machine]), *words) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
