@@ -8,11 +8,11 @@ hash and describe different chunks.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from hashlib import sha256
 from threading import Thread
 from time import monotonic
 from typing import NamedTuple
 
+from phase.digest import sha256_hex
 from phase.errors import printable
 from phase.fetch.errors import (
     ExhaustedError,
@@ -241,7 +241,7 @@ class _Source:
     def _lie(self, index: int, data: memoryview) -> str:
         """The problem of a chunk; empty if it is the signed one."""
         artifact = self._transfer.artifact
-        found = sha256(data).hexdigest()
+        found = sha256_hex(data)
         if found == artifact.chunks[index]:
             return ""
         self.lied = True

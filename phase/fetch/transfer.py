@@ -4,12 +4,12 @@ import os
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
 from threading import Condition, Thread
 from time import monotonic
 from typing import Protocol
 
 from phase import files
+from phase.digest import sha256_hex
 
 #: Chunks of one request while several providers share the work.
 MAX_RUN = 16
@@ -244,7 +244,7 @@ def verified(artifact: Wanted, descriptor: int, offset: int = 0) -> Iterator[tup
     for index, expected in enumerate(artifact.chunks):
         size = _size(artifact, index)
         block = os.pread(descriptor, size, offset + index * artifact.chunk_size)
-        if len(block) == size and sha256(block).hexdigest() == expected:
+        if len(block) == size and sha256_hex(block) == expected:
             yield index, block
 
 
