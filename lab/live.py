@@ -19,8 +19,8 @@ from lab.topology import Lab
 _POLL = 0.25
 #: Seconds without a mark after which a machine's last line is shown.
 SILENCE = 10.0
-#: Lines for the lab and not for people: its shell's, and marks.
-_PROTOCOL = re.compile(r"\blab-[0-9a-f]{8} |-mark \{")
+#: Lines for the lab and not for people: what its shell says and is sent, and marks.
+_PROTOCOL = re.compile(r"\blab-[0-9a-f]{8} |-mark \{|\S{80}")
 
 
 class Announcer(logging.Handler):

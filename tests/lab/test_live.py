@@ -34,6 +34,7 @@ def test_each_phase_is_said_once_with_its_seconds() -> None:
         ("phase: fetch: 3.1 of 40.7 MB", True),
         ("[   52.181009] lab-15bee3cc got 3 -1 f55308517128", False),
         ('[    9.8] phase-mark {"step":"kernel"}', False),
+        ("kICRuICRyIDAgLTsg" * 6, False),
         ("", False),
     ],
 )

@@ -147,3 +147,13 @@ def test_what_another_run_left_is_not_shown_and_what_was_lost_is(tmp_path: Path)
 
 def test_the_version_for_other_projects_is_ours() -> None:
     assert json.loads((PROJECT / "package.json").read_text())["dependencies"]["allure"] == VERSION
+
+
+@pytest.mark.parametrize("place", ["", "fixtures/modules/npm"])
+def test_the_lock_names_no_registry(place: str) -> None:
+    """Hashes alone, so that any mirror will do; npm writes addresses when `.npmrc` does not stop it."""
+    lock = json.loads((PROJECT / place / "package-lock.json").read_bytes())
+    packages = {name: told for name, told in lock["packages"].items() if name}
+    assert packages
+    assert [name for name, told in packages.items() if "resolved" in told] == []
+    assert all(told.get("integrity", "").startswith("sha512-") for told in packages.values())
