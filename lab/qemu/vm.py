@@ -222,9 +222,12 @@ class VM:
         try:
             self._start(argv)
         except InfrastructureError as error:
+            # A QEMU that takes no word of its command line closes the monitor first.
+            ended = self._killed()
             self.stop()
             raise InfrastructureError(
-                error.what, evidence=f"QEMU said: {self._qemu_log() or 'nothing'}"
+                f"{self.name}: {ended}" if ended else error.what,
+                evidence=f"QEMU said: {self._qemu_log() or 'nothing'}",
             ) from error
         except BaseException:
             self.stop()

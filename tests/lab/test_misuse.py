@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,29 @@ def test_how_qemu_ended_is_said(
         vm.start()
     if "device" in script:
         assert "no such device" in failed.value.evidence
+
+
+#: Opens its console and its monitor as QEMU does, and then finds a word that it does not know.
+LATE = """
+for word; do case $word in
+pipe,id=console,path=*) console=${word##*path=};;
+socket,id=qmp,path=*) monitor=${word##*path=};;
+esac; done
+exec 3<>$console.in 4<>$console.out
+@PYTHON@ -c 'import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])' $monitor
+echo unknown CPU >&2
+exit 1
+"""
+
+
+def test_qemu_that_takes_no_word_of_its_command_line_is_named(
+    made: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qemu(tmp_path, monkeypatch, LATE.replace("@PYTHON@", sys.executable))
+    vm = made.vm("one", arch="x86_64", kernel=tmp_path / "kernel", accel="tcg")
+    with pytest.raises(InfrastructureError, match="one: QEMU exited with code 1") as failed:
+        vm.start()
+    assert "unknown CPU" in failed.value.evidence
 
 
 def test_qemu_that_ends_later_is_the_hosts_failure(made: Lab, tmp_path: Path) -> None:
