@@ -312,3 +312,26 @@ def _result(out: Path, name: str, picture: str) -> None:
         "stop": 5,
     }
     (directory / "one-result.json").write_text(json.dumps(result))
+
+
+def test_what_died_before_it_said_its_topology_has_the_row_of_its_passes() -> None:
+    """Else that row would show its old passes alone: 100 %."""
+    old = [Run(commit="a", record=record(ended=float(number), kernel=1.0)) for number in range(3)]
+    died = Record(
+        scenario="test_loop", arch="", topology="", outcome="error", nodeid=record().nodeid, ended=9.0
+    )
+    other = msgspec.structs.replace(died, nodeid="scenarios/test_new.py::test_new")
+    named = history.named([died, other, record()], old)
+    assert named[1:] == [other, record()]
+    (line,) = matrix.lines([*old, Run(commit="b", record=named[0])])
+    assert (line.passed, len(line.runs), line.rate) == (3, 4, 0.75)
+
+
+def test_what_did_not_run_is_listed_and_says_nothing_of_the_row() -> None:
+    runs = [
+        Run(commit="a", record=record(outcome, ended=float(n)))
+        for n, outcome in enumerate(("passed", "not run"))
+    ]
+    (line,) = matrix.lines(runs)
+    assert (line.passed, len(line.runs)) == (1, 1)
+    assert [found.outcome for found in matrix.failures([run.record for run in runs])] == ["not run"]
