@@ -10,7 +10,7 @@ the terminal (`/proc/$$/fd/0`; the lab's own, before a machine is frozen) runs i
 
 Answers go through the kernel's log where the machine lets us: the kernel prints whole records, so no message
 of a driver can stand in the middle of one. Long output goes to the terminal: a record takes milliseconds.
-Without a terminal (on a virtio port) nobody else writes there, and answers go to standard output.
+Without a terminal (on a virtio port) nothing else is written there, and answers go to standard output.
 """
 
 from collections.abc import Mapping

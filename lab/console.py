@@ -1,6 +1,6 @@
 """A machine's console: read from birth, by one thread, whatever anybody waits for.
 
-A serial port nobody reads stalls the guest within a few hundred bytes, in the middle of a panic too.
+A serial port without a reader stalls the guest within a few hundred bytes, in the middle of a panic too.
 So the reader never stops; everybody else reads from what it has kept.
 """
 
@@ -40,7 +40,7 @@ SEND_SECONDS = 30
 #: dead. A quiet kernel that unpacks its RAM disk under emulation, others at work beside it, says nothing for
 #: a good part of that.
 SILENCE = 90.0
-#: Seconds after which who waits here looks at what happens elsewhere, again and again.
+#: Seconds between two looks, during a wait, at what happens elsewhere.
 _LOOK = 0.5
 
 
@@ -79,7 +79,7 @@ class Console:
             however often the machine repeats it.
         lost: asked when the other end is gone: what took the line away, if that was not the machine.
         went: asked when the machine itself is gone: why, if that is known.
-        factor: every number of seconds that somebody waits is multiplied by this; nobody above does it too.
+        factor: every number of seconds of a wait is multiplied by this; callers do not do it again.
         elsewhere: called with this console now and then while somebody waits; raises what has gone wrong
             with anything else that the machine needs.
 
@@ -299,7 +299,7 @@ class Console:
             self.check_silence(begun, quiet, f"waiting for {what}")
 
     def _alive(self, what: str, *, deadly: bool = True) -> None:
-        """Raise what ended the machine, or took its line away; says it, so that nobody needs to again."""
+        """Raise what ended the machine, or took its line away; marks it as told."""
         if deadly and self.death:
             self._told = True
             raise MachineDied(f"{self.name}: {self.death}", evidence=self._evidence())
@@ -457,7 +457,7 @@ class Console:
         """Let go of the console."""
         with self._changed:
             if not self.closed:
-                # Nobody takes away what its owner gives up: a board's adapter may go off with it.
+                # Its owner gives it up, so it is not lost: a board's adapter may go off with it.
                 self._lost = lambda: ""
         with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)

@@ -30,8 +30,8 @@ _SETTLE, _RATE = 5.0, 4000
 #: Seconds until the shell is greeted again; characters that one greeting line carries then, and before.
 _GREETED, _SHORT, _LONG = 5.0, 200, 2000
 _AGENT = base64.b64encode(SCRIPT.encode()).decode()
-#: A shell that reads the terminal as a script: no echo, no prompt, no line editor. Without /proc nobody can
-#: say which terminal this is; then it is the console.
+#: A shell that reads the terminal as a script: no echo, no prompt, no line editor. Without /proc
+#: nothing says which terminal this is; then it is the console.
 _SETUP = (
     'stty -echo -ixon 2>/dev/null;[ -t 0 ]&&{ t=$(tty 2>/dev/null);[ -c "$t" ]||t=/dev/console;'
     '[ -r "$t" ]&&sh "$t";}'

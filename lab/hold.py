@@ -1,4 +1,4 @@
-"""Keeps a topology alive for a person: one socket per console, and who attaches to it.
+"""Keeps a topology alive for a person: one socket per console, to attach to.
 
 The test runner holds; `python -m lab console` attaches. Nothing outlives the runner: the sockets lie in the
 lab's own directory.
@@ -112,7 +112,7 @@ def held() -> dict[str, Path]:
     for path in sorted(Path(tempfile.gettempdir()).glob(f"lab-*/*{_SUFFIX}")):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             if path.stat().st_uid == os.geteuid():
-                # It does not wait: while somebody sits there, nobody accepts.
+                # It does not wait: while a person is attached, the socket does not accept.
                 probe.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     probe.connect(str(path))
@@ -128,7 +128,7 @@ def attach(name: str) -> None:
         name: as `held` has it.
 
     Raises:
-        MisuseError: nobody offers such a console.
+        MisuseError: no such console is offered.
     """
     consoles = held()
     if name not in consoles:

@@ -47,7 +47,7 @@ class ShellBackend(BaseBackend):
             MachineError: the answer did not arrive whole.
         """
         text = self.get_command(command, *args)
-        # The shell gives one stream: errors go into a file and follow, behind words nobody else says.
+        # The shell gives one stream: errors go into a file and follow, behind a random word.
         nonce = secrets.token_hex(8)
         answer = self._shell.run(
             "for d in /tmp /run /dev; do e=$d/.lab-infra-$$; ( : >$e ) 2>/dev/null && break; done\n"

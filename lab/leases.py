@@ -1,8 +1,9 @@
 """Who may use how much of this host: one pool for every worker of every test runner.
 
 A scenario takes its whole lease before it starts anything, and holds it until everything is gone again, so
-nobody ever waits while holding. A lease is a file that its holder keeps locked: when the holder is killed,
-the kernel opens the lock, and the next who looks removes the file. No process runs this pool.
+no scenario waits while it holds something. A lease is a file that its holder keeps locked: when the holder
+is killed, the kernel opens the lock, and the next process that looks removes the file. No process runs
+this pool.
 """
 
 import contextlib
@@ -45,9 +46,9 @@ class Need:
     Attributes:
         vcpus: virtual processors that work at the same time: machines started one after another need one,
             and those that mostly wait a part of one. More than one, and no fewer than the host has, means
-            that nobody else uses any meanwhile.
+            that no other scenario uses any meanwhile.
         memory: MiB of all its machines together.
-        boards: names of boards; nobody else gets them meanwhile.
+        boards: names of boards; no other scenario gets them meanwhile.
     """
 
     vcpus: float = 1
@@ -188,7 +189,7 @@ def acquire(
     """Wait until a need can be met, and take it whole.
 
     First come, first served, but small needs may pass a large one that has not waited long: so the host
-    stays full, and nobody starves.
+    stays full, and none waits for ever.
 
     Args:
         need: all of it.

@@ -50,7 +50,7 @@ class ConsoleSpawn(_Base):
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
 
     def read_nonblocking(self, size: int = 1, timeout: float | None = -1) -> str:
-        """What pexpect calls to read on; nobody else needs it."""
+        """What pexpect calls to read on."""
         seconds = self.timeout if timeout == -1 else timeout
         data = self._source.read_from(self._position, size, 86_400 if seconds is None else max(seconds, 0))
         if not data:

@@ -58,7 +58,7 @@ class Topology(Protocol):
 
 
 class Kept(NamedTuple):
-    """A stage on disk, which nobody removes while this process holds it.
+    """A stage on disk, which stays while this process holds it.
 
     Attributes:
         directory: where it is.
@@ -301,7 +301,7 @@ def _free(lock: Path) -> Iterator[bool]:
 
 
 def _size(directory: Path) -> int:
-    # Blocks, not lengths: memory nobody touched is a hole.
+    # Blocks, not lengths: memory that was never written is a hole.
     return sum(path.stat().st_blocks * 512 for path in directory.iterdir())
 
 

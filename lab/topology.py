@@ -347,7 +347,7 @@ class Lab:
         return tuple(found)
 
     def check(self, besides: Console | None = None) -> None:
-        """Raise what has ended a segment, or one of the machines if nobody has been told yet.
+        """Raise what has ended a segment, or one of the machines if that has not been told yet.
 
         Args:
             besides: the console of a machine that is looked after otherwise.
@@ -406,7 +406,7 @@ class Lab:
 
 
 def sweep(base: Path) -> None:
-    """Remove the directories of labs whose process is gone: nobody could clean up after a SIGKILL.
+    """Remove the directories of labs whose process is gone: a SIGKILL leaves them behind.
 
     Args:
         base: where labs keep their directories.

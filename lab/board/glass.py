@@ -173,7 +173,7 @@ def pty_line(glass: Glass, path: Path) -> str:
     def outward() -> None:
         while True:
             data = glass.receive()
-            # Whom nobody listens to does not wait: a UART has no room to.
+            # Without a reader it does not wait: a UART has no buffer.
             with contextlib.suppress(BlockingIOError):
                 os.write(master, data)
 

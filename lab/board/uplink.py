@@ -46,7 +46,7 @@ class Uplink:
 
     def _enter(self) -> None:
         while not self._ending.is_set():
-            # A frame that finds no room, or nobody, is lost, as on any wire.
+            # A frame without room or receiver is lost, as on any wire.
             with contextlib.suppress(OSError):
                 frame, origin = self._outside.recvfrom(_LONGEST)
                 if origin[2] != _PACKET_OUTGOING:

@@ -22,7 +22,7 @@ class DhcpFaults:
     A slow one is one at the end of a slow cable: `segment.link("dhcp").from_machine = Faults(delay=5)`.
 
     Attributes:
-        silent: it answers nobody.
+        silent: it does not answer.
         nak: it offers, and then refuses.
         address: what it gives to everybody.
         lease: seconds, in place of its own.
@@ -45,7 +45,7 @@ class DhcpServer:
 
     Attributes:
         leases: hardware address (6 bytes) to address.
-        declined: addresses that a machine has found to be another's; they are given to nobody again.
+        declined: addresses that a machine has found to be another's; they are not given out again.
         options: told to everybody besides the usual; a router puts itself here.
         faults: what is wrong with it; may be set at any time.
     """
@@ -90,7 +90,7 @@ class DhcpServer:
             return self._top
 
     def __call__(self, frame: bytes) -> list[bytes]:
-        """Answer a frame; the switch calls this for frames that are for nobody in particular."""
+        """Answer a frame; the switch calls this for broadcast frames."""
         kind = frame[12:14]
         if kind == b"\x08\x06":
             return self._arp(frame)

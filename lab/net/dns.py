@@ -1,6 +1,6 @@
 """A name server that lives on a segment (RFC 1035; AAAA of RFC 3596, SRV of RFC 2782).
 
-It answers from a table, asks nobody, and can be wrong in the ways that real ones are.
+It answers from a table, asks no other server, and can be wrong in the ways that real ones are.
 """
 
 import struct

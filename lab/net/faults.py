@@ -34,7 +34,7 @@ class Faults:
         rate: bytes a second; 0 for as fast as can be.
         queue: bytes that wait for their turn when there is a rate; what does not fit is lost.
         mtu: the longest payload of a frame in bytes that passes; 0 for any.
-        partition: nothing passes, and nobody is told.
+        partition: nothing passes, and neither end is told.
     """
 
     loss: float = 0.0

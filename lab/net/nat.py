@@ -99,7 +99,7 @@ class Translator:
         return _with_source(flow, self.address, mapped.outside)
 
     def inward(self, flow: Flow) -> Flow | None:
-        """A flow from outside as the machine inside sees it; None when it meets nobody."""
+        """A flow from outside as the machine inside sees it; None when no machine inside has it."""
         mapped = self._by_port.get((flow.protocol, flow.destination_port))
         if mapped is None or mapped.until <= self._clock() or flow.destination != self.address:
             return None

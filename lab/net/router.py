@@ -235,7 +235,7 @@ class Router:
             self.dropped["broadcast"] += 1
             return
         if came is self._outside and not translated:
-            # Nobody outside knows what is inside.
+            # The outside does not know the addresses inside.
             self.dropped["unmapped"] += 1
             return
         action = self.firewall.judge(datagram, came.name, goes.name)
@@ -299,7 +299,7 @@ class Router:
         if len(asked.queue) < _QUEUE:
             asked.queue.append(journey)
         if now - asked.since >= _PATIENCE:
-            # Told when the next datagram comes: what nobody repeats, nobody waits for.
+            # Told when the next datagram comes: a sender that does not repeat does not wait.
             del goes.asked[neighbour]
             for each in asked.queue:
                 self._drop("no neighbour", each, ip.UNREACHABLE, ip.NO_HOST)

@@ -88,7 +88,7 @@ class Link(ABC):
 
     @property
     def partitioned(self) -> bool:
-        """While true, nothing passes, and nobody is told."""
+        """While true, nothing passes, and neither end is told."""
         return self.to_machine.partition and self.from_machine.partition
 
     @partitioned.setter
@@ -378,7 +378,7 @@ class Switch:
                         node, frame = self._entering.popleft()
                         self._arrive(node, frame)
         except BaseException as error:
-            # Nobody waits for this thread; who closes the switch is told.
+            # No other thread waits for this one; `close` and `check` raise it.
             self.failure = error
 
     def _serve(self, key: selectors.SelectorKey, mask: int) -> None:

@@ -30,7 +30,7 @@ def run(work: Coroutine[Any, Any, T], *, timeout: float = 30) -> T:
     try:
         return future.result(timeout)
     finally:
-        # Also on the way out of a Ctrl-C: nothing goes on that nobody waits for.
+        # Also on the way out of a Ctrl-C: nothing goes on unwatched.
         future.cancel()
 
 

@@ -53,7 +53,7 @@ class Pipes:
     def recv(self, size: int) -> bytes:
         """What has been said, so many bytes at most: waits for the first. Empty when that is all."""
         while True:
-            # Of a pipe that nobody has opened for writing yet, nothing is told.
+            # `poll` reports nothing of a pipe that has not been opened for writing yet.
             told = self._readable.poll()
             try:
                 return os.read(self._said, size)

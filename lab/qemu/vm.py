@@ -237,7 +237,7 @@ class VM:
         with contextlib.ExitStack() as stack:
             pipes = Pipes(self.directory / "console")
             stack.callback(pipes.unlink)
-            # Read from birth, as the port is: a line that nobody reads stalls the machine.
+            # Read from birth, as the port is: a line without a reader stalls the machine.
             self._console = Console(
                 self.name,
                 pipes,
