@@ -10,6 +10,8 @@ the terminal (`/proc/$$/fd/0`; the lab's own, before a machine is frozen) runs i
 
 Answers go through the kernel's log where the machine lets us: the kernel prints whole records, so no message
 of a driver can stand in the middle of one. Long output goes to the terminal: a record takes milliseconds.
+There the agent's own answer would stand in the middle of a line, so it waits until all is sent, as `stty`
+does before it changes a terminal.
 Without a terminal (on a virtio port) nothing else is written there, and answers go to standard output.
 """
 
@@ -66,6 +68,7 @@ go() {
 x="lab-$sid raw $n"
 if [ $(wc -c <$O) -gt @LOGGED@ ]; then
 base64 -w 600 $O|sed =|sed "N;s/\n/ /;s/^/$x /" >$T
+stty -echo <$T 2>/dev/null
 elif [ -s $O ]; then
 i=0; base64 -w 600 $O|while read -r l; do i=$((i+1)); echo "$t$x $i $l" >$L; done
 fi
