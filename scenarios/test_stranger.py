@@ -30,7 +30,7 @@ def test_killed(lab):
 """
 
 
-@pytest.mark.lab(vcpus=2, memory=2048, seconds=300)
+@pytest.mark.lab(vcpus=1.5, memory=2048, seconds=300)
 @pytest.mark.usefixtures("lab")  # for its lease
 def test_drives_debians_installer(arch: str, tmp_path: Path) -> None:
     """Beside other plugins; and what it says of a test whose worker is killed is not its old pass."""
