@@ -107,7 +107,7 @@ def machine(lab: Lab, name: str, arch: str, segment: Segment, media: Path, work:
         enabled=["lab-console.service"],
     )
     line = CONSOLES[arch]
-    initrd, disk = work / f"debian-{arch}.cpio", work / "media"
+    initrd, disk = work / f"debian-{arch}.cpio", work / "media.squashfs"
     lab_guest.pack(arch, initrd, init=_INIT, modules=_MODULES, applets=_APPLETS)
     argv: list[str | Path] = ["mksquashfs", media, disk, "-quiet", "-no-progress", "-noappend", "-all-root"]
     run([*argv, "-noI", "-noD", "-noF"])
