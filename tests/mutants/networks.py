@@ -17,7 +17,7 @@ MUTANTS = (
     Mutant(
         "what lies on the disk is believed",
         "phase/fetch/transfer.py",
-        "if len(block) == size and sha256(block).hexdigest() == expected:",
+        "if len(block) == size and sha256_hex(block) == expected:",
         "if len(block) == size:",
         FETCH,
     ),
