@@ -18,7 +18,7 @@ from pathlib import Path
 from bench import _serving, _wrk
 from bench._wrk import Load
 
-BYTES, SMALL, CPU = 1.0, 0.5, 1.2
+BYTES, SMALL, CPU = 1.0, 0.7, 1.2
 #: MB by which memory may grow from one connection to sixty-four: what is served must not pass through it.
 FLAT = 16.0
 CONNECTIONS = (1, 8, 64)

@@ -53,7 +53,7 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        factory: Callable[[], asyncio.Protocol],
+        factory: Callable[[socket.socket], asyncio.Protocol],
         background: Background,
         metrics: Metrics,
     ) -> None:
@@ -113,7 +113,9 @@ class Acceptor:
     async def _begin(self, connection: socket.socket) -> None:
         try:
             connection.setblocking(False)
-            await asyncio.get_running_loop().connect_accepted_socket(self._factory, connection)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self._factory(connection), connection
+            )
         except BaseException:
             connection.close()
             raise

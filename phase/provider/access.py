@@ -43,18 +43,40 @@ def note(request: web.Request, status: int, length: int, seconds: float) -> None
         length: bytes of body.
         seconds: from the request's head to the end of the answer.
     """
-    if not _wanted():
-        return
-    asked = request.headers.get("Range")
+    if wanted():
+        answered(
+            client=request.remote or "",
+            method=request.method,
+            path=request.raw_path,
+            range_=request.headers.get("Range"),
+            agent=request.headers.get("User-Agent", ""),
+            status=status,
+            length=length,
+            seconds=seconds,
+        )
+
+
+def answered(
+    *,
+    client: str,
+    method: str,
+    path: str,
+    range_: str | None,
+    agent: str,
+    status: int,
+    length: int,
+    seconds: float,
+) -> None:
+    """Log one answer; the arguments are as of `note`, and fields of the request."""
     _write(
-        client=request.remote or "",
-        method=request.method[:16],
-        path=request.raw_path[:_MAX_TEXT],
+        client=client,
+        method=method[:16],
+        path=path[:_MAX_TEXT],
         status=status,
         bytes=length,
         seconds=round(seconds, 4),
-        **({"range": asked[:_MAX_TEXT]} if asked else {}),
-        agent=request.headers.get("User-Agent", "")[:_MAX_TEXT],
+        **({"range": range_[:_MAX_TEXT]} if range_ else {}),
+        agent=agent[:_MAX_TEXT],
     )
 
 
@@ -66,7 +88,7 @@ def refused(client: str, status: int, length: int) -> None:
         status: 400 if its bytes were not a request, 429 or 503 if there were too many connections.
         length: bytes of the answer's body; 0 if the connection was closed without an answer.
     """
-    if not _wanted():
+    if not wanted():
         return
     now = monotonic()
     if now - _pace.since >= 1.0:
@@ -80,7 +102,8 @@ def refused(client: str, status: int, length: int) -> None:
     _write(client=client, method="", path="", status=status, bytes=length, seconds=0, agent="", **more)
 
 
-def _wanted() -> bool:
+def wanted() -> bool:
+    """Whether there is an access log."""
     return _Place.writer is not None
 
 

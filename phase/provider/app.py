@@ -12,7 +12,7 @@ from aiohttp.abc import AbstractStreamWriter
 from phase.arch import canonical
 from phase.errors import PhaseError
 from phase.provider import access, guard, ipxe, page
-from phase.provider.blobs import send_blob, send_document
+from phase.provider.blobs import no_metadata, send_blob, send_document
 from phase.provider.catalog import Blob, Release
 from phase.provider.health import Health, Part, announcing
 from phase.provider.limits import Limits
@@ -151,7 +151,7 @@ class _Routes:
     async def metadata(self, request: web.Request) -> web.StreamResponse:
         document = self._store.current().metadata.get(request.match_info["file"])
         if document is None:
-            return problem(404, "there is no such metadata file")
+            return no_metadata()
         return send_document(request, document, content_type="application/json")
 
     async def target(self, request: web.Request) -> web.StreamResponse:

@@ -31,6 +31,8 @@ ANSWER_SECONDS = 60.0
 MIN_RATE = 100_000
 CACHE_FOREVER = "public, max-age=31536000, immutable"
 CACHE_ASK = "no-cache"
+OCTETS = "application/octet-stream"
+JSON = "application/json"
 
 
 class SentFile(web.StreamResponse):
@@ -79,7 +81,7 @@ async def send_blob(
     lengths: Collection[int],
     *,
     immutable: bool,
-    content_type: str = "application/octet-stream",
+    content_type: str = OCTETS,
 ) -> web.StreamResponse:
     """Answer with a blob, a part of it, or a problem.
 
@@ -92,11 +94,7 @@ async def send_blob(
         content_type: of the answer.
     """
     etag = f"sha256-{sha256}"
-    headers = {
-        "ETag": f'"{etag}"',
-        "Accept-Ranges": "bytes",
-        "Cache-Control": CACHE_FOREVER if immutable else CACHE_ASK,
-    }
+    headers = blob_headers(sha256, immutable=immutable)
     if ranges.precondition_failed(request.headers.get("If-Match"), etag):
         return problem(412, "the file is another one than If-Match asks for")
     if ranges.not_modified(request.headers.get("If-None-Match"), etag):
@@ -114,7 +112,6 @@ async def send_blob(
         if found.st_size not in lengths:
             said = " or ".join(map(str, sorted(lengths)))
             return problem(500, f"the stored file has {found.st_size} bytes, the release says {said}")
-        headers["Repr-Digest"] = repr_digest(bytes.fromhex(sha256))
         response = _selected(request, file, etag, found.st_size)
         if not isinstance(response, SentFile):
             return response
@@ -122,6 +119,21 @@ async def send_blob(
         response.content_type = content_type
         await response.send(request)
         return response
+
+
+def blob_headers(sha256: str, *, immutable: bool) -> dict[str, str]:
+    """The headers of every answer with a blob, or with a part of it.
+
+    Args:
+        sha256: the blob's hash in hex.
+        immutable: whether the path always means these bytes.
+    """
+    return {
+        "ETag": f'"sha256-{sha256}"',
+        "Accept-Ranges": "bytes",
+        "Cache-Control": CACHE_FOREVER if immutable else CACHE_ASK,
+        "Repr-Digest": repr_digest(bytes.fromhex(sha256)),
+    }
 
 
 def _selected(request: web.Request, file: BinaryIO, etag: str, length: int) -> web.StreamResponse:
@@ -141,11 +153,20 @@ def _selected(request: web.Request, file: BinaryIO, etag: str, length: int) -> w
 
 def send_document(request: web.Request, document: Document, *, content_type: str) -> web.Response:
     """Answer with a small file from memory."""
-    headers = _headers(document.digest)
     asked = request.headers.get("If-None-Match")
     if asked is not None and ranges.not_modified(asked, document.etag):
-        return web.Response(status=304, headers=headers)
-    return web.Response(body=document.body, content_type=content_type, headers=headers)
+        return web.Response(status=304, headers=_headers(document.digest))
+    return document_answer(document, content_type=content_type)
+
+
+def document_answer(document: Document, *, content_type: str = JSON) -> web.Response:
+    """The answer with a whole small file."""
+    return web.Response(body=document.body, content_type=content_type, headers=_headers(document.digest))
+
+
+def no_metadata() -> web.Response:
+    """The answer where there is no metadata of a name."""
+    return problem(404, "there is no such metadata file")
 
 
 @lru_cache(maxsize=MAX_FILES)

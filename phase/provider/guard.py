@@ -9,7 +9,7 @@ This protocol stands between a transport and aiohttp's own and passes everything
 import asyncio
 import contextlib
 import os
-from typing import cast
+from typing import Protocol, cast
 
 from aiohttp import web
 
@@ -29,6 +29,31 @@ _READ = 1 << 16
 #: When the provider ends: seconds for the last bytes on connections that wait for a request. Also the
 #: interval at which it checks whether the operator asks for an immediate end.
 LAST_WORDS_SECONDS = 0.5
+
+
+class Inner(Protocol):
+    """What answers on a connection: aiohttp's protocol, or one like it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As of `asyncio.Protocol`."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As of `asyncio.Protocol`."""
+
+    def data_received(self, data: bytes) -> None:
+        """As of `asyncio.Protocol`."""
+
+    def eof_received(self) -> None:
+        """As of `asyncio.Protocol`."""
+
+    def pause_writing(self) -> None:
+        """As of `asyncio.Protocol`."""
+
+    def resume_writing(self) -> None:
+        """As of `asyncio.Protocol`."""
+
+    def close(self) -> None:
+        """Close the connection after the answer under way."""
 
 
 class Connections:
@@ -81,15 +106,13 @@ class Guard(asyncio.Protocol):
     """One connection.
 
     Args:
-        inner: aiohttp's protocol for it.
+        inner: answers on it.
         metrics: where to count.
         limits: decides whether there is room for it.
         connections: holds it while it is open.
     """
 
-    def __init__(
-        self, inner: web.RequestHandler, metrics: Metrics, limits: Limits, connections: Connections
-    ) -> None:
+    def __init__(self, inner: Inner, metrics: Metrics, limits: Limits, connections: Connections) -> None:
         self._inner = inner
         self._metrics = metrics
         self._limits = limits

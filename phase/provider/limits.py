@@ -4,6 +4,7 @@ import errno
 import ipaddress
 import json
 from collections import Counter
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,11 @@ class Limits:
 
 def client_of(address: object) -> str:
     """The client that a connection counts for: an IPv4 address, or one customer's IPv6 network (a /64)."""
-    text = str(address[0]) if isinstance(address, tuple) and address else "local"
+    return _client(str(address[0]) if isinstance(address, tuple) and address else "local")
+
+
+@lru_cache(maxsize=MAX_CONNECTIONS)
+def _client(text: str) -> str:
     try:
         ip = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

@@ -18,9 +18,12 @@ from phase.provider.accept import Acceptor, capacity
 from phase.provider.app import ADVERTISEMENT, HEALTH, LIMITS, METRICS, STORE, TOGETHER, make_app
 from phase.provider.background import Background, in_thread
 from phase.provider.check import LOOK_SECONDS, READ_SECONDS, BlobCheck
+from phase.provider.direct import Direct
 from phase.provider.errors import ProviderError
 from phase.provider.guard import Connections, Guard
 from phase.provider.limits import MAX_HANDSHAKES, Limits
+from phase.provider.opened import Opened
+from phase.provider.plain import Plain
 from phase.provider.protocol import Protocol
 from phase.provider.together import TELL_SECONDS, Row
 
@@ -149,7 +152,9 @@ class _Running:
         self.background = Background(app[METRICS].failures)
         if runner.server is None:
             raise ProviderError("the HTTP server did not start")
-        protocols = _protocols(app, runner.server, tls, self.background, self._connections)
+        self._opened = Opened(app[STORE].directory)
+        plain = Plain(app[STORE], self._opened)
+        protocols = _protocols(app, runner.server, plain, tls, self.background, self._connections)
         self._acceptors = [Acceptor(each, protocols, self.background, app[METRICS]) for each in listeners]
         for each in listeners:
             # An accepted connection inherits it.
@@ -182,6 +187,7 @@ class _Running:
         )
         if cut:
             _log.warning("%d answers were not finished", cut)
+        self._opened.close()
         await self._runner.cleanup()
         told = self._app[ADVERTISEMENT]
         told.tried("stopped")
@@ -225,22 +231,26 @@ class _Ending:
 def _protocols(
     app: web.Application,
     inner: web.Server,
+    plain: Plain,
     tls: "ssl.SSLContext | None",
     background: Background,
     connections: Connections,
-) -> Callable[[], asyncio.Protocol]:
+) -> Callable[[socket.socket], asyncio.Protocol]:
     """A function that makes the protocol of each connection."""
     metrics, handshakes = app[METRICS], Limits(MAX_HANDSHAKES)
 
-    def connection() -> asyncio.Protocol:
-        guarded = Guard(Protocol(inner, metrics), metrics, app[LIMITS], connections)
+    def aiohttp() -> Protocol:
+        return Protocol(inner, metrics)
+
+    def protocol(connection: socket.socket) -> asyncio.Protocol:
         if tls is None:
-            return guarded
+            return Guard(Direct(plain, connection, metrics, aiohttp), metrics, app[LIMITS], connections)
+        guarded = Guard(aiohttp(), metrics, app[LIMITS], connections)
         from phase.provider.handshake import Handshake
 
         return Handshake(guarded, tls, handshakes, background)
 
-    return connection
+    return protocol
 
 
 def _look_after(app: web.Application, background: Background, row: Row | None) -> None:

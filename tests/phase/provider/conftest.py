@@ -1,5 +1,6 @@
 import subprocess
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,16 @@ KEYS = ReleaseKeys.from_seed("provider tests")
 FILES = {"kernel": b"kernel " * 900, "initramfs": b"initramfs " * 700, "rootfs": bytes(range(256)) * 9000}
 
 Publish = Callable[..., Path]
+#: The path of an artifact's name and bytes.
+PathOf = Callable[[str, bytes], str]
+
+
+@pytest.fixture(params=["aiohttp", "direct"])
+def path_of(request: pytest.FixtureRequest) -> PathOf:
+    """Two paths of the same bytes: aiohttp answers the one, `phase.provider.direct` the other."""
+    if request.param == "aiohttp":
+        return lambda name, data: f"/stable/x86_64/{name}"
+    return lambda name, data: f"/blobs/sha256/{sha256(data).hexdigest()}"
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ async def test_every_kind_of_exhaustion_is_told_and_heals(
     tasks, metrics = Background(), Metrics()
     made: list[asyncio.Protocol] = []
 
-    def protocol() -> asyncio.Protocol:
+    def protocol(_: socket.socket) -> asyncio.Protocol:
         made.append(asyncio.Protocol())
         return made[-1]
 

@@ -11,7 +11,7 @@ import pytest
 
 from phase.provider import blobs, guard, limits, server
 from phase.provider.limits import Limits, client_of
-from tests.phase.provider.conftest import Publish
+from tests.phase.provider.conftest import PathOf, Publish
 from tests.phase.provider.running import ask, running
 
 
@@ -219,6 +219,7 @@ async def test_no_descriptor_left_is_no_missing_file(
 )
 async def test_a_reader_has_so_long_for_an_answer(
     publish: Publish,
+    path_of: PathOf,
     monkeypatch: pytest.MonkeyPatch,
     slice_seconds: float,
     answer_seconds: float,
@@ -234,12 +235,13 @@ async def test_a_reader_has_so_long_for_an_answer(
         with socket.create_connection(("127.0.0.1", port)) as slow:
             slow.setblocking(False)
             loop = asyncio.get_running_loop()
-            await loop.sock_sendall(slow, b"GET /stable/x86_64/kernel HTTP/1.1\r\nHost: x\r\n\r\n")
+            path = path_of("kernel", whole)
+            await loop.sock_sendall(slow, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             await loop.sock_recv(slow, 100)
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             async with asyncio.timeout(20):
                 text = ""
-                while 'artifact}",status="499"} 1' not in text:
+                while '",status="499"} 1' not in text:
                     if pause is not None:
                         with contextlib.suppress(ConnectionError):
                             await loop.sock_recv(slow, 20_000)
@@ -250,7 +252,7 @@ async def test_a_reader_has_so_long_for_an_answer(
 
 
 async def test_a_reader_that_is_fast_enough_is_not_cut_off(
-    publish: Publish, monkeypatch: pytest.MonkeyPatch
+    publish: Publish, path_of: PathOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The longer the answer, the more time it has."""
     monkeypatch.setattr(blobs, "SLICE", 1 << 16)
@@ -258,7 +260,7 @@ async def test_a_reader_that_is_fast_enough_is_not_cut_off(
     whole = b"x" * (16 << 20)
     async with running(publish(kernel=whole, initramfs=b"i")) as (port, _, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
-        await ask(writer, "/stable/x86_64/kernel")
+        await ask(writer, path_of("kernel", whole))
         await reader.readuntil(b"\r\n\r\n")
         await asyncio.sleep(1.0)
         assert await asyncio.wait_for(reader.readexactly(len(whole)), 30) == whole

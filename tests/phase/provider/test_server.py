@@ -12,7 +12,7 @@ import pytest
 from phase.provider import ProviderError, guard, serve
 from phase.provider.server import UNSENT_BYTES
 from phase.release.local import LocalRepository
-from tests.phase.provider.conftest import FILES, Publish
+from tests.phase.provider.conftest import FILES, PathOf, Publish
 from tests.phase.provider.running import ask, running
 
 
@@ -70,12 +70,12 @@ async def test_an_idle_connection_is_closed(publish: Publish, monkeypatch: pytes
         writer.close()
 
 
-async def test_what_was_begun_is_finished(publish: Publish) -> None:
+async def test_what_was_begun_is_finished(publish: Publish, path_of: PathOf) -> None:
     # More than the sockets' buffers hold, so that the answer is under way for sure.
     rootfs = b"x" * (24 << 20)
     async with running(publish(kernel=b"k", initramfs=b"i", rootfs=rootfs)) as (port, stop, task):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
-        await ask(writer, "/stable/x86_64/rootfs")
+        await ask(writer, path_of("rootfs", rootfs))
         await reader.readuntil(b"\r\n\r\n")
         stop.set()
         await asyncio.sleep(0.2)
@@ -87,11 +87,13 @@ async def test_what_was_begun_is_finished(publish: Publish) -> None:
         writer.close()
 
 
-async def test_a_reader_that_leaves_harms_nobody(publish: Publish, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_reader_that_leaves_harms_nobody(
+    publish: Publish, path_of: PathOf, caplog: pytest.LogCaptureFixture
+) -> None:
     rootfs = b"x" * (24 << 20)
     async with running(publish(kernel=b"k", initramfs=b"i", rootfs=rootfs)) as (port, _, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        await ask(writer, "/stable/x86_64/rootfs")
+        await ask(writer, path_of("rootfs", rootfs))
         await reader.readexactly(1000)
         writer.transport.abort()
         for _ in range(100):
@@ -102,7 +104,8 @@ async def test_a_reader_that_leaves_harms_nobody(publish: Publish, caplog: pytes
             if 'status="499"} 1' in text:
                 break
             await asyncio.sleep(0.05)
-        assert 'route="/{channel}/{arch}/{artifact}",status="499"} 1' in text
+        route = "/{channel}/{arch}/{artifact}" if "stable" in path_of("", b"") else "/blobs/sha256/{hex}"
+        assert f'route="{route}",status="499"}} 1' in text
     assert not caplog.records, "anybody could fill the log by leaving"
 
 
@@ -114,13 +117,16 @@ def unsent(port: int) -> int:
     return int(held.partition(":")[0], 16)
 
 
-async def test_a_reader_that_does_not_read_holds_little_of_the_kernels_memory(publish: Publish) -> None:
-    repository = publish(kernel=bytes(16 << 20), initramfs=b"i")
+async def test_a_reader_that_does_not_read_holds_little_of_the_kernels_memory(
+    publish: Publish, path_of: PathOf
+) -> None:
+    kernel = bytes(16 << 20)
+    repository = publish(kernel=kernel, initramfs=b"i")
     async with running(repository) as (port, _, _):
         with socket.socket() as reader:
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.connect(("127.0.0.1", port))
-            reader.sendall(b"GET /stable/x86_64/kernel HTTP/1.1\r\nHost: x\r\n\r\n")
+            reader.sendall(f"GET {path_of('kernel', kernel)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             held = -1
             while held != (now := unsent(port)) or not now:
                 held = now
@@ -179,12 +185,12 @@ async def test_a_body_that_is_no_http_is_not_logged(
     assert not [record.message for record in caplog.records]
 
 
-async def test_a_client_that_ends_its_side_gets_its_answer(publish: Publish) -> None:
+async def test_a_client_that_ends_its_side_gets_its_answer(publish: Publish, path_of: PathOf) -> None:
     """`nc -N` and `socat` do so, and read until the end."""
     kernel = bytes(range(256)) * 40_000
     async with running(publish(kernel=kernel)) as (port, _, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /stable/x86_64/kernel HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(f"GET {path_of('kernel', kernel)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         writer.write_eof()
         _, _, body = (await asyncio.wait_for(reader.read(), 20)).partition(b"\r\n\r\n")
         assert body == kernel

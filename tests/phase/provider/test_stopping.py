@@ -18,6 +18,7 @@ from phase.provider import server, workers
 from tests.phase.provider.conftest import Publish
 from tests.phase.provider.running import running
 from tests.phase.provider.service import serving
+from tests.phase.provider.test_plain import descriptors
 
 BIG = bytes(range(256)) * (40 << 12)
 _BIG_PATH = f"/blobs/sha256/{sha256(BIG).hexdigest()}"
@@ -66,10 +67,11 @@ async def test_who_asks_nothing_does_not_hold_up_the_end(publish: Publish, sent:
 async def test_a_reader_that_does_not_read_is_cut_off_after_the_drain(
     publish: Publish, caplog: pytest.LogCaptureFixture
 ) -> None:
+    repository = publish(kernel=BIG, initramfs=b"i")
     stop = asyncio.Event()
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     serving = server.serve(
-        publish(kernel=BIG, initramfs=b"i"),
+        repository,
         bind="127.0.0.1",
         port=0,
         mdns=False,
@@ -86,6 +88,7 @@ async def test_a_reader_that_does_not_read_is_cut_off_after_the_drain(
         await asyncio.wait_for(task, 10)
         assert 0.6 < time.monotonic() - begun < 3
     assert [record.getMessage() for record in caplog.records] == ["1 answers were not finished"]
+    assert not descriptors(repository / _BIG_PATH[1:])
 
 
 @pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
