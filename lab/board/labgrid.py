@@ -86,7 +86,7 @@ def reach(wanted: Labgrid, directory: Path, stack: ExitStack) -> tuple[Port, Swi
         from labgrid.protocol import ConsoleProtocol, PowerProtocol
     except ImportError as error:
         raise MisuseError(
-            "the board file names a labgrid environment: pip install 'phase[labgrid]'"
+            "the board file names a labgrid environment, and labgrid is not installed: pip install labgrid"
         ) from error
     try:
         environment = Environment(str(directory / wanted.environment))

@@ -38,7 +38,7 @@ except ModuleNotFoundError as _error:
     @pytest.fixture
     def lab() -> None:
         """Says what is missing."""
-        pytest.fail(f"the lab needs {_missing}; install phase[lab]", pytrace=False)
+        pytest.fail(f"the lab needs {_missing}; in Phase's checkout: pip install '.[lab]'", pytrace=False)
 
 
 __all__ = [

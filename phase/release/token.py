@@ -147,7 +147,7 @@ def _session(place: Place, pin: str, *, write: bool = False) -> Iterator[tuple[A
         import PyKCS11 as pkcs11
     except ImportError as error:
         raise KeysError(
-            f"{_name(place)} is on a token, and PyKCS11 is not installed", hint="pip install 'phase[pkcs11]'"
+            f"{_name(place)} is on a token, and PyKCS11 is not installed", hint="pip install pykcs11"
         ) from error
     try:
         library = _library(pkcs11, place)

@@ -70,7 +70,7 @@ def test_what_it_reads_at_run_time_is_in_the_wheel(python: Path, tmp_path: Path)
 
 @pytest.mark.timeout(900)
 def test_without_its_libraries_pytest_goes_on(python: Path, tmp_path: Path) -> None:
-    """`pip install phase` beside pytest: the lab says what it lacks, and nothing else is in the way."""
+    """The wheel without extras beside pytest: the lab says what it lacks, and nothing else is in the way."""
     (tmp_path / "allure.py").write_text(
         "raise ModuleNotFoundError(\"No module named 'allure'\", name='allure')"
     )
@@ -78,4 +78,4 @@ def test_without_its_libraries_pytest_goes_on(python: Path, tmp_path: Path) -> N
     words = ("-m", "pytest", "-q", "-p", "no:allure_pytest", "-p", "no:cacheprovider", "-rfE")
     done = run(python, tmp_path, *words)
     assert "1 passed, 1 error" in done.stdout, done.stdout + done.stderr
-    assert "the lab needs allure; install phase[lab]" in done.stdout
+    assert "the lab needs allure; in Phase's checkout: pip install '.[lab]'" in done.stdout
