@@ -7,15 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from phase.cli import _options
 from phase.cli._tell import Out
+from phase.foreign import MalformedError, read_json
 
 if TYPE_CHECKING:
     from phase.cli.facts import Version
 
 #: Seconds that git may take to name a commit.
 _PATIENCE = 5.0
+
+
+class _Source(msgspec.Struct, frozen=True):
+    commit_id: str
+
+
+class _DirectUrl(msgspec.Struct, frozen=True):
+    vcs_info: _Source | None = None
 
 
 @click.command("version")
@@ -55,8 +65,6 @@ def _installed(name: str) -> str:
 
 def _commit() -> str | None:
     """What pip has noted of where it was installed from (PEP 610), or git of the tree that this runs in."""
-    import json
-
     tree = Path(__file__).parents[2]
     if (tree / ".git").exists():
         words = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
@@ -66,7 +74,8 @@ def _commit() -> str | None:
             return None
         return done.stdout.strip() or None
     try:
-        noted = json.loads(metadata.distribution("phase").read_text("direct_url.json") or "{}")
-        return str(noted["vcs_info"]["commit_id"])[:12]
-    except (metadata.PackageNotFoundError, KeyError, TypeError, ValueError):
+        noted = metadata.distribution("phase").read_text("direct_url.json") or "{}"
+        found = read_json(noted.encode(), _DirectUrl).vcs_info
+    except (metadata.PackageNotFoundError, MalformedError):
         return None
+    return found.commit_id[:12] if found else None

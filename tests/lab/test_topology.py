@@ -114,7 +114,7 @@ def test_misuse_is_said_before_anything_starts(base: Path, kernel: Path) -> None
             lab.vm("one", arch="x86_64", kernel=kernel)
         with pytest.raises(MisuseError, match="there is a lan already"):
             lab.segment("lan")
-        with pytest.raises(MisuseError, match="known: x86_64, arm64"):
+        with pytest.raises(MisuseError, match="there are: x86_64, arm64"):
             lab.vm("two", arch="riscv64", kernel=kernel)
         with pytest.raises(MisuseError, match="there is no /nowhere"):
             lab.vm("two", arch="x86_64", kernel=Path("/nowhere"))

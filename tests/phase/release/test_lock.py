@@ -102,7 +102,7 @@ def test_waiting_for_the_lock_is_said(desk: Path) -> None:
         )
         assert waiting.stderr is not None
         line = waiting.stderr.readline()
-        assert line == "process 4711 on build [31m1 signs in repo; waiting for 60 s at most\n"
+        assert line == "phase: process 4711 on build [31m1 signs in repo; waiting for 60 s at most\n"
         fcntl.flock(held, fcntl.LOCK_UN)
         assert waiting.wait(30) == 0
         waiting.stderr.close()
