@@ -61,6 +61,22 @@ def test_the_manifest_says_what_was_added(repository: Repository, artifacts: Art
     assert blobs.hash_artifact(artifacts["kernel"]) == (kernel.length, kernel.sha256, kernel.chunks)
 
 
+def test_each_role_is_pinned_by_version_length_and_hash(repository: Repository) -> None:
+    """A version alone would let two sets of bytes pass for the same."""
+    metadata = repository.directory / "metadata"
+    pinned = {
+        **json.loads((metadata / "timestamp.json").read_bytes())["signed"]["meta"],
+        **json.loads((metadata / "1.snapshot.json").read_bytes())["signed"]["meta"],
+    }
+    assert set(pinned) == {
+        "snapshot.json", "targets.json", "stable-x86_64.json", "stable-arm64.json"
+    }  # fmt: skip
+    for name, pin in pinned.items():
+        data = (metadata / f"1.{name}").read_bytes()
+        digest = sha256(data).hexdigest()
+        assert pin == {"version": 1, "length": len(data), "hashes": {"sha256": digest}}
+
+
 def test_artifacts_stay_where_they_are_and_may_change(repository: Repository, artifacts: Artifacts) -> None:
     artifacts["kernel"].write_bytes(b"overwritten in place")
     kernel = repository.manifest("stable", "x86_64").artifacts["kernel"]
