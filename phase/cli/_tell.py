@@ -24,8 +24,14 @@ def note(text: str) -> None:
     try:
         click.echo(f"phase: {printable(text)}", err=True)
     except OSError:
-        # The interpreter must not try to write the buffered text again when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        _forget(2)
+
+
+def _forget(descriptor: int) -> None:
+    """Keep the interpreter from writing the buffered text again when it ends: it would end with 120."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
 
 
 class Out:
@@ -71,6 +77,7 @@ class Out:
         except BrokenPipeError:
             raise
         except OSError as error:
+            _forget(1)
             why = f"standard output cannot be written: {error.strerror or error}"
             if not self.done:
                 raise PhaseError(why) from error

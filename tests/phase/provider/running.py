@@ -1,6 +1,8 @@
 """Runs a provider in the test's own event loop, and asks it."""
 
 import asyncio
+import contextlib
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,3 +42,13 @@ async def running(
 async def ask(writer: asyncio.StreamWriter, path: str) -> None:
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     await writer.drain()
+
+
+def descriptors(path: Path) -> list[str]:
+    """The descriptors of this process that are open on a file."""
+    found = []
+    for each in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.path.samefile(f"/proc/self/fd/{each}", path):
+                found.append(each)
+    return found

@@ -11,7 +11,7 @@ from phase.provider import guard, server
 from phase.provider.opened import KEEP_SECONDS, Opened
 from phase.provider.plain import parse
 from tests.phase.provider.conftest import FILES, Publish
-from tests.phase.provider.running import ask, running
+from tests.phase.provider.running import ask, descriptors, running
 
 BLOB = f"/blobs/sha256/{sha256(FILES['rootfs']).hexdigest()}"
 PLAIN = b"GET /metadata/timestamp.json HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -175,16 +175,6 @@ async def test_a_slow_reader_that_has_ended_its_side_is_closed_after_its_answer(
         assert await read_one(reader) == kernel
         assert await asyncio.wait_for(reader.read(), 20) == b""
         writer.close()
-
-
-def descriptors(path: Path) -> list[str]:
-    """The descriptors of this process that are open on a file."""
-    found = []
-    for each in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            if os.path.samefile(f"/proc/self/fd/{each}", path):
-                found.append(each)
-    return found
 
 
 async def test_readers_of_one_blob_share_a_descriptor(publish: Publish) -> None:

@@ -16,9 +16,8 @@ import pytest
 from phase.cli import serve as serve_command
 from phase.provider import server, workers
 from tests.phase.provider.conftest import Publish
-from tests.phase.provider.running import running
+from tests.phase.provider.running import descriptors, running
 from tests.phase.provider.service import serving
-from tests.phase.provider.test_plain import descriptors
 
 BIG = bytes(range(256)) * (40 << 12)
 _BIG_PATH = f"/blobs/sha256/{sha256(BIG).hexdigest()}"
