@@ -7,7 +7,13 @@ asks for anything of such a module gets the whole module.
 
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import LazyLoader
+from threading import RLock
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # At run time it would load one of the modules that come later.
+    from importlib.abc import Loader
 
 
 class _Later:
@@ -20,8 +26,59 @@ class _Later:
         """See `importlib.abc.MetaPathFinder`."""
         spec = PathFinder.find_spec(name) if name in self._names else None
         if spec is not None and spec.loader is not None:
-            spec.loader = LazyLoader(spec.loader)
+            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]  # it has what the import calls
         return spec
+
+
+class _State:
+    """The state of a module: a lock for the thread that loads it, and whether that has begun."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.begun = False
+
+
+class _Loader:
+    """Puts off what another loader does, as `importlib.util.LazyLoader` does.
+
+    Not that one: in Python 3.11.2, which Debian 12 has, it shows half a module to a second thread that asks
+    while the first thread loads it. A seed asks several providers at once.
+    """
+
+    def __init__(self, loader: "Loader") -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """See `importlib.abc.Loader`."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """See `importlib.abc.Loader`."""
+        spec = module.__spec__
+        assert spec is not None  # noqa: S101  a module that is imported has one
+        spec.loader = module.__loader__ = self._loader
+        spec.loader_state = _State()
+        module.__class__ = _Module
+
+
+class _Module(ModuleType):
+    """A module until something of it is used."""
+
+    def __getattribute__(self, name: str) -> object:
+        spec = object.__getattribute__(self, "__spec__")
+        state = spec.loader_state
+        with state.lock:
+            # Another thread may have loaded it meanwhile.
+            if object.__getattribute__(self, "__class__") is _Module:
+                if state.begun:  # by this thread: the module's own code asks
+                    return object.__getattribute__(self, name)
+                state.begun = True
+                try:
+                    spec.loader.exec_module(self)
+                finally:
+                    state.begun = False
+                self.__class__ = ModuleType  # type: ignore[assignment]  # as it was made
+        return getattr(self, name)
 
 
 def load_later(*names: str) -> None:

@@ -40,3 +40,22 @@ def test_what_is_taken_by_name_is_used_at_once() -> None:
         "print(dedent('  b'))\n"
     )
     assert run(program) == ["b"]
+
+
+def test_threads_that_ask_at_once_all_get_the_whole_module() -> None:
+    """One of them loads it. With the interpreter's own lazy loader, the others find half of it."""
+    program = (
+        "import sys, time; from threading import Thread; from phase.later import load_later\n"
+        "load_later('fractions')\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'decimal':\n            time.sleep(0.5)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "import fractions\n"
+        "assert 'decimal' not in sys.modules\n"
+        "def ask(): print(fractions.Fraction(1, 2))\n"
+        "threads = [Thread(target=ask) for _ in range(3)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]\n"
+    )
+    assert run(program) == ["1/2"] * 3
