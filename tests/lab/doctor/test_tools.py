@@ -1,5 +1,6 @@
 """Tools are found, and their versions read as they print them."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -7,6 +8,16 @@ import pytest
 
 from lab.doctor.needs import ARCHES, NEEDS, PURPOSES, Need, needed
 from lab.doctor.tools import look, packages_for, parse_version
+
+PROJECT = Path(__file__).parents[3]
+#: Of packages that every Debian has; `make` has started the set-up, and Node is in a wheel.
+BASE = {
+    *("bash", "cat", "dpkg-query", "losetup", "mount", "sh", "sleep", "tar", "true", "umount", "unshare"),
+    *("make", "node", "nodejs", "npm"),
+}
+#: Looked for, and done without. Once nginx is installed, it listens on port 80 of the host.
+OPTIONAL = {"mkfs.exfat", "mount.exfat-fuse", "nginx", "sudo", "systemctl"}
+_STARTED = re.compile(r'subprocess\.\w+\(\s*\[\s*"(?:/usr/s?bin/)?([a-z][\w.-]*)"|which\("([a-z][\w.-]*)"')
 
 
 @pytest.mark.parametrize(
@@ -79,3 +90,13 @@ def test_each_purpose_needs_what_the_one_before_does_and_more() -> None:
 def test_the_python_that_asks_is_the_one_that_is_tried() -> None:
     (need,) = (need for need in NEEDS if need.modules)
     assert look(need).where in (sys.executable, "")
+
+
+def test_what_the_project_starts_is_what_is_installed() -> None:
+    found = set()
+    for directory in ("boot", "lab", "scenarios", "tests"):
+        for path in (PROJECT / directory).rglob("*.py"):
+            found |= {one or other for one, other in _STARTED.findall(path.read_text(encoding="utf-8"))}
+    known = {name for need in NEEDS for name in need.commands}
+    assert {"ip", "mke2fs", "nginx"} <= found
+    assert found - known - BASE - OPTIONAL == set()
