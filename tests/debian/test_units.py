@@ -38,3 +38,12 @@ def test_they_are_closed(units: Path, name: str) -> None:
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert found is not None, done.stdout + done.stderr
     assert float(found[1]) <= EXPOSURE
+
+
+def test_each_user_has_the_home_that_it_is_told() -> None:
+    """systemd-sysusers makes none, and the README has people work there before a service starts."""
+    users = re.findall(r'^u (\S+) - ".*" (\S+)$', (DEBIAN / "phase.sysusers").read_text(), re.MULTILINE)
+    made = (DEBIAN / "phase.tmpfiles").read_text().splitlines()
+    assert {name for name, _ in users} == {"phase", "phase-publish"}
+    for name, home in users:
+        assert f"d {home} 0755 {name} {name} -" in made
