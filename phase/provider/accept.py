@@ -33,11 +33,14 @@ _READ = 1 << 16
 
 
 def capacity() -> int:
-    """Connections for which this process has descriptors: one for each, and one for the file it reads."""
+    """Connections for which this process has descriptors.
+
+    Each takes one, one more to wait until its reader takes more, and one for the file that it reads.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return 1 << 20
-    return max((soft - OTHER_DESCRIPTORS) // 2, 4)
+    return max((soft - OTHER_DESCRIPTORS) // 3, 4)
 
 
 class Acceptor:

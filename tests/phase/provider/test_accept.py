@@ -122,7 +122,7 @@ async def test_every_kind_of_exhaustion_is_told_and_heals(
     assert acceptor._reserve < 0
 
 
-def test_capacity_leaves_a_file_for_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    for soft, wanted in ((90, 21), (1024, 488), (10, 4), (resource.RLIM_INFINITY, 1 << 20)):
+def test_capacity_leaves_a_file_and_a_wait_for_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft, wanted in ((90, 14), (1024, 325), (10, 4), (resource.RLIM_INFINITY, 1 << 20)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
         assert accept.capacity() == wanted
