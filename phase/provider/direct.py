@@ -120,8 +120,10 @@ class Direct:
             if answer.part is not None:
                 self._plain.opened.give_back(answer.part)
             if access.wanted():
+                # A connection that was reset before it was accepted has no peer, but has its request.
+                peer = transport.get_extra_info("peername")
                 access.answered(
-                    client=transport.get_extra_info("peername")[0],
+                    client=peer[0] if peer else "",
                     method="GET",
                     path=request.path,
                     range_=request.range,

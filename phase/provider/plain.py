@@ -19,8 +19,9 @@ from phase.provider.documents import MAX_FILES, Document
 from phase.provider.opened import Open, Opened
 from phase.provider.store import Store, look_of
 
-#: The longest document that is written without a look at whether its reader takes it, bytes.
-MAX_BODY = 64 << 10
+#: The longest document that is written without a look at whether its reader takes it, bytes. With its head
+#: it is below 64 KiB, where a transport asks for a pause: aiohttp, which may be next, would not know of it.
+MAX_BODY = 60 << 10
 #: Routes, as aiohttp calls them.
 METADATA, BLOB = "/metadata/{file}", "/blobs/sha256/{hex}"
 _MAX_HEAD = 2048
@@ -125,10 +126,15 @@ class Plain:
         return Answer(BLOB, status, head.encode(), count, part, first)
 
 
-@lru_cache(maxsize=1024)
 def parse(data: bytes) -> Request | None:
     """Read a request; None where it is not a plain one, or not just one."""
-    found = _HEAD.fullmatch(data) if len(data) <= _MAX_HEAD else None
+    # The cache keeps what it is asked for, so nothing long may reach it.
+    return _parsed(data) if len(data) <= _MAX_HEAD else None
+
+
+@lru_cache(maxsize=1024)
+def _parsed(data: bytes) -> Request | None:
+    found = _HEAD.fullmatch(data)
     if found is None:
         return None
     path, file, digest, lines = (group.decode() if group else "" for group in found.groups())

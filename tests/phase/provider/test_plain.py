@@ -1,15 +1,20 @@
 import asyncio
 import contextlib
+import json
 import os
 import re
+import socket
+import struct
+import tracemalloc
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from phase.provider import guard, server
+from phase.provider import access, guard, server
+from phase.provider.lines import LineWriter
 from phase.provider.opened import KEEP_SECONDS, Opened
-from phase.provider.plain import parse
+from phase.provider.plain import MAX_BODY, parse
 from tests.phase.provider.conftest import FILES, Publish
 from tests.phase.provider.running import ask, descriptors, running
 
@@ -141,6 +146,43 @@ async def test_a_flood_of_requests_during_an_answer_is_not_kept(publish: Publish
         # 20 MB were offered; the sockets' buffers hold a part of it, the provider none.
         assert writer.transport.get_write_buffer_size() > 4 << 20
         writer.transport.abort()
+
+
+def test_long_bytes_that_are_not_a_request_are_not_kept() -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(64):
+            assert parse(PLAIN + b"%d" % number + bytes(1 << 18)) is None
+        assert tracemalloc.get_traced_memory()[0] - before < 1 << 18
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("path", ["/metadata/timestamp.json", BLOB])
+async def test_a_client_that_is_gone_before_it_is_accepted_is_logged(
+    publish: Publish, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "access.log"
+    monkeypatch.setattr(access._Place, "writer", LineWriter("access log", place=log, say=print))
+    async with running(publish()) as (port, _, _):
+        # The event loop does not run meanwhile.
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await asyncio.sleep(0.2)
+        _, _, metrics = await answer(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    line = json.loads(log.read_text().splitlines()[0])
+    assert (line["client"], line["path"]) == ("", path)
+    assert b"task_failures_total{" not in metrics
+
+
+async def test_a_document_never_pauses_its_transport() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, ours)
+        assert transport.get_write_buffer_limits()[1] > MAX_BODY + 2048
+        transport.abort()
 
 
 async def test_a_damaged_blob_is_not_served(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
