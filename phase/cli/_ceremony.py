@@ -102,7 +102,7 @@ def _show(repository: "Repository", out: Out) -> None:
     before = repository.published()
     for role, metadata in sorted(repository.staged.items()):
         for line in staging.summary(role, metadata, before.get(role)):
-            out.line(line)
+            out.show(line)
 
 
 def _sign_carried(directory: Path, signer: Signer, out: Out) -> None:
@@ -116,7 +116,7 @@ def _sign_carried(directory: Path, signer: Signer, out: Out) -> None:
     pin = Pin(signer.key_directories, carried.repository, told=root_file is not None)
     for role, metadata in sorted(carried.staged.items()):
         for line in staging.summary(role, metadata, carried.before.get(role)):
-            out.line(line)
+            out.show(line)
     newest = carried.before["root"].version if "root" in carried.before else 0
     known = pin.signed.get("root", 0)
     if known > newest + 1:
@@ -127,9 +127,9 @@ def _sign_carried(directory: Path, signer: Signer, out: Out) -> None:
         )
     if known > newest and "root" not in carried.staged:
         # It may wait elsewhere, or have been given up.
-        out.line(f"these keys have signed root version {known}; {newest} is what is said to be published")
+        out.show(f"these keys have signed root version {known}; {newest} is what is said to be published")
     if not pin.known and signer.key_directories:
-        out.line(f"these keys have not signed for this repository before; it is {carried.repository}")
+        out.show(f"these keys have not signed for this repository before; it is {carried.repository}")
     signed = staging.sign(carried.staged, signer.load())
     staging.save(directory, carried.staged)
     out.done = True

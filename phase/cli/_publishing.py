@@ -241,8 +241,7 @@ def confirm(lines: Iterable[str], question: str, out: Out, *, yes: bool) -> None
         PhaseError: the answer is not yes.
     """
     for line in lines:
-        # Where scripts read standard output, a person who is asked reads the other.
-        (note if out.as_json else out.line)(line)
+        out.show(line)
     if yes:
         return
     try:

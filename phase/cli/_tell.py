@@ -55,6 +55,14 @@ class Out:
         if not self.as_json:
             self._print(printable(text))
 
+    def show(self, text: str) -> None:
+        """Show a person what is about to be done; where scripts read standard output, on standard error.
+
+        Raises:
+            PhaseError: standard output cannot be written.
+        """
+        (note if self.as_json else self.line)(text)
+
     def facts(self, facts: object, *, indent: int | None = None) -> None:
         """Print one JSON object, for scripts only.
 

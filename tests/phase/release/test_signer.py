@@ -125,6 +125,30 @@ def test_a_prepared_stick_shows_what_is_signed(shop: Shop) -> None:
     assert "is not a release version" in shop.refused("sign stick --keys keys")
 
 
+@pytest.mark.parametrize("place", ["stick", "repo"])
+@pytest.mark.parametrize("way", ["--json", "variable", "file"])
+def test_what_is_signed_is_shown_where_scripts_read_the_result_too(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, way: str, place: str
+) -> None:
+    online = shop.hand_over("online", "snapshot", "timestamp")
+    signer = shop.hand_over("signer", "release")
+    shop.add("1.1", more=online)
+    shop.run("sign repo --export stick")
+    if way == "variable":
+        monkeypatch.setenv("PHASE_JSON", "1")
+    elif way == "file":
+        Path("phase.toml").write_text("json = true\n")
+        monkeypatch.setenv("PHASE_CONFIG", "phase.toml")
+    more = online if place == "repo" else ""
+    done = shop.invoke(f"sign {place} {signer} {more} {'--json' if way == '--json' else ''}")
+    assert done.exit_code == 0, done.output
+    json.loads(done.stdout)
+    assert "release 1.1 of stable for x86_64" in done.stderr
+    assert "in place of 1.0" in done.stderr
+    if place == "stick":
+        assert "these keys have not signed for this repository before" in done.stderr
+
+
 @pytest.mark.parametrize("paths", [["*"], ["stable/x86_64/*", "testing/x86_64/*"], ["stable/*/*"]])
 def test_a_prepared_stick_gives_no_role_more_than_its_release(shop: Shop, paths: list[str]) -> None:
     online = shop.hand_over("online", "snapshot", "timestamp")
