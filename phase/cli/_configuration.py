@@ -129,7 +129,8 @@ def load(given: Path | None = None) -> Configuration:
     places += [(place, False) for place in (user(), SYSTEM) if place is not None]
     found = []
     for path, needed in places:
-        if needed or _is_there(path):
+        # A service manager may hide home directories: what is there is then not meant for this process.
+        if needed or _is_there(path, hidden=path != SYSTEM):
             found.append((path, read(path)))
     return Configuration(tuple(found))
 
@@ -145,12 +146,12 @@ def user() -> Path | None:
         return None
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(path: Path, *, hidden: bool) -> bool:
+    """Whether there is such a file; one that is hidden from this process may count as one that is not."""
     try:
         path.lstat()
     except OSError as error:
-        # A service manager may hide home directories: what is there is then not meant for this process.
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR) or (hidden and error.errno == errno.EACCES):
             return False
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     return True

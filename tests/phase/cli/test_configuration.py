@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -197,6 +199,28 @@ def test_a_file_that_cannot_be_read_is_named(kind: str) -> None:
     error = invoke("--config", GIVEN, "init").exception
     assert isinstance(error, PhaseError)
     assert "the configuration given.toml cannot be read: " in str(error)
+
+
+def test_only_the_user_s_file_may_be_hidden(tmp_path: Path) -> None:
+    """The system's may say on which address to serve: without it, that would be every address."""
+    program = (
+        "import os, pathlib, sys; from phase.cli import _configuration, _given\n"
+        "os.geteuid() or os.setresuid(65534, 65534, 65534)\n"
+        "_configuration.SYSTEM = pathlib.Path('etc/phase.toml')\n"
+        "try:\n    print(len(_configuration.load().files))\n"
+        "except _configuration.ConfigurationError as error:\n    print(error)\n"
+    )
+
+    def said() -> str:
+        words = [sys.executable, "-c", program]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+    tmp_path.chmod(0o755)
+    Path(USER).write_text("port = 1\n")
+    Path("home").chmod(0)
+    assert said() == "0"
+    Path("etc").mkdir(mode=0)
+    assert said() == "etc/phase.toml cannot be read: Permission denied"
 
 
 def test_a_pipe_is_read_as_it_is_written() -> None:
