@@ -10,6 +10,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -56,12 +57,11 @@ def page(
 
     Args:
         root: the project, whose `node_modules` has Allure or gets what its `package-lock.json` says.
-        results: Allure's result directory of each architecture, and of `BOTH`; of the latter, those of an
-            architecture that has a directory of its own are left out: it ran by itself since.
+        results: as for `merge_all`.
         facts: what the report says about the run.
         history: Allure's own file of earlier runs; made when it is not there.
         append: whether this run is added to it: a second report on the same run is not another run.
-        began: architecture to when its last run began, in seconds since 1970: older results are left out.
+        began: as for `merge_all`.
         lost: tests of those runs that did not end; Allure has no result of them.
 
     Returns:
@@ -74,14 +74,7 @@ def page(
     _install(root)
     with tempfile.TemporaryDirectory(prefix="phase-report-") as name:
         work = Path(name)
-        alone = results.keys() - {BOTH}
-        merged = []
-        arches = set(alone)
-        for arch, directory in results.items():
-            merged.append(work / "results" / arch)
-            arches |= merge(
-                "" if arch == BOTH else arch, directory, merged[-1], without=alone, began=began or {}
-            )
+        merged, arches = merge_all(results, work / "results", began=began or {})
         merged.append(_write_lost(lost, work / "results" / "lost"))
         told: dict[str, object] = {
             "name": "Phase lab",
@@ -105,6 +98,39 @@ def page(
         return seal(made.read_text(encoding="utf-8"))
 
 
+def merge_all(
+    results: Mapping[str, Path], target: Path, *, began: Mapping[str, float]
+) -> tuple[list[Path], set[str]]:
+    """Copies the results of every architecture.
+
+    Args:
+        results: Allure's result directory of each architecture, or of each of its shards (`arm64-2`), and of
+            `BOTH`; of the latter, those of an architecture that has a directory of its own are left out: it
+            ran by itself since.
+        target: gets a directory for each.
+        began: the same names to when the last run began, in seconds since 1970: older results are left out.
+
+    Returns:
+        The directories, and the architectures of what is in them.
+
+    Raises:
+        ReportError: as `merge`.
+    """
+    alone = {_arch_of(name) for name in results if name != BOTH}
+    merged, arches = [], set(alone)
+    for name, directory in results.items():
+        since = began if name == BOTH else {_arch_of(name): began.get(name, 0)}
+        merged.append(target / name)
+        arch = "" if name == BOTH else _arch_of(name)
+        arches |= merge(arch, directory, merged[-1], without=alone, began=since)
+    return merged, arches
+
+
+def _arch_of(name: str) -> str:
+    """The architecture of a directory of results: `arm64` of `arm64-2`, a shard of CI."""
+    return re.sub(r"-\d+$", "", name)
+
+
 def merge(
     arch: str,
     source: Path,
@@ -120,7 +146,7 @@ def merge(
         source: what allure-pytest wrote.
         target: where the copy goes; must not exist.
         without: where each says its own: architectures whose results are left out.
-        began: as in `page`.
+        began: architecture to when its last run began; older results are left out.
 
     Returns:
         The architectures of what was copied.

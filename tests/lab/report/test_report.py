@@ -2,13 +2,14 @@
 
 import io
 import json
+import time
 import uuid
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from lab.report.allure import merge
+from lab.report.allure import merge, merge_all
 from lab.report.build import build
 from lab.report.errors import ReportError
 from lab.report.page import POLICY, outside_requests
@@ -148,6 +149,27 @@ def test_results_of_one_run_of_both_are_told_apart_by_their_labels(tmp_path: Pat
     assert merge("", tmp_path / "both", tmp_path / "all") == {"x86_64", "arm64"}
     assert merge("", tmp_path / "both", tmp_path / "left", without={"arm64"}) == {"x86_64"}
     assert [path.name for path in (tmp_path / "left").iterdir()] == ["x86_64-result.json"]
+
+
+def test_results_of_shards_are_of_their_architecture(tmp_path: Path) -> None:
+    """CI runs each architecture in several jobs; the report has one environment for all of them."""
+    results = {}
+    for name in ("x86_64-1", "x86_64-2", "arm64-1"):
+        _result(tmp_path, name, "passed", "")
+        results[name] = tmp_path / name / "allure"
+    merged, arches = merge_all(results, tmp_path / "merged", began={})
+    assert arches == {"x86_64", "arm64"}
+    labels = [
+        label["value"]
+        for directory in merged
+        for path in directory.glob("*-result.json")
+        for label in json.loads(path.read_text())["labels"]
+        if label["name"] == "arch"
+    ]
+    assert sorted(labels) == ["arm64", "x86_64", "x86_64"]
+    # Each shard's results are of its own last run.
+    merged, _ = merge_all(results, tmp_path / "newer", began={"x86_64-2": time.time() + 60})
+    assert [len(list(each.glob("*-result.json"))) for each in merged] == [1, 0, 1]
 
 
 def test_what_passed_only_when_tried_again_is_not_green(tmp_path: Path) -> None:
