@@ -45,6 +45,10 @@ UPKEEP_SECONDS = 2.0
 #: Bytes that the kernel holds of a connection beyond those that its reader takes now. By default it holds
 #: megabytes, so a thousand slow readers use up its memory for TCP, and all other connections get slow too.
 UNSENT_BYTES = 128 << 10
+#: Bytes of requests that the kernel holds of a connection, and so the most that one read brings. By default
+#: it is megabytes, and what a stranger sends stays in memory until Python collects cyclic garbage, since
+#: aiohttp's error for it refers to itself.
+RECEIVED_BYTES = 16 << 10
 _log = logging.getLogger(__name__)
 
 
@@ -157,8 +161,9 @@ class _Running:
         protocols = _protocols(app, runner.server, plain, tls, self.background, self._connections)
         self._acceptors = [Acceptor(each, protocols, self.background, app[METRICS]) for each in listeners]
         for each in listeners:
-            # An accepted connection inherits it.
+            # An accepted connection inherits them.
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)
         self._loop = asyncio.get_running_loop()
         self._handler_before = self._loop.get_exception_handler()
 

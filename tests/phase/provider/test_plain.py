@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import re
@@ -157,6 +158,26 @@ def test_long_bytes_that_are_not_a_request_are_not_kept() -> None:
         assert tracemalloc.get_traced_memory()[0] - before < 1 << 18
     finally:
         tracemalloc.stop()
+
+
+async def test_long_bytes_on_a_connection_leave_little_memory(publish: Publish) -> None:
+    async with running(publish()) as (port, _, _):
+        await answer(port, PLAIN)
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(20):
+                # The event loop does not run meanwhile, so as much waits as the kernel holds.
+                with socket.create_connection(("127.0.0.1", port)) as client:
+                    client.setblocking(False)
+                    client.send(b" A" * 200_000)
+                await asyncio.sleep(0.02)
+            left = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert left < 20 * 10 * server.RECEIVED_BYTES
 
 
 @pytest.mark.parametrize("path", ["/metadata/timestamp.json", BLOB])
