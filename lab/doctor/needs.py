@@ -281,10 +281,10 @@ NEEDS = (
     ),
     Need(
         name="ip",
-        why="makes the network cards of unit tests, in namespaces of their own",
+        why="makes the network cards of tests, in namespaces of their own",
         packages=("iproute2",),
         commands=("ip",),
-        purpose="tests",
+        purpose="scenarios",
     ),
     Need(
         name="systemd-analyze",

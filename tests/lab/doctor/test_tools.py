@@ -12,12 +12,27 @@ from lab.doctor.tools import look, packages_for, parse_version
 PROJECT = Path(__file__).parents[3]
 #: Of packages that every Debian has; `make` has started the set-up, and Node is in a wheel.
 BASE = {
-    *("bash", "cat", "dpkg-query", "losetup", "mount", "sh", "sleep", "tar", "true", "umount", "unshare"),
+    *(
+        "bash",
+        "cat",
+        "dpkg-query",
+        "echo",
+        "losetup",
+        "mount",
+        "sh",
+        "sleep",
+        "tar",
+        "true",
+        "umount",
+        "unshare",
+    ),
     *("make", "node", "nodejs", "npm"),
 }
 #: Looked for, and done without. Once nginx is installed, it listens on port 80 of the host.
 OPTIONAL = {"mkfs.exfat", "mount.exfat-fuse", "nginx", "sudo", "systemctl"}
-_STARTED = re.compile(r'subprocess\.\w+\(\s*\[\s*"(?:/usr/s?bin/)?([a-z][\w.-]*)"|which\("([a-z][\w.-]*)"')
+_STARTED = re.compile(
+    r'(?:subprocess\.\w+\(\s*\[|port\.run\()\s*"(?:/usr/s?bin/)?([a-z][\w.-]*)"|which\("([a-z][\w.-]*)"'
+)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +108,15 @@ def test_the_python_that_asks_is_the_one_that_is_tried() -> None:
 
 
 def test_what_the_project_starts_is_what_is_installed() -> None:
-    found = set()
-    for directory in ("boot", "lab", "scenarios", "tests"):
-        for path in (PROJECT / directory).rglob("*.py"):
-            found |= {one or other for one, other in _STARTED.findall(path.read_text(encoding="utf-8"))}
-    known = {name for need in NEEDS for name in need.commands}
-    assert {"ip", "mke2fs", "nginx"} <= found
-    assert found - known - BASE - OPTIONAL == set()
+    found = {directory: _started(PROJECT / directory) for directory in ("boot", "lab", "scenarios", "tests")}
+    assert "ip" in found["scenarios"]
+    assert {"mke2fs", "nginx"} <= found["tests"]
+    for purpose, directories in (("scenarios", ("boot", "lab", "scenarios")), ("tests", ("tests",))):
+        known = {name for need in needed(purpose) for name in need.commands}
+        for directory in directories:
+            assert found[directory] - known - BASE - OPTIONAL == set()
+
+
+def _started(directory: Path) -> set[str]:
+    texts = [path.read_text(encoding="utf-8") for path in directory.rglob("*.py")]
+    return {one or other for text in texts for one, other in _STARTED.findall(text)}
