@@ -23,4 +23,4 @@ def _by_sodium(data: Buffer) -> str:
 
 
 #: The hash of a buffer of bytes, lower-case hex.
-sha256_hex: Callable[[Buffer], str] = _by_sodium if hashlib.sha256.__module__ == "_sha256" else _by_hashlib
+sha256_hex: Callable[[Buffer], str] = _by_sodium if hashlib.sha256.__module__ != "_hashlib" else _by_hashlib

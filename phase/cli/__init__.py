@@ -96,7 +96,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say the versions."
 )
 def cli(config: Path | None) -> None:
-    """Boot machines from whoever nearby has the bits, and put them to work."""
+    """Boot machines over the network from any provider nearby, and run jobs on them."""
 
 
 def main() -> NoReturn:
@@ -118,7 +118,7 @@ def main() -> NoReturn:
         note(str(error))
         sys.exit(FAILED)
     except BrokenPipeError:
-        # Whoever read us has left; without this the interpreter complains again on its way out.
+        # The reader of our output has left; without this the interpreter complains again on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(FAILED)
     except OSError as error:

@@ -85,11 +85,18 @@ class Option(click.Option):
 
     def _from_file(self, found: Any) -> Any:
         try:
-            return found.for_option(
+            value = found.for_option(
                 flag=self.is_flag and not self.count, several=self.multiple or self.nargs != 1
             )
         except ValueError as error:
             raise click.BadParameter(f"{error} ({found.where})", param=self) from error
+        if not isinstance(self.type, click.Path):
+            return value
+        # A relative path counts from the file that names it, wherever the command runs.
+        beside = found.file.absolute().parent
+        several = value if isinstance(value, tuple) else (value,)
+        paths = tuple(each if each == "-" else str(beside / each) for each in several)
+        return paths if isinstance(value, tuple) else paths[0]
 
     def source(self, ctx: click.Context) -> str:
         """Where its value in a context comes from: default, command line, a variable, or a file."""

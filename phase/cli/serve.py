@@ -93,7 +93,7 @@ class Options:
 def command(**given: Any) -> None:
     """Serve the releases in a directory, and advertise them.
 
-    Files that nobody signed are signed with keys made on this machine: enough for a first try, and
+    Files without a signature are signed with keys made on this machine: enough for a first try, and
     for machines that are given that root.
     """
     from phase import arch as arches

@@ -86,6 +86,18 @@ def test_the_command_line_counts_before_all(tmp_path: Path, monkeypatch: pytest.
     assert json.loads(invoke(*words).stdout)["identity"] == f"{tmp_path}/line/identity.json"
 
 
+def test_a_relative_path_counts_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the owner of the directory where a command runs would choose the root that is trusted."""
+    Path(USER).write_text('[fetch]\nroot = "root.json"\n')
+    Path(SYSTEM).write_text(f'[release]\nkeys = ["one", "{tmp_path}"]\n')
+    (tmp_path / "home/phase/root.json").touch()
+    for name in ("one", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert shown("fetch", "--root")[0] == str(tmp_path / "home/phase/root.json")
+    assert shown("release refresh", "--keys")[0] == [str(tmp_path / "one"), str(tmp_path)]
+
+
 def test_an_option_that_must_be_given_may_be_in_a_file(tmp_path: Path) -> None:
     assert invoke("verify", str(tmp_path)).exit_code == 2
     Path(USER).write_text(f'root = "{tmp_path}/absent"\n')
