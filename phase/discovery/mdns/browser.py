@@ -115,7 +115,8 @@ class Browser:
                 if isinstance(key.data, Watch):
                     if watch.changed():
                         self._ask(self._open())
-                else:
+                elif key.data in self._sockets.values():
+                    # Else a change of the interfaces, seen in this same round, has closed it.
                     self._receive(key.data)
 
     def _open(self) -> list[Socket]:
