@@ -2,25 +2,22 @@
 
 import contextlib
 import functools
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from lab import machine
-from lab.children import dies_with_us
 from lab.console import SILENCE, Console
 from lab.errors import InfrastructureError, MachineDied, MachineError, MisuseError, WaitTimeout
 from lab.machine import Capability
 from lab.marks import Mark
 from lab.net.switch import Switch
 from lab.qemu import command, migration
-from lab.qemu.loop import call
 from lab.qemu.monitor import Event, Monitor
 from lab.qemu.pipes import Pipes
 from lab.qemu.port import Port, accept, listening
+from lab.qemu.process import Process
 from lab.shell import Login, Shell, Suspended
 from lab.timeline import phases
 
@@ -79,7 +76,7 @@ class VM:
         self._console: Console | None = None
         self._port: Port | None = None
         self._monitor: Monitor | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._starts = 0
 
     @property
@@ -137,7 +134,7 @@ class VM:
     @property
     def running(self) -> bool:
         """Whether QEMU lives."""
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self._process.running
 
     @property
     def pid(self) -> int | None:
@@ -253,9 +250,8 @@ class VM:
             # It listens before QEMU starts, so no event is missed. qemu.qmp has a server of its own, but it
             # does not close a connection that arrives while it stops.
             qmp = stack.enter_context(listening(self.directory / "qmp"))
-            with (self.directory / "qemu.log").open("ab") as log:
-                switched_on = time.monotonic()
-                self._process = call(lambda: _spawn(argv, log.fileno()))
+            switched_on = time.monotonic()
+            self._process = Process(argv, self.directory / "qemu.log")
             self._come(pipes.connect)
             if listener is not None:
                 self._port = Port(
@@ -285,20 +281,7 @@ class VM:
 
     def _killed(self) -> str:
         """What ended QEMU, if that was neither its machine nor this object."""
-        process = self._process
-        if process is None:
-            return ""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # Its console closes a moment before it has ended.
-            process.wait(timeout=_LATE)
-        code = process.returncode
-        if not code:
-            return ""
-        # A shell around QEMU turns a signal into a number above 128.
-        number = -code if code < 0 else code - 128
-        if number in {each.value for each in signal.Signals}:
-            return f"QEMU was killed by {signal.Signals(number).name}"
-        return f"QEMU exited with code {code}"
+        return self._process.killed() if self._process is not None else ""
 
     def _went(self) -> str:
         """What switched the machine off, as QEMU has reported it; empty when it has not."""
@@ -315,9 +298,7 @@ class VM:
         """Switch it off at once. Safe to call at any time, any number of times."""
         try:
             if self._process is not None:
-                if self._process.poll() is None:
-                    self._process.kill()
-                self._process.wait()
+                self._process.stop()
                 self._process = None
         finally:
             try:
@@ -500,18 +481,3 @@ class VM:
     def _qemu_log(self) -> str:
         path = self.directory / "qemu.log"
         return path.read_text(errors="replace")[-2000:].strip() if path.exists() else ""
-
-
-def _spawn(argv: list[str], log: int) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl-C is for the test runner, which then stops its machines in order.
-    try:
-        return subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=dies_with_us(),
-        )
-    except FileNotFoundError as error:
-        raise InfrastructureError(f"{argv[0]} is not installed; `python3 -m lab doctor` says how") from error

@@ -1,7 +1,6 @@
 """What a scenario may get wrong about a machine, said in one line; and how a QEMU that ended is named."""
 
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from lab.console import Console
 from lab.errors import InfrastructureError, MachineDied, MisuseError
 from lab.qemu.command import Disk
 from lab.qemu.monitor import Event
+from lab.qemu.process import Process
 from lab.qemu.vm import VM
 from lab.topology import Lab
 
@@ -111,17 +111,15 @@ def test_qemu_that_takes_no_word_of_its_command_line_is_named(
     assert "unknown CPU" in failed.value.evidence
 
 
-def test_qemu_that_ends_later_is_the_hosts_failure(made: Lab, tmp_path: Path) -> None:
-    vm = made.vm("one", arch="x86_64", kernel=tmp_path / "kernel", accel="tcg")
+def test_qemu_that_ends_later_is_the_hosts_failure(tmp_path: Path) -> None:
     for script, said in {
         "exit 3": "exited with code 3",
         "kill -9 $$": "killed by SIGKILL",
         "exit 0": "",
     }.items():
-        vm._process = subprocess.Popen(["sh", "-c", script])
-        assert said in vm._killed()
-        assert bool(vm._killed()) is bool(said)
-        vm._process = None
+        process = Process(["sh", "-c", script], tmp_path / "log")
+        assert said in process.killed()
+        assert bool(process.killed()) is bool(said)
 
 
 class Reset(VM):
