@@ -21,6 +21,7 @@ from types import TracebackType
 
 import psutil
 
+from lab import locks
 from lab.doctor.examine import processors
 from lab.errors import InfrastructureError, MisuseError
 
@@ -340,12 +341,6 @@ def _claim(path: Path, fields: object) -> int:
     return descriptor
 
 
-@contextlib.contextmanager
-def _locked(pool: Path) -> Iterator[None]:
+def _locked(pool: Path) -> contextlib.AbstractContextManager[None]:
     """One decision at a time."""
-    descriptor = os.open(pool / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return locks.exclusive(pool / "lock", 0o600)

@@ -4,15 +4,15 @@ Readers of results look here first. A test that it names and that left no record
 process was killed, or the run ended before its turn.
 """
 
-import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from lab import locks
 from lab.errors import InfrastructureError, MisuseError
 from lab.report.errors import ReportError
 from lab.report.records import Record, write
@@ -137,7 +137,7 @@ class Results:
             directory.mkdir(parents=True, exist_ok=True)
             self._held = os.open(directory / ".held", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                with _one_at_a_time(directory):
+                with locks.exclusive(directory / ".begin", 0o644):
                     self._begin(manifest)
             except BaseException:
                 os.close(self._held)
@@ -172,13 +172,3 @@ class Results:
     def close(self) -> None:
         """Let another run have the directory."""
         os.close(self._held)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory / ".begin", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
