@@ -50,7 +50,13 @@ def test_a_group_stays_on_one_worker(pytester: pytest.Pytester) -> None:
     assert len(set(Path("workers").read_text().split())) == 1
 
 
-@pytest.mark.parametrize("words", ["vcpus=-1", "vcpus='two'", "seconds='long'", "cpus=2", "3"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("vcpus=-1", "vcpus='two'", "vcpus=float('nan')", "seconds='long'", "cpus=2", "3", "group=3"),
+        *("boards=5", "boards='name'", "boards=[1]"),
+    ],
+)
 def test_a_need_that_makes_no_sense_fails_that_scenario_alone(pytester: pytest.Pytester, words: str) -> None:
     source = f"""
     import pytest
@@ -64,7 +70,10 @@ def test_a_need_that_makes_no_sense_fails_that_scenario_alone(pytester: pytest.P
     """
     result, records = run(pytester, source)
     result.assert_outcomes(passed=1, errors=1)
-    assert {record["outcome"] for record in records} == {"error", "passed"}
+    assert {(record["outcome"], record["owner"]) for record in records} == {
+        ("error", "misuse"),
+        ("passed", ""),
+    }
 
 
 def test_workers_take_the_longest_first(pytester: pytest.Pytester) -> None:

@@ -182,27 +182,6 @@ def test_results_that_cannot_be_written_are_one_clear_line(pytester: pytest.Pyte
     assert result.ret != 0
 
 
-@pytest.mark.parametrize(
-    "words", ["boards=5", "boards='name'", "boards=[1]", "group=3", "vcpus=float('nan')"]
-)
-def test_markers_that_make_no_sense_are_their_scenarios_mistake(
-    pytester: pytest.Pytester, words: str
-) -> None:
-    source = f"""
-    import pytest
-
-    @pytest.mark.lab({words})
-    def test_wrong(lab):
-        pass
-
-    def test_right(lab):
-        pass
-    """
-    result, records = run(pytester, source)
-    result.assert_outcomes(passed=1, errors=1)
-    assert {record["owner"] for record in records} == {"misuse", ""}
-
-
 def test_an_exception_without_words_ends_no_run(pytester: pytest.Pytester) -> None:
     source = """
     class Mute(Exception):

@@ -27,6 +27,17 @@ def busy(times: int, status: int, *headers: str) -> tuple[Answer, list[float]]:
     return answer, asked
 
 
+def given_up(answer: Answer, asked: list[float]) -> int:
+    """How often it was asked until a client gave it up."""
+    with (
+        Server(answer) as server,
+        Client([server.url], timeout=30) as client,
+        pytest.raises(ExhaustedError, match="it answers 503"),
+    ):
+        client.get("/status", 100)
+    return len(asked)
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_it_is_asked_again_when_it_says(status: int) -> None:
     answer, asked = busy(2, status, "Retry-After: 1")
@@ -48,25 +59,11 @@ def test_it_is_asked_again_when_it_says(status: int) -> None:
     ],
 )
 def test_one_that_names_no_time_or_a_long_one_is_not_waited_for(after: str) -> None:
-    answer, asked = busy(1, 503, *([after] if after else []))
-    with (
-        Server(answer) as server,
-        Client([server.url], timeout=30) as client,
-        pytest.raises(ExhaustedError, match="it answers 503"),
-    ):
-        client.get("/status", 100)
-    assert len(asked) == 1
+    assert given_up(*busy(1, 503, *([after] if after else []))) == 1
 
 
 def test_one_that_is_always_busy_is_given_up() -> None:
-    answer, asked = busy(99, 503, "Retry-After: 0")
-    with (
-        Server(answer) as server,
-        Client([server.url], timeout=30) as client,
-        pytest.raises(ExhaustedError, match="it answers 503"),
-    ):
-        client.get("/status", 100)
-    assert len(asked) == 4
+    assert given_up(*busy(99, 503, "Retry-After: 0")) == 4
 
 
 def test_it_is_not_waited_for_beyond_the_time_that_is_left() -> None:
