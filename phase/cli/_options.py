@@ -9,10 +9,13 @@ import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 #: A file, and a directory, that must be there.
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -144,7 +147,9 @@ def option(*arguments: Any, **more: Any) -> Callable[[Any], Any]:
     return click.option(*arguments, cls=Option, **more)
 
 
-def grouped(name: str, kind: Callable[..., Any], *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def grouped(
+    name: str, kind: type["DataclassInstance"], *options: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
     """Options that a command gets as one object.
 
     Args:
@@ -152,7 +157,7 @@ def grouped(name: str, kind: Callable[..., Any], *options: Callable[[Any], Any])
         kind: the dataclass; its fields are called as the options' parameters.
         options: as decorators, in the order of the help.
     """
-    fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    fields = [field.name for field in dataclasses.fields(kind)]
 
     def decorate(command: Callable[..., Any]) -> Any:
         @functools.wraps(command)

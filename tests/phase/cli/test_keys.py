@@ -3,6 +3,7 @@
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -77,11 +78,11 @@ def test_init_goes_on_where_it_was_interrupted(monkeypatch: pytest.MonkeyPatch, 
     left = [at]
     save = release_keys.save_one
 
-    def interrupted(*arguments: object, **more: object) -> None:
+    def interrupted(*arguments: Any, **more: Any) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        save(*arguments, **more)  # type: ignore[arg-type]  # as they came
+        save(*arguments, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(release_keys, "save_one", interrupted)

@@ -1,6 +1,7 @@
 """However much a network tells, there is room for what another one does."""
 
 from collections.abc import Iterable
+from queue import SimpleQueue
 from time import monotonic
 from typing import Literal
 
@@ -13,24 +14,12 @@ from phase.discovery.records import Heard
 Source = Literal["dht", "mdns"]
 
 
-class Told:
-    """What comes from all that were asked, without asking anybody."""
-
-    problem = ""
-
-    def __init__(self, heard: Iterable[tuple[str, Source]]) -> None:
-        self._heard = [
-            Heard(Provider(url, "stable", "x86_64", None, source, ""), 0) for url, source in heard
-        ]
-
-    def next(self, end: float) -> Heard | None:
-        return self._heard.pop(0) if self._heard else None
-
-
 def _found(heard: Iterable[tuple[str, Source]], *, mdns: bool = True) -> list[str]:
+    queue: SimpleQueue[Heard] = SimpleQueue()
+    for url, source in heard:
+        queue.put(Heard(Provider(url, "stable", "x86_64", None, source, ""), 0))
     sifter = discovery._Sifter(set(), (), mdns=mdns, gather=None)
-    # It has the one method that is called.
-    return [each.url for each in sifter.sift(Told(heard), monotonic() + 5)]  # type: ignore[arg-type]
+    return [each.url for each in sifter.sift(discovery._Told(queue, ()), monotonic())]
 
 
 FAR: list[tuple[str, Source]] = [(f"http://192.0.2.{number}:8080", "dht") for number in range(40)]

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 
+import pytest
 from kademlia.network import Server
 
 from phase.discovery.dht import announcement, wire
@@ -111,7 +112,9 @@ async def test_who_does_not_have_it_itself_has_nothing_kept(start: Start, net: s
         evil.transport.close()
 
 
-async def test_a_far_node_names_no_address_of_this_machine(start: Start, net: str) -> None:
+async def test_a_far_node_names_no_address_of_this_machine(
+    start: Start, net: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """127.0.0.1, 169.254.7.7: nobody far away knows what is on this machine, or on its cable."""
     looker, _ = await start(20)
     said: list[Announcement] = []
@@ -129,7 +132,7 @@ async def test_a_far_node_names_no_address_of_this_machine(start: Start, net: st
             return []
 
         # Only what a search brings matters here, not how it is made.
-        looker._search = search  # type: ignore[method-assign,assignment]
+        monkeypatch.setattr(looker, "_search", search)
         await looker.look(PLACE, said.append)
         assert len(said) == wanted
     far = wire.usable([(PLACE, "127.0.0.1", 9), (PLACE, "192.0.2.2", 9)], teller="192.0.2.1")

@@ -5,7 +5,7 @@ import ipaddress
 import tracemalloc
 from queue import SimpleQueue
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -201,8 +201,13 @@ class _Asked:
         self._heard = heard
 
     def __call__(self, channel: str, arch: str, queue: "SimpleQueue[Heard]") -> "_Asked":
+        return self.tell(channel, arch, queue, "mdns")
+
+    def tell(
+        self, channel: str, arch: str, queue: "SimpleQueue[Heard]", source: Literal["dht", "mdns"]
+    ) -> "_Asked":
         for url, rank in self._heard:
-            queue.put(Heard(Provider(url, channel, arch, None, "mdns", ""), rank))
+            queue.put(Heard(Provider(url, channel, arch, None, source, ""), rank))
         return self
 
     def __enter__(self) -> "_Asked":
@@ -238,17 +243,13 @@ def test_answers_of_the_dht_leave_room_for_mdns(monkeypatch: pytest.MonkeyPatch)
     """Sixteen of them come first; the provider nearby comes through."""
     from phase.discovery import dht, mdns
 
-    class Far(_Asked):
-        # It stands for the DHT's search, which takes more than the browser does.
-        def __call__(  # type: ignore[override]
-            self, channel: str, arch: str, peers: object, queue: "SimpleQueue[Heard]", *, clock: object
-        ) -> "Far":
-            for url, rank in self._heard:
-                queue.put(Heard(Provider(url, channel, arch, None, "dht", ""), rank))
-            return self
+    def search(
+        channel: str, arch: str, peers: object, queue: "SimpleQueue[Heard]", *, clock: object
+    ) -> _Asked:
+        return _Asked(*((url, 0) for url in far)).tell(channel, arch, queue, "dht")
 
     far = [f"http://198.51.100.{number}:8080" for number in range(1, 17)]
-    monkeypatch.setattr(dht, "Search", Far(*((url, 0) for url in far)))
+    monkeypatch.setattr(dht, "Search", search)
     monkeypatch.setattr(mdns, "Browser", _Asked(("http://192.0.2.1:8080", 0)))
     options: dict[str, Any] = {"timeout": 0.05, "dht": [("198.51.100.99", 1)]}
     found = [one.url for one in discover("stable", "x86_64", **options)]
