@@ -204,20 +204,26 @@ class Dialogue:
             raise MachineError(f'{name} asks for a login (`{last}`): shell(login=("user", "password"))')
         user, password = login
         if _NAME_ASKED.search(last):
-            self.console.send(f"{user}\n")
             # An account without a password is not asked for one.
-            self._wait_prompt(deadline)
+            self._enter(user, len(user), deadline)
         if _PASSWORD_ASKED.search(self.console.tail(1)):
-            self.console.send(f"{password}\n")
-            self._wait_prompt(deadline)
+            self._enter(password, 0, deadline)
         if self._asks_for_login():
             raise MachineError(f"{name} refuses the login of {user}", evidence=self.console.tail())
 
-    def _wait_prompt(self, deadline: float) -> None:
-        """Wait until the machine has answered what was just typed, and wants a line again."""
+    def _enter(self, text: str, shown: int, deadline: float) -> None:
+        """Type a line at the login, and wait until the machine has answered it and wants a line again.
+
+        Args:
+            text: the line.
+            shown: how many of its characters the terminal echoes, besides the end of the line.
+            deadline: on the dialogue's clock.
+        """
+        # Before it is typed: the answer may be there at once.
         since = self.console.size
+        self.console.send(f"{text}\n")
         self.console.wait(
-            lambda: True if self.console.size > since + 2 else None,
+            lambda: True if self.console.size > since + shown + 2 else None,
             "answer to the login",
             timeout=max(deadline - self.now(), 0.01),
         )

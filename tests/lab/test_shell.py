@@ -464,6 +464,26 @@ def test_logs_in(tmp_path: Path, login: tuple[str, str]) -> None:
         terminal.close()
 
 
+@pytest.mark.parametrize("login", [("root", "secret"), ("guest", "")])
+def test_logs_in_where_the_answer_is_there_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, login: tuple[str, str]
+) -> None:
+    terminal = Guarded(tmp_path / "log")
+    send, typed = terminal.console.send, []
+
+    def late(text: str) -> None:
+        send(text)
+        typed.append(text)
+        if len(typed) <= 2:
+            time.sleep(1)
+
+    monkeypatch.setattr(terminal.console, "send", late)
+    try:
+        assert Shell(terminal.console, timeout=20, login=login).succeed("echo in", timeout=60) == "in"
+    finally:
+        terminal.close()
+
+
 @pytest.mark.parametrize(
     ("login", "words"),
     [
