@@ -42,11 +42,15 @@ ANSWERS: Mapping[str, str] = {
 }
 #: What it needs in the machine, besides the shell itself.
 TOOLS = ("base64", "cat", "rm", "sed", "sha256sum", "wc")
+#: How the agent names what else it may lack: a directory for its files.
+DIRECTORY = "directory"
 #: Bytes of output up to which it comes through the kernel's log.
 LOGGED = 4096
 
-#: Takes `sid`, the session, and `K`: 1 to answer through the kernel's log.
-SCRIPT = r"""stty -echo -icanon -isig -ixon -brkint ignbrk min 1 2>/dev/null
+#: Takes `sid`, the session, and `K`: 1 to answer through the kernel's log. In braces, so that a part of
+#: it does nothing.
+SCRIPT = r"""{
+stty -echo -icanon -isig -ixon -brkint ignbrk min 1 2>/dev/null
 set +m 2>/dev/null
 T=$(tty 2>/dev/null)
 [ -c "$T" ]||T=/proc/$$/fd/1
@@ -54,7 +58,8 @@ T=$(tty 2>/dev/null)
 [ -t 0 ]||K=0
 L=$T t=
 [ "$K" = 1 ]&&[ -w /dev/kmsg ]&&echo on 2>/dev/null >/proc/sys/kernel/printk_devkmsg&&L=/dev/kmsg t='<3>'
-for O in /tmp /run /dev; do O=$O/.lab-$$; ( : >$O ) 2>/dev/null&&break; done
+for O in /tmp /run /dev -; do O=$O/.lab-$sid; ( : >$O ) 2>/dev/null&&break; done
+[ -e $O ]||{ echo "lab-lacks-$sid-0 directory." >$L; O=; }
 say() { s="$sid $*"; c=$(echo "$s"|sha256sum); echo "${t}lab-$s ${c%"${c#????????????}"}" >$L; }
 answer() {
 [ -s $O.r ]||kill -0 $w 2>/dev/null||echo 137 >$O.r
@@ -91,8 +96,11 @@ w=
 [ -s $O.r ]||echo 137 >$O.r
 } 2>/dev/null
 n=0 i=0 w=
-say ready
-while read -r m q k a p d x; do
+end() { halt; rm -f $O $O.?; trap - EXIT HUP; }
+trap exit HUP
+[ -z "$O" ]||trap end EXIT
+[ -z "$O" ]||say ready
+while [ "$O" ]&&read -r m q k a p d x; do
 case $m in @bye) break;; @hello|@$sid);; *) continue;; esac
 [ ${#d} = 12 ]||{ say nak; continue; }
 c=$(echo "$m $q $k $a $p"|sha256sum)
@@ -123,7 +131,7 @@ say got $q $i
 else say nak
 fi
 done
-halt
-rm -f $O $O.?
+[ -z "$O" ]||end
 stty sane 2>/dev/null
+}
 """.replace("@LOGGED@", str(LOGGED))

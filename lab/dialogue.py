@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lab.agent import SCRIPT, TOOLS
+from lab.agent import DIRECTORY, SCRIPT, TOOLS
 from lab.console import SILENCE, Console
 from lab.errors import MachineError, WaitTimeout
 
@@ -146,7 +146,9 @@ class Dialogue:
             attempt += 1
 
     def _is_ready(self, since: int, timeout: float) -> bool:
-        lacks = re.compile(rf"lab-lacks-{self.session}((?: [a-z0-9]+)+)\.")
+        lacks = re.compile(rf"lab-lacks-{self.session}-([0-9]+)((?: [a-z0-9]+)+)\.")
+        # The question may have come garbled, and such a shell can check no digest: two answers must agree.
+        told: dict[str, set[str]] = {}
         position = since
 
         def found() -> str | None:
@@ -156,14 +158,25 @@ class Dialogue:
                 position += 1
                 if self.read(text) == ["ready"]:
                     return "ready"
-                if (told := lacks.search(text)) and set(told[1].split()) <= set(TOOLS):
-                    return told[1]
+                if claim := lacks.search(text):
+                    attempt, lacking = claim.groups()
+                    told.setdefault(lacking, set()).add(attempt)
+                    if lacking.split() == [DIRECTORY]:
+                        return lacking
+                    if len(told[lacking]) > 1 and set(lacking.split()) <= set(TOOLS):
+                        return lacking
             return None
 
         try:
             answer = self.console.wait(found, "answer", timeout=max(timeout, 0.01))
         except WaitTimeout:
             return False
+        if answer.split() == [DIRECTORY]:
+            raise MachineError(
+                f"{self.console.name}: the shell there can write to none of /tmp, /run and /dev; "
+                "the lab's needs one of them",
+                evidence="last lines on the console:\n" + self.console.tail(),
+            )
         if answer != "ready":
             raise MachineError(
                 f"{self.console.name}: the shell there lacks{answer}; the lab's needs {', '.join(TOOLS)}",
@@ -183,7 +196,7 @@ class Dialogue:
             send(f"{_SETUP}\n")
             # In two parts: the line itself, as the terminal echoes it, is not the answer.
             asked = f'for c in {" ".join(TOOLS)};do command -v $c >/dev/null 2>&1||m="$m $c";done'
-            send(f"m=;{asked};[ -z \"$m\" ]||echo lab-la''cks-{session}$m.\n")
+            send(f"m=;{asked};[ -z \"$m\" ]||echo lab-la''cks-{session}-{attempt}$m.\n")
         # The kernel's log may be set too quiet for answers; then the terminal has to do.
         ready = f"sid={session};K={1 - attempt % 4 // 3};"
         names = ""
@@ -192,7 +205,8 @@ class Dialogue:
             piece = _AGENT[start : start + width]
             send(f"B={piece};{_check('$B', piece, f'A{number}=$B')}\n")
             names += f"$A{number}"
-        send(_check(names, _AGENT, f'{ready}eval "$(echo {names}|base64 -d)"') + "\n")
+        # What runs is what was checked: a name that garbles in this line would run a part of it.
+        send(f"E={names};" + _check("$E", _AGENT, f'{ready}eval "$(echo $E|base64 -d)"') + "\n")
 
     def _asks_for_login(self) -> bool:
         last = self.console.tail(1)

@@ -50,7 +50,7 @@ class ShellBackend(BaseBackend):
         # The shell gives one stream: errors go into a file and follow, behind a random word.
         nonce = secrets.token_hex(8)
         answer = self._shell.run(
-            "for d in /tmp /run /dev; do e=$d/.lab-infra-$$; ( : >$e ) 2>/dev/null && break; done\n"
+            f"for d in /tmp /run /dev; do e=$d/.lab-infra-{nonce}; ( : >$e ) 2>/dev/null && break; done\n"
             f"(\n{text}\n) 2>$e; r=$?; echo {nonce}; cat $e; rm -f $e; exit $r",
             timeout=self._timeout,
         )

@@ -382,6 +382,15 @@ class Bare(Terminal):
         self._room.cleanup()
 
 
+class NothingWritable(Terminal):
+    """A shell of a user who can write neither to /run nor to /dev, where /tmp is read-only."""
+
+    COMMAND = (
+        *("unshare", "--user", "--map-root-user", "--mount", "sh", "-c"),
+        "mount -t tmpfs -o ro none /tmp; exec sh -i",
+    )
+
+
 class WithoutBase64(Bare):
     TOOLS = ("cat", "rm", "sed", "sha256sum", "wc", "stty", "tty", "sh", "sleep")
 
@@ -401,6 +410,38 @@ def test_a_shell_without_base64_says_so(tmp_path: Path) -> None:
     finally:
         terminal.close()
     assert time.monotonic() - begun < 40
+
+
+def test_files_of_an_earlier_agent_of_another_user_are_not_in_the_way(console: Console) -> None:
+    """The number of a process comes again. A name with it only once met what a killed agent had left."""
+    assert re.fullmatch(r"/tmp/\.lab-[0-9a-f]{8}", Shell(console, timeout=20).succeed("echo $O"))
+
+
+def test_an_agent_whose_terminal_is_gone_leaves_nothing(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path / "log")
+    try:
+        shell = Shell(terminal.console, timeout=20)
+        files = Path(shell.succeed("echo $O"))
+        assert list(files.parent.glob(f"{files.name}*"))
+    finally:
+        terminal.close()
+    gone = time.monotonic() + 20
+    while left := list(files.parent.glob(f"{files.name}*")):
+        assert time.monotonic() < gone, left
+        time.sleep(0.05)
+
+
+def test_a_shell_that_can_write_nowhere_says_so(tmp_path: Path) -> None:
+    terminal = NothingWritable(tmp_path / "log")
+    try:
+        with pytest.raises(
+            MachineError, match=r"one: the shell there can write to none of /tmp, /run and /dev;"
+        ):
+            Shell(terminal.console, timeout=120)
+        terminal.console.send("expr 20 + 22\n")
+        terminal.console.wait_line(r"^42$", timeout=20)
+    finally:
+        terminal.close()
 
 
 def test_a_shell_without_stty_and_tty_does(tmp_path: Path) -> None:
