@@ -280,8 +280,7 @@ def _chunks(picture: bytes, kind: bytes) -> Iterator[bytes]:
         position += 12 + size
 
 
-# The host's own hurry shows in what its threads do for the machine: nobody else's meanwhile.
-@pytest.mark.lab(vcpus=2)
+@pytest.mark.lab(vcpus=0.6)
 def test_a_seeded_machine_boots_twice_the_same(guests: Guests) -> None:
     """The same lines in the same order at the same times of its own, to hundredths of a second.
 
