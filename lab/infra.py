@@ -75,7 +75,7 @@ class _Busybox(Process):
         for line in listed:
             words = line.split(None, len(columns) - 1)
             values = [int(word) if word.isdecimal() else word for word in words[: len(columns) - 1]]
-            # A kernel thread's arguments are its name in brackets; nobody's are empty.
+            # A kernel thread's arguments are its name in brackets; one without arguments has none.
             found.append(dict(zip(columns, [*values, *words[len(columns) - 1 :]], strict=True)))
         return found
 

@@ -34,8 +34,8 @@ PATIENCE = 180.0
 OVERLAP = 1.25
 #: The same where the host is seen to be idle in spite of what is leased: most needs are guessed too high.
 MOST = 2.0
-#: Seconds for which processors must have been idle, and since which nobody has taken a lease: a machine that
-#: was just switched on is not at work yet.
+#: Seconds for which processors must have been idle, and since which no test has taken a lease: a machine
+#: that was just switched on is not at work yet.
 SETTLED = 4.0
 _POLL = 0.1
 

@@ -15,7 +15,7 @@ _FORMAT_ERROR, _SERVER_FAILURE, _NO_NAME = 1, 2, 3
 _LONGEST = 512
 _TRUNCATED = 0x0200
 
-#: It keeps silent, fails, or answers a question that nobody asked.
+#: It keeps silent, fails, or answers a question that was not asked.
 Fault = Literal["timeout", "servfail", "wrong-id"]
 
 

@@ -325,7 +325,7 @@ class Switch:
         return f"{self._seed}/{self.name}/{name}"
 
     def _poke(self) -> None:
-        # A full pipe wakes as well as one more byte would. After the end there is nobody to wake, and the
+        # A full pipe wakes as well as one more byte would. After the end no thread is left to wake, and the
         # number may be another file's: a router's other segments still send here.
         with self._waking:
             if self._woken >= 0:

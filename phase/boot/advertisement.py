@@ -37,7 +37,7 @@ def ask(interfaces: list[str], *, seconds: float = _PATIENCE) -> dict[str, Told]
         seconds: for everything.
 
     Returns:
-        By interface; those where nobody told of a server are left out.
+        By interface; those where no server was named are left out.
     """
     found: dict[str, Told] = {}
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as link:

@@ -104,7 +104,7 @@ def _load(image: Image, base: int, size: int) -> None:
 
 def start() -> None:
     """Start the loaded kernel; comes back only by raising."""
-    # A card that is down writes to no memory any more, whoever owns it then.
+    # A card that is down no longer writes to memory, which belongs to the next kernel then.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for _, name in socket.if_nameindex():
             _down(control, name)

@@ -44,7 +44,7 @@ class Reasons:
         """One line for each provider, the likeliest cause first.
 
         One that the person named comes before others. Of the rest, one that has answered comes first: it is
-        there, and what it serves is wrong; one that nobody answers for may not exist.
+        there, and what it serves is wrong; one that does not answer may not exist.
         """
         order = sorted(self._last.items(), key=lambda each: (each[0] not in self._named, _kind(each[1])))
         lines = [told(url, error) for url, error in order[:_MAX_TOLD]]

@@ -1,9 +1,9 @@
 """The directory that `phase fetch` fills: others may write there, and two of us may fill it at once.
 
-Everything below it is opened by name in a directory that is open already, and no link is followed. What
-is not complete has a random name of its own and is renamed when it is; whoever comes after a crash takes
-over what lies there and is not locked. Where a file system has no locks, two may write one such file:
-both write verified bytes only, to the same places, so that either's file is whole.
+Everything below it is opened by name in a directory that is open already, and no link is followed. An
+incomplete file has a random name of its own, and gets its real name when it is complete. After a crash, the
+next process takes over incomplete files that are not locked. Where a file system has no locks, two may
+write one such file: both write verified bytes only, to the same places, so that either's file is whole.
 """
 
 import contextlib

@@ -93,7 +93,7 @@ def read_status(url: str, body: bytes) -> Status:
 
 
 def describe(found: Status) -> str:
-    """One line about a provider, whoever it is."""
+    """One line about a provider."""
     state = found.repository_problem or ("degraded" if found.problems else "ok")
     return printable(
         f"{state}; up {found.uptime_seconds:.0f} s, {found.requests} requests, "

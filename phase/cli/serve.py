@@ -120,7 +120,7 @@ def command(**given: Any) -> None:
 
 
 def _repository(options: Options) -> tuple[Path, Callable[[], object] | None]:
-    """What is served, and what keeps it signed where nobody else does."""
+    """What is served, and what signs it here if no publisher has."""
     if (options.artifacts / "metadata" / "timestamp.json").exists():
         return options.artifacts, None
     from phase.cli.init import default_state
