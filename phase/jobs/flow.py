@@ -109,11 +109,13 @@ class Streams(msgspec.Struct, frozen=True):
         stdin: read as the module asks; None for the job's own `stdin` bytes.
         stdout: None to keep the bytes in memory, for the execution.
         stderr: the same.
+        stop: a descriptor that ends the job as soon as it can be read.
     """
 
     stdin: Source | None = None
     stdout: Sink | None = None
     stderr: Sink | None = None
+    stop: int | None = None
 
 
 class Counted:
@@ -348,6 +350,7 @@ class Pump:
         outlets: its stdout and stderr.
         messages: of the worker.
         output_bytes: limit for both outputs together.
+        stop: a descriptor that ends all as soon as it can be read.
     """
 
     def __init__(
@@ -357,11 +360,12 @@ class Pump:
         outlets: tuple[Outlet, Outlet],
         messages: Messages,
         output_bytes: int,
+        stop: int | None = None,
     ) -> None:
         self._unsent, self.request = memoryview(request[0]), request[1]
         self.inlet, self.outlets, self.messages = inlet, outlets, messages
-        self._output_bytes = output_bytes
-        self.late = self.over = False
+        self._output_bytes, self._stop = output_bytes, stop
+        self.late = self.over = self.stopped = False
 
     def run(self, deadline: float) -> None:
         """Carry until all is done, or until a time of the monotonic clock."""
@@ -371,6 +375,9 @@ class Pump:
                 self.late = True
                 return
             ready = self._wait(left)
+            if self._stop in ready:
+                self.stopped = True
+                return
             self._send(ready)
             self.messages.step(ready)
             if self.messages.wanted:
@@ -385,6 +392,8 @@ class Pump:
         waits += [found for found in (self.inlet.waits(), *(o.waits() for o in self.outlets)) if found]
         if self.request >= 0:
             waits.append((self.request, select.POLLOUT))
+        if self._stop is not None:
+            waits.append((self._stop, select.POLLIN))
         events: dict[int, int] = {}
         for descriptor, wanted in waits:
             events[descriptor] = events.get(descriptor, 0) | wanted

@@ -39,6 +39,8 @@ _MAX_DIAGNOSTICS = 16 * 1024
 _HITS: dict[str, LimitHit] = {
     hit.limit: hit for hit in (LimitHit("fuel"), LimitHit("wall"), LimitHit("memory"), LimitHit("output"))
 }
+#: The end of a job whose requester did not want it any more.
+STOPPED = Killed(signal.SIGTERM, "cancelled by its requester")
 #: Messages of the engine when it aborts for want of memory. It has no other sign of that.
 _NO_MEMORY = (b"memory allocation of", b"Cannot allocate memory", b"MemoryError", b"out of memory")
 #: Signals that end a worker before it can report why.
@@ -201,7 +203,7 @@ class Worker:
         inlet = Inlet(streams.stdin, stdin, job.limits.stdin_bytes)
         outlets = Outlet(stdout, sinks[0]), Outlet(stderr, sinks[1])
         seen = Messages(control, diagnostics)
-        pump = Pump((request, told), inlet, outlets, seen, job.limits.output_bytes)
+        pump = Pump((request, told), inlet, outlets, seen, job.limits.output_bytes, streams.stop)
         try:
             pump.run(begun + job.limits.wall_seconds + GRACE_SECONDS)
         finally:
@@ -369,6 +371,8 @@ def _request(job: Job, *, streamed: bool) -> bytes:
 def _ending(pump: Pump, signalled: int, limits: Limits) -> tuple[Status, int | None, int | None]:
     """How the job ended, the fuel it burnt and its peak of memory, as far as they are known."""
     said = _result(pump.messages.done or [])
+    if pump.stopped:
+        return STOPPED, None, None
     if pump.over:
         return LimitHit("output"), None, None
     if pump.inlet.over:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from phase.jobs.flow import Collected, Content, Descriptor, Streams
 from phase.jobs.limits import MIB, Limits
 from phase.jobs.runner import Execution, Job, execute
-from phase.jobs.status import Exited, LimitHit
+from phase.jobs.status import Exited, Killed, LimitHit
 
 Wat = Callable[[str], bytes]
 Wasm = Callable[[str], bytes]
@@ -325,3 +326,11 @@ with Worker() as worker:
         check=False,
     )
     assert done.stderr == b"LimitHit(limit='output') 67108864\n"
+
+
+def test_a_job_ends_when_its_requester_says_so(wat: Wat, pipe: tuple[int, int]) -> None:
+    """Also one that computes, and asks for nothing."""
+    module = wat("""(func (export "_start") (loop $l (br $l)))""")
+    threading.Timer(0.3, os.write, (pipe[1], b"x")).start()
+    execution = execute(Job(module, limits=Limits(fuel=2**53 - 1)), streams=Streams(stop=pipe[0]))
+    assert execution.status == Killed(signal.SIGTERM, "cancelled by its requester")
