@@ -1,8 +1,8 @@
 """The node of a booted system: has an identity, and runs the hello job that proves the boot.
 
-People run `phase node`; the system's own scripts call `main`, which needs this module only: under emulation,
-the parser of the command line takes longer to load than everything here. So the daemon is in the other modules
-of this package, and nothing here imports them.
+People run `phase node`; the system's own scripts call `main`, which needs this module only: under
+emulation, the parser of the command line takes longer to load than everything here. The daemon that takes
+jobs is in the other modules of this package, and nothing here imports them.
 """
 
 import sys
