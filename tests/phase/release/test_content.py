@@ -154,6 +154,7 @@ def test_our_own_unified_kernel_image(tmp_path: Path, arch: str) -> None:
     [
         ("kernel", b"a letter to the reader\n", "it is text: 'a letter to the reader'"),
         ("kernel", b"<!DOCTYPE html>\n<html>log in", "a page of the web"),
+        ("kernel", b"\n\n  <HTML><body>log in", "a page of the web"),
         ("kernel", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         ("kernel", bytes(5000), "nothing but zeros"),
         ("kernel", b"\xff" * 5000, "of an unknown kind, it begins with ff ff"),

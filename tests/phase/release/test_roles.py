@@ -159,3 +159,11 @@ def test_a_key_of_another_kind_is_shown_in_one_line(keys: ReleaseKeys) -> None:
     assert "\x1b" not in roles.public(key)
     key.keyval = {}
     assert roles.public(key) == key.keyid
+
+
+def test_a_key_that_goes_is_named_by_eight_digits_at_least_and_exists(keys: ReleaseKeys) -> None:
+    before = roles.rules(keys)
+    public = roles.public(before["timestamp"].keys[0])
+    for named in ("f" * 64 if public[0] != "f" else "0" * 64, public[:7], ""):
+        with pytest.raises(KeysError, match=f"0 keys here begin with {named}"):
+            roles.without(before, named, {})
