@@ -105,6 +105,10 @@ class Engine:
         self.fixed_tables: int | None = 0
         #: The argument of proc_exit, once it was called; it does not return.
         self.exit_code: int | None = None
+        self.check(self.call("wasmtime_linker_define_wasi", c_void_p, self.linker))
+        self.call("wasmtime_linker_allow_shadowing", None, self.linker, c_bool(True))
+        #: The reader of a job's input (`phase.jobs.host`), if it is compiled already.
+        self.reader: c_void_p | None = None
 
     def call(self, name: str, result: type | None, *args: object) -> int:
         """Call a function of the C API; returns its result, 0 for a null pointer."""
@@ -152,8 +156,6 @@ class Engine:
             self._keep.append(callback)  # freed while the engine still points at it, it would crash
             self.call(f"wasi_config_set_{name}_custom", None, config, callback, c_void_p(), _Finalizer(0))
         self.check(self.call("wasmtime_context_set_wasi", c_void_p, self.context, config))
-        self.check(self.call("wasmtime_linker_define_wasi", c_void_p, self.linker))
-        self.call("wasmtime_linker_allow_shadowing", None, self.linker, c_bool(True))
 
     def compile(self, module: bytes) -> c_void_p:
         """Compile a module.

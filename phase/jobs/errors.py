@@ -3,8 +3,10 @@
     JobError
     +-- EngineError              no engine here, or its worker process broke
     |   +-- UnsuitableProcessorError   no engine can run on this processor
-    |   +-- CageError                  the kernel refuses a part of the cage, and the policy demands all of
-    it +-- JobRefusedError          the job asks for more than its limits allow +-- ReceiptError
+    |   +-- CageError                  the kernel refuses a part of the cage; the policy demands all
+    |   +-- SilentError                a process has not answered in time
+    +-- JobRefusedError          the job asks for more than its limits allow
+    +-- ReceiptError
         +-- ReceiptFormatError     not a receipt at all
         +-- ReceiptSignatureError  not signed by the pinned key
         +-- ReceiptBindingError    a true receipt, of something else
@@ -30,6 +32,10 @@ class UnsuitableProcessorError(EngineError):
 
 class CageError(EngineError):
     """The kernel refuses a part of the worker's cage, and the policy forbids to run a job then."""
+
+
+class SilentError(EngineError):
+    """A worker process, or the one that forks workers, has not answered in time."""
 
 
 class JobRefusedError(JobError):

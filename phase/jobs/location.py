@@ -43,7 +43,7 @@ def check_processor(cpuinfo: str = "/proc/cpuinfo") -> None:
         )
 
 
-def library(path: list[str] | None = None) -> str:
+def engine_library(path: list[str] | None = None) -> str:
     """Find wasmtime's shared library.
 
     Args:

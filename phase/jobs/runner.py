@@ -9,7 +9,6 @@ import hashlib
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from phase.errors import printable
-from phase.jobs import location, wire
-from phase.jobs.errors import CageError, EngineError, JobRefusedError
+from phase.jobs import location, process, wire
+from phase.jobs.errors import CageError, EngineError, JobRefusedError, SilentError
 from phase.jobs.flow import Collected, Content, Inlet, Messages, Outlet, Pump, Streams
 from phase.jobs.limits import MAX_INTEGER, Limits
 from phase.jobs.status import Exited, Killed, LimitHit, Rejected, Status, Trapped
@@ -33,8 +32,6 @@ STARTUP_SECONDS = 120.0
 GRACE_SECONDS = 0.5
 MAX_ARGUMENTS = 1024
 MAX_ARGUMENT_BYTES = 128 * 1024
-#: The engine's WASI keeps a thread pool as wide as the machine unless told otherwise.
-_ENVIRONMENT = {"TOKIO_WORKER_THREADS": "1"}
 _MAX_DIAGNOSTICS = 16 * 1024
 _HITS: dict[str, LimitHit] = {
     hit.limit: hit for hit in (LimitHit("fuel"), LimitHit("wall"), LimitHit("memory"), LimitHit("output"))
@@ -124,41 +121,36 @@ class Worker:
     Args:
         cage: `whole` refuses a job if the kernel refuses a part of the worker's cage; `best` runs it, and
             lists the missing parts in the execution.
+        start: starts its process; a new one with an engine of its own when left out.
+        patience: seconds until it must be ready.
 
     Raises:
         EngineError: there is no engine to load, or it cannot run on this processor.
     """
 
-    def __init__(self, cage: Policy = "best") -> None:
-        self._policy = cage
-        location.check_processor()
-        library = location.library()
-        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        command = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, library, package]
-        pipes = _pipes(6)
+    def __init__(
+        self, cage: Policy = "best", start: process.Start | None = None, patience: float = STARTUP_SECONDS
+    ) -> None:
+        self._policy, self._patience = cage, patience
+        made = process.pipes(6)
         # The worker reads from the first and the last, and writes to the others.
-        theirs = [pipe[0 if number in _READ else 1] for number, pipe in enumerate(pipes)]
-        ours = [pipe[1 if number in _READ else 0] for number, pipe in enumerate(pipes)]
-        # Pipe ends move above the worker's six descriptors first, or one dup2 could overwrite the next.
-        moved: list[int] = []
+        theirs = [pipe[0 if number in _READ else 1] for number, pipe in enumerate(made)]
+        ours = [pipe[1 if number in _READ else 0] for number, pipe in enumerate(made)]
         try:
-            import fcntl
-
-            moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in theirs]
-            actions = [(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(moved)]
-            self.pid = os.posix_spawn(sys.executable, command, _environment(), file_actions=actions)
-        except OSError as error:
+            self._process = (start or _spawn)(theirs)
+        except BaseException as error:
             for end in ours:
                 os.close(end)
-            raise EngineError(f"cannot start a worker process: {error}") from error
+            if isinstance(error, OSError):
+                raise EngineError(f"cannot start a worker process: {error.strerror}") from error
+            raise
         finally:
-            for end in (*theirs, *moved):
+            for end in theirs:
                 os.close(end)
         self._ends = ours
         for number in _READ:
             os.set_blocking(ours[number], False)
-        self._reaped: int | None = None
-        self._group, self._ungrouped = _grouped(self.pid)
+        self._group, self._ungrouped = self._grouped()
         self._cage: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
     def __enter__(self) -> "Worker":
@@ -167,10 +159,27 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Kill the worker if it still lives, and free its resources. May be called twice."""
-        if self._reaped is None:
-            self._kill()
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Whether its process has not ended: while it lives, it has the other end of its messages."""
+        poll = select.poll()
+        poll.register(self._ends[3], 0)
+        return not poll.poll(0)
+
+    def close(self) -> int:
+        """Kill the worker if it still lives, and free its resources. May be called twice.
+
+        Returns:
+            Its exit code, negative for the signal that ended it.
+        """
+        self._free()
+        return self._process.end()
+
+    def _free(self) -> None:
         for end in self._ends:
             if end >= 0:
                 os.close(end)
@@ -208,7 +217,7 @@ class Worker:
             pump.run(begun + job.limits.wall_seconds + GRACE_SECONDS)
         finally:
             self._ends = [inlet.pipe, outlets[0].pipe, diagnostics, control, outlets[1].pipe, pump.request]
-            signalled, starved = self._finish()
+            signalled, starved = self._finish(told=seen.done is not None)
         wall_seconds = time.monotonic() - begun
         status, fuel_used, memory_bytes = _ending(pump, signalled, job.limits)
         if starved and isinstance(status, Killed):
@@ -257,8 +266,10 @@ class Worker:
         buffer = bytearray()
         poll = select.poll()
         poll.register(control, select.POLLIN)
-        deadline = time.monotonic() + STARTUP_SECONDS
-        while poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+        deadline = time.monotonic() + self._patience
+        while True:
+            if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+                raise SilentError(f"worker process {self.pid} has loaded no engine in {self._patience:g} s")
             part = os.read(control, wire.MAX_MESSAGE)
             buffer += part
             if not part:
@@ -275,23 +286,33 @@ class Worker:
             hint="Try `python -c 'import wasmtime'` in the same environment",
         )
 
-    def _finish(self) -> tuple[int, bool]:
+    def _finish(self, *, told: bool) -> tuple[int, bool]:
         """End the worker; returns the signal that ended it, and whether its group's memory was used up."""
-        code = self._kill()
+        if told and self._group is None:
+            self._process.leave()  # how it ends does not matter any more
+            self._free()
+            return 0, False
+        code = self._process.end()
         starved = self._group is not None and self._group.starved()
-        self.close()
+        self._free()
         return -code if code < 0 else 0, starved
 
-    def _kill(self) -> int:
-        """End the worker if it still lives; returns its exit code, negative for a signal."""
-        # If this process has inherited an ignored SIGCHLD, the kernel reaps the worker by itself.
+    def _grouped(self) -> tuple["Group | None", tuple[str, ...]]:
+        """Its control group, if one is asked for, or why it could not be made."""
+        within = os.environ.get("PHASE_CGROUP")
+        if not within:
+            return None, ()
+        from phase.jobs.cgroup import Group
+
         try:
-            os.kill(self.pid, signal.SIGKILL)  # a no-op for one that has left and is not reaped
-            _, raw = os.waitpid(self.pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            raw = 0
-        self._reaped = os.waitstatus_to_exitcode(raw)
-        return self._reaped
+            return Group(within, self.pid), ()
+        except OSError as error:
+            return None, (f"it could not get a control group in {printable(within)}: {error.strerror}",)
+
+
+def _spawn(descriptors: Sequence[int]) -> process.Process:
+    location.check_processor()
+    return process.spawn(descriptors, _BOOTSTRAP, location.engine_library())
 
 
 def execute(job: Job, worker: Worker | None = None, streams: Streams | None = None) -> Execution:
@@ -308,25 +329,6 @@ def execute(job: Job, worker: Worker | None = None, streams: Streams | None = No
     """
     with worker or Worker() as used:
         return used.run(job, streams)
-
-
-def _environment() -> dict[str, str]:
-    """The worker's environment: from the caller's, only the directories of a shared libpython."""
-    found = os.environ.get("LD_LIBRARY_PATH")
-    return _ENVIRONMENT | ({"LD_LIBRARY_PATH": found} if found else {})
-
-
-def _grouped(worker: int) -> tuple["Group | None", tuple[str, ...]]:
-    """The worker's control group, if one is asked for, or why it could not be made."""
-    within = os.environ.get("PHASE_CGROUP")
-    if not within:
-        return None, ()
-    from phase.jobs.cgroup import Group
-
-    try:
-        return Group(within, worker), ()
-    except OSError as error:
-        return None, (f"it could not get a control group in {printable(within)}: {error.strerror}",)
 
 
 def _request(job: Job, *, streamed: bool) -> bytes:
@@ -422,18 +424,6 @@ def _result(fields: list[bytes]) -> tuple[Status, int | None, int | None] | None
 
 def _number(text: str) -> int | None:
     return min(max(int(text), 0), MAX_INTEGER) if text else None
-
-
-def _pipes(count: int) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
-    try:
-        for _ in range(count):
-            found.append(os.pipe())
-    except OSError as error:
-        for end in (end for pipe in found for end in pipe):
-            os.close(end)
-        raise EngineError(f"cannot start a worker process: {error.strerror}") from error
-    return found
 
 
 def _texts(frame: bytes) -> tuple[str, ...]:

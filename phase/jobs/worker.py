@@ -179,7 +179,16 @@ def main() -> None:
     """Run the job that arrives. Never returns."""
     os.closerange(REQUEST + 1, 1 << 20)
     parent = os.getppid()
-    engine = Engine(sys.argv[1])
+    serve(Engine(sys.argv[1]), parent)
+
+
+def serve(engine: Engine, parent: int) -> None:
+    """Close the cage, and run the job that arrives. Never returns.
+
+    Args:
+        engine: loaded; nothing has run in it.
+        parent: process that this one must not outlive.
+    """
     wire.send(CONTROL, wire.READY, *(_list(texts) for texts in protect.give_up(parent)))
     fields = wire.unpack(wire.read_all(REQUEST))
     os.close(REQUEST)

@@ -81,9 +81,9 @@ class _Victims:
         name = f"phase-escape-{self.process.pid}"
         return Targets(self.process.pid, str(self.secret), self._port.getsockname()[1], name)
 
-    def attempt(self, names: tuple[str, ...], before: str = "") -> dict[str, str]:
+    def attempt(self, names: tuple[str, ...], before: str = "", *, pooled: bool = False) -> dict[str, str]:
         """How these attempts end when a job of this user makes them."""
-        given = json.dumps(self.targets._asdict() | {"before": before})
+        given = json.dumps(self.targets._asdict() | {"before": before, "pooled": pooled})
         done = subprocess.run(
             [*self.words, sys.executable, "-m", "fixtures.escape", given, *names],
             cwd=PROJECT, env={"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, timeout=120,
@@ -115,8 +115,9 @@ def victims(request: pytest.FixtureRequest) -> Iterator[_Victims]:
     made.close()
 
 
-def test_a_job_that_broke_out_reaches_nothing(victims: _Victims) -> None:
-    ended = victims.attempt(tuple(ATTEMPTS))
+@pytest.mark.parametrize("pooled", [False, True], ids=["worker", "pool"])
+def test_a_job_that_broke_out_reaches_nothing(victims: _Victims, pooled: bool) -> None:
+    ended = victims.attempt(tuple(ATTEMPTS), pooled=pooled)
     assert list(ended) == list(ATTEMPTS)
     assert {name: end for name, end in ended.items() if not end.startswith(("refused: ", _STOPPED))} == {}
     assert victims.process.poll() is None

@@ -290,7 +290,7 @@ def test_old_processors_are_asked_before_a_worker_is_started(monkeypatch: pytest
 
 def test_a_missing_engine_is_named() -> None:
     with pytest.raises(EngineError, match="no wasmtime for"):
-        location.library(["/nonexistent"])
+        location.engine_library(["/nonexistent"])
 
 
 def test_another_version_of_the_engine_is_refused(tmp_path: object) -> None:
@@ -299,7 +299,7 @@ def test_another_version_of_the_engine_is_refused(tmp_path: object) -> None:
     with open(os.path.join(directory, "_libwasmtime.so"), "wb"):
         pass
     with pytest.raises(EngineError, match=f"not version {location.VERSION}"):
-        location.library([str(tmp_path)])
+        location.engine_library([str(tmp_path)])
 
 
 def test_a_worker_that_cannot_load_its_engine_says_why(
@@ -308,7 +308,7 @@ def test_a_worker_that_cannot_load_its_engine_says_why(
     broken = os.path.join(str(tmp_path), "broken.so")
     with open(broken, "wb") as file:
         file.write(b"not a library")
-    monkeypatch.setattr(location, "library", lambda: broken)
+    monkeypatch.setattr(location, "engine_library", lambda: broken)
     with pytest.raises(EngineError, match=r"did not load its engine: .*broken\.so"):
         execute(Job(b""))
 
