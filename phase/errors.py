@@ -7,6 +7,7 @@ Each package derives its own root from `PhaseError`:
     +-- DiscoveryError, FetchError    finding providers, and getting files from them
     +-- BootError                     starting a release
     +-- ProviderError, JobError       serving releases, and running jobs
+    +-- PeerError                     talking to other nodes
 """
 
 
