@@ -115,6 +115,10 @@ class Identity:
         """The first eight digits, for people."""
         return self.public_key[:8]
 
+    def seed(self) -> bytes:
+        """The private seed, 32 bytes (RFC 8032, section 5.1.5), for a library that signs by itself."""
+        return bytes(self._key)
+
     def sign(self, message: bytes) -> bytes:
         """The Ed25519 signature (RFC 8032), 64 bytes."""
         return self._key.sign(message).signature

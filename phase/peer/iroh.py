@@ -1,0 +1,265 @@
+"""The real transport: QUIC by iroh, directly where UDP gets through, over a relay where it does not.
+
+Nobody is asked for names or addresses, and no host of iroh's makers is contacted. What is sent to the
+network besides the peers' own packets: a search for the router by SSDP, where there is a default route, and
+one request to port 80 of each relay's host. So this is not for private mode.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+
+import iroh
+
+from phase.identity import Identity
+from phase.peer import bindings
+from phase.peer.address import MAX_HOSTS, Address
+from phase.peer.errors import ConnectionLostError, UnreachableError
+from phase.peer.links import IrohConnection
+from phase.peer.resolve import binds, resolve
+from phase.peer.transport import Code
+from phase.provider.background import Background
+
+_log = logging.getLogger(__name__)
+#: The protocol between nodes, and its version.
+ALPN = b"phase/1"
+#: For the peers' libraries to take note of the end.
+CLOSE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What strangers can make this side hold.
+
+    Attributes:
+        connections: connections in all.
+        per_peer: connections of one key.
+        handshakes: handshakes at a time; from half of them on, a peer must first show that it can be reached
+            at the address that it sends from.
+        handshake_seconds: for one handshake.
+        backlog: connections that wait for `accept`.
+        beat_seconds: a peer that was not heard for so long is asked for a sign of life.
+        silent_seconds: a peer that was not heard for so long is gone.
+        silent_paths_seconds: the same while there is another path to go over to.
+    """
+
+    connections: int = 1024
+    per_peer: int = 4
+    handshakes: int = 64
+    handshake_seconds: float = 5.0
+    backlog: int = 64
+    beat_seconds: float = 1.0
+    silent_seconds: float = 6.0
+    silent_paths_seconds: float = 20.0
+
+
+def _anyone(key: str) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to take part.
+
+    Attributes:
+        listen: `HOST:PORT` of UDP, numeric, at most one of IPv4 and one of IPv6; port 0 for any. A family
+            that is left out is not listened on, except on loopback.
+        relays: `http://HOST:PORT` of relays that peers may use to reach this node.
+        admit: says why a key may not connect at all; an empty text admits it. Called before anything of the
+            connection is kept.
+        limits: see there.
+    """
+
+    listen: tuple[str, ...] = ("0.0.0.0:0", "[::]:0")
+    relays: tuple[str, ...] = ()
+    admit: Callable[[str], str] = _anyone
+    limits: Limits = field(default_factory=Limits)
+
+
+class IrohTransport:
+    """See `Transport`. Made by `start`."""
+
+    def __init__(self, endpoint: iroh.Endpoint, key: str, options: Options) -> None:
+        self._endpoint, self._key, self._options = endpoint, key, options
+        self._arrived: deque[IrohConnection] = deque()
+        self._changed, self._closed = asyncio.Event(), False
+        self._open: set[IrohConnection] = set()
+        self._handshakes = 0
+        self._tasks = Background()
+        #: Connections of others that were refused, by the reason.
+        self.refused: Counter[str] = Counter()
+        #: Handshakes whose peer had to show first that it can be reached.
+        self.challenged = 0
+
+    @classmethod
+    async def start(cls, identity: Identity, options: Options | None = None) -> "IrohTransport":
+        """Listen, and take part.
+
+        Args:
+            identity: whose key is the address.
+            options: how.
+
+        Raises:
+            PeerError: an address cannot be listened on, or a relay's name has no address.
+        """
+        options = options or Options()
+        builder = iroh.EndpointBuilder()  # type: ignore[no-untyped-call]
+        builder.apply_minimal()
+        builder.secret_key(identity.seed())
+        builder.alpns([ALPN])
+        for each in binds(options.listen):
+            builder.bind_addr(each)
+        relays = iroh.RelayMap.empty()
+        for url in (await resolve(Address(identity.public_key, (), options.relays))).relays:
+            # Without a port it asks no question by UDP, so the relay is ready at once.
+            relays.insert(iroh.RelayConfig(url=url, quic_port=None))
+        builder.relay_mode(iroh.RelayMode.custom(relays))
+        try:
+            endpoint = await builder.bind()
+        except iroh.IrohError as error:
+            raise bindings.of_bind(error, options.listen) from None
+        started = cls(endpoint, identity.public_key, options)
+        started._tasks.start("accept of peers", started._accepting)
+        started._tasks.repeat("heartbeat of peers", started._beat, options.limits.beat_seconds)
+        return started
+
+    @property
+    def key(self) -> str:
+        """See `Transport`."""
+        return self._key
+
+    def address(self) -> Address:
+        """See `Transport`."""
+        hosts = self._endpoint.addr().direct_addresses()[:MAX_HOSTS]
+        return Address(self._key, tuple(hosts), self._options.relays)
+
+    def connections(self) -> list[IrohConnection]:
+        """Those that are open."""
+        self._open = {each for each in self._open if each.over() is None}
+        return list(self._open)
+
+    async def connect(self, address: Address, timeout: float) -> IrohConnection:
+        """See `Transport`."""
+        if self._closed:
+            raise _closed()
+        try:
+            async with asyncio.timeout(timeout):
+                made = await self._connect(await resolve(address))
+        except TimeoutError:
+            where = ", ".join((*address.hosts, *address.relays))
+            raise UnreachableError(
+                f"the node {address.key} does not answer at {where} within {timeout:g} s",
+                hint="Check its address, and that UDP gets through; or name a relay that both can reach.",
+            ) from None
+        return self._keep(made)
+
+    async def accept(self) -> IrohConnection:
+        """See `Transport`."""
+        while not self._closed:
+            while self._arrived:
+                found = self._arrived.popleft()
+                if found.over() is None:
+                    return found
+            self._changed.clear()
+            await self._changed.wait()
+        raise _closed()
+
+    async def close(self) -> None:
+        """See `Transport`."""
+        if self._closed:
+            return
+        self._closed = True
+        self._changed.set()
+        for each in self.connections():
+            each.end(Code.STOPPING, "the node stops")
+        await self._tasks.stop(1.0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._endpoint.close()
+
+    async def _connect(self, address: Address) -> iroh.Connection:
+        try:
+            node = iroh.EndpointId.from_bytes(bytes.fromhex(address.key))
+            where = iroh.EndpointAddr(node, next(iter(address.relays), None), list(address.hosts))
+            return await self._endpoint.connect(where, ALPN)
+        except iroh.IrohError as error:
+            raise bindings.of_connect(error, address.key) from None
+
+    def _keep(self, inner: iroh.Connection) -> IrohConnection:
+        kept = IrohConnection(inner)
+        self._open.add(kept)
+        return kept
+
+    async def _accepting(self) -> None:
+        most = self._options.limits.handshakes
+        while incoming := await self._endpoint.accept_next():
+            if self._handshakes >= most:
+                self._refused("too many handshakes")
+                await incoming.refuse()
+            elif self._handshakes >= most // 2 and not await incoming.remote_addr_validated():
+                self.challenged += 1
+                await incoming.retry()
+            else:
+                self._handshakes += 1
+                self._tasks.once("handshake of a peer", self._handshake(incoming))
+        await asyncio.Event().wait()
+
+    async def _handshake(self, incoming: iroh.Incoming) -> None:
+        try:
+            async with asyncio.timeout(self._options.limits.handshake_seconds):
+                inner = await (await incoming.accept()).connect()
+        except (iroh.IrohError, TimeoutError):
+            self._refused("the handshake failed")
+        else:
+            self._decide(self._keep(inner))
+        finally:
+            self._handshakes -= 1
+
+    def _decide(self, arrived: IrohConnection) -> None:
+        """Admit a connection of a peer, or refuse it and say why."""
+        limits, others = self._options.limits, self.connections()
+        if why := self._options.admit(arrived.peer):
+            self._refused(why)
+            arrived.end(Code.REFUSED, why)
+        elif len(others) > limits.connections or len(self._arrived) >= limits.backlog:
+            self._busy(arrived, "this node has too many connections")
+        elif sum(each.peer == arrived.peer for each in others) > limits.per_peer:
+            self._busy(arrived, f"a node may have {limits.per_peer} connections here")
+        else:
+            self._arrived.append(arrived)
+            self._changed.set()
+
+    def _busy(self, arrived: IrohConnection, why: str) -> None:
+        self._refused(why)
+        arrived.end(Code.BUSY, why)
+
+    def _refused(self, why: str) -> None:
+        self.refused[why] += 1
+        _log.debug("a peer was refused: %s", why)
+
+    async def _beat(self) -> None:
+        for each in self.connections():
+            changed, paths = each.look()
+            if changed:
+                _log.info("the way to the node %s is %s by %s", each.peer, changed.kind, changed.remote)
+            self._check_silence(each, paths)
+
+    def _check_silence(self, each: IrohConnection, paths: int) -> None:
+        limits, silent = self._options.limits, monotonic() - each.heard_at
+        most = limits.silent_seconds if paths < 2 else limits.silent_paths_seconds
+        if silent >= most:
+            why = f"nothing was heard from the peer for {silent:.0f} s"
+            _log.info("the node %s is gone: %s", each.peer, why)
+            each.end(Code.SILENT, why, ConnectionLostError(f"the peer is gone: {why}"))
+        elif silent >= limits.beat_seconds:
+            # The peer's library acknowledges it; its program need not read it.
+            with contextlib.suppress(iroh.IrohError):
+                each.inner.send_datagram(b"\0")
+
+
+def _closed() -> ConnectionLostError:
+    return ConnectionLostError("this transport is closed")

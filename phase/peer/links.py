@@ -1,0 +1,165 @@
+"""Connections and streams by iroh, as `phase.peer.iroh` gives them out."""
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from time import monotonic
+from typing import Any, TypeVar
+
+import iroh
+
+from phase.peer import bindings
+from phase.peer.errors import ConnectionLostError, PeerError
+from phase.peer.outcome import cut
+from phase.peer.transport import Code, Path
+
+_T = TypeVar("_T")
+#: What the bindings' methods return; they are neither sent to nor thrown into.
+_Work = Coroutine[Any, Any, _T]
+#: Bytes of one `send` that are handed over at a time.
+_PIECE = 256 << 10
+#: Bytes of one `receive` at most.
+_MOST = 1 << 20
+
+
+class IrohStream:
+    """A stream by iroh; see `Stream`."""
+
+    def __init__(self, owner: "IrohConnection", inner: iroh.BiStream) -> None:
+        self._owner, self._out, self._in = owner, inner.send(), inner.recv()
+        self._waiting: set[asyncio.Timeout] = set()
+        self._over: PeerError | None = None
+
+    async def send(self, data: bytes) -> None:
+        """See `Stream`."""
+        for start in range(0, len(data), _PIECE):
+            await self._call(self._out.write_all(data[start : start + _PIECE]))
+
+    async def receive(self, size: int) -> bytes:
+        """See `Stream`."""
+        return await self._call(self._in.read(min(size, _MOST)))
+
+    async def finish(self) -> None:
+        """See `Stream`."""
+        await self._call(self._out.finish())
+
+    async def reset(self, code: int) -> None:
+        """See `Stream`."""
+        if self._over is not None:
+            return
+        self._over = PeerError("this side has given up the stream")
+        # A call that waits holds the library's lock on the stream.
+        for each in self._waiting:
+            each.reschedule(0)
+        for call in (self._out.reset(code), self._in.stop(code)):
+            try:
+                await call
+            except iroh.IrohError:
+                continue  # that direction is over already
+
+    async def _call(self, work: _Work[_T]) -> _T:
+        if wrong := self._over or self._owner.over():
+            work.close()
+            raise wrong
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._waiting.add(scope)
+                return await work
+        except iroh.IrohError as error:
+            raise self._owner.over() or bindings.of_stream(error) from None
+        except TimeoutError:
+            raise self._over or PeerError("the stream timed out") from None
+        finally:
+            self._waiting.discard(scope)
+
+
+class IrohConnection:
+    """A connection by iroh; see `Connection`."""
+
+    def __init__(self, inner: iroh.Connection) -> None:
+        self.inner = inner
+        self._peer = inner.remote_id().to_bytes().hex()
+        self._here: PeerError | None = None
+        #: The paths that it has taken, the newest last.
+        self.taken: deque[Path] = deque(maxlen=16)
+        #: Datagrams received so far, and when that number last grew, monotonic seconds.
+        self.heard, self.heard_at = -1, monotonic()
+
+    def __repr__(self) -> str:
+        return f"IrohConnection({self._peer[:8]})"
+
+    @property
+    def peer(self) -> str:
+        """See `Connection`."""
+        return self._peer
+
+    async def open(self) -> IrohStream:
+        """See `Connection`."""
+        return IrohStream(self, await self._call(self.inner.open_bi()))
+
+    async def accept(self) -> IrohStream:
+        """See `Connection`."""
+        return IrohStream(self, await self._call(self.inner.accept_bi()))
+
+    def path(self) -> Path | None:
+        """See `Connection`."""
+        return None if self.over() else _selected(self.inner.paths())
+
+    async def closed(self) -> str:
+        """See `Connection`."""
+        reason = await self.inner.closed()
+        return str(self._here or bindings.ended(reason))
+
+    async def close(self, code: int = Code.DONE, reason: str = "") -> None:
+        """See `Connection`."""
+        self.end(code, reason)
+
+    def end(self, code: int, reason: str, error: PeerError | None = None) -> None:
+        """As `close`.
+
+        Args:
+            code: for the peer.
+            reason: for the peer.
+            error: for whoever uses this connection.
+        """
+        if self.over() is None:
+            told = f"this side closed the connection{reason and ': '}{reason}"
+            self._here = error or ConnectionLostError(told)
+            self.inner.close(code, cut(reason))
+
+    def over(self) -> PeerError | None:
+        """The error for whoever uses this connection; None while it goes on."""
+        if self._here is not None:
+            return self._here
+        reason = self.inner.close_reason()
+        return None if reason is None else bindings.ended(reason)
+
+    async def _call(self, work: _Work[_T]) -> _T:
+        try:
+            return await work
+        except iroh.IrohError as error:
+            raise self.over() or bindings.of_stream(error) from None
+
+    def look(self) -> tuple[Path | None, int]:
+        """Note the path that is taken now, and whether anything has arrived.
+
+        Returns:
+            The path, if it is another than before; and how many paths there are.
+        """
+        paths = self.inner.paths()
+        heard = sum(each.stats.udp_rx_datagrams for each in paths)
+        if heard != self.heard:
+            self.heard, self.heard_at = heard, monotonic()
+        now, before = _selected(paths), self.taken[-1] if self.taken else None
+        if now is None or (before and (now.kind, now.remote) == (before.kind, before.remote)):
+            return None, len(paths)
+        self.taken.append(now)
+        return now, len(paths)
+
+
+def _selected(paths: list[iroh.PathSnapshot]) -> Path | None:
+    for each in paths:
+        if each.is_selected:
+            return Path("direct" if each.is_ip else "relay", each.remote_addr, each.rtt_ms / 1000)
+    return None

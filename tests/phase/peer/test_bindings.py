@@ -1,0 +1,68 @@
+import os
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+from iroh import iroh_ffi
+
+from phase.peer import bindings
+from phase.peer.errors import ConnectionLostError, PeerError, RefusedError
+from phase.peer.transport import MAX_REASON
+
+
+def test_buffer_is_filled_as_before_and_by_one_copy() -> None:
+    for data in (b"", b"a", bytes(range(256)), os.urandom(1 << 20)):
+        lowered = iroh_ffi._UniffiFfiConverterBytes.lower(data)  # type: ignore[no-untyped-call]
+        with lowered.consume_with_stream() as stream:
+            back = iroh_ffi._UniffiFfiConverterBytes.read(stream)  # type: ignore[no-untyped-call]
+        assert back == data
+
+
+def test_mend_is_still_needed() -> None:
+    """It fails when a version writes quickly by itself: then the mend goes."""
+    code = (
+        "import time; from iroh import iroh_ffi as f\n"
+        "def took(n):\n"
+        "    began = time.process_time(); b = f._UniffiRustBufferBuilder(); b.write(bytes(n)); b.discard()\n"
+        "    return time.process_time() - began\n"
+        "print(took(1 << 20) / max(took(64 << 20) / 64, 1e-9) if took(1 << 20) < 0.005 else 'slow')"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "slow"
+    assert metadata.version("iroh") == "1.2.0"
+
+
+def test_run_and_node_do_not_load_it() -> None:
+    code = (
+        "import sys, phase.cli, phase.node, phase.jobs.runner, phase.peer.transport, phase.peer.memory\n"
+        "print(sorted(name for name in sys.modules if name.split('.')[0] == 'iroh'))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "said"),
+    [
+        ("closed by peer: enough (code 0)", ConnectionLostError, "closed the connection: enough"),
+        ("closed by peer: no (code 1)", RefusedError, "refused: no"),
+        ("closed by peer: no (code 1) (code 0)", ConnectionLostError, r"no \(code 1\)"),
+        ("closed by peer: a\nb (code 2)", RefusedError, "refused: a b"),
+        ("closed by peer: 2", RefusedError, "refused: busy"),
+        ("closed by peer: 0", ConnectionLostError, "closed the connection$"),
+        ("closed by peer: 99999999999999999999", ConnectionLostError, "was lost"),
+        ("timed out", ConnectionLostError, "was lost: timed out"),
+    ],
+)
+def test_what_the_bindings_say_of_the_end(told: str, kind: type[PeerError], said: str) -> None:
+    error = bindings.ended(told)
+    assert type(error) is kind
+    with pytest.raises(kind, match=said):
+        raise error
+
+
+def test_a_peer_s_reason_is_cut_and_printable() -> None:
+    text = str(bindings.ended(f"closed by peer: \x1b[2J{'x' * 5000} (code 0)"))
+    assert text.isprintable()
+    assert len(text) < MAX_REASON + 100
