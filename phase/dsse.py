@@ -21,6 +21,7 @@ MAX_ENVELOPE = 4 << 20
 #: Limit for the signatures of an envelope; with one more it is refused.
 MAX_SIGNATURES = 16
 MAX_KEYS = 64
+_BASE64 = re.compile("(?:[A-Za-z0-9+/]*|[A-Za-z0-9_-]*)={0,2}")
 
 
 class DsseError(PhaseError):
@@ -175,9 +176,20 @@ def _public_key(text: str) -> bytes:
 
 
 def _decode(text: str) -> bytes:
-    """Read base64 of either alphabet, padded or not: the specification asks for both."""
-    plain = text.replace("-", "+").replace("_", "/")
+    """Read base64 of either alphabet, padded or not: the specification asks for both.
+
+    Of all texts that a lenient reader decodes to the same bytes, only these are read, so that every reader
+    takes the same envelopes.
+    """
+    if _BASE64.fullmatch(text) is None:
+        raise DsseFormatError(f"not base64: {text[:20]!a}")
+    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
     try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+        raw = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise DsseFormatError(f"not base64: {error}") from error
+    if len(text) not in (len(plain), -(-len(plain) // 4) * 4):
+        raise DsseFormatError("not base64: it has too little or too much padding")
+    if base64.b64encode(raw).rstrip(b"=") != plain.encode():
+        raise DsseFormatError("not base64: the last character has bits that mean nothing")
+    return raw

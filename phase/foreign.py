@@ -1,5 +1,6 @@
 """Reads JSON from others, and turns every error of the decoder into one kind."""
 
+import json
 from typing import TypeVar
 
 import msgspec
@@ -7,6 +8,8 @@ import msgspec
 T = TypeVar("T")
 #: Limit for the decoder's message, characters; it may quote the input.
 _MOST = 200
+#: Limits for JSON that every reader must read alike: nested objects and arrays, and values in all.
+MAX_DEPTH, MAX_VALUES = 64, 1 << 14
 
 
 class MalformedError(ValueError):
@@ -31,3 +34,63 @@ def read_json(data: bytes | bytearray, kind: type[T]) -> T:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedError(str(error)[:_MOST]) from error
+
+
+def check_alike(data: bytes) -> None:
+    """Refuse JSON that other readers may read differently, or not at all.
+
+    What is signed must say the same to everyone. The decoder of `read_json` takes the last of two equal
+    names, where others take the first, and does not look into fields that it skips.
+
+    Args:
+        data: from anyone; the caller has bounded its size.
+
+    Raises:
+        MalformedError: it is not JSON (RFC 8259) in UTF-8, an object has a name twice, a string has half of
+            a surrogate pair, or it has more than `MAX_DEPTH` levels or `MAX_VALUES` values.
+    """
+    try:
+        # Numbers are not looked at: of many digits, they would only cost time.
+        root = json.loads(
+            data.decode(),
+            object_pairs_hook=_unique,
+            parse_int=len,
+            parse_float=len,
+            parse_constant=_no_number,
+        )
+        _check_size(root)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(str(error)[:_MOST]) from error
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"an object has the name {name[:40]!a} twice")
+        name.encode()
+        found[name] = value
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _check_size(root: object) -> None:
+    """Count levels and values, and look for half pairs in strings."""
+    level, values, depth = [root], 0, 0
+    while level:
+        values += len(level)
+        depth += any(isinstance(each, dict | list) for each in level)
+        if values > MAX_VALUES or depth > MAX_DEPTH:
+            raise ValueError(f"it has more than {MAX_DEPTH} levels or {MAX_VALUES} values")
+        level = [inner for each in level for inner in _inside(each)]
+
+
+def _inside(value: object) -> "list[object]":
+    if isinstance(value, str):
+        value.encode()
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []

@@ -7,8 +7,8 @@ import click
 from phase.cli import _given, _options
 from phase.cli._tell import Out
 
-#: A receipt is a few kilobytes; arguments and environment may make it some hundred.
-MAX_BYTES = 1 << 20
+#: As for every envelope. A receipt is a few kilobytes; arguments and environment may make it some hundred.
+MAX_BYTES = 4 << 20
 
 
 @click.group("receipt")

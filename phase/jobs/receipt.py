@@ -14,7 +14,7 @@ import msgspec
 
 from phase import arch, dsse
 from phase.errors import PhaseError
-from phase.foreign import MalformedError, read_json
+from phase.foreign import MalformedError, check_alike, read_json
 from phase.identity import Identity
 from phase.jobs import flow, location
 from phase.jobs.errors import JobRefusedError, ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
@@ -26,11 +26,13 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 #: Limit for a job id or a nonce, characters.
 MAX_NAME = 128
 
-Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+# In Python, `$` also matches before a line feed at the end, and `\d` takes the digits of every script.
+Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
 Nonce = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
-Timestamp = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$"
+Timestamp = Annotated[str, msgspec.Meta(pattern=_TIME, max_length=24)]
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -210,6 +212,7 @@ def verify(
     nonce: str | None = None,
     module_sha256: str | None = None,
     stdout: bytes | None = None,
+    stdout_sha256: str | None = None,
 ) -> Receipt:
     """Check a receipt against a pinned key and what was asked.
 
@@ -220,22 +223,25 @@ def verify(
         nonce: the expected nonce.
         module_sha256: the expected module, hex.
         stdout: the expected output.
+        stdout_sha256: or its hash, hex, where the output itself is elsewhere.
 
     Returns:
         The receipt, from the signed bytes.
 
     Raises:
         ReceiptSignatureError: it is not signed by this key, or is not a DSSE envelope.
-        ReceiptFormatError: it is signed, but is not a receipt.
+        ReceiptFormatError: it is signed, but is not a receipt, or not one that all readers read alike.
         ReceiptBindingError: it is a receipt of something else.
     """
     try:
         body = dsse.verify(envelope, keys=[key.lower()], payload_type=PAYLOAD_TYPE)
-    except PhaseError as error:
+        check_alike(envelope)
+    except (PhaseError, MalformedError) as error:
         raise ReceiptSignatureError(
             f"receipt is not signed by {key[:16]}...: {error}", hint="Check the node key that was pinned"
         ) from error
     try:
+        check_alike(body)
         statement = read_json(body, Statement)
     except MalformedError as error:
         raise ReceiptFormatError(f"the signed statement is not a receipt: {error}") from error
@@ -247,6 +253,7 @@ def verify(
         ("job id", job_id, receipt.job.id),
         ("nonce", nonce, receipt.job.nonce),
         ("module", module_sha256 and module_sha256.lower(), receipt.module.sha256),
+        ("stdout", stdout_sha256 and stdout_sha256.lower(), receipt.stdout.sha256),
         ("stdout", None if stdout is None else hashlib.sha256(stdout).hexdigest(), receipt.stdout.sha256),
     ]
     for field, expected, found in bindings:

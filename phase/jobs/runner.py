@@ -20,7 +20,7 @@ from phase.jobs import location, process, wire
 from phase.jobs.errors import CageError, EngineError, JobRefusedError, SilentError
 from phase.jobs.flow import Collected, Content, Inlet, Messages, Outlet, Pump, Streams
 from phase.jobs.limits import MAX_INTEGER, Limits
-from phase.jobs.status import Exited, Killed, LimitHit, Rejected, Status, Trapped
+from phase.jobs.status import MAX_CODE, Exited, Killed, LimitHit, Rejected, Status, Trapped
 
 if TYPE_CHECKING:
     from phase.jobs.cgroup import Group
@@ -407,7 +407,7 @@ def _result(fields: list[bytes]) -> tuple[Status, int | None, int | None] | None
     try:
         kind, detail, burnt, peak = (part.decode() for part in fields)
         status: Status
-        if kind == "exited":
+        if kind == "exited" and 0 <= int(detail) <= MAX_CODE:
             status = Exited(int(detail))
         elif kind == "trapped":
             status = Trapped(_printable(detail))

@@ -1,14 +1,20 @@
 """How a job ended: one tagged value, the same in the runner, in receipts and between peers."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+#: The largest exit code: WASI has 32 bits for it.
+MAX_CODE = 2**32 - 1
+
+Code = Annotated[int, msgspec.Meta(ge=0, le=MAX_CODE)]
+Signal = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
 
 class Exited(msgspec.Struct, frozen=True, tag="exited", tag_field="kind"):
     """The module ended by itself, with this exit code."""
 
-    code: int
+    code: Code
 
 
 class Trapped(msgspec.Struct, frozen=True, tag="trapped", tag_field="kind"):
@@ -32,7 +38,7 @@ class Rejected(msgspec.Struct, frozen=True, tag="rejected", tag_field="kind"):
 class Killed(msgspec.Struct, frozen=True, tag="killed", tag_field="kind"):
     """The worker process died during the job, by this signal (0: it ended without a result)."""
 
-    signal: int
+    signal: Signal
     reason: str = ""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from fixtures.vectors import files as vectors
 from tests.generated import commands, tables, words
 
 _TREE = Path(__file__).parents[2]
@@ -10,4 +11,5 @@ PLACES: dict[Path, Callable[[], str]] = {
     _TREE / "phase/cli/_words.py": words.render,
     _TREE / "docs/commands.md": commands.render,
     _TREE / "docs/tables.md": tables.render,
+    **vectors.PLACES,
 }
