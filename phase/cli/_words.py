@@ -174,6 +174,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "no-mdns",
         "port",
         "processes",
+        "relay-for",
         "state",
         "tls",
     ),

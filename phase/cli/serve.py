@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     # A booted system has no OpenSSL, and serves without it.
     import ssl
 
+    from phase.peer.relay import Relay
     from phase.provider.systemd import Inherited
 
 
@@ -48,6 +49,7 @@ class Options:
     access_log: str | None
     tls: tuple[str, str] | None
     processes: int
+    relay_for: tuple[str, ...]
     as_json: bool
 
 
@@ -89,6 +91,13 @@ class Options:
     help="Speak TLS with this certificate and key (PEM). Seeds do not: serve them plain HTTP.",
 )
 @option("--processes", type=click.IntRange(1, 64), default=1, metavar="N", help="How many serve at once.")
+@option(
+    "--relay-for",
+    multiple=True,
+    metavar="WHO",
+    help="Be a relay for the peer with this key, for those of a file with one key a line, or for all: "
+    "`open`. Repeat for more.",
+)
 @_options.as_json
 def command(**given: Any) -> None:
     """Serve the releases in a directory, and advertise them.
@@ -102,6 +111,10 @@ def command(**given: Any) -> None:
     options = Options(**given)
     if options.no_dht and (options.dht or options.dht_address):
         raise click.UsageError("--no-dht leaves nothing for --dht and --dht-address to do")
+    if options.relay_for and options.processes > 1:
+        raise click.UsageError(
+            "--relay-for needs one process, since peers meet in one: leave out --processes"
+        )
     _log_to_stderr()
     options = replace(options, arch=arches.canonical(options.arch))
     repository, upkeep = _repository(options)
@@ -113,10 +126,11 @@ def command(**given: Any) -> None:
                 f"the access log {options.access_log} cannot be written: {error.strerror}"
             ) from error
     context = _tls(*options.tls) if options.tls else None
+    relay = _relay(options.relay_for)
     handed = systemd.inherited()
     sockets = handed or systemd.Inherited(listening.listen(options.binds, options.port), None)
     _allow_many_files()
-    _run(options, repository, upkeep, context, sockets)
+    _run(options, repository, upkeep, context, sockets, relay)
 
 
 def _repository(options: Options) -> tuple[Path, Callable[[], object] | None]:
@@ -133,12 +147,22 @@ def _repository(options: Options) -> tuple[Path, Callable[[], object] | None]:
     return local.directory, local.keep_up
 
 
+def _relay(given: Sequence[str]) -> "Relay | None":
+    if not given:
+        return None
+    from phase.peer.allowed import Allowed
+    from phase.peer.relay import Relay
+
+    return Relay(Allowed(given))
+
+
 def _run(
     options: Options,
     repository: Path,
     upkeep: Callable[[], object] | None,
     context: "ssl.SSLContext | None",
     sockets: "Inherited",
+    relay: "Relay | None",
 ) -> None:
     """Serve until it is ended, in one process or several."""
     from phase.provider import announce, listening, workers
@@ -180,6 +204,7 @@ def _run(
                 listeners=sockets.listeners,
                 tls=context,
                 row=board.row(number) if board else None,
+                relay=relay,
             )
         )
 

@@ -35,14 +35,11 @@ class Relay:
 
     Args:
         allowed: whether a key may use it, 64 hex digits; asked again and again while the key is connected.
-        background: runs the tasks of a connection.
         limits: see there.
     """
 
-    def __init__(
-        self, allowed: Callable[[str], bool], background: Background, limits: Limits | None = None
-    ) -> None:
-        self._allowed, self._background = allowed, background
+    def __init__(self, allowed: Callable[[str], bool], limits: Limits | None = None) -> None:
+        self._allowed, self._background = allowed, Background()
         self.limits = limits or Limits()
         self.counts = Counts()
         #: By key; the last connection of a key gets the datagrams.
@@ -60,9 +57,14 @@ class Relay:
             web.get("/seen", self.seen),
         ]
 
-    def start(self) -> None:
-        """Look now and then whether those who are connected are still allowed."""
-        self._background.repeat("revoking of the relay", self._revoke, self.limits.revoke_seconds)
+    def start(self, background: Background) -> None:
+        """Look now and then whether those who are connected are still allowed.
+
+        Args:
+            background: runs that, and the tasks of connections.
+        """
+        self._background = background
+        background.repeat("revoking of the relay", self._revoke, self.limits.revoke_seconds)
 
     def end(self) -> None:
         """Let nobody in any more, and end all connections."""

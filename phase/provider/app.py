@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -23,6 +24,10 @@ from phase.provider.status import Advertisement, Status, status
 from phase.provider.store import Store
 from phase.provider.together import Row, Together
 
+if TYPE_CHECKING:
+    # Loaded only where it is wanted.
+    from phase.peer.relay import Relay
+
 _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -37,7 +42,12 @@ UKI = "uki"
 
 
 def make_app(
-    repository: Path, *, channel: str = "stable", arch: str | None = None, row: Row | None = None
+    repository: Path,
+    *,
+    channel: str = "stable",
+    arch: str | None = None,
+    row: Row | None = None,
+    relay: "Relay | None" = None,
 ) -> web.Application:
     """Build the application.
 
@@ -46,12 +56,13 @@ def make_app(
         channel: what `/manifest.json` means.
         arch: what `/manifest.json` means; the only architecture of the channel when left out.
         row: the place of this process among others that serve the same; None if it is alone.
+        relay: of peers, on the same port.
 
     Raises:
         RepositoryError: the directory is not a repository.
     """
     store, metrics = Store(repository), Metrics()
-    routes = _Routes(store, metrics, channel, arch, row)
+    routes = _Routes(store, metrics, channel, arch, row, relay)
     app = web.Application(middlewares=[_answer], client_max_size=1 << 10)
     app[METRICS], app[STORE], app[ADVERTISEMENT] = metrics, store, routes.advertisement
     app[LIMITS], app[TOGETHER], app[HEALTH] = routes.limits, routes.together, routes.health_
@@ -63,6 +74,8 @@ def make_app(
     app.router.add_get("/metadata/{file}", routes.metadata)
     app.router.add_get("/targets/{path:.+}", routes.target)
     app.router.add_get("/blobs/sha256/{hex}", routes.blob)
+    if relay is not None:
+        app.add_routes(relay.routes())
     app.router.add_get("/{channel}/{arch}/manifest.json", routes.manifest)
     app.router.add_get("/{channel}/{arch}/boot.ipxe", routes.ipxe)
     app.router.add_get("/{channel}/{arch}/boot.efi", routes.efi)
@@ -72,9 +85,16 @@ def make_app(
 
 class _Routes:
     def __init__(
-        self, store: Store, metrics: Metrics, channel: str, arch: str | None, row: Row | None
+        self,
+        store: Store,
+        metrics: Metrics,
+        channel: str,
+        arch: str | None,
+        row: Row | None,
+        relay: "Relay | None",
     ) -> None:
         self._store = store
+        self._relay = relay
         self._channel = channel
         self._arch = arch
         self.advertisement = Advertisement()
@@ -132,7 +152,8 @@ class _Routes:
         )
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
-        text = measured(self._store, self.together, now=time.time())
+        more = self._relay.metrics() if self._relay is not None else {}
+        text = measured(self._store, self.together, now=time.time(), more=more)
         # content_type may not carry the version the format asks for, the header may.
         return web.Response(
             body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}

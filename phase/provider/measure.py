@@ -1,24 +1,27 @@
 """The answer to `GET /metrics`: the counters, and the other facts about a provider that are numbers."""
 
+from collections.abc import Mapping
+
 from phase.provider.health import Part
 from phase.provider.metrics import Values
 from phase.provider.store import Store
 from phase.provider.together import Together
 
 
-def measured(store: Store, together: Together, *, now: float) -> str:
+def measured(store: Store, together: Together, *, now: float, more: Mapping[str, tuple[str, Values]]) -> str:
     """All metrics, in the Prometheus text format.
 
     Args:
         store: the repository.
         together: the counters of all processes, and their problems.
         now: Unix seconds.
+        more: of what else this process does.
     """
     counted, _ = together.all()
     broken = {problem.part for problem in together.problems()}
     workers, restarts = together.workers()
     catalog = store.current()
-    more: dict[str, tuple[str, Values]] = {
+    own: dict[str, tuple[str, Values]] = {
         "phase_provider_degraded": (
             "1 for a part of the provider that has a problem.",
             {f'part="{part}"': int(part in broken) for part in Part},
@@ -48,4 +51,4 @@ def measured(store: Store, together: Together, *, now: float) -> str:
             int(Part.REPOSITORY not in broken),
         ),
     }
-    return counted.render(more)
+    return counted.render({**own, **more})

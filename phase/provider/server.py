@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     # A booted system has no OpenSSL, and serves without it.
     import ssl
 
+    from phase.peer.relay import Relay
     from phase.provider.announce import Options
 
 #: Seconds that answers under way may take after a signal to stop.
@@ -49,6 +50,8 @@ UNSENT_BYTES = 128 << 10
 #: it is megabytes, and what a stranger sends stays in memory until Python collects cyclic garbage, since
 #: aiohttp's error for it refers to itself.
 RECEIVED_BYTES = 16 << 10
+#: The same where peers send datagrams through here: it bounds what one of them sends in a round trip.
+RELAYED_BYTES = 256 << 10
 _log = logging.getLogger(__name__)
 
 
@@ -71,6 +74,7 @@ async def serve(
     listeners: Sequence[socket.socket] = (),
     tls: "ssl.SSLContext | None" = None,
     row: Row | None = None,
+    relay: "Relay | None" = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`.
 
@@ -93,12 +97,13 @@ async def serve(
         listeners: sockets to accept from, in place of `bind` and `port`.
         tls: certificate and key to speak TLS with; plain HTTP when left out.
         row: the place of this process among others that serve the same; None if it is alone.
+        relay: of peers, on the same port; only where this process is alone, since peers meet in one.
 
     Raises:
         RepositoryError: the directory is not a repository.
         ProviderError: the address cannot be listened on.
     """
-    app = make_app(repository, channel=channel, arch=arch, row=row)
+    app = make_app(repository, channel=channel, arch=arch, row=row, relay=relay)
     runner = web.AppRunner(app, shutdown_timeout=1.0, handle_signals=False)
     await runner.setup()
     try:
@@ -108,7 +113,7 @@ async def serve(
         await runner.cleanup()
         raise
     port, hosts = accepting[0].getsockname()[1], listening.hosts(accepting)
-    running = _Running(app, runner, accepting, tls)
+    running = _Running(app, runner, accepting, tls, relay)
     background, ending = running.background, _Ending(stop or asyncio.Event())
     running.begin()
     try:
@@ -141,6 +146,7 @@ class _Running:
         runner: aiohttp's, after its setup.
         listeners: sockets to accept from; closed at the end.
         tls: certificate and key; plain HTTP when left out.
+        relay: of peers, in the same application.
     """
 
     def __init__(
@@ -149,9 +155,11 @@ class _Running:
         runner: web.AppRunner,
         listeners: Sequence[socket.socket],
         tls: "ssl.SSLContext | None",
+        relay: "Relay | None",
     ) -> None:
         self._app = app
         self._runner = runner
+        self._relay = relay
         self._connections = Connections()
         self.background = Background(app[METRICS].failures)
         if runner.server is None:
@@ -163,7 +171,8 @@ class _Running:
         for each in listeners:
             # An accepted connection inherits them.
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)
+            received = RECEIVED_BYTES if relay is None else RELAYED_BYTES
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, received)
         self._loop = asyncio.get_running_loop()
         self._handler_before = self._loop.get_exception_handler()
 
@@ -174,6 +183,8 @@ class _Running:
         self._app[HEALTH].add(
             self.background.found, lines.problems, *(each.problems for each in self._acceptors)
         )
+        if self._relay is not None:
+            self._relay.start(self.background)
         for acceptor in self._acceptors:
             acceptor.start()
 
@@ -187,6 +198,8 @@ class _Running:
         # Advertisements are taken back, connections are refused and answers finish, all at the same time.
         for acceptor in self._acceptors:
             acceptor.stop()
+        if self._relay is not None:
+            self._relay.end()
         cut, _ = await asyncio.gather(
             self._connections.drain(drain, at_once), self.background.stop(TASKS_SECONDS)
         )

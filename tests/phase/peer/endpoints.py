@@ -26,14 +26,14 @@ class Running:
 
     async def begin(self) -> None:
         self._background = Background()
-        self.relay = Relay(self._allowed, self._background, self._limits)
+        self.relay = Relay(self._allowed, self._limits)
         app = web.Application()
         app.add_routes(self.relay.routes())
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
-        self.relay.start()
+        self.relay.start(self._background)
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
