@@ -1,0 +1,55 @@
+/** What the SDK throws: one class for each thing that a program may do about it. */
+
+/** Root of every error of the SDK. */
+export class PhaseError extends Error {
+  /** @param {string} message @param {{cause?: unknown}} [options] */
+  constructor(message, options) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+/** JSON that is malformed, or that two readers may read differently. */
+export class MalformedError extends PhaseError {}
+
+/** A receipt that must not be relied on. */
+export class ReceiptError extends PhaseError {
+  /**
+   * @param {'signature' | 'format' | 'binding'} verdict `signature`: it is nobody's; `format`: it is signed, and no
+   *   receipt that everyone reads alike; `binding`: it is of something else.
+   * @param {string} message
+   * @param {{field?: string, cause?: unknown}} [more] which binding does not hold
+   */
+  constructor(verdict, message, more = {}) {
+    super(message, { cause: more.cause });
+    this.verdict = verdict;
+    this.field = more.field ?? '';
+  }
+}
+
+/** The caller asked for something that cannot be: a mistake in the program. */
+export class UsageError extends PhaseError {}
+
+/** The node, or what answers in its place, refused or did not keep to the format. */
+export class GatewayError extends PhaseError {
+  /**
+   * @param {string} message
+   * @param {{status?: number, reason?: string, retryAfter?: number, cause?: unknown}} [more] the HTTP status, the word
+   *   that the node gives as its reason, and seconds after which to try again
+   */
+  constructor(message, more = {}) {
+    super(message, { cause: more.cause });
+    this.status = more.status ?? 0;
+    this.reason = more.reason ?? '';
+    this.retryAfter = more.retryAfter ?? 0;
+  }
+}
+
+/** The job has no result: it was cancelled, lost with its node, or could not be run. */
+export class JobError extends PhaseError {
+  /** @param {string} state as the node calls it @param {string} message */
+  constructor(state, message) {
+    super(message);
+    this.state = state;
+  }
+}

@@ -1,0 +1,271 @@
+/** Jobs on a node, over its HTTP gateway: docs/develop/gateway.md. */
+import { hex, publicKey, random, sha256 } from './crypto.js';
+import { GatewayError, JobError, PhaseError, UsageError } from './errors.js';
+import { readJson } from './json.js';
+import { MAX_ENVELOPE } from './receipt.js';
+import { STATEMENT } from './schema.js';
+import { take } from './shape.js';
+
+const MOST_JSON = 64 << 10;
+const ENDED = new Set(['done', 'cancelled', 'returned', 'lost', 'failed']);
+/** @type {import('./shape.js').Schema} */
+const STATUS = {
+  type: 'object',
+  properties: {
+    job: { type: 'string' },
+    state: { enum: ['queued', 'running', ...ENDED] },
+    detail: { type: 'string', default: '' },
+  },
+  required: ['job', 'state'],
+};
+/** @type {import('./shape.js').Schema} */
+const PROBLEM = {
+  type: 'object',
+  properties: { detail: { type: 'string', default: '' }, reason: { type: 'string', default: '' } },
+  required: [],
+};
+
+/**
+ * @typedef {object} GatewayOptions
+ * @property {string} url of the gateway: `http://node.example:8321`
+ * @property {string} node the node's public key, 64 hex digits, known from elsewhere
+ * @property {import('./crypto.js').Identity} identity the key that the node allows
+ * @property {number} [timeout] milliseconds for a job in all, 10 minutes when left out
+ * @property {number} [requestTimeout] milliseconds for one request, a minute when left out
+ */
+
+export class Gateway {
+  /** @param {GatewayOptions} options */
+  constructor({ url, node, identity, timeout = 600_000, requestTimeout = 60_000 }) {
+    const address = new URL(url);
+    if (!['http:', 'https:'].includes(address.protocol) || address.search || address.hash || address.username) {
+      throw new UsageError('a gateway is named by http://HOST:PORT or https://HOST');
+    }
+    publicKey(node);
+    this.origin = address.origin;
+    this.prefix = address.pathname.replace(/\/+$/, '');
+    this.node = node.toLowerCase();
+    this.identity = identity;
+    this.timeout = timeout;
+    this.requestTimeout = requestTimeout;
+  }
+
+  /**
+   * Submits a job, waits for its end, and fetches what came of it.
+   *
+   * @param {import('./job.js').Job} job @param {import('./client.js').Options} [options]
+   * @returns {Promise<import('./client.js').Brought>}
+   */
+  async run(job, { signal } = {}) {
+    const limit = limited(this.timeout, signal);
+    try {
+      await this.submit(job, limit.signal);
+      const state = await this.#wait(job.id, limit.signal);
+      if (state.state !== 'done') {
+        throw new JobError(state.state, `the node says that the job is ${state.state}: ${plain(state.detail) || 'no reason given'}`);
+      }
+      return await this.fetch(job, limit.signal);
+    } catch (error) {
+      if (limit.signal.aborted) await this.cancel(job.id).catch(() => undefined);
+      throw error;
+    } finally {
+      limit.end();
+    }
+  }
+
+  /** Hands a job over. @param {import('./job.js').Job} job @param {AbortSignal} [signal] */
+  async submit(job, signal) {
+    await this.#blob(job.manifest.module, job.module, signal);
+    if (job.stdin.length) await this.#blob(job.stdinSha256, job.stdin, signal);
+    const told = {
+      job: job.id, nonce: job.nonce, ...job.manifest.toJSON(), ...(job.stdin.length ? { stdin: job.stdinSha256 } : {}),
+    };
+    const body = new TextEncoder().encode(JSON.stringify(told));
+    return this.#status(await this.#request('POST', '/v1/jobs', { body, signal }), job.id);
+  }
+
+  /** How a job stands. @param {string} id @param {number} [wait] seconds @param {AbortSignal} [signal] */
+  async status(id, wait = 0, signal = undefined) {
+    const target = `/v1/jobs/${encodeURIComponent(id)}${wait ? `?wait=${wait}` : ''}`;
+    return this.#status(await this.#request('GET', target, { signal }), id);
+  }
+
+  /** Stops a job. @param {string} id */
+  async cancel(id) {
+    return this.#status(await this.#request('DELETE', `/v1/jobs/${encodeURIComponent(id)}`), id);
+  }
+
+  /**
+   * Receipt and output of a job that has ended; not verified.
+   *
+   * @param {import('./job.js').Job} job @param {AbortSignal} [signal]
+   * @returns {Promise<import('./client.js').Brought>}
+   */
+  async fetch(job, signal) {
+    const place = `/v1/jobs/${encodeURIComponent(job.id)}`;
+    const most = job.manifest.limits.output_bytes ?? STATEMENT.$defs.Limits.properties.output_bytes.default;
+    const envelope = await this.#request('GET', `${place}/receipt`, { most: MAX_ENVELOPE, signal });
+    const stdout = await this.#request('GET', `${place}/stdout`, { most, signal });
+    const stderr = await this.#request('GET', `${place}/stderr`, { most, signal });
+    return { key: this.node, envelope, stdout, stderr };
+  }
+
+  /** @param {string} id @param {AbortSignal} signal */
+  async #wait(id, signal) {
+    const patience = Math.max(1, Math.min(25, Math.floor(this.requestTimeout / 2000)));
+    for (;;) {
+      const began = Date.now();
+      const found = await this.status(id, patience, signal);
+      if (ENDED.has(found.state)) return found;
+      // A node that does not wait must not be asked without end.
+      if (Date.now() - began < 250) await new Promise((resolve) => setTimeout(resolve, 250));
+    }
+  }
+
+  /** @param {string} hash @param {Uint8Array} body @param {AbortSignal} [signal] */
+  async #blob(hash, body, signal) {
+    const target = `/v1/blobs/${hash}`;
+    try {
+      await this.#request('HEAD', target, { signal });
+    } catch (error) {
+      if (!(error instanceof GatewayError) || error.status !== 404) throw error;
+      await this.#request('PUT', target, { body, signal });
+    }
+  }
+
+  /** @param {Uint8Array} data @param {string} id */
+  #status(data, id) {
+    const found = shaped(STATUS, data);
+    if (found.job !== id) throw new GatewayError('the node speaks of another job');
+    return /** @type {{job: string, state: string, detail: string}} */ (found);
+  }
+
+  /**
+   * One signed request; the body of its answer.
+   *
+   * @param {string} method @param {string} path
+   * @param {{body?: Uint8Array, most?: number, signal?: AbortSignal}} [options] `most`: bytes that the answer may have
+   * @returns {Promise<Uint8Array>}
+   */
+  async #request(method, path, { body = new Uint8Array(), most = MOST_JSON, signal } = {}) {
+    const target = this.prefix + path;
+    const limit = limited(this.requestTimeout, signal);
+    try {
+      const answer = await fetch(this.origin + target, {
+        method,
+        headers: await this.#signed(method, target, body),
+        body: method === 'PUT' || method === 'POST' ? /** @type {BodyInit} */ (body) : null,
+        redirect: 'error',
+        cache: 'no-store',
+        credentials: 'omit',
+        signal: limit.signal,
+      });
+      const data = await bounded(answer, answer.ok ? most : MOST_JSON);
+      if (!answer.ok) throw refused(method, path, answer, data);
+      return data;
+    } catch (cause) {
+      if (cause instanceof PhaseError) throw cause;
+      if (signal?.aborted) throw new GatewayError(`${method} ${path} was given up`, { cause });
+      const why = limit.signal.aborted ? `no whole answer within ${this.requestTimeout} ms` : reason(cause);
+      throw new GatewayError(`${method} ${path} at ${this.origin}: ${why}`, { cause });
+    } finally {
+      limit.end();
+    }
+  }
+
+  /** The header fields that sign a request. @param {string} method @param {string} target @param {Uint8Array} body */
+  async #signed(method, target, body) {
+    const time = String(Math.floor(Date.now() / 1000));
+    const nonce = hex(await random(16));
+    const key = this.identity.publicKey;
+    const lines = ['phase-request-v1', method, target, this.node, key, time, nonce, await sha256(body)];
+    const signature = hex(await this.identity.sign(new TextEncoder().encode(lines.join('\n'))));
+    return {
+      'Phase-Key': key,
+      'Phase-Time': time,
+      'Phase-Nonce': nonce,
+      'Phase-Signature': signature,
+      ...(method === 'POST' ? { 'Content-Type': 'application/json' } : {}),
+      ...(method === 'PUT' ? { 'Content-Type': 'application/octet-stream' } : {}),
+    };
+  }
+}
+
+/** A signal that also comes after some time; not `AbortSignal.any`, which Node 18 does not have. @param {number} milliseconds @param {AbortSignal} [outer] */
+function limited(milliseconds, outer) {
+  const controller = new AbortController();
+  const abort = () => controller.abort();
+  const timer = setTimeout(abort, milliseconds);
+  if (outer?.aborted) abort();
+  outer?.addEventListener('abort', abort);
+  return {
+    signal: controller.signal,
+    end() {
+      clearTimeout(timer);
+      outer?.removeEventListener('abort', abort);
+    },
+  };
+}
+
+/** The body of an answer, up to a limit. @param {Response} answer @param {number} most bytes */
+async function bounded(answer, most) {
+  const parts = [];
+  let length = 0;
+  const reader = answer.body?.getReader();
+  for (;;) {
+    const part = await reader?.read();
+    if (part === undefined || part.done) break;
+    length += part.value.length;
+    if (length > most) {
+      await reader?.cancel().catch(() => undefined);
+      throw new GatewayError(`the answer has more than ${most} bytes`);
+    }
+    parts.push(part.value);
+  }
+  const whole = new Uint8Array(length);
+  let place = 0;
+  for (const part of parts) {
+    whole.set(part, place);
+    place += part.length;
+  }
+  return whole;
+}
+
+/** @param {string} method @param {string} path @param {Response} answer @param {Uint8Array} data */
+function refused(method, path, answer, data) {
+  let told = { detail: '', reason: '' };
+  if (answer.headers.get('content-type')?.startsWith('application/problem+json')) {
+    try {
+      told = shaped(PROBLEM, data);
+    } catch {
+      // Whatever refuses need not be a node.
+    }
+  }
+  const retryAfter = Number(answer.headers.get('retry-after') ?? 0);
+  const words = [told.reason, told.detail].map(plain).filter(Boolean).join(': ');
+  return new GatewayError(`${method} ${path} was refused with ${answer.status}${words && `: ${words}`}`, {
+    status: answer.status,
+    reason: told.reason,
+    retryAfter: Number.isFinite(retryAfter) && retryAfter > 0 ? retryAfter : 0,
+  });
+}
+
+/** @param {import('./shape.js').Schema} schema @param {Uint8Array} data @returns {any} */
+function shaped(schema, data) {
+  try {
+    return take(schema, readJson(data));
+  } catch (cause) {
+    throw new GatewayError(`the node's answer is malformed: ${/** @type {Error} */ (cause).message}`, { cause });
+  }
+}
+
+/** Words of others, fit for a message. @param {string} text */
+function plain(text) {
+  return text.replace(/[^\x20-\x7e]/g, '?').slice(0, 300);
+}
+
+/** @param {unknown} error */
+function reason(error) {
+  const cause = /** @type {{cause?: {message?: string}, message?: string}} */ (error);
+  return cause.cause?.message || cause.message || 'it failed';
+}

@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+
+import { native, noble } from '../src/crypto.js';
+import { Identity, MalformedError, Receipt, ReceiptError, UsageError } from '../src/index.js';
+import { readJson } from '../src/json.js';
+import { judge, said } from './vectors.js';
+
+const { vectors } = JSON.parse(readFileSync(new URL('../../../fixtures/vectors/receipts.json', import.meta.url), 'utf8'));
+const bytes = (/** @type {string} */ text) => new TextEncoder().encode(text);
+
+for (const each of vectors) {
+  test(`vector ${each.name}: ${each.why}`, async () => {
+    assert.deepEqual(await judge(each), said(each));
+  });
+}
+
+test('WebCrypto and @noble/ed25519 sign and verify alike', async () => {
+  const ours = await native();
+  assert.ok(ours, 'this Node has no Ed25519 in WebCrypto');
+  const theirs = await noble();
+  const seed = new Uint8Array(32).fill(7);
+  const key = await ours.publicKey(seed);
+  assert.deepEqual(await theirs.publicKey(seed), key);
+  for (const length of [0, 1, 100, 5000]) {
+    const message = new Uint8Array(length).fill(length);
+    const signature = await ours.sign(seed, message);
+    assert.deepEqual(await theirs.sign(seed, message), signature);
+    for (const curve of [ours, theirs]) {
+      assert.equal(await curve.verify(key, signature, message), true);
+      assert.equal(await curve.verify(key, signature, bytes('other')), false);
+    }
+  }
+});
+
+test('@noble/ed25519 says the same of every vector', async () => {
+  const theirs = await noble();
+  const ours = await native();
+  assert.ok(ours);
+  const good = vectors.find((/** @type {any} */ each) => each.name === 'as-asked');
+  const { unbase64, publicKey } = await import('../src/crypto.js');
+  const { pae } = await import('../src/receipt.js');
+  let seen = 0;
+  for (const each of vectors) {
+    let envelope;
+    try {
+      envelope = JSON.parse(Buffer.from(each.envelope, 'base64').toString());
+      const message = pae(envelope.payloadType, unbase64(envelope.payload));
+      const signature = unbase64(envelope.signatures[0].sig);
+      const key = publicKey(each.key);
+      if (signature.length !== 64 || ['signature-small-order', 'pin-small-order', 'signature-s-too-large'].includes(each.name)) continue;
+      assert.equal(await theirs.verify(key, signature, message), await ours.verify(key, signature, message), each.name);
+      seen += 1;
+    } catch (error) {
+      if (error instanceof assert.AssertionError) throw error;
+    }
+  }
+  assert.ok(seen > 100, `${seen}`);
+  assert.ok(good);
+});
+
+test('a verifier needs a key', async () => {
+  for (const key of ['', 'zz'.repeat(32), undefined]) {
+    await assert.rejects(Receipt.verify(bytes('{}'), /** @type {any} */ ({ key })), ReceiptError);
+  }
+});
+
+test('an identity is that of its seed, and does not show it', async () => {
+  const identity = await Identity.fromSeed('01'.repeat(32));
+  assert.equal(identity.publicKey, '8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c');
+  assert.ok(!JSON.stringify(identity).includes('0101'));
+  await assert.rejects(Identity.fromSeed('01'), UsageError);
+});
+
+test('JSON is read as written', () => {
+  assert.deepEqual(readJson(bytes('[true,false,null,"\\u00e4\\ud83e\\udd80"]')), [true, false, null, 'ä🦀']);
+  for (const text of ['', ' ', '[1,]', '{"a" 1}', '{a:1}', '[1 2]', '"a', 'nul', '-', '1.', '.5', '+1', '"\t"', '[1]]', 'truefalse']) {
+    assert.throws(() => readJson(bytes(text)), MalformedError, text);
+  }
+});

@@ -1,0 +1,2 @@
+/** @type {import('./shape.js').Schema} */
+export const STATEMENT: import("./shape.js").Schema;
