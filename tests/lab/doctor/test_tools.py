@@ -29,7 +29,8 @@ BASE = {
     *("make", "node", "nodejs", "npm"),
 }
 #: Looked for, and done without. Once nginx is installed, it listens on port 80 of the host.
-OPTIONAL = {"mkfs.exfat", "mount.exfat-fuse", "nginx", "sudo", "systemctl"}
+# Node and npm come with a wheel.
+OPTIONAL = {"mkfs.exfat", "mount.exfat-fuse", "nginx", "node", "npm", "sudo", "systemctl"}
 _STARTED = re.compile(
     r'(?:subprocess\.\w+\(\s*\[|port\.run\()\s*"(?:/usr/s?bin/)?([a-z][\w.-]*)"|which\("([a-z][\w.-]*)"'
 )

@@ -1,0 +1,81 @@
+"""The SDK of PHP, in PHP."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from wasmtime import wat2wasm
+
+from phase.identity import Identity
+from tests.sdk.node import PROJECT
+
+SDK = PROJECT / "sdk/php"
+
+
+def run(script: str, more: Mapping[str, str] = {}) -> str:
+    """Run a program of PHP; what it printed."""
+    php = shutil.which("php")
+    if php is None:
+        pytest.skip("no php here: python3 -m lab doctor says how to get it")
+    # As much memory as PHP's own default for a web server.
+    words = [php, "-d", "memory_limit=128M", "-d", "error_reporting=-1", "-d", "display_errors=stderr"]
+    done = subprocess.run(
+        [*words, "-d", "zend.assertions=1", str(SDK / "tests" / script)],
+        env={**os.environ, **more},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def test_php_says_of_every_vector_what_it_says() -> None:
+    count = len(json.loads((PROJECT / "fixtures/vectors/receipts.json").read_text())["vectors"])
+    assert run("vectors.php") == f"{count} of {count} vectors are judged as they should be\n"
+
+
+def test_a_job_runs_on_this_machine(tmp_path: Path) -> None:
+    for name in ("hello", "exit", "spin"):
+        (tmp_path / f"{name}.wasm").write_bytes(wat2wasm((PROJECT / f"fixtures/{name}.wat").read_text()))
+    (tmp_path / "tmp").mkdir()
+    variables = {
+        "PHASE_COMMAND": json.dumps([sys.executable, "-m", "phase"]),
+        "PYTHONPATH": str(PROJECT),
+        "PHASE_STATE": str(tmp_path / "state"),
+        "MODULES": str(tmp_path),
+        "TMPDIR": str(tmp_path / "tmp"),
+    }
+    said = json.loads(run("local.php", variables))
+    expected = {"text": "dlroW ,olleH", "code": 0, "args": ["a", "--b"], "env": {"A": "ä", "1": ""}}
+    assert said.pop("hello") == expected
+    assert said.pop("node") == Identity.load(tmp_path / "state/identity.json").public_key
+    assert said.pop("spin") == {"status": {"kind": "limit", "limit": "fuel"}, "fuel": 1_000_000}
+    assert "made no receipt" in said.pop("refused")
+    assert "made no receipt" in said.pop("nowhere")
+    assert said == {
+        "exit": {"code": 42},
+        "large": 1 << 20,
+        "other key": "signature",
+        "manifest": True,
+        "no limit": "there is no limit disk",
+        "zero fuel": "a limit cannot be: $.fuel is out of range",
+        "other bytes": "these bytes are another module",
+        "left": [],
+    }
+
+
+def test_the_package_is_what_composer_takes() -> None:
+    told = json.loads((SDK / "composer.json").read_text())
+    assert told["name"] == "phase/sdk"
+    assert told["autoload"]["psr-4"] == {"Phase\\Sdk\\": "src/"}
+    # One class in each file, named as the file: what PSR-4 finds.
+    for path in sorted((SDK / "src").glob("*.php")):
+        text = path.read_text()
+        assert "\nnamespace Phase\\Sdk;\n" in text
+        assert any(f"{kind} {path.stem}" in text for kind in ("class", "interface")), path.name
