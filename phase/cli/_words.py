@@ -157,6 +157,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "fuel",
         "max-output",
         "memory",
+        "no-cache",
         "no-stdin",
         "state",
         "wall",

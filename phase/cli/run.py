@@ -20,6 +20,7 @@ from phase.errors import PhaseError
 if TYPE_CHECKING:
     from phase.cli._target import Target
     from phase.identity import Identity
+    from phase.jobs.cache import Cache
     from phase.jobs.limits import Limits
     from phase.jobs.runner import Execution, Job, Worker
 
@@ -121,6 +122,7 @@ class Options:
     nonce: str
     cage: Literal["best", "whole"]
     no_stdin: bool
+    no_cache: bool
 
     def limits(self) -> "Limits":
         """The limits of the job."""
@@ -235,6 +237,7 @@ def _own(ctx: click.Context, _: click.Parameter, args: tuple[str, ...]) -> tuple
     help="Whether to run it where the kernel refuses a part of the worker's cage: best does.",
 )
 @option("--no-stdin", is_flag=True, help="Give the module no input.")
+@option("--no-cache", is_flag=True, help="Compile the module even if it is kept compiled, and keep nothing.")
 def command(module: Path, args: tuple[str, ...], **given: Any) -> None:
     """Run MODULE with ARGS; its output and exit code become this command's.
 
@@ -259,7 +262,7 @@ def command(module: Path, args: tuple[str, ...], **given: Any) -> None:
             job = Job(_module(module, limits), args=args, env=variables, limits=limits)
             signer = None if target is None else options.signer()
             options.check_names()
-            execution = _execute(worker, job, options.no_stdin)
+            execution = _execute(worker, job, options)
             code = _tell(module, execution)
             if target is not None and signer is not None:
                 _sign(job, execution, signer, target, options)
@@ -279,20 +282,35 @@ def command(module: Path, args: tuple[str, ...], **given: Any) -> None:
     sys.exit(code)
 
 
-def _execute(worker: "Worker", job: "Job", no_stdin: bool) -> "Execution":
+def _cache() -> "Cache | None":
+    """This user's compiled modules; None where they cannot be kept."""
+    from phase.jobs.cache import Cache, CacheError, Directory, usual_directory
+
+    try:
+        return Cache(Directory(usual_directory()))
+    except CacheError as error:
+        note(f"no compiled module is used or kept: {error}")
+    except OSError:  # no home, or it is read-only
+        pass
+    return None
+
+
+def _execute(worker: "Worker", job: "Job", options: Options) -> "Execution":
     """Run the job on this process's own streams."""
     from phase.jobs.flow import Descriptor, Streams
 
+    no_stdin, cache = options.no_stdin, None if options.no_cache else _cache()
     try:
         numbers = [stream.fileno() for stream in (sys.stdin, sys.stdout, sys.stderr)]
     except OSError:  # they are not files, where the command is called from Python
         given = b"" if no_stdin else sys.stdin.buffer.read(job.limits.stdin_bytes + 1)
-        execution = worker.run(type(job)(job.module, job.args, given, job.env, job.limits))
+        execution = worker.run(type(job)(job.module, job.args, given, job.env, job.limits), cache=cache)
         sys.stdout.buffer.write(execution.stdout)
         sys.stderr.buffer.write(execution.stderr)
         return execution
     stdin, stdout, stderr = map(Descriptor, numbers)
-    return worker.run(job, Streams(stdin=None if no_stdin else stdin, stdout=stdout, stderr=stderr))
+    streams = Streams(stdin=None if no_stdin else stdin, stdout=stdout, stderr=stderr)
+    return worker.run(job, streams, cache)
 
 
 def _tell(module: Path, execution: "Execution") -> int:

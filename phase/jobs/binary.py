@@ -6,6 +6,8 @@ the engine reports what is wrong with them.
 
 import os
 
+from phase.jobs import wire
+
 _MAGIC = b"\0asm\x01\0\0\0"
 _CUSTOM, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _CODE = 0, 2, 3, 4, 5, 7, 10
 _FUNC_KIND, _TABLE_KIND = 0, 1
@@ -52,6 +54,20 @@ class Shape:
     def table_export(self, number: int) -> bytes:
         """Name under which a table is exported, besides the module's own names for it."""
         return _TABLE_NAME.format(number).encode()
+
+    def packed(self) -> bytes:
+        """What is needed of it beside the compiled module; for `unpacked`."""
+        start = -1 if self.start is None else self.start
+        return wire.pack(f"{self.tables} {self.exports} {start}".encode(), *sorted(self.imports))
+
+
+def unpacked(packed: bytes) -> Shape:
+    """The shape of a module that was compiled earlier."""
+    shape = Shape(b"")
+    numbers, *imports = wire.unpack(packed)
+    shape.tables, shape.exports, shape.start = map(int, numbers.split())
+    shape.imports = set(imports)
+    return shape
 
 
 def compile_bytes(shape: Shape, most: int) -> int:

@@ -8,10 +8,10 @@ The structures here and in `phase.jobs.memory` follow wasm.h, wasi.h and wasmtim
 """
 
 import ctypes
-import resource
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_bool, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
 
+from phase.jobs import settings
 from phase.jobs.binary import MAX_MEMORIES, MAX_TABLES, Shape
 from phase.jobs.location import VERSION as VERSION
 from phase.jobs.memory import EXCEEDED, Memories
@@ -74,21 +74,10 @@ class Engine:
             lambda text: self.call("wasmtime_error_new", c_void_p, c_char_p(text.encode()))
         )
         config = self.call("wasm_config_new", c_void_p)
-        for name, wanted in (
-            ("consume_fuel", True),
-            # Same NaN bits on every architecture, so equal jobs give equal output digests.
-            ("cranelift_nan_canonicalization", True),
-            # One job, one core: compiling must not take the machine from its neighbours.
-            ("parallel_compilation", False),
-            # The engine would keep the data segments in a memory file, to map them into each instance. A
-            # worker may not write a file, and has one instance: the engine copies them.
-            ("memory_init_cow", False),
-        ):
+        for name, wanted in settings.ALWAYS:
             self.call(f"wasmtime_config_{name}_set", None, c_void_p(config), c_bool(wanted))
-        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-            # By default the engine reserves 4 GiB of addresses for each memory, to avoid bounds checks.
-            for name in ("memory_reservation", "memory_guard_size"):
-                self.call(f"wasmtime_config_{name}_set", None, c_void_p(config), c_uint64(0))
+        for name, number in settings.NARROW if settings.narrow() else ():
+            self.call(f"wasmtime_config_{name}_set", None, c_void_p(config), c_uint64(number))
         self.call(
             "wasmtime_config_host_memory_creator_set", None, c_void_p(config), byref(self.memories.creator)
         )
@@ -169,6 +158,34 @@ class Engine:
             "wasmtime_module_new", c_void_p, self._engine, c_char_p(module), size, byref(compiled)
         )
         self.check(failed, InvalidModuleError)
+        return compiled
+
+    def serialize(self, compiled: c_void_p) -> bytes:
+        """The machine code of a module, for `restore`."""
+        made = Bytes()
+        self.check(self.call("wasmtime_module_serialize", c_void_p, compiled, byref(made)))
+        code = ctypes.string_at(made.data, made.size)
+        self.call("wasm_byte_vec_delete", None, byref(made))
+        return code
+
+    def restore(self, code: bytes) -> c_void_p | None:
+        """Load the machine code of a module. Who chooses the code can do what this process can.
+
+        Returns:
+            The module; None if another engine, or one with other settings, has compiled it.
+        """
+        compiled = c_void_p()
+        failed = self.call(
+            "wasmtime_module_deserialize",
+            c_void_p,
+            self._engine,
+            c_char_p(code),
+            c_size_t(len(code)),
+            byref(compiled),
+        )
+        if failed:
+            self.call("wasmtime_error_delete", None, c_void_p(failed))
+            return None
         return compiled
 
     def link(self, shape: Shape, compiled: c_void_p, *, fuel: int, memory_bytes: int) -> None:

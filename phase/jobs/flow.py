@@ -291,14 +291,23 @@ class Outlet:
 
 
 class Messages:
-    """The worker's messages, and its diagnostics when it breaks."""
+    """The worker's messages, and its diagnostics when it breaks.
 
-    def __init__(self, control: int, diagnostics: int) -> None:
+    Args:
+        control: descriptor of the messages.
+        diagnostics: descriptor of the diagnostics.
+        keep: bytes that the compiled module may have; the worker was told the same.
+    """
+
+    def __init__(self, control: int, diagnostics: int, keep: int = 0) -> None:
         self._control, self._diagnostics = control, diagnostics
         self._buffer = bytearray()
         self.printed = bytearray()
         self.running = False
         self.compile_bytes = 0
+        self._keep, self._parts = keep, bytearray()
+        #: The compiled module, once all of it has come.
+        self.kept: bytes | None = None
         self.wanted: tuple[int, int] | None = None
         self.done: list[bytes] | None = None
         self.broken = False
@@ -322,6 +331,14 @@ class Messages:
                 self._control = -1
             self._understand()
 
+    def _take(self, part: bytes) -> None:
+        if self.kept is not None or len(self._parts) + len(part) > self._keep:
+            raise ValueError("more of the compiled module than was asked for")
+        self._parts += part
+        if not part:
+            self.kept = bytes(self._parts)
+            self._parts.clear()
+
     def _understand(self) -> None:
         """Read messages. Their form is not trusted: a module may have taken over the worker."""
         try:
@@ -329,6 +346,8 @@ class Messages:
                 match fields:
                     case [wire.COMPILE, size]:
                         self.compile_bytes = int(size)
+                    case [wire.KEEP, part]:
+                        self._take(part)
                     case [wire.RUNNING]:
                         self.running = True
                     case [wire.WANT, read, most]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from phase.jobs import location, process
+from phase.jobs.cache import Cache
 from phase.jobs.errors import CageError, EngineError, SilentError
 from phase.jobs.flow import Streams
 from phase.jobs.runner import Execution, Job, Policy, Worker
@@ -87,7 +88,7 @@ class _Forked:
             self._leash.close()
 
     def _told(self, seconds: float) -> int | None:
-        """The next number from the zygote; None if there is none in that time, or it is gone."""
+        """The next number from the zygote; None if it does not come in that time, or never can."""
         self._leash.settimeout(seconds)
         try:
             data = self._leash.recv(_SIZE)
@@ -188,16 +189,21 @@ class Pool:
         cage: as for a `Worker`.
         told: called when a process that broke was replaced: what was done, and why in one line. It is called
             in the thread that noticed.
+        cache: of compiled modules; None to compile for each job.
 
     Raises:
         EngineError: there is no engine to load, or it cannot run on this processor.
     """
 
     def __init__(
-        self, slots: int, cage: Policy = "best", told: Callable[[Event, str], None] | None = None
+        self,
+        slots: int,
+        cage: Policy = "best",
+        told: Callable[[Event, str], None] | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self._slots = threading.BoundedSemaphore(slots)
-        self._policy = cage
+        self._policy, self._cache = cage, cache
         self._told = told or (lambda _event, _reason: None)
         self._lock = threading.Lock()
         self._closed = False
@@ -255,7 +261,7 @@ class Pool:
         """
         with self._slots, self._take() as worker:
             self._order()  # of the next job's, while this one runs
-            return worker.run(job, streams)
+            return worker.run(job, streams, self._cache)
 
     def _order(self) -> None:
         """Have a worker forked, without waiting for it."""

@@ -24,7 +24,7 @@ class Process(Protocol):
         """Kill it if it still lives; returns its exit code, negative for a signal. May be called twice."""
 
     def leave(self) -> None:
-        """It has said its last word: see that it ends, and do not wait for that where nobody needs to."""
+        """It has said its last word: see that it ends. Only a parent that can do no other waits for that."""
 
 
 #: Starts a process that has these descriptors as its 0, 1, 2 and so on.

@@ -23,6 +23,7 @@ from phase.jobs.limits import MAX_INTEGER, Limits
 from phase.jobs.status import MAX_CODE, Exited, Killed, LimitHit, Rejected, Status, Trapped
 
 if TYPE_CHECKING:
+    from phase.jobs.cache import Cache
     from phase.jobs.cgroup import Group
 
 #: Seconds a worker may take to load its engine; an emulated board needs most of ten.
@@ -112,6 +113,31 @@ class Execution(msgspec.Struct, frozen=True):
     undelivered: Mapping[str, OSError] = msgspec.field(default_factory=dict)
 
 
+class Kept:
+    """A module, and what a cache has of it.
+
+    Args:
+        cache: None for none.
+        module: the module.
+    """
+
+    def __init__(self, cache: "Cache | None", module: bytes) -> None:
+        self._cache = cache
+        self.sha256 = hashlib.sha256(module).hexdigest()
+        #: The compiled module; empty without one. Bytes of it to keep, if it is compiled; 0 for none.
+        self.held, self.keep = b"", 0
+        if cache is not None:
+            from phase.jobs import cache as caches
+
+            self._name, self.keep = caches.name(self.sha256), caches.entry_bytes(len(module))
+            self.held = cache.get(self._name, self.keep) or b""
+
+    def put(self, kept: bytes | None) -> None:
+        """Keep the compiled module, if it has come."""
+        if kept and self._cache is not None:
+            self._cache.put(self._name, kept)
+
+
 class Worker:
     """A worker process with its engine loading or loaded; runs one job.
 
@@ -188,20 +214,22 @@ class Worker:
             self._group.close()
             self._group = None
 
-    def run(self, job: Job, streams: Streams | None = None) -> Execution:
+    def run(self, job: Job, streams: Streams | None = None, cache: "Cache | None" = None) -> Execution:
         """Run the one job of this worker, and end the worker.
 
         Args:
             job: the job.
             streams: its input and outputs. Without a stream, the input is the job's `stdin`, and an output
                 is kept in memory.
+            cache: has the module compiled, or will have; it is compiled for this job alone when left out.
 
         Raises:
             JobRefusedError: module, input, arguments or environment are beyond the limits.
             EngineError: the worker broke before it had the job.
         """
         streams = streams or Streams()
-        request = _request(job, streamed=streams.stdin is not None)
+        module = Kept(cache, job.module)
+        request = _request(job, module, streamed=streams.stdin is not None)
         cage, missing = self.wait_ready()
         if self._group is not None:
             self._group.limit(memory_bytes=job.limits.memory_bytes, compile_bytes=job.limits.compile_bytes)
@@ -211,7 +239,7 @@ class Worker:
         self._ends = []
         inlet = Inlet(streams.stdin, stdin, job.limits.stdin_bytes)
         outlets = Outlet(stdout, sinks[0]), Outlet(stderr, sinks[1])
-        seen = Messages(control, diagnostics)
+        seen = Messages(control, diagnostics, module.keep)
         pump = Pump((request, told), inlet, outlets, seen, job.limits.output_bytes, streams.stop)
         try:
             pump.run(begun + job.limits.wall_seconds + GRACE_SECONDS)
@@ -219,6 +247,7 @@ class Worker:
             self._ends = [inlet.pipe, outlets[0].pipe, diagnostics, control, outlets[1].pipe, pump.request]
             signalled, starved = self._finish(told=seen.done is not None)
         wall_seconds = time.monotonic() - begun
+        module.put(seen.kept)
         status, fuel_used, memory_bytes = _ending(pump, signalled, job.limits)
         if starved and isinstance(status, Killed):
             status = LimitHit("memory")
@@ -231,7 +260,7 @@ class Worker:
             memory_bytes=memory_bytes,
             started=started,
             wall_seconds=wall_seconds,
-            module_sha256=hashlib.sha256(job.module).hexdigest(),
+            module_sha256=module.sha256,
             input=inlet.sent.content() if streams.stdin else _content(job.stdin),
             output=outlets[0].passed.content(),
             errors=outlets[1].passed.content(),
@@ -331,7 +360,7 @@ def execute(job: Job, worker: Worker | None = None, streams: Streams | None = No
         return used.run(job, streams)
 
 
-def _request(job: Job, *, streamed: bool) -> bytes:
+def _request(job: Job, module: Kept, *, streamed: bool) -> bytes:
     limits = job.limits
     for what, size, most in (
         ("module", len(job.module), limits.module_bytes),
@@ -360,6 +389,7 @@ def _request(job: Job, *, streamed: bool) -> bytes:
         limits.output_bytes,
         limits.compile_bytes,
         int(streamed),
+        module.keep,
     )
     return wire.pack(
         job.module,
@@ -367,6 +397,7 @@ def _request(job: Job, *, streamed: bool) -> bytes:
         wire.pack(*encoded[:split]),
         wire.pack(*encoded[split:]),
         " ".join(map(str, numbers)).encode(),
+        module.held,
     )
 
 

@@ -4,6 +4,7 @@ A worker's messages are frames with their length in front; the first field says 
 
     READY    the engine is loaded, the cage closed: its layers, and what could not be had, a frame each
     COMPILE  bytes of memory that the compiler may have
+    KEEP     a part of the compiled module, where the parent keeps it; the last one is empty
     RUNNING  the module is compiled and linked, and starts
     WANT     bytes of input read so far, bytes that the module asks for now
     DONE     how it ended, a detail, fuel burnt (empty: unknown), peak of its memory
@@ -18,7 +19,9 @@ import os
 MAX_FIELDS = 4096
 #: Bytes of one message of a worker.
 MAX_MESSAGE = 16 * 1024
-READY, COMPILE, RUNNING, WANT, DONE = b"ready", b"compile", b"running", b"want", b"done"
+READY, COMPILE, KEEP, RUNNING, WANT, DONE = b"ready", b"compile", b"keep", b"running", b"want", b"done"
+#: Bytes of the compiled module in one message.
+KEEP_BYTES = MAX_MESSAGE - 64
 
 
 def pack(*fields: bytes) -> bytes:

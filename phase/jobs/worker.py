@@ -16,11 +16,14 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from ctypes import c_void_p
 
 from phase.jobs import binary, protect, text, traps, wire
 from phase.jobs.engine import Engine, InvalidModuleError, Stopped, TooMuchMemoryError
 from phase.jobs.host import Host
 
+#: A module that imports more functions of WASI than there are does not link.
+_MOST_KEPT = 64
 STDIN, STDOUT, DIAGNOSTICS, CONTROL, STDERR, REQUEST = range(6)
 
 
@@ -53,10 +56,10 @@ class _Run:
 
     def __init__(self, engine: Engine, fields: list[bytes]) -> None:
         self._engine = engine
-        self._module, self._stdin, argv, env, numbers = fields
+        self._module, self._stdin, argv, env, numbers, self._held = fields
         self._argv, pairs = wire.unpack(argv), wire.unpack(env)
         self._env = list(zip(pairs[::2], pairs[1::2], strict=True))
-        self._fuel, self._wall_ms, self._memory, output, self._compile, self._streamed = map(
+        self._fuel, self._wall_ms, self._memory, output, self._compile, self._streamed, self._keep = map(
             int, numbers.split()
         )
         self._output = _Output(output, self._printed_too_much)
@@ -120,19 +123,7 @@ class _Run:
     def _prepare(self) -> None:
         """Everything up to the module's first instruction."""
         engine, output = self._engine, self._output
-        self._limit_compiler(binary.assembler_bytes(len(self._module), self._compile))
-        shape = binary.read(text.binary(engine, self._module))
-        if shape.start is None:
-            # Refuse it before it is compiled, which takes a minute for a large module.
-            raise InvalidModuleError("module exports no function _start; only WASI commands can be run")
-        if shape.shared:
-            raise InvalidModuleError("its memory is shared between threads; a job has one thread")
-        for what, count, most in (
-            ("tables", shape.tables, binary.MAX_TABLES),
-            ("linear memories", shape.memories, binary.MAX_MEMORIES),
-        ):
-            if count > most:
-                raise InvalidModuleError(f"module has {count} {what}; the limit is {most}")
+        shape, compiled = self._restored() or self._compiled()
         engine.wasi(
             argv=self._argv,
             env=self._env,
@@ -140,14 +131,39 @@ class _Run:
             stdout=lambda data: output.to(STDOUT, data),
             stderr=lambda data: output.to(STDERR, data),
         )
-        self._limit_compiler(binary.compile_bytes(shape, self._compile))
-        if binary.least_bytes(shape) > self._allowed:
-            raise MemoryError
-        Host(engine, shape.imports, _want if self._streamed else None)
-        compiled = engine.compile(shape.module)
+        # Kept: a collection would free its functions, which the engine still calls.
+        self._host = Host(engine, shape.imports, _want if self._streamed else None)
         protect.limit_memory(self._memory)
         engine.link(shape, compiled, fuel=self._fuel, memory_bytes=self._memory)
         self._linked = True
+
+    def _restored(self) -> tuple[binary.Shape, c_void_p] | None:
+        """The module as it was compiled for an earlier job, if the parent has kept that."""
+        if not self._held:
+            return None
+        try:
+            packed, code = wire.unpack(self._held)
+            shape = binary.unpacked(packed)
+        except ValueError:
+            return None
+        compiled = self._engine.restore(code)
+        return None if compiled is None else (shape, compiled)
+
+    def _compiled(self) -> tuple[binary.Shape, c_void_p]:
+        self._limit_compiler(binary.assembler_bytes(len(self._module), self._compile))
+        shape = binary.read(text.binary(self._engine, self._module))
+        _check(shape)
+        self._limit_compiler(binary.compile_bytes(shape, self._compile))
+        if binary.least_bytes(shape) > self._allowed:
+            raise MemoryError
+        compiled = self._engine.compile(shape.module)
+        if self._keep and len(shape.imports) <= _MOST_KEPT:
+            kept = wire.pack(shape.packed(), self._engine.serialize(compiled))
+            if len(kept) <= self._keep:
+                for at in range(0, len(kept), wire.KEEP_BYTES):
+                    wire.send(CONTROL, wire.KEEP, kept[at : at + wire.KEEP_BYTES])
+                wire.send(CONTROL, wire.KEEP, b"")
+        return shape, compiled
 
     def _limit_compiler(self, allowed: int) -> None:
         self._allowed = allowed
@@ -173,6 +189,20 @@ class _Run:
                 return ("limit", "memory"), False
             return ("trapped", "uncaught exception" if text == "thrown Wasm exception" else text), False
         return ("trapped", traps.name(stop.trap)), stop.trap == traps.UNREACHABLE
+
+
+def _check(shape: binary.Shape) -> None:
+    """Refuse a module by its sections, before it is compiled, which takes a minute for a large one."""
+    if shape.start is None:
+        raise InvalidModuleError("module exports no function _start; only WASI commands can be run")
+    if shape.shared:
+        raise InvalidModuleError("its memory is shared between threads; a job has one thread")
+    for what, count, most in (
+        ("tables", shape.tables, binary.MAX_TABLES),
+        ("linear memories", shape.memories, binary.MAX_MEMORIES),
+    ):
+        if count > most:
+            raise InvalidModuleError(f"module has {count} {what}; the limit is {most}")
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
     fd 3  requests (SOCK_SEQPACKET): each carries the seven descriptors of a worker to be
 
 Loading the engine takes most of a small job's time; a fork takes a millisecond. It has one thread, or a fork
-would be a copy with locks that nobody releases: the engine starts threads when a job runs, and no job runs
+would be a copy with locks that are never released: the engine starts threads when a job runs, and none runs
 here. A worker forked from it closes its cage before it reads its job, as any other does.
 
 The last descriptor of a request is the worker's leash (a socket), which stays here: the zygote writes the
@@ -135,7 +135,7 @@ class Zygote:
 def _tell(leash: int, number: int) -> None:
     try:
         os.write(leash, number.to_bytes(_SIZE, "little", signed=True))
-    except OSError:  # nobody waits for it any more
+    except OSError:  # its other end is closed
         return
 
 

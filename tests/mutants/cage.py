@@ -57,6 +57,32 @@ MUTANTS = (
         (f"{_ESCAPE}::test_out_of_memory_ends_the_job_first",),
     ),
     *(
+        Mutant(what, "phase/jobs/cache.py", old, new, ("tests/phase/jobs/test_cache.py",))
+        for what, old, new in (
+            (
+                "compiled modules are not authenticated",
+                "if hmac.compare_digest(tag, self._tag(entry, data)):",
+                "if True:",
+            ),
+            ("a compiled module may be another module's", "entry.encode() + data", "data"),
+            (
+                "others may fill the cache of compiled modules",
+                " and not stat.S_IMODE(found.st_mode) & 0o077",
+                "",
+            ),
+            (
+                "links in the cache are followed",
+                "os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK",
+                "os.O_RDONLY",
+            ),
+            (
+                "compiled modules fill the disk",
+                "if total <= self._most and left <= MAX_ENTRIES:",
+                "if True:",
+            ),
+        )
+    ),
+    *(
         Mutant(f"the filter takes {what}", "phase/jobs/calls.py", old, new, (_CALLS,))
         for what, old, new in (
             ("calls of other architectures", "(_EQUAL, 1, 0, own)", "(_EQUAL, 1, 1, own)"),

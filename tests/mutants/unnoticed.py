@@ -169,7 +169,7 @@ MUTANTS = (
     Mutant(
         "a module has a hundred memories",
         "phase/jobs/worker.py",
-        '            ("linear memories", shape.memories, binary.MAX_MEMORIES),\n',
+        '        ("linear memories", shape.memories, binary.MAX_MEMORIES),\n',
         "",
         (f"{_JOBS}/test_memory.py",),
     ),

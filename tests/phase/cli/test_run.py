@@ -46,6 +46,7 @@ def phase(tmp_path: Path, modules: Path) -> Phase:
             command = ["sh", "-c", f'"$@" {redirect}', "sh", *command]
         environment = os.environ | {
             "PHASE_STATE": str(tmp_path / "state"),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
             "PYTHONPATH": str(FIXTURES.parent),
         }
         for name in ("hello", "exit", "spin"):

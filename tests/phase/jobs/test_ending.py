@@ -69,7 +69,7 @@ def test_each_end_has_its_name(
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ([b"exited", b"-1", b"", b""], (Exited(-1), None, None)),
+        ([b"exited", b"-1", b"", b""], None),
         ([b"trapped", b"why\n", b"0", b"5"], (Trapped("why "), 0, 5)),
         ([b"rejected", b"x" * 501, b"0", b"0"], (Rejected("x" * 500), 0, 0)),
         ([b"limit", b"fuel", b"1", b"2"], (LimitHit("fuel"), 1, 2)),
@@ -93,6 +93,10 @@ def test_a_workers_last_words_are_read_and_not_trusted(
     assert runner._result(fields) == expected
 
 
+def _request(job: Job, *, streamed: bool) -> bytes:
+    return runner._request(job, runner.Kept(None, job.module), streamed=streamed)
+
+
 def test_a_job_goes_to_the_worker_whole() -> None:
     limits = Limits(
         fuel=5,
@@ -104,28 +108,28 @@ def test_a_job_goes_to_the_worker_whole() -> None:
         module_bytes=3,
     )
     job = Job(b"abc", args=["a", "é"], stdin=b"in", env={"K": "=v", "L": ""}, limits=limits)
-    module, stdin, args, env, numbers = wire.unpack(runner._request(job, streamed=False))
-    assert (module, stdin, numbers) == (b"abc", b"in", b"5 1500 6 7 8 0")
+    module, stdin, args, env, numbers, held = wire.unpack(_request(job, streamed=False))
+    assert (module, stdin, numbers, held) == (b"abc", b"in", b"5 1500 6 7 8 0 0", b"")
     assert wire.unpack(args) == [b"module", b"a", "é".encode()]
     assert wire.unpack(env) == [b"K", b"=v", b"L", b""]
-    assert wire.unpack(runner._request(job, streamed=True))[1::3] == [b"", b"5 1500 6 7 8 1"]
+    assert wire.unpack(_request(job, streamed=True))[1::3] == [b"", b"5 1500 6 7 8 1 0"]
     quick = Job(b"", limits=Limits(wall_seconds=0.0001))
-    assert wire.unpack(runner._request(quick, streamed=False))[4].split()[1] == b"1"
+    assert wire.unpack(_request(quick, streamed=False))[4].split()[1] == b"1"
 
 
 def test_words_of_exactly_the_limits_are_taken() -> None:
-    runner._request(Job(b"", args=["a"] * 1023), streamed=False)
+    _request(Job(b"", args=["a"] * 1023), streamed=False)
     with pytest.raises(JobRefusedError, match="1025 words"):
-        runner._request(Job(b"", args=["a"] * 1024), streamed=False)
-    runner._request(Job(b"", args=["a" * (131_072 - 6)]), streamed=False)
+        _request(Job(b"", args=["a"] * 1024), streamed=False)
+    _request(Job(b"", args=["a" * (131_072 - 6)]), streamed=False)
     with pytest.raises(JobRefusedError, match="131073 bytes"):
-        runner._request(Job(b"", args=["a" * (131_072 - 5)]), streamed=False)
+        _request(Job(b"", args=["a" * (131_072 - 5)]), streamed=False)
 
 
 @pytest.mark.parametrize("env", [{"": "x"}, {"A\0": "x"}, {"A": "\0"}, {"=": ""}])
 def test_variables_that_no_environment_can_have_are_refused(env: dict[str, str]) -> None:
     with pytest.raises(JobRefusedError, match="NUL"):
-        runner._request(Job(b"", env=env), streamed=False)
+        _request(Job(b"", env=env), streamed=False)
 
 
 @pytest.mark.parametrize(
