@@ -1,38 +1,14 @@
 """The SDK of PHP, in PHP."""
 
 import json
-import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
 from wasmtime import wat2wasm
 
 from phase.identity import Identity
 from tests.sdk.node import PROJECT
-
-SDK = PROJECT / "sdk/php"
-
-
-def run(script: str, more: Mapping[str, str] = {}) -> str:
-    """Run a program of PHP; what it printed."""
-    php = shutil.which("php")
-    if php is None:
-        pytest.skip("no php here: python3 -m lab doctor says how to get it")
-    # As much memory as PHP's own default for a web server.
-    words = [php, "-d", "memory_limit=128M", "-d", "error_reporting=-1", "-d", "display_errors=stderr"]
-    done = subprocess.run(
-        [*words, "-d", "zend.assertions=1", str(SDK / "tests" / script)],
-        env={**os.environ, **more},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
+from tests.sdk.php import SDK, run
 
 
 def test_php_says_of_every_vector_what_it_says() -> None:
