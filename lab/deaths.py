@@ -7,6 +7,10 @@ import re
 
 #: Kernel messages that mean death. Checked on every line.
 KINDS = {
+    # Error 8 is ENOEXEC. The kernel's own message does not say what that means; the panic follows.
+    "init is a program for another architecture, or not a program": re.compile(
+        r"Failed to execute /init \(error -8\)"
+    ),
     "kernel panic": re.compile(r"Kernel panic - not syncing: .*"),
     "out of memory": re.compile(
         r"Out of memory: Killed process .*|Out of memory and no killable processes.*"

@@ -130,7 +130,7 @@ def verify(
     if len(signed) < threshold:
         raise DsseSignatureError(
             f"{len(signed)} of {len(accepted)} accepted keys have signed, {threshold} must",
-            hint="Check which public keys were pinned.",
+            hint="It was changed after it was signed, or other keys have signed it.",
         )
     return body
 

@@ -13,7 +13,7 @@ from lab.errors import InfrastructureError, MachineDied, MachineError, MisuseErr
 from lab.machine import Capability
 from lab.marks import Mark
 from lab.net.switch import Switch
-from lab.qemu import command, migration
+from lab.qemu import command, kernel, migration
 from lab.qemu.monitor import Event, Monitor
 from lab.qemu.pipes import Pipes
 from lab.qemu.port import Port, accept, listening
@@ -146,7 +146,7 @@ class VM:
 
         Raises:
             InfrastructureError: QEMU did not start; its own message is in the evidence.
-            MisuseError: it is on.
+            MisuseError: it is on, or its kernel is for another architecture or cannot be read.
         """
         self._switch_on(self.argv)
 
@@ -209,6 +209,8 @@ class VM:
     def _switch_on(self, argv: list[str]) -> None:
         if self.running:
             raise MisuseError(f"{self.name} is running already")
+        if self.spec.kernel:
+            kernel.check(self.name, self.spec.kernel, self.arch)
         self._admit(self)
         self.stop()
         self._starts += 1

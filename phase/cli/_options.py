@@ -7,6 +7,7 @@ configuration file, see `phase.cli._configuration`.
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,6 +220,19 @@ def timeout(seconds: float, least: float, most: float) -> Callable[[Any], Any]:
         metavar="SECONDS",
         help="How long it may take.",
     )
+
+
+class Sha256(click.ParamType[str]):
+    """A SHA-256 in hex, also as commands print it: with `sha256:` in front."""
+
+    name = "sha256"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """64 hex digits, lower case."""
+        digits = str(value).lower().removeprefix("sha256:")
+        if re.fullmatch("[0-9a-f]{64}", digits) is None:
+            self.fail(f"{value!r} is not a SHA-256: it has 64 hex digits", param, ctx)
+        return digits
 
 
 class Seconds(click.FloatRange):

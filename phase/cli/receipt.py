@@ -27,7 +27,11 @@ def command() -> None:
 @_options.option("--job-id", once=True, metavar="TEXT", help="The job's name, which the receipt must have.")
 @_options.option("--nonce", once=True, metavar="TEXT", help="The requester's nonce, which it must have.")
 @_options.option(
-    "--module-sha256", once=True, metavar="HEX", help="SHA-256 of the module that must have run."
+    "--module-sha256",
+    once=True,
+    type=_options.Sha256(),
+    metavar="HEX",
+    help="SHA-256 of the module that must have run, also with sha256: in front.",
 )
 @_options.as_json
 def verify(

@@ -233,13 +233,7 @@ def verify(
         ReceiptFormatError: it is signed, but is not a receipt, or not one that all readers read alike.
         ReceiptBindingError: it is a receipt of something else.
     """
-    try:
-        body = dsse.verify(envelope, keys=[key.lower()], payload_type=PAYLOAD_TYPE)
-        check_alike(envelope)
-    except (PhaseError, MalformedError) as error:
-        raise ReceiptSignatureError(
-            f"receipt is not signed by {key[:16]}...: {error}", hint="Check the node key that was pinned"
-        ) from error
+    body = _signed(envelope, key)
     try:
         check_alike(body)
         statement = read_json(body, Statement)
@@ -260,6 +254,21 @@ def verify(
         if expected is not None and expected != found:
             raise ReceiptBindingError(field, expected=expected, found=found)
     return receipt
+
+
+def _signed(envelope: bytes, key: str) -> bytes:
+    """The bytes that the key has signed."""
+    try:
+        body = dsse.verify(envelope, keys=[key.lower()], payload_type=PAYLOAD_TYPE)
+        check_alike(envelope)
+    except dsse.DsseSignatureError as error:
+        raise ReceiptSignatureError(
+            f"the receipt was changed after it was signed, or it was signed by another key than {key}",
+            hint="Get the receipt again, and compare the key with what `phase init` prints on the node.",
+        ) from error
+    except (PhaseError, MalformedError) as error:
+        raise ReceiptSignatureError(f"the receipt is not signed by {key[:80]}: {error}") from error
+    return body
 
 
 def schemas() -> dict[str, dict[str, object]]:

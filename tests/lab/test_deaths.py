@@ -5,6 +5,9 @@ import pytest
 from lab.deaths import BIRTHS, Watch
 
 SAID = {
+    "init is a program for another architecture, or not a program": [
+        "[    1.1] Failed to execute /init (error -8)"
+    ],
     "kernel panic": ["[    4.2] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"],
     "out of memory": ["[  9.1] Out of memory: Killed process 77 (head) total-vm:1072kB, anon-rss:4kB"],
     "kernel oops": [

@@ -60,6 +60,33 @@ def test_a_receipt_from_run_verifies_against_the_key_of_init(
     assert "expected 'replayed', found 'n'" in str(done.exception)
     done = CliRunner().invoke(receipt.command, ["verify", str(kept), "--key", "0" * 64])
     assert done.exit_code == 1
+    assert "signed by another key than 0000" in str(done.exception)
+    assert "`phase init` prints on the node" in str(done.exception)
+
+
+def test_a_module_is_asked_for_by_its_hash_as_it_was_printed(
+    module: Callable[[str], str], tmp_path: Path
+) -> None:
+    kept, key = tmp_path / "receipt.json", _run_with_receipt(module("hello"), tmp_path)
+    verify = ["verify", str(kept), "--key", key]
+    printed = CliRunner().invoke(receipt.command, verify).stdout
+    (hashed,) = [line.split()[1] for line in printed.splitlines() if line.startswith("module")]
+    assert hashed.startswith("sha256:")
+    for asked in (hashed, hashed.removeprefix("sha256:"), hashed.upper()):
+        done = CliRunner().invoke(receipt.command, [*verify, "--module-sha256", asked])
+        assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(receipt.command, [*verify, "--module-sha256", "sha256:abc"])
+    assert done.exit_code == 2
+    assert "is not a SHA-256: it has 64 hex digits" in done.output
+
+
+def _run_with_receipt(module: str, directory: Path) -> str:
+    """Run a module, with a receipt beside; the node's key."""
+    state = ["--state", str(directory / "state")]
+    made = json.loads(CliRunner().invoke(init.command, [*state, "--json"]).stdout)
+    arguments = [*state, "--receipt", str(directory / "receipt.json")]
+    assert CliRunner().invoke(run.command, [*arguments, module], input="ab").exit_code == 0
+    return str(made["node"])
 
 
 def test_init_twice_shows_the_same_node(tmp_path: Path) -> None:

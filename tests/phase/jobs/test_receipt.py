@@ -95,8 +95,9 @@ def test_a_receipt_of_streams_binds_what_passed(wasm: Wasm, identity: Identity) 
 
 
 def test_another_key_did_not_sign_it(outcome: Outcome) -> None:
-    with pytest.raises(ReceiptSignatureError, match="not signed by"):
-        receipts.verify(outcome.receipt, key=Identity.ephemeral().public_key)
+    other = Identity.ephemeral().public_key
+    with pytest.raises(ReceiptSignatureError, match=f"changed after .* signed by another key than {other}"):
+        receipts.verify(outcome.receipt, key=other)
 
 
 def test_one_changed_byte_of_the_statement_is_noticed(identity: Identity, outcome: Outcome) -> None:
