@@ -156,6 +156,11 @@ export function ed25519() {
   return curve;
 }
 
+/** Takes another Ed25519 than the one found here. @param {Curve} other */
+export function useCurve(other) {
+  curve = Promise.resolve(other);
+}
+
 /** WebCrypto's Ed25519, or null where it has none. @returns {Promise<Curve | null>} */
 export async function native() {
   const web = await subtle();

@@ -35,6 +35,8 @@ export function publicKey(text: string): Uint8Array<ArrayBufferLike>;
 export function verify(key: Uint8Array, signature: Uint8Array, message: Uint8Array): Promise<boolean>;
 /** @returns {Promise<Curve>} */
 export function ed25519(): Promise<Curve>;
+/** Takes another Ed25519 than the one found here. @param {Curve} other */
+export function useCurve(other: Curve): void;
 /** WebCrypto's Ed25519, or null where it has none. @returns {Promise<Curve | null>} */
 export function native(): Promise<Curve | null>;
 /** @noble/ed25519. Its own verification multiplies by the cofactor, so the equation is written here. @returns {Promise<Curve>} */
