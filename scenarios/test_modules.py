@@ -1,5 +1,6 @@
 """Programs that real compilers made, run by the booted system: the same output on every architecture."""
 
+import io
 import json
 import shlex
 import sys
@@ -7,20 +8,24 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from wasmtime import wat2wasm
 
 from fixtures.modules import corpus
 from lab.net.hostport import refusal
 from lab.plugin import Record
 from lab.shell import Shell
 from lab.topology import Lab
+from phase.jobs.runner import Job, execute
 from scenarios.images import Release
 from scenarios.loop import Loop
 
+#: Prints random bytes, the time, and the bits of a NaN.
+_CHANCE = bytes(wat2wasm((Path(corpus.__file__).parents[1] / "chance.wat").read_text()))
 #: Of the host's web server, as the system sees it.
 _PORT = 8000
-#: Runs each job and prints its exit code and the digest of its output. One process for all of them: where a
-#: processor is emulated, the command line's parser would take most of the time. For the same reason each may
-#: take its time.
+#: Runs each job and prints its exit code, the digest of its output and the fuel that it burnt. One process
+#: for all of them: where a processor is emulated, the command line's parser would take most of the time. For
+#: the same reason each may take its time. They are deterministic, so that the fuel is the same, too.
 _DRIVER = """
 import hashlib, json, sys
 from phase.cli._outcome import exit_code
@@ -29,8 +34,10 @@ from phase.jobs.runner import Job, execute
 limits = Limits(wall_seconds=300.0)
 for name, module, args, env, text in json.load(open("runs.json")):
     given = open("text.txt", "rb").read() if text else b""
-    done = execute(Job(open(module + ".wasm", "rb").read(), args=args, stdin=given, env=env, limits=limits))
-    print(json.dumps([name, exit_code(done.status), hashlib.sha256(done.stdout).hexdigest()]), flush=True)
+    module = open(module + ".wasm", "rb").read()
+    done = execute(Job(module, args=args, stdin=given, env=env, limits=limits, seed=7))
+    digest = hashlib.sha256(done.stdout).hexdigest()
+    print(json.dumps([name, exit_code(done.status), digest, done.fuel_used]), flush=True)
 print("end", flush=True)
 """
 
@@ -42,7 +49,7 @@ def loop(lab: Lab, record: Record, release: Release, arch: str, tmp_path: Path) 
 
 @pytest.mark.lab(seconds=240)
 def test_modules_of_real_compilers_run_alike(loop: Loop, tmp_path: Path) -> None:
-    """The digests are those of the manifest, so they are the same on both architectures."""
+    """The digests are those of the manifest, so they are the same on both architectures; so is the fuel."""
     if why := refusal():
         pytest.skip(why)
     runs = corpus.runs()
@@ -50,7 +57,11 @@ def test_modules_of_real_compilers_run_alike(loop: Loop, tmp_path: Path) -> None
         for name in corpus.modules():
             tar.add(corpus.built(name), f"{name}.wasm")
         tar.add(corpus.TEXT, "text.txt")
+        chance = tarfile.TarInfo("chance.wasm")
+        chance.size = len(_CHANCE)
+        tar.addfile(chance, io.BytesIO(_CHANCE))
     listed = [(run.name, run.module, run.args, run.env, run.stdin) for run in runs]
+    listed.append(("chance", "chance", [], {}, ""))
     (tmp_path / "runs.json").write_text(json.dumps(listed))
     (tmp_path / "driver.py").write_text(_DRIVER)
     server = loop.serve(staged=True)
@@ -68,11 +79,21 @@ def test_modules_of_real_compilers_run_alike(loop: Loop, tmp_path: Path) -> None
         "for n in 1 2 3 4 5; do tail -n 1 /tmp/modules/told | grep -qx end && exit 0; sleep 2; done; exit 1"
     )
     shell.wait_until_succeeds(f"sh -c {shlex.quote(done)}", timeout=600)
-    told = {name: (code, digest) for name, code, digest in map(json.loads, _lines(shell))}
+    told = {name: (code, digest) for name, code, digest, _ in map(json.loads, _lines(shell))}
+    fuel = {name: burnt for name, _, _, burnt in map(json.loads, _lines(shell))}
+    here = execute(Job(_CHANCE, seed=7))
+    assert told.pop("chance") == (0, corpus.digest(here.stdout))
     assert list(told) == [run.name for run in runs]
+    assert fuel == {run.name: _fuel(run) for run in runs} | {"chance": here.fuel_used}
     # Standard error is compared where `phase run` itself is tested.
     wrong = [found for run in runs for found in run.check(*told[run.name], run.stderr)]
     assert wrong == []
+
+
+def _fuel(run: corpus.Run) -> int | None:
+    """What a job burns on the machine of the test."""
+    module = corpus.built(run.module).read_bytes()
+    return execute(Job(module, args=run.args, stdin=run.input, env=run.env, seed=7)).fuel_used
 
 
 def _lines(shell: Shell) -> list[str]:

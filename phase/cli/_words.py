@@ -152,6 +152,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("run",): (
         "cage",
         "compile",
+        "deterministic",
         "env",
         "ephemeral",
         "fuel",
@@ -159,6 +160,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "memory",
         "no-cache",
         "no-stdin",
+        "seed",
         "state",
         "wall",
     ),

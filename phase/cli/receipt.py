@@ -52,7 +52,11 @@ def verify(
         ("nonce", found.job.nonce or "-"),
         ("module", f"sha256:{found.module.sha256}"),
         ("stdout", f"sha256:{found.stdout.sha256} ({found.stdout.length} bytes)"),
+        ("seed", found.seed),
+        ("requester", found.requester),
+        ("attempt", found.attempt),
         ("status", explain(found.status)),
         ("when", f"{found.started} for {found.wall_ms:.0f} ms"),
     ):
-        out.line(f"{name:<11}{said}")
+        if said is not None:
+            out.line(f"{name:<11}{said}")

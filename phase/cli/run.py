@@ -123,6 +123,13 @@ class Options:
     cage: Literal["best", "whole"]
     no_stdin: bool
     no_cache: bool
+    deterministic: bool
+    seed: int | None
+
+    @property
+    def world(self) -> int | None:
+        """The seed of a deterministic job; None for any other."""
+        return 0 if self.deterministic and self.seed is None else self.seed
 
     def limits(self) -> "Limits":
         """The limits of the job."""
@@ -238,6 +245,18 @@ def _own(ctx: click.Context, _: click.Parameter, args: tuple[str, ...]) -> tuple
 )
 @option("--no-stdin", is_flag=True, help="Give the module no input.")
 @option("--no-cache", is_flag=True, help="Compile the module even if it is kept compiled, and keep nothing.")
+@option(
+    "--deterministic",
+    is_flag=True,
+    help="Give it random bytes of a seed and clocks of its own, so that it ends the same everywhere.",
+)
+@option(
+    "--seed",
+    type=click.IntRange(0, 2**53 - 1),
+    metavar="N",
+    standard="0 with --deterministic",
+    help="The seed of its random bytes; it makes the job deterministic.",
+)
 def command(module: Path, args: tuple[str, ...], **given: Any) -> None:
     """Run MODULE with ARGS; its output and exit code become this command's.
 
@@ -259,7 +278,7 @@ def command(module: Path, args: tuple[str, ...], **given: Any) -> None:
 
             worker = stack.enter_context(Worker(options.cage))
             limits = options.limits()
-            job = Job(_module(module, limits), args=args, env=variables, limits=limits)
+            job = Job(_module(module, limits), args=args, env=variables, limits=limits, seed=options.world)
             signer = None if target is None else options.signer()
             options.check_names()
             execution = _execute(worker, job, options)
@@ -303,14 +322,22 @@ def _execute(worker: "Worker", job: "Job", options: Options) -> "Execution":
     try:
         numbers = [stream.fileno() for stream in (sys.stdin, sys.stdout, sys.stderr)]
     except OSError:  # they are not files, where the command is called from Python
-        given = b"" if no_stdin else sys.stdin.buffer.read(job.limits.stdin_bytes + 1)
-        execution = worker.run(type(job)(job.module, job.args, given, job.env, job.limits), cache=cache)
+        execution = worker.run(job if no_stdin else _with_input(job), cache=cache)
         sys.stdout.buffer.write(execution.stdout)
         sys.stderr.buffer.write(execution.stderr)
         return execution
     stdin, stdout, stderr = map(Descriptor, numbers)
+    if job.seed is not None and not no_stdin:
+        job, no_stdin = _with_input(job), True
     streams = Streams(stdin=None if no_stdin else stdin, stdout=stdout, stderr=stderr)
     return worker.run(job, streams, cache)
+
+
+def _with_input(job: "Job") -> "Job":
+    """The job with all of this process's input; one byte more than the limit is too much."""
+    import msgspec
+
+    return msgspec.structs.replace(job, stdin=sys.stdin.buffer.read(job.limits.stdin_bytes + 1))
 
 
 def _tell(module: Path, execution: "Execution") -> int:

@@ -4,12 +4,14 @@ proc_exit     The engine refuses exit codes above 125.
 fd_read       The job's input is read only when the module asks for it: the parent hears how much is
 poll_oneoff   wanted, then the engine's own function reads the bytes that have come.
 
+Of a deterministic job also the functions of `phase.jobs.determined`.
+
 The engine's functions find the caller's memory by its export, so they cannot be called from here. A small
 module of the worker calls them on its own memory, and the bytes are then copied to the job's memory.
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ctypes import byref, c_char_p, c_size_t, c_uint64, c_void_p
 
 from phase.jobs.engine import FUNC, ROOM, UNION, Bytes, Engine
@@ -36,20 +38,23 @@ READER = bytes.fromhex(
 )
 _WASI = b"wasi_snapshot_preview1"
 _MEMORY = 3  # WASMTIME_EXTERN_MEMORY
-_EINVAL = 28  # WASI's, not this machine's
+EINVAL = 28  # WASI's, not this machine's
 #: Bytes of the reader's memory before its buffer, and of the buffer: the engine reads no more at once.
 _BUFFER, MOST = 1 << 16, 1 << 16
 #: Limit for the vectors in one read, and the subscriptions in one poll.
-_MANY = 1024
-_SUBSCRIPTION, _EVENT = 48, 32
-_FD_READ = 1  # eventtype
+MANY = 1024
+SUBSCRIPTION, EVENT = 48, 32
+FD_READ = 1  # eventtype
 #: fs_rights_base in an fdstat, and fd_read in it.
 _RIGHTS, _MAY_READ = 8, 1 << 1
 #: To find out whether there is input, the engine reads a page and keeps it for the next read.
 _PEEK = 4096
 _FUEL = 1 << 62
 
-_Function = Callable[[int, "ctypes.Array[c_uint64]"], int | None]
+Function = Callable[[int, "ctypes.Array[c_uint64]"], int | None]
+Memory = Callable[[int], tuple[int, int] | None]
+Trap = Callable[[str], int]
+More = Callable[[Memory, Trap], Iterable[tuple[bytes, str, Function]]]
 _Host = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_size_t)
 
 
@@ -61,9 +66,17 @@ class Host:
         imports: WASI functions that the module imports; others are not defined.
         want: called before input is read, with the bytes read so far and the bytes that may be read now.
             None if the engine has the whole input.
+        more: makes further functions, from the caller's memory and a trap with a message: of each its name,
+            its parameters and its code.
     """
 
-    def __init__(self, engine: Engine, imports: set[bytes], want: Callable[[int, int], None] | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        imports: set[bytes],
+        want: Callable[[int, int], None] | None,
+        more: More | None = None,
+    ) -> None:
         self._engine = engine
         self._want = want
         self._read = 0
@@ -71,10 +84,13 @@ class Host:
         self._functions: dict[bytes, ctypes.Array[ctypes.c_char]] = {}
         if want is not None and imports & {b"fd_read", b"poll_oneoff"}:
             self._make_reader()
-            self._define(b"fd_read", self._fd_read, parameters=4, results=1)
-            self._define(b"poll_oneoff", self._poll_oneoff, parameters=4, results=1)
+            self._define(b"fd_read", self._fd_read, "iiii")
+            self._define(b"poll_oneoff", self._poll_oneoff, "iiii")
         if b"proc_exit" in imports:
-            self._define(b"proc_exit", self._proc_exit, parameters=1, results=0)
+            self._define(b"proc_exit", self._proc_exit, "i", results=0)
+        for name, kinds, code in more(self.memory, self.trap) if more else ():
+            if name in imports:
+                self._define(name, code, kinds)
 
     def _make_reader(self) -> None:
         engine = self._engine
@@ -100,23 +116,27 @@ class Host:
     def _define(
         self,
         name: bytes,
-        function: _Function,
-        *,
-        parameters: int,
-        results: int,
+        function: Function,
+        parameters: str,
+        results: int = 1,
     ) -> None:
+        """Define a function of WASI: `i` stands for a parameter of 32 bits, `I` for one of 64."""
+
         def called(_env: object, caller: int, values: int, _count: int) -> int | None:
             # wasmtime_val_raw_t: 16 bytes each, an i32 in the first four.
-            return function(caller, (c_uint64 * (2 * max(parameters, 1))).from_address(values))
+            return function(caller, (c_uint64 * (2 * count)).from_address(values))
 
         engine, callback = self._engine, _Host(called)
         self._keep.append(callback)
         kinds = []
-        for count in (parameters, results):
-            numbers = [engine.call("wasm_valtype_new", c_void_p, ctypes.c_uint8(0)) for _ in range(count)]
+        count = len(parameters)
+        for words in (parameters, "i" * results):
+            numbers = [
+                engine.call("wasm_valtype_new", c_void_p, ctypes.c_uint8("iI".index(each))) for each in words
+            ]
             vector = Bytes()
-            given = (c_void_p * count)(*numbers)
-            engine.call("wasm_valtype_vec_new", None, byref(vector), c_size_t(count), given)
+            given = (c_void_p * len(words))(*numbers)
+            engine.call("wasm_valtype_vec_new", None, byref(vector), c_size_t(len(words)), given)
             kinds.append(vector)
         kind = c_void_p(engine.call("wasm_functype_new", c_void_p, byref(kinds[0]), byref(kinds[1])))
         engine.check(
@@ -137,26 +157,26 @@ class Host:
 
     def _proc_exit(self, _caller: int, values: "ctypes.Array[c_uint64]") -> int:
         self._engine.exit_code = values[0] & 0xFFFFFFFF
-        return self._trap("exited")
+        return self.trap("exited")
 
     def _fd_read(self, caller: int, values: "ctypes.Array[c_uint64]") -> int | None:
         descriptor, vectors, count, told = (values[2 * n] & 0xFFFFFFFF for n in range(4))
-        memory = self._memory(caller)
+        memory = self.memory(caller)
         if memory is None:
-            return self._trap("missing required memory export")
+            return self.trap("missing required memory export")
         start, size = memory
-        if count > _MANY:
-            values[0] = _EINVAL
+        if count > MANY:
+            values[0] = EINVAL
             return None
         if vectors + 8 * count > size or told + 4 > size:
-            return self._trap("pointer out of bounds")
+            return self.trap("pointer out of bounds")
         place = length = 0
         for number in range(count):
             place, length = (ctypes.c_uint32 * 2).from_address(start + vectors + 8 * number)
             if length:
                 break  # like the engine, which fills the first vector that is not empty
         if place + length > size:
-            return self._trap("pointer out of bounds")
+            return self.trap("pointer out of bounds")
         length = min(length, MOST)
         # A read that fails must not take input.
         if length and self._want is not None and self._readable(descriptor):
@@ -173,20 +193,20 @@ class Host:
 
     def _poll_oneoff(self, caller: int, values: "ctypes.Array[c_uint64]") -> int | None:
         given, out, count, told = (values[2 * n] & 0xFFFFFFFF for n in range(4))
-        memory = self._memory(caller)
+        memory = self.memory(caller)
         if memory is None:
-            return self._trap("missing required memory export")
+            return self.trap("missing required memory export")
         start, size = memory
-        if count > _MANY:
-            values[0] = _EINVAL
+        if count > MANY:
+            values[0] = EINVAL
             return None
-        if given + _SUBSCRIPTION * count > size or out + _EVENT * count > size or told + 4 > size:
-            return self._trap("pointer out of bounds")
-        wanted = ctypes.string_at(start + given, _SUBSCRIPTION * count)
+        if given + SUBSCRIPTION * count > size or out + EVENT * count > size or told + 4 > size:
+            return self.trap("pointer out of bounds")
+        wanted = ctypes.string_at(start + given, SUBSCRIPTION * count)
         asked = {
             int.from_bytes(wanted[at + 16 : at + 20], "little")
-            for at in range(0, len(wanted), _SUBSCRIPTION)
-            if wanted[at + 8] == _FD_READ
+            for at in range(0, len(wanted), SUBSCRIPTION)
+            if wanted[at + 8] == FD_READ
         }
         if self._want is not None and any(map(self._readable, asked)):
             self._want(self._read, _PEEK)
@@ -195,7 +215,7 @@ class Host:
         if trap or values[0]:
             return trap
         happened = min(ctypes.c_uint32.from_address(self._buffer + 8).value, count)
-        ctypes.memmove(start + out, self._buffer + 16, _EVENT * happened)
+        ctypes.memmove(start + out, self._buffer + 16, EVENT * happened)
         ctypes.c_uint32.from_address(start + told).value = happened
         return None
 
@@ -224,11 +244,11 @@ class Host:
         # The reader's fuel does not count as the job's.
         engine.call("wasmtime_context_set_fuel", c_void_p, engine.context, c_uint64(left))
         if failed:
-            return self._trap("the input cannot be read")
+            return self.trap("the input cannot be read")
         values[0] = raw[0] & 0xFFFFFFFF
         return trap.value
 
-    def _memory(self, caller: int) -> tuple[int, int] | None:
+    def memory(self, caller: int) -> tuple[int, int] | None:
         """The address of the job's memory in this process, and its size in bytes."""
         engine, item = self._engine, ctypes.create_string_buffer(ROOM)
         found = engine.call(
@@ -247,6 +267,7 @@ class Host:
             engine.call("wasmtime_memory_data_size", c_size_t, engine.context, place),
         )
 
-    def _trap(self, message: str) -> int:
+    def trap(self, message: str) -> int:
+        """A trap with this message, for the engine."""
         text = message.encode()
         return self._engine.call("wasmtime_trap_new", c_void_p, c_char_p(text), c_size_t(len(text)))

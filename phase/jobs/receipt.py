@@ -32,6 +32,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
 Nonce = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$"
+Attempt = Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
 Timestamp = Annotated[str, msgspec.Meta(pattern=_TIME, max_length=24)]
 
 
@@ -86,6 +87,11 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
         finished: `wall_ms` later.
         wall_ms: milliseconds, including compiling and waiting for input and readers.
         node: public key of the signing node, hex.
+        seed: of a deterministic job; null for any other, and in receipts of older nodes.
+        requester: public key of the client that asked for the job, hex; null where it was asked for at the
+            node itself.
+        attempt: 1 for the first time that the requester had this job run, and so on; null if it does not
+            count.
     """
 
     job: JobRef
@@ -105,6 +111,14 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     wall_ms: Annotated[float, msgspec.Meta(ge=0)]
     node: Hex256
     cage: tuple[Name, ...] = ()
+    seed: Count | None = None
+    requester: Hex256 | None = None
+    attempt: Attempt | None = None
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same job gives the same output on every node."""
+        return self.seed is not None
 
 
 class Digest(msgspec.Struct, frozen=True):
@@ -151,7 +165,16 @@ def check_names(job_id: str | None, nonce: str) -> None:
             raise JobRefusedError(f"the {what} has characters that cannot be printed: {text!a}")
 
 
-def describe(job: Job, execution: Execution, *, node: str, job_id: str, nonce: str) -> Receipt:
+def describe(
+    job: Job,
+    execution: Execution,
+    *,
+    node: str,
+    job_id: str,
+    nonce: str,
+    requester: str | None = None,
+    attempt: int | None = None,
+) -> Receipt:
     """Make an unsigned receipt.
 
     Args:
@@ -160,6 +183,8 @@ def describe(job: Job, execution: Execution, *, node: str, job_id: str, nonce: s
         node: the signing node's public key, hex.
         job_id: at most 128 characters.
         nonce: chosen by the requester; may be empty.
+        requester: public key of the client that asked for it, hex; None if it was asked for here.
+        attempt: how often the requester has had this job run, with this time.
     """
     wall_ms = round(execution.wall_seconds * 1000, 3)
     # Both times have milliseconds: their difference is wall_ms, to one millisecond.
@@ -182,6 +207,9 @@ def describe(job: Job, execution: Execution, *, node: str, job_id: str, nonce: s
         wall_ms=wall_ms,
         node=node,
         cage=execution.cage,
+        seed=job.seed,
+        requester=requester,
+        attempt=attempt,
     )
 
 
@@ -213,6 +241,8 @@ def verify(
     module_sha256: str | None = None,
     stdout: bytes | None = None,
     stdout_sha256: str | None = None,
+    requester: str | None = None,
+    seed: int | None = None,
 ) -> Receipt:
     """Check a receipt against a pinned key and what was asked.
 
@@ -224,6 +254,8 @@ def verify(
         module_sha256: the expected module, hex.
         stdout: the expected output.
         stdout_sha256: or its hash, hex, where the output itself is elsewhere.
+        requester: the expected client's public key, hex.
+        seed: the expected seed of a deterministic job.
 
     Returns:
         The receipt, from the signed bytes.
@@ -248,6 +280,8 @@ def verify(
         ("nonce", nonce, receipt.job.nonce),
         ("module", module_sha256 and module_sha256.lower(), receipt.module.sha256),
         ("stdout", stdout_sha256 and stdout_sha256.lower(), receipt.stdout.sha256),
+        ("requester", requester and requester.lower(), receipt.requester or "-"),
+        ("seed", None if seed is None else str(seed), str(receipt.seed)),
         ("stdout", None if stdout is None else hashlib.sha256(stdout).hexdigest(), receipt.stdout.sha256),
     ]
     for field, expected, found in bindings:

@@ -65,6 +65,8 @@ class Job(msgspec.Struct, frozen=True):
         stdin: the whole input, if it is not a stream.
         env: the whole environment; nothing is inherited.
         limits: of the job.
+        seed: makes it a deterministic job: its random bytes follow from this number, its clocks tell the
+            time of a world of its own, and all of its input is `stdin`. None for any other job.
     """
 
     module: bytes
@@ -72,6 +74,7 @@ class Job(msgspec.Struct, frozen=True):
     stdin: bytes = b""
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
     limits: Limits = msgspec.field(default_factory=Limits)
+    seed: int | None = None
 
 
 class Execution(msgspec.Struct, frozen=True):
@@ -362,6 +365,10 @@ def execute(job: Job, worker: Worker | None = None, streams: Streams | None = No
 
 def _request(job: Job, module: Kept, *, streamed: bool) -> bytes:
     limits = job.limits
+    if job.seed is not None and (streamed or not 0 <= job.seed <= MAX_INTEGER):
+        raise JobRefusedError(
+            f"a deterministic job has a seed from 0 to {MAX_INTEGER}, and all of its input before it starts"
+        )
     for what, size, most in (
         ("module", len(job.module), limits.module_bytes),
         ("stdin", len(job.stdin), limits.stdin_bytes),
@@ -390,6 +397,7 @@ def _request(job: Job, module: Kept, *, streamed: bool) -> bytes:
         limits.compile_bytes,
         int(streamed),
         module.keep,
+        -1 if job.seed is None else job.seed,
     )
     return wire.pack(
         job.module,

@@ -71,6 +71,7 @@ def run(
     nonce: str = "",
     worker: Worker | None = None,
     streams: Streams | None = None,
+    seed: int | None = None,
 ) -> Outcome:
     """Run a module in a worker process and sign a receipt for it.
 
@@ -85,6 +86,7 @@ def run(
         nonce: the requester's, up to 128 printable characters.
         worker: a warm worker; it ends with the job.
         streams: its input and outputs, instead of `stdin` and memory.
+        seed: makes it a deterministic job.
 
     Raises:
         JobRefusedError: it exceeds its limits before it starts, or its id or nonce cannot be in a receipt.
@@ -100,7 +102,7 @@ def run(
         from phase.jobs import receipt as receipts
 
         data = read_module(module, limits) if isinstance(module, Path) else module
-        job = Job(data, args=args, stdin=stdin, env=env or {}, limits=limits)
+        job = Job(data, args=args, stdin=stdin, env=env or {}, limits=limits, seed=seed)
         execution = execute(job, used, streams)
     job_id = job_id if job_id is not None else os.urandom(16).hex()
     said = receipts.describe(job, execution, node=identity.public_key, job_id=job_id, nonce=nonce)

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from ctypes import c_void_p
 
 from phase.jobs import binary, protect, text, traps, wire
+from phase.jobs.determined import World
 from phase.jobs.engine import Engine, InvalidModuleError, Stopped, TooMuchMemoryError
-from phase.jobs.host import Host
+from phase.jobs.host import Host, More
 
 #: A module that imports more functions of WASI than there are does not link.
 _MOST_KEPT = 64
@@ -59,9 +60,12 @@ class _Run:
         self._module, self._stdin, argv, env, numbers, self._held = fields
         self._argv, pairs = wire.unpack(argv), wire.unpack(env)
         self._env = list(zip(pairs[::2], pairs[1::2], strict=True))
-        self._fuel, self._wall_ms, self._memory, output, self._compile, self._streamed, self._keep = map(
-            int, numbers.split()
+        self._fuel, self._wall_ms, self._memory, output, self._compile, self._streamed, self._keep, seed = (
+            map(int, numbers.split())
         )
+        self._world: More | None = None
+        if seed >= 0:
+            self._world = lambda memory, trap: World(seed, memory, trap).functions()
         self._output = _Output(output, self._printed_too_much)
         self._linked = self._started = False
         self._said = _thread.allocate_lock()
@@ -132,7 +136,7 @@ class _Run:
             stderr=lambda data: output.to(STDERR, data),
         )
         # Kept: a collection would free its functions, which the engine still calls.
-        self._host = Host(engine, shape.imports, _want if self._streamed else None)
+        self._host = Host(engine, shape.imports, _want if self._streamed else None, self._world)
         protect.limit_memory(self._memory)
         engine.link(shape, compiled, fuel=self._fuel, memory_bytes=self._memory)
         self._linked = True

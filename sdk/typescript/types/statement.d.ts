@@ -38,6 +38,9 @@ export interface Receipt {
   readonly wall_ms: number;
   readonly node: string;
   readonly cage: readonly string[];
+  readonly seed: number | null;
+  readonly requester: string | null;
+  readonly attempt: number | null;
 }
 
 /** The job's id, and the value that its requester chose to make it fresh. */

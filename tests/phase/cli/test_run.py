@@ -461,3 +461,19 @@ def test_job_id_nonce_are_refused_before_the_run(phase: Phase, option: str, give
 def test_job_id_that_is_empty_is_refused(phase: Phase) -> None:
     done = phase("run", "--receipt", "r.json", "--job-id", "", "hello.wasm")
     assert (done.returncode, b"has 0 characters" in done.stderr) == (_outcome.FAILED, True)
+
+
+def test_a_deterministic_run_has_all_its_input_and_its_seed_in_the_receipt(
+    phase: Phase, tmp_path: Path
+) -> None:
+    chance = bytes(wasmtime.wat2wasm((FIXTURES / "chance.wat").read_text()))
+    (tmp_path / "chance.wasm").write_bytes(chance)
+    words = "run", "--ephemeral", "--receipt", "r.json", "--seed", "7"
+    first, second = (phase(*words, "chance.wasm").stdout for _ in range(2))
+    assert first == second
+    assert len(first) == 64
+    assert phase("run", "--deterministic", "chance.wasm").stdout[32:] == first[32:]
+    assert phase(*words, "hello.wasm", stdin=b"abc").stdout == b"cba"
+    key = json.loads((tmp_path / "r.json").read_text())["signatures"][0]["keyid"]
+    done = phase("receipt", "verify", "r.json", "--key", key)
+    assert b"seed       7\n" in done.stdout

@@ -109,10 +109,10 @@ def test_a_job_goes_to_the_worker_whole() -> None:
     )
     job = Job(b"abc", args=["a", "é"], stdin=b"in", env={"K": "=v", "L": ""}, limits=limits)
     module, stdin, args, env, numbers, held = wire.unpack(_request(job, streamed=False))
-    assert (module, stdin, numbers, held) == (b"abc", b"in", b"5 1500 6 7 8 0 0", b"")
+    assert (module, stdin, numbers, held) == (b"abc", b"in", b"5 1500 6 7 8 0 0 -1", b"")
     assert wire.unpack(args) == [b"module", b"a", "é".encode()]
     assert wire.unpack(env) == [b"K", b"=v", b"L", b""]
-    assert wire.unpack(_request(job, streamed=True))[1::3] == [b"", b"5 1500 6 7 8 1 0"]
+    assert wire.unpack(_request(job, streamed=True))[1::3] == [b"", b"5 1500 6 7 8 1 0 -1"]
     quick = Job(b"", limits=Limits(wall_seconds=0.0001))
     assert wire.unpack(_request(quick, streamed=False))[4].split()[1] == b"1"
 

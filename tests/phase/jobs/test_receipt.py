@@ -18,6 +18,7 @@ from phase.jobs import receipt as receipts
 from phase.jobs.errors import JobRefusedError, ReceiptBindingError, ReceiptFormatError, ReceiptSignatureError
 from phase.jobs.flow import Descriptor, Streams
 from phase.jobs.limits import Limits
+from phase.jobs.runner import Job, execute
 from phase.jobs.signed import Outcome, run
 from phase.jobs.status import Exited, LimitHit, Rejected
 
@@ -221,3 +222,38 @@ def test_job_id_nonce_that_no_receipt_can_carry_are_refused_before_the_run(
 ) -> None:
     with pytest.raises(JobRefusedError, match=words):
         run(b"not even a module", identity=identity, job_id=job_id, nonce=nonce)
+
+
+def test_a_receipt_says_who_asked_how_often_and_by_which_seed(wasm: Wasm, identity: Identity) -> None:
+    job = Job(wasm("hello"), stdin=b"ab", seed=7)
+    said = receipts.describe(
+        job,
+        execute(job),
+        node=identity.public_key,
+        job_id="j",
+        nonce="",
+        requester="ab" * 32,
+        attempt=2,
+    )
+    envelope = receipts.issue(said, identity)
+    found = receipts.verify(envelope, key=identity.public_key, requester="AB" * 32, seed=7)
+    assert (found.requester, found.attempt, found.seed, found.deterministic) == ("ab" * 32, 2, 7, True)
+    with pytest.raises(ReceiptBindingError, match="another requester"):
+        receipts.verify(envelope, key=identity.public_key, requester="cd" * 32)
+    with pytest.raises(ReceiptBindingError, match="another seed"):
+        receipts.verify(envelope, key=identity.public_key, seed=8)
+
+
+def test_a_receipt_without_them_verifies(identity: Identity, outcome: Outcome) -> None:
+    body = json.loads(
+        dsse.verify(outcome.receipt, keys=[identity.public_key], payload_type=receipts.PAYLOAD_TYPE)
+    )
+    for name in ("seed", "requester", "attempt"):
+        assert body["predicate"].pop(name) is None
+    old = dsse.sign(receipts.PAYLOAD_TYPE, json.dumps(body).encode(), [identity])
+    found = receipts.verify(old, key=identity.public_key)
+    assert (found.seed, found.requester, found.attempt, found.deterministic) == (None, None, None, False)
+    with pytest.raises(ReceiptBindingError, match="another seed"):
+        receipts.verify(old, key=identity.public_key, seed=0)
+    with pytest.raises(ReceiptBindingError, match="another requester"):
+        receipts.verify(old, key=identity.public_key, requester="ab" * 32)
