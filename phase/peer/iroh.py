@@ -7,17 +7,18 @@ one request to port 80 of each relay's host. So this is not for private mode.
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
 import iroh
 
 from phase.identity import Identity
-from phase.peer import bindings
-from phase.peer.address import MAX_HOSTS, Address
+from phase.peer import bindings, seen
+from phase.peer.address import MAX_HOSTS, Address, join_host
 from phase.peer.errors import ConnectionLostError, UnreachableError
 from phase.peer.links import IrohConnection
 from phase.peer.resolve import binds, resolve
@@ -29,6 +30,11 @@ _log = logging.getLogger(__name__)
 ALPN = b"phase/1"
 #: For the peers' libraries to take note of the end.
 CLOSE_SECONDS = 3.0
+#: Seconds between two questions to the relays which address they see: the first number after a question that
+#: none has answered, doubled each time; the second after an answer, and at most.
+ASK_SECONDS = (1.0, 60.0)
+#: Addresses that others see of this node, as many are kept; the oldest goes first.
+MAX_SEEN = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ class Limits:
         backlog: connections that wait for `accept`.
         beat_seconds: a peer that was not heard for so long is asked for a sign of life.
         silent_seconds: a peer that was not heard for so long is gone.
-        silent_paths_seconds: the same while there is another path to go over to.
+        silent_relay_seconds: the same while there is a second path to go over to, or a relay, which may have
+            been started anew.
     """
 
     connections: int = 1024
@@ -54,7 +61,7 @@ class Limits:
     backlog: int = 64
     beat_seconds: float = 1.0
     silent_seconds: float = 6.0
-    silent_paths_seconds: float = 20.0
+    silent_relay_seconds: float = 20.0
 
 
 def _anyone(key: str) -> str:
@@ -89,6 +96,8 @@ class IrohTransport:
         self._changed, self._closed = asyncio.Event(), False
         self._open: set[IrohConnection] = set()
         self._handshakes = 0
+        #: Addresses that others see of this node.
+        self._seen: deque[str] = deque()
         self._tasks = Background()
         #: Connections of others that were refused, by the reason.
         self.refused: Counter[str] = Counter()
@@ -114,7 +123,8 @@ class IrohTransport:
         for each in binds(options.listen):
             builder.bind_addr(each)
         relays = iroh.RelayMap.empty()
-        for url in (await resolve(Address(identity.public_key, (), options.relays))).relays:
+        numeric = (await resolve(Address(identity.public_key, (), options.relays))).relays
+        for url in numeric:
             # Without a port it asks no question by UDP, so the relay is ready at once.
             relays.insert(iroh.RelayConfig(url=url, quic_port=None))
         builder.relay_mode(iroh.RelayMode.custom(relays))
@@ -125,6 +135,9 @@ class IrohTransport:
         started = cls(endpoint, identity.public_key, options)
         started._tasks.start("accept of peers", started._accepting)
         started._tasks.repeat("heartbeat of peers", started._beat, options.limits.beat_seconds)
+        if numeric:
+            ask = functools.partial(started._ask, numeric)
+            started._tasks.start("asking relays for the own address", ask)
         return started
 
     @property
@@ -155,7 +168,9 @@ class IrohTransport:
                 f"the node {address.key} does not answer at {where} within {timeout:g} s",
                 hint="Check its address, and that UDP gets through; or name a relay that both can reach.",
             ) from None
-        return self._keep(made)
+        kept = self._keep(made)
+        self._tasks.once("words of a peer", self._hear(kept))
+        return kept
 
     async def accept(self) -> IrohConnection:
         """See `Transport`."""
@@ -243,22 +258,52 @@ class IrohTransport:
 
     async def _beat(self) -> None:
         for each in self.connections():
-            changed, paths = each.look()
+            changed = each.look()
             if changed:
                 _log.info("the way to the node %s is %s by %s", each.peer, changed.kind, changed.remote)
-            self._check_silence(each, paths)
+                if changed.kind == "direct":
+                    each.send(seen.tell(changed.remote))
+            self._check_silence(each)
 
-    def _check_silence(self, each: IrohConnection, paths: int) -> None:
+    def _check_silence(self, each: IrohConnection) -> None:
         limits, silent = self._options.limits, monotonic() - each.heard_at
-        most = limits.silent_seconds if paths < 2 else limits.silent_paths_seconds
+        most = limits.silent_seconds if each.only_direct else limits.silent_relay_seconds
         if silent >= most:
             why = f"nothing was heard from the peer for {silent:.0f} s"
             _log.info("the node %s is gone: %s", each.peer, why)
             each.end(Code.SILENT, why, ConnectionLostError(f"the peer is gone: {why}"))
         elif silent >= limits.beat_seconds:
             # The peer's library acknowledges it; its program need not read it.
-            with contextlib.suppress(iroh.IrohError):
-                each.inner.send_datagram(b"\0")
+            each.send(seen.BEAT)
+
+    async def _ask(self, relays: Sequence[str]) -> None:
+        """Ask the relays which address they see. Many NATs keep the port, so it is worth a try."""
+        pause = 0.0
+        while True:
+            told = {relay: await seen.ask(relay) for relay in relays}
+            for relay, host in told.items():
+                for each in self._endpoint.bound_sockets() if host else ():
+                    if each.startswith("[") == (":" in host):
+                        await self._add_seen(join_host(host, int(each.rpartition(":")[2])), relay)
+            first, most = ASK_SECONDS
+            pause = most if any(told.values()) else min(max(2 * pause, first), most)
+            await asyncio.sleep(pause)
+
+    async def _hear(self, connection: IrohConnection) -> None:
+        """Listen to a peer that this node has chosen, as long as it is connected."""
+        with contextlib.suppress(iroh.IrohError):
+            while True:
+                if told := seen.told(await connection.inner.read_datagram()):
+                    await self._add_seen(told, connection.peer)
+
+    async def _add_seen(self, address: str, by: str) -> None:
+        if address in self._seen or address in self._endpoint.addr().direct_addresses():
+            return
+        _log.info("%s sees this node at %s", by, address)
+        self._seen.append(address)
+        await self._endpoint.add_external_addr(address)
+        if len(self._seen) > MAX_SEEN:
+            await self._endpoint.remove_external_addr(self._seen.popleft())
 
 
 def _closed() -> ConnectionLostError:

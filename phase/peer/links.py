@@ -1,6 +1,7 @@
 """Connections and streams by iroh, as `phase.peer.iroh` gives them out."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Coroutine
 from time import monotonic
@@ -83,6 +84,8 @@ class IrohConnection:
         self._here: PeerError | None = None
         #: The paths that it has taken, the newest last.
         self.taken: deque[Path] = deque(maxlen=16)
+        #: Whether there is one path, without a relay.
+        self.only_direct = False
         #: Datagrams received so far, and when that number last grew, monotonic seconds.
         self.heard, self.heard_at = -1, monotonic()
 
@@ -141,21 +144,27 @@ class IrohConnection:
         except iroh.IrohError as error:
             raise self.over() or bindings.of_stream(error) from None
 
-    def look(self) -> tuple[Path | None, int]:
+    def send(self, datagram: bytes) -> None:
+        """Send a datagram; it may get lost."""
+        with contextlib.suppress(iroh.IrohError):
+            self.inner.send_datagram(datagram)
+
+    def look(self) -> Path | None:
         """Note the path that is taken now, and whether anything has arrived.
 
         Returns:
-            The path, if it is another than before; and how many paths there are.
+            The path, if it is another than before.
         """
         paths = self.inner.paths()
+        self.only_direct = len(paths) < 2 and all(each.is_ip for each in paths)
         heard = sum(each.stats.udp_rx_datagrams for each in paths)
         if heard != self.heard:
             self.heard, self.heard_at = heard, monotonic()
         now, before = _selected(paths), self.taken[-1] if self.taken else None
         if now is None or (before and (now.kind, now.remote) == (before.kind, before.remote)):
-            return None, len(paths)
+            return None
         self.taken.append(now)
-        return now, len(paths)
+        return now
 
 
 def _selected(paths: list[iroh.PathSnapshot]) -> Path | None:

@@ -104,6 +104,8 @@ class Background:
         task = asyncio.get_running_loop().create_task(self._once(name, work))
         self._short.add(task)
         task.add_done_callback(self._short.discard)
+        # A task that is cancelled before its first turn never takes up the coroutine.
+        task.add_done_callback(lambda _: work.close())
         return task
 
     def found(self) -> list[Problem]:

@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import contextlib
+import inspect
 import logging
 import threading
 import time
@@ -228,3 +229,16 @@ async def test_threads_give_back_what_they_find() -> None:
     assert await in_thread(lambda: 5) == 5
     with pytest.raises(SystemExit):
         await in_thread(fails)
+
+
+async def test_a_short_task_that_ends_before_its_first_turn_leaves_no_coroutine() -> None:
+    background = Background()
+
+    async def work() -> None:
+        raise AssertionError("it was to be stopped before")
+
+    made = work()
+    background.once("short", made)
+    await background.stop(1)
+    assert inspect.getcoroutinestate(made) == inspect.CORO_CLOSED
+    assert not background.failures
