@@ -1,14 +1,9 @@
 """The SDK of TypeScript: in Node, in a browser, and as the compiler sees it."""
 
-import contextlib
-import functools
-import http.server
 import json
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +12,9 @@ from wasmtime import wat2wasm
 from tests.browser import Browser
 from tests.sdk import node
 from tests.sdk.node import PROJECT, SDK
+from tests.sdk.site import serving
 
-_PAGE = b"""<!doctype html><title>vectors</title><script type="importmap">
+_PAGE = """<!doctype html><title>vectors</title><script type="importmap">
 {"imports": {"@noble/ed25519": "/sdk/typescript/node_modules/@noble/ed25519/index.js"}}
 </script><script type="module">
 import { native, noble } from '/sdk/typescript/src/crypto.js';
@@ -34,31 +30,6 @@ def _installed() -> None:
     node.install()
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    def do_GET(self) -> None:
-        if self.path not in ("/", "/favicon.ico"):
-            return super().do_GET()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(_PAGE if self.path == "/" else b"")
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def serving() -> Iterator[str]:
-    """The project's files over HTTP, and the page that judges the vectors at `/`."""
-    handler = functools.partial(_Handler, directory=str(PROJECT))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
 def test_its_own_tests_pass_in_node() -> None:
     tests = sorted(path.relative_to(SDK) for path in (SDK / "test").glob("*.test.js"))
     said = node.run(["--test", "--test-reporter=tap", *tests], {"PHASE_COMMAND": _phase()})
@@ -68,7 +39,7 @@ def test_its_own_tests_pass_in_node() -> None:
 
 
 def test_a_browser_says_of_every_vector_what_it_says() -> None:
-    with serving() as address, Browser() as browser:
+    with serving(_PAGE) as address, Browser() as browser:
         browser.open(address)
         browser.wait("window.found")
         found = browser.evaluate("window.found")

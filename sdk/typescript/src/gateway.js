@@ -6,6 +6,7 @@ import { MAX_ENVELOPE } from './receipt.js';
 import { STATEMENT } from './schema.js';
 import { take } from './shape.js';
 
+const NAMED = 'a gateway is named by http://HOST:PORT or https://HOST';
 const MOST_JSON = 64 << 10;
 const ENDED = new Set(['done', 'cancelled', 'returned', 'lost', 'failed']);
 /** @type {import('./shape.js').Schema} */
@@ -37,9 +38,9 @@ const PROBLEM = {
 export class Gateway {
   /** @param {GatewayOptions} options */
   constructor({ url, node, identity, timeout = 600_000, requestTimeout = 60_000 }) {
-    const address = new URL(url);
+    const address = parsed(url);
     if (!['http:', 'https:'].includes(address.protocol) || address.search || address.hash || address.username) {
-      throw new UsageError('a gateway is named by http://HOST:PORT or https://HOST');
+      throw new UsageError(NAMED);
     }
     publicKey(node);
     this.origin = address.origin;
@@ -188,6 +189,15 @@ export class Gateway {
       ...(method === 'POST' ? { 'Content-Type': 'application/json' } : {}),
       ...(method === 'PUT' ? { 'Content-Type': 'application/octet-stream' } : {}),
     };
+  }
+}
+
+/** @param {string} url */
+function parsed(url) {
+  try {
+    return new URL(url);
+  } catch (cause) {
+    throw new UsageError(NAMED, { cause });
   }
 }
 
