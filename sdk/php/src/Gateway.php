@@ -229,23 +229,47 @@ final class Gateway implements Transport
     }
 
     /**
-     * The header fields of a request, its signature among them.
+     * The header fields that sign a request to a gateway, for programs that send their own.
+     *
+     * @param string $target path and query, as they are sent
+     * @param string $node the node's key, in lower case
+     * @param string|null $time seconds since the epoch; now when left out
+     * @param string|null $nonce 32 hex digits; random ones when left out
+     * @return array<string, string>
+     */
+    public static function sign(
+        Identity $identity,
+        string $method,
+        string $target,
+        string $node,
+        string $body = '',
+        ?string $time = null,
+        ?string $nonce = null,
+    ): array {
+        $time ??= (string) time();
+        $nonce ??= Crypto::random(16);
+        $key = $identity->publicKey;
+        $lines = ['phase-request-v1', $method, $target, $node, $key, $time, $nonce, Crypto::sha256($body)];
+        return [
+            'Phase-Key' => $key,
+            'Phase-Time' => $time,
+            'Phase-Nonce' => $nonce,
+            'Phase-Signature' => bin2hex($identity->sign(implode("\n", $lines))),
+        ];
+    }
+
+    /**
+     * The header fields of a request.
      *
      * @return list<string>
      */
     private function signed(string $method, string $target, string $body): array
     {
-        [$key, $time, $nonce] = [$this->identity->publicKey, (string) time(), Crypto::random(16)];
-        $lines = ['phase-request-v1', $method, $target, $this->node, $key, $time, $nonce, Crypto::sha256($body)];
-        return [
-            "Phase-Key: $key",
-            "Phase-Time: $time",
-            "Phase-Nonce: $nonce",
-            'Phase-Signature: ' . bin2hex($this->identity->sign(implode("\n", $lines))),
-            'Content-Type: ' . ($method === 'POST' ? 'application/json' : 'application/octet-stream'),
-            // Not to wait a second for a leave to send.
-            'Expect:',
-        ];
+        $fields = self::sign($this->identity, $method, $target, $this->node, $body);
+        // Not to wait a second for a leave to send.
+        $fields['Expect'] = '';
+        $fields['Content-Type'] = $method === 'POST' ? 'application/json' : 'application/octet-stream';
+        return array_map(fn (string $name) => "$name: {$fields[$name]}", array_keys($fields));
     }
 
     /** @param array{status: int, headers: array<string, string>, body: string, error: string} $answer */

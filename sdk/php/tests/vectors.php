@@ -5,6 +5,8 @@ declare(strict_types=1);
 // Judges every vector; prints what is wrong, and how many there were.
 require __DIR__ . '/../autoload.php';
 
+use Phase\Sdk\Gateway;
+use Phase\Sdk\Identity;
 use Phase\Sdk\Receipt;
 use Phase\Sdk\ReceiptException;
 
@@ -20,9 +22,24 @@ function sorted(mixed $value): mixed
     return array_map(sorted(...), $value);
 }
 
-$path = $argv[1] ?? __DIR__ . '/../../../fixtures/vectors/receipts.json';
-$vectors = json_decode((string) file_get_contents($path), true, 64, JSON_THROW_ON_ERROR)['vectors'];
+function read(string $name): array
+{
+    $text = (string) file_get_contents(__DIR__ . "/../../../fixtures/vectors/$name.json");
+    return json_decode($text, true, 64, JSON_THROW_ON_ERROR)['vectors'];
+}
+
 $wrong = 0;
+$requests = read('requests');
+foreach ($requests as $each) {
+    $identity = Identity::fromSeed($each['seed']);
+    $body = base64_decode($each['body'], true);
+    $found = Gateway::sign($identity, $each['method'], $each['target'], $each['node'], $body, $each['time'], $each['nonce']);
+    if ($found['Phase-Signature'] !== $each['signature'] || $found['Phase-Key'] !== $each['key']) {
+        $wrong++;
+        echo "{$each['method']} {$each['target']}: found ", json_encode($found), "\n";
+    }
+}
+$vectors = read('receipts');
 foreach ($vectors as $each) {
     $envelope = str_pad(base64_decode($each['envelope'], true), $each['padded_to'] ?? 0, ' ');
     $asked = $each['expect'];
@@ -46,5 +63,6 @@ foreach ($vectors as $each) {
         echo "{$each['name']} ({$each['why']}): found ", json_encode($found), "\n";
     }
 }
-echo count($vectors) - $wrong, ' of ', count($vectors), " vectors are judged as they should be\n";
+$count = count($vectors) + count($requests);
+echo $count - $wrong, ' of ', $count, " vectors are judged as they should be\n";
 exit($wrong ? 1 : 0);

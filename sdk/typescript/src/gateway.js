@@ -174,22 +174,31 @@ export class Gateway {
     }
   }
 
-  /** The header fields that sign a request. @param {string} method @param {string} target @param {Uint8Array} body */
+  /** The header fields of a request. @param {string} method @param {string} target @param {Uint8Array} body */
   async #signed(method, target, body) {
-    const time = String(Math.floor(Date.now() / 1000));
-    const nonce = hex(await random(16));
-    const key = this.identity.publicKey;
-    const lines = ['phase-request-v1', method, target, this.node, key, time, nonce, await sha256(body)];
-    const signature = hex(await this.identity.sign(new TextEncoder().encode(lines.join('\n'))));
     return {
-      'Phase-Key': key,
-      'Phase-Time': time,
-      'Phase-Nonce': nonce,
-      'Phase-Signature': signature,
+      ...(await signRequest(this.identity, { method, target, node: this.node, body })),
       ...(method === 'POST' ? { 'Content-Type': 'application/json' } : {}),
       ...(method === 'PUT' ? { 'Content-Type': 'application/octet-stream' } : {}),
     };
   }
+}
+
+/**
+ * The header fields that sign a request to a gateway, for programs that send their own.
+ *
+ * @param {import('./crypto.js').Identity} identity
+ * @param {{method: string, target: string, node: string, body?: Uint8Array, time?: number, nonce?: string}} request
+ *   `target` is path and query as they are sent, `node` the node's key in lower case; time (seconds since the epoch) and
+ *   nonce are made where they are not given
+ */
+export async function signRequest(identity, { method, target, node, body = new Uint8Array(), time, nonce }) {
+  const at = String(time ?? Math.floor(Date.now() / 1000));
+  const once = nonce ?? hex(await random(16));
+  const key = identity.publicKey;
+  const lines = ['phase-request-v1', method, target, node, key, at, once, await sha256(body)];
+  const signature = hex(await identity.sign(new TextEncoder().encode(lines.join('\n'))));
+  return { 'Phase-Key': key, 'Phase-Time': at, 'Phase-Nonce': once, 'Phase-Signature': signature };
 }
 
 /** @param {string} url */

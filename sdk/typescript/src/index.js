@@ -4,7 +4,7 @@ export { Identity, sha256 } from './crypto.js';
 export {
   GatewayError, JobError, MalformedError, PhaseError, ReceiptError, UsageError,
 } from './errors.js';
-export { Gateway } from './gateway.js';
+export { Gateway, signRequest } from './gateway.js';
 export { Job } from './job.js';
 export { Manifest } from './manifest.js';
 export { Receipt } from './receipt.js';

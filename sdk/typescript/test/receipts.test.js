@@ -3,11 +3,13 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
 import { native, noble, useCurve } from '../src/crypto.js';
-import { Identity, MalformedError, Receipt, ReceiptError, UsageError } from '../src/index.js';
+import { Gateway, Identity, MalformedError, Receipt, ReceiptError, UsageError, signRequest } from '../src/index.js';
 import { readJson } from '../src/json.js';
 import { judge, said, wrong } from './vectors.js';
 
-const { vectors } = JSON.parse(readFileSync(new URL('../../../fixtures/vectors/receipts.json', import.meta.url), 'utf8'));
+const read = (/** @type {string} */ name) =>
+  JSON.parse(readFileSync(new URL(`../../../fixtures/vectors/${name}.json`, import.meta.url), 'utf8')).vectors;
+const vectors = read('receipts');
 const bytes = (/** @type {string} */ text) => new TextEncoder().encode(text);
 
 for (const each of vectors) {
@@ -63,4 +65,21 @@ test('JSON is read as written', () => {
   for (const text of ['', ' ', '[1,]', '{"a" 1}', '{a:1}', '[1 2]', '"a', 'nul', '-', '1.', '.5', '+1', '"\t"', '[1]]', 'truefalse']) {
     assert.throws(() => readJson(bytes(text)), MalformedError, text);
   }
+});
+
+for (const each of read('requests')) {
+  test(`request ${each.method} ${each.target}`, async () => {
+    const body = new Uint8Array(Buffer.from(each.body, 'base64'));
+    const { method, target, node, time, nonce } = each;
+    const signed = await signRequest(await Identity.fromSeed(each.seed), { method, target, node, body, time, nonce });
+    assert.deepEqual(signed, { 'Phase-Key': each.key, 'Phase-Time': time, 'Phase-Nonce': nonce, 'Phase-Signature': each.signature });
+  });
+}
+
+test('what names no gateway is refused', async () => {
+  const identity = await Identity.ephemeral();
+  for (const url of ['', 'node.example', 'ftp://a', 'http://a?b', 'http://u@a', 'http://a:1,b']) {
+    assert.throws(() => new Gateway({ url, node: 'ab'.repeat(32), identity }), UsageError, url);
+  }
+  assert.throws(() => new Gateway({ url: 'http://a', node: 'ab', identity }), UsageError);
 });

@@ -1,4 +1,25 @@
 /**
+ * The header fields that sign a request to a gateway, for programs that send their own.
+ *
+ * @param {import('./crypto.js').Identity} identity
+ * @param {{method: string, target: string, node: string, body?: Uint8Array, time?: number, nonce?: string}} request
+ *   `target` is path and query as they are sent, `node` the node's key in lower case; time (seconds since the epoch) and
+ *   nonce are made where they are not given
+ */
+export function signRequest(identity: import("./crypto.js").Identity, { method, target, node, body, time, nonce }: {
+    method: string;
+    target: string;
+    node: string;
+    body?: Uint8Array;
+    time?: number;
+    nonce?: string;
+}): Promise<{
+    'Phase-Key': string;
+    'Phase-Time': string;
+    'Phase-Nonce': string;
+    'Phase-Signature': string;
+}>;
+/**
  * @typedef {object} GatewayOptions
  * @property {string} url of the gateway: `http://node.example:8321`
  * @property {string} node the node's public key, 64 hex digits, known from elsewhere

@@ -1,8 +1,8 @@
 export { Client } from "./client.js";
-export { Gateway } from "./gateway.js";
 export { Job } from "./job.js";
 export { Manifest } from "./manifest.js";
 export { Receipt } from "./receipt.js";
 export { Result } from "./result.js";
 export { Identity, sha256 } from "./crypto.js";
 export { GatewayError, JobError, MalformedError, PhaseError, ReceiptError, UsageError } from "./errors.js";
+export { Gateway, signRequest } from "./gateway.js";
