@@ -23,7 +23,8 @@ COMMANDS = {
     "discover": ("phase.cli.discover", "Look for providers on this network."),
     "fetch": ("phase.cli.fetch", "Fetch a release and verify it."),
     "init": ("phase.cli.init", "Give this machine an identity."),
-    "node": ("phase.cli.node", "Run this machine's node."),
+    "job": ("phase.cli.job", "Give jobs to nodes."),
+    "node": ("phase.cli.node", "Take jobs from peers."),
     "provider": ("phase.cli.provider", "Ask providers how they are."),
     "receipt": ("phase.cli.receipt", "Verify receipts."),
     "release": ("phase.cli.release", "Sign releases and publish them."),
@@ -32,7 +33,7 @@ COMMANDS = {
     "verify": ("phase.cli.verify", "Verify a fetched release again."),
     "version": ("phase.cli.version", "Say which version this is."),
 }
-#: Exit codes of every command but `phase run`, which leaves the module's own.
+#: Exit codes of every command but `phase run` and `phase job`, which leave the module's own.
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 #: What they mean, for people.
 EXIT_CODES = {

@@ -26,6 +26,18 @@ INTERRUPTED = 128 + signal.SIGINT
 TRAPPED = 128 + signal.SIGABRT
 #: The module ran, and its input could not be read, or its output or its receipt could not be written.
 LOST = 128 + signal.SIGPIPE
+#: Of jobs at nodes. The node refuses the job.
+REFUSED = 160
+#: No node could be reached, or the network failed before a node had the job.
+UNREACHABLE = 161
+#: The node, or the way to it, ended while it had the job: whether it ran is not known.
+JOB_LOST = 162
+#: The node took the job, and it did not run: cancelled, handed back, or the node could not.
+NOT_RUN = 163
+#: The receipt does not prove what was asked.
+UNTRUE = 164
+#: Nodes gave different results for the same job.
+DISAGREED = 165
 LIMITS = {
     "wall": 128 + signal.SIGALRM,
     "fuel": 128 + signal.SIGXCPU,
@@ -52,6 +64,12 @@ CODES = (
     (LIMITS["stdin"], "limit of the input", "128 + SIGTTIN"),
     (LIMITS["fuel"], "fuel limit", "128 + SIGXCPU"),
     (LIMITS["output"], "output limit", "128 + SIGXFSZ"),
+    (REFUSED, "`phase job`: the node refuses, and says why", ""),
+    (UNREACHABLE, "`phase job`: no node was reached, or the network failed before it had the job", ""),
+    (JOB_LOST, "`phase job`: the node or the way to it ended; whether the job ran is not known", ""),
+    (NOT_RUN, "`phase job`: cancelled, handed back by a node that stops, or the node could not run it", ""),
+    (UNTRUE, "`phase job`: the receipt does not prove what was asked; believe nothing of the result", ""),
+    (DISAGREED, "`phase job`: nodes gave different results", ""),
     ("128 + N", "the worker was ended by signal N from outside", "shells"),
 )
 

@@ -35,6 +35,34 @@ class Node(Facts, frozen=True, kw_only=True):
     identity: Annotated[str, Meta(description="file that holds the key")]
 
 
+class NodeReady(Facts, frozen=True, kw_only=True):
+    """`phase node --json`, once, when it takes jobs."""
+
+    node: Annotated[str, Meta(description="public key of the node, 64 hex digits")]
+    address: Annotated[str, Meta(description="for `--node`: key, and where it listens")]
+    hosts: Annotated[list[str], Meta(description="`HOST:PORT` of UDP")]
+
+
+class JobTaken(Facts, frozen=True, kw_only=True):
+    """`phase job submit --detach --json`."""
+
+    job: Annotated[str, Meta(description="its id")]
+    node: Annotated[str, Meta(description="public key of the node that has it, 64 hex digits")]
+
+
+class JobEnded(Facts, frozen=True, kw_only=True):
+    """`phase job submit --json` and `phase job result --json`: a job with a verified receipt."""
+
+    job: Annotated[str, Meta(description="its id")]
+    node: Annotated[str, Meta(description="public key of the node that ran it, 64 hex digits")]
+    nonce: Annotated[str, Meta(description="in its receipt")]
+    status: Annotated[object, Meta(description="as in the receipt")]
+    exit_code: Annotated[int, Meta(description="that the command ends with")]
+    stdout: Annotated[str, Meta(description="base64")]
+    stderr: Annotated[str, Meta(description="base64")]
+    receipt: Annotated[str, Meta(description="the envelope, base64")]
+
+
 class Setting(Facts, frozen=True, kw_only=True):
     """One option, as `phase config show --json` has it."""
 

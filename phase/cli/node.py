@@ -1,39 +1,148 @@
-"""`phase node`: the booted system's node."""
+"""`phase node`: take jobs of peers, or run the booted system's own job."""
 
+import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from phase import node
 from phase.cli import _options
+from phase.cli._options import option
+from phase.cli._tell import Out
+
+#: A node's port, where nobody says: of UDP, and of TCP.
+PORT = 8470
 
 
 @click.command("node")
-@_options.option(
-    "--state",
-    type=_options.PLACE,
-    metavar="DIRECTORY",
-    default=node.STATE,
-    help="Directory of this machine's state: its identity.",
+@_options.state
+@option(
+    "--listen",
+    multiple=True,
+    metavar="HOST:PORT",
+    standard=f"port {PORT} of all addresses",
+    help="Address to listen on, numeric; at most one of IPv4 and one of IPv6.",
 )
-@_options.option("--job", type=click.Choice(node.JOBS), required=True, help="Job to run at once.")
-@_options.option(
+@option(
+    "--allow",
+    multiple=True,
+    metavar="KEY|FILE",
+    standard="nobody",
+    help="Take jobs from this key, or from the keys in this file; repeat for more.",
+)
+@option("--open", "anyone", is_flag=True, help="Take jobs from everybody.")
+@option(
+    "--relay",
+    multiple=True,
+    metavar="URL",
+    help="Relay by which peers may reach this node; repeat for more.",
+)
+@option(
+    "--slots",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    standard="one for each processor",
+    help="Jobs at a time.",
+)
+@option("--queue", type=click.IntRange(0, 10_000), default=64, metavar="N", help="Jobs that may wait.")
+@option(
+    "--quota",
+    type=click.IntRange(1, 10_000),
+    default=64,
+    metavar="N",
+    help="Jobs that one client may have here at a time.",
+)
+@option(
+    "--job-memory",
+    type=click.IntRange(1, 4096),
+    metavar="MIB",
+    standard="by the machine's memory",
+    help="Most memory that one job may ask for.",
+)
+@option(
+    "--job-wall",
+    type=_options.Seconds(0.1, 86_400),
+    default=3600.0,
+    unit="s",
+    metavar="SECONDS",
+    help="Longest time that one job may ask for.",
+)
+@option("--job", type=click.Choice(node.JOBS), help="Run this job of the system's own, and end.")
+@option(
     "--module",
     type=_options.PLACE,
     metavar="FILE",
     default=node.MODULE,
-    help="WebAssembly module of the job.",
+    help="WebAssembly module of --job.",
 )
-@_options.option(
+@option(
     "--receipts",
     type=_options.PLACE,
     metavar="DIRECTORY",
     default=node.RECEIPTS,
-    help="Directory for the job's receipt.",
+    help="Directory for the receipt of --job.",
 )
-@_options.option("--ephemeral", is_flag=True, help="Sign with a key that is never written down.")
-def command(state: Path, job: str, module: Path, receipts: Path, ephemeral: bool) -> None:
-    """Run this machine's node."""
-    passed = node.run_job(job, state=state, module=module, receipts=receipts, ephemeral=ephemeral)
-    sys.exit(0 if passed else 1)
+@option("--ephemeral", is_flag=True, help="Sign the receipt of --job with a key that is never written down.")
+@_options.as_json
+def command(
+    state: Path | None,
+    job: str | None,
+    module: Path,
+    receipts: Path,
+    ephemeral: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Take jobs from peers, within limits, and sign receipts for them.
+
+    Nobody may bring jobs unless --allow names a key or --open admits everybody.
+    """
+    from phase.cli.init import default_state
+
+    place = state or default_state()
+    if job is not None:
+        passed = node.run_job(job, state=place, module=module, receipts=receipts, ephemeral=ephemeral)
+        sys.exit(0 if passed else 1)
+    if ephemeral:
+        raise click.UsageError("--ephemeral is for --job: a node that takes jobs is known by its key")
+    _serve(place, as_json=as_json, **given)
+
+
+def _serve(state: Path, *, as_json: bool, **given: Any) -> None:
+    from phase.cli.init import identity_in
+    from phase.cli.serve import end_in_time, log_to_stderr
+    from phase.jobs.limits import MIB
+    from phase.node import daemon
+    from phase.node.admission import Admission, read_keys
+    from phase.node.capacity import Capacity
+
+    log_to_stderr()
+    identity_in(state)
+    memory = given["job_memory"]
+    options = daemon.Options(
+        state=state,
+        listen=given["listen"] or (f"0.0.0.0:{PORT}", f"[::]:{PORT}"),
+        relays=given["relay"],
+        admission=Admission(read_keys(given["allow"]), anyone=given["anyone"]),
+        capacity=Capacity.of_this_machine(
+            slots=given["slots"],
+            queue=given["queue"],
+            client_jobs=given["quota"],
+            memory_bytes=None if memory is None else memory * MIB,
+            wall_seconds=given["job_wall"],
+        ),
+    )
+
+    def ready(address: str) -> None:
+        from phase.cli.facts import NodeReady
+
+        out = Out(as_json)
+        key, _, hosts = address.partition("@")
+        out.facts(NodeReady(node=key, address=address, hosts=hosts.split(",") if hosts else []))
+        out.line(f"node {address}")
+        if not options.admission.keys and not options.admission.anyone:
+            out.line("nobody may bring jobs: --allow KEY, or --open")
+
+    asyncio.run(daemon.run(options, ready=ready, stopping=end_in_time))

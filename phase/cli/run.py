@@ -58,14 +58,16 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-class _Run(click.Command):
+class Coded(click.Command):
     """Wrong usage has a code of its own here, because 2 may be the module's."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """As click does."""
         with _usage():
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """As click does."""
         with _usage():
             return super().invoke(ctx)
 
@@ -133,26 +135,11 @@ class Options:
 
     def limits(self) -> "Limits":
         """The limits of the job."""
-        from phase.jobs.limits import MIB, Limits
-
-        given: dict[str, Any] = {
-            "fuel": self.fuel,
-            "wall_seconds": self.wall,
-            "memory_bytes": None if self.memory is None else self.memory * MIB,
-            "compile_bytes": None if self.compile is None else self.compile * MIB,
-            "output_bytes": self.max_output,
-        }
-        return Limits(**{name: value for name, value in given.items() if value is not None})
+        return limits_of(self.fuel, self.wall, self.memory, self.compile, self.max_output)
 
     def variables(self) -> dict[str, str]:
         """The module's environment."""
-        found = {}
-        for pair in self.env:
-            name, equals, value = pair.partition("=")
-            if not (name and equals):
-                raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--env")
-            found[name] = value
-        return found
+        return variables_of(self.env)
 
     def signer(self) -> "Identity":
         """Who signs the receipt."""
@@ -172,7 +159,46 @@ class Options:
             check_names(self.job_id, self.nonce)
 
 
-def _own(ctx: click.Context, _: click.Parameter, args: tuple[str, ...]) -> tuple[str, ...]:
+def limits_of(
+    fuel: int | None, wall: float | None, memory: int | None, compiling: int | None, max_output: int | None
+) -> "Limits":
+    """The limits that options give; of the others, the defaults.
+
+    Args:
+        fuel: of `--fuel`.
+        wall: of `--wall`, seconds.
+        memory: of `--memory`, MiB.
+        compiling: of `--compile`, MiB.
+        max_output: of `--max-output`, bytes.
+    """
+    from phase.jobs.limits import MIB, Limits
+
+    given: dict[str, Any] = {
+        "fuel": fuel,
+        "wall_seconds": wall,
+        "memory_bytes": None if memory is None else memory * MIB,
+        "compile_bytes": None if compiling is None else compiling * MIB,
+        "output_bytes": max_output,
+    }
+    return Limits(**{name: value for name, value in given.items() if value is not None})
+
+
+def variables_of(pairs: tuple[str, ...]) -> dict[str, str]:
+    """The environment that `--env` gives.
+
+    Raises:
+        click.BadParameter: one is not NAME=VALUE.
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--env")
+        found[name] = value
+    return found
+
+
+def own(ctx: click.Context, _: click.Parameter, args: tuple[str, ...]) -> tuple[str, ...]:
     """The module's arguments: an option of ours among them is a mistake, unless `--` says that it is not.
 
     Raises:
@@ -180,20 +206,21 @@ def _own(ctx: click.Context, _: click.Parameter, args: tuple[str, ...]) -> tuple
     """
     if args[:1] == ("--",):
         return args[1:]
+    path = ctx.command_path
     ours = {name for option in ctx.command.params for name in option.opts if name.startswith("--")}
     for word in args:
         if (name := word.partition("=")[0]) in ours:
             raise click.UsageError(
-                f"{printable(name)} is behind the module. For Phase, give it before: `phase run {name} ... "
-                f"MODULE`; for the module, write `--` between: `phase run MODULE -- {name} ...`.",
+                f"{printable(name)} is behind the module. For Phase, give it before: `{path} {name} ... "
+                f"MODULE`; for the module, write `--` between: `{path} MODULE -- {name} ...`.",
                 ctx=ctx,
             )
     return args
 
 
-@click.command("run", cls=_Run, context_settings={"allow_interspersed_args": False})
+@click.command("run", cls=Coded, context_settings={"allow_interspersed_args": False})
 @click.argument("module", type=_options.PLACE)
-@click.argument("args", nargs=-1, type=click.UNPROCESSED, callback=_own)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED, callback=own)
 @option("--env", multiple=True, metavar="NAME=VALUE", help="Give the module a variable; repeat for more.")
 @option(
     "--fuel",
@@ -278,7 +305,9 @@ def command(module: Path, args: tuple[str, ...], **given: Any) -> None:
 
             worker = stack.enter_context(Worker(options.cage))
             limits = options.limits()
-            job = Job(_module(module, limits), args=args, env=variables, limits=limits, seed=options.world)
+            job = Job(
+                read_module(module, limits), args=args, env=variables, limits=limits, seed=options.world
+            )
             signer = None if target is None else options.signer()
             options.check_names()
             execution = _execute(worker, job, options)
@@ -381,12 +410,13 @@ def _target(stack: ExitStack, options: Options, module: Path, args: tuple[str, .
     return stack.enter_context(Target(options.receipt, module=module, room=room))
 
 
-def _module(path: Path, limits: "Limits") -> bytes:
+def read_module(path: Path, limits: "Limits") -> bytes:
+    """Read a module; the process ends with a code of its own where there is none."""
+    from phase.jobs import signed
     from phase.jobs.errors import JobRefusedError
-    from phase.jobs.signed import read_module
 
     try:
-        return read_module(path, limits)
+        return signed.read_module(path, limits)
     except JobRefusedError as error:
         if not isinstance(error.__cause__, OSError):
             raise

@@ -115,7 +115,7 @@ def command(**given: Any) -> None:
         raise click.UsageError(
             "--relay-for needs one process, since peers meet in one: leave out --processes"
         )
-    _log_to_stderr()
+    log_to_stderr()
     options = replace(options, arch=arches.canonical(options.arch))
     repository, upkeep = _repository(options)
     if options.access_log is not None:
@@ -200,7 +200,7 @@ def _run(
                 identity=identity,
                 ready=None if board else lambda _: ready(),
                 upkeep=upkeep if first else None,
-                stopping=_end_in_time,
+                stopping=end_in_time,
                 listeners=sockets.listeners,
                 tls=context,
                 row=board.row(number) if board else None,
@@ -228,7 +228,7 @@ def _ready(repository: Path, urls: Sequence[str], *, as_json: bool) -> None:
         _log.warning("%s; %s", where, error)
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
     """Write log lines that neither fail nor wait: standard error may be a full disk or a stuck pipe."""
     from phase.provider.lines import LineHandler, LineWriter
 
@@ -243,7 +243,7 @@ def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _end_in_time() -> None:
+def end_in_time() -> None:
     """End this process when a thread, a name that is looked up or a library holds up its end."""
 
     def end() -> None:

@@ -113,11 +113,19 @@ class _Stream:
 
     async def send(self, data: bytes) -> None:
         self._announce()
-        await self._outward.send(data)
+        try:
+            await self._outward.send(data)
+        except PeerError:
+            self._owner.check()  # both ends share the pipe; each has its own words for the end
+            raise
 
     async def receive(self, size: int) -> bytes:
         self._owner.check()
-        return await self._inward.receive(size)
+        try:
+            return await self._inward.receive(size)
+        except PeerError:
+            self._owner.check()
+            raise
 
     async def finish(self) -> None:
         self._announce()

@@ -77,16 +77,25 @@ class Metrics:
                 _labelled("state", self.blobs),
             ),
         }
-        lines: list[str] = []
-        for name, (help_, values) in {**own, **more}.items():
-            kind = "counter" if name.endswith("_total") else "gauge"
-            lines.extend((f"# HELP {name} {help_}", f"# TYPE {name} {kind}"))
-            if isinstance(values, Mapping):
-                lines.extend(f"{name}{{{labels}}} {value}" for labels, value in sorted(values.items()))
-            else:
-                lines.append(f"{name} {values}")
-        return "\n".join(lines) + "\n"
+        return formatted({**own, **more})
 
 
 def _labelled(label: str, counted: Counter[str]) -> dict[str, float]:
     return {f'{label}="{name}"': count for name, count in counted.items()}
+
+
+def formatted(metrics: Mapping[str, tuple[str, Values]]) -> str:
+    """Metrics in the text format of Prometheus.
+
+    Args:
+        metrics: name -> (help, value or values by their labels); a name with `_total` is a counter.
+    """
+    lines: list[str] = []
+    for name, (help_, values) in metrics.items():
+        kind = "counter" if name.endswith("_total") else "gauge"
+        lines.extend((f"# HELP {name} {help_}", f"# TYPE {name} {kind}"))
+        if isinstance(values, Mapping):
+            lines.extend(f"{name}{{{labels}}} {value}" for labels, value in sorted(values.items()))
+        else:
+            lines.append(f"{name} {values}")
+    return "\n".join(lines) + "\n"

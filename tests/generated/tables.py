@@ -50,13 +50,23 @@ def render() -> str:
 def _codes() -> str:
     rows = [f"| {code} | {says} |" for code, says in cli.EXIT_CODES.items()]
     return "\n".join(
-        ["## Exit codes", "Of every command but `phase run`.", "", "| code | |", "|---|---|", *rows, ""]
+        [
+            "## Exit codes",
+            "Of every command but `phase run` and `phase job`.",
+            "",
+            "| code | |",
+            "|---|---|",
+            *rows,
+            "",
+        ]
     )
 
 
 def _run_codes() -> str:
     rows = [f"| {code} | {says} | {like} |" for code, says, like in _outcome.CODES]
-    return "\n".join(["## Exit codes of phase run", "| code | | as in |", "|---|---|---|", *rows, ""])
+    return "\n".join(
+        ["## Exit codes of phase run and phase job", "| code | | as in |", "|---|---|---|", *rows, ""]
+    )
 
 
 def _environment() -> str:

@@ -18,7 +18,7 @@ from tests.generated import words
 
 OPTIONS = words.options()
 #: What has its own output: a module's, marks of a boot, or nothing.
-SILENT = {("run",), ("node",)}
+SILENT = {("run",)}
 
 
 def phase(

@@ -134,8 +134,8 @@ def test_an_end_that_is_held_up_is_forced() -> None:
 import time
 from phase.cli import serve
 serve.END_SECONDS = 0.2
-serve._log_to_stderr()
-serve._end_in_time()
+serve.log_to_stderr()
+serve.end_in_time()
 time.sleep(60)
 """
     done = subprocess.run(

@@ -1,0 +1,314 @@
+"""What the commands of `phase job` do at a node."""
+
+import asyncio
+import base64
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from phase.cli import _outcome
+from phase.cli._tell import Out, note
+from phase.cli.facts import JobEnded, JobTaken
+from phase.cli.init import default_state, identity_in
+from phase.cli.run import LostError, limits_of, read_module, variables_of
+from phase.client import (
+    Client,
+    JobLostError,
+    NotRunError,
+    RejectedError,
+    Result,
+    Submission,
+    Task,
+    UntrueError,
+)
+from phase.client.book import Book, Remembered
+from phase.errors import PhaseError
+from phase.jobs.status import Exited, explain
+from phase.peer.errors import PeerError
+from phase.peer.messages import JobStatus
+from phase.peer.transport import Address
+
+if TYPE_CHECKING:
+    from phase.cli._target import Target
+    from phase.jobs.limits import Limits
+
+_CHUNK = 64 << 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `phase job submit` was told. As the options are called."""
+
+    module: Path
+    args: tuple[str, ...]
+    node: str | None
+    detach: bool
+    state: Path | None
+    as_json: bool
+    env: tuple[str, ...]
+    fuel: int | None
+    wall: float | None
+    memory: int | None
+    compile: int | None
+    max_output: int | None
+    receipt: Path | None
+    job_id: str | None
+    nonce: str
+    no_stdin: bool
+    deterministic: bool
+    seed: int | None
+
+
+def submit(options: Options) -> int:
+    """Give a job to a node; returns the exit code."""
+    if options.node is None:
+        raise click.UsageError("--node is missing: KEY[@HOST:PORT]")
+    address = Address.parse(options.node)
+    limits = limits_of(options.fuel, options.wall, options.memory, options.compile, options.max_output)
+    seed = 0 if options.deterministic and options.seed is None else options.seed
+    task = Task(
+        module=read_module(options.module, limits),
+        args=options.args,
+        env=variables_of(options.env),
+        limits=limits,
+        stdin=b"" if seed is None or options.no_stdin else _whole_input(limits),
+        seed=seed,
+    )
+    streamed = seed is None and not options.no_stdin
+
+    async def give(client: Client) -> int:
+        made = await client.submit(
+            address,
+            task,
+            job=options.job_id,
+            nonce=options.nonce or None,
+            source=standard_input() if streamed else None,
+            detached=options.detach,
+        )
+        if options.detach:
+            return _left(made, address, options)
+        return await _carried(made, options, target)
+
+    with ExitStack() as stack:
+        target = _target(stack, options.receipt, options.module)
+        return with_client(options.state, give)
+
+
+def _left(made: Submission, address: Address, options: Options) -> int:
+    """Remember a detached job, and say its id."""
+    book(options.state).write(
+        Remembered(job=made.job, node=str(address), asked=made.asked, submitted=time())
+    )
+    out = Out(options.as_json)
+    out.done = True
+    out.facts(JobTaken(job=made.job, node=made.node))
+    out.line(f"job {made.job}")
+    return 0
+
+
+async def _carried(made: Submission, options: Options, target: "Target | None") -> int:
+    """Carry a job's output as it comes, and its receipt."""
+    if made.waiting and sys.stderr.isatty():
+        note(f"{made.waiting} jobs wait before this one")
+    if options.as_json:
+        return _ended(await made.result(), made.job, as_json=True, target=target)
+    async for name, data in made.outputs():
+        _write(1 if name == "stdout" else 2, data)
+    return _ended(await made.result(), made.job, as_json=False, target=target)
+
+
+def _ended(result: Result, job: str, *, as_json: bool, target: "Target | None") -> int:
+    code = _outcome.exit_code(result.status)
+    if target is not None:
+        try:
+            target.write(result.envelope)
+        except PhaseError as error:
+            raise LostError(str(error)) from error
+    if not as_json and (not isinstance(result.status, Exited) or code != result.status.code):
+        note(f"job {job} {explain(result.status)}")
+    encode = base64.b64encode
+    out = Out(as_json)
+    out.done = True
+    out.facts(
+        JobEnded(
+            job=job,
+            node=result.node,
+            nonce=result.receipt.job.nonce,
+            status=result.status,
+            exit_code=code,
+            stdout=encode(result.stdout).decode(),
+            stderr=encode(result.stderr).decode(),
+            receipt=encode(result.envelope).decode(),
+        )
+    )
+    return code
+
+
+def result(job: str, node: str | None, state: Path | None, *, as_json: bool, receipt: Path | None) -> int:
+    """Fetch the result of a detached job; returns the exit code."""
+    address = where(job, node, state)
+    known = book(state).find(job)
+
+    async def ask(client: Client) -> int:
+        found = await client.fetch(address, job, None if known is None else known.asked)
+        if not as_json:
+            _write(1, found.stdout)
+            _write(2, found.stderr)
+        return _ended(found, job, as_json=as_json, target=target)
+
+    with ExitStack() as stack:
+        target = _target(stack, receipt, None)
+        return with_client(state, ask)
+
+
+def _target(stack: ExitStack, receipt: Path | None, module: Path | None) -> "Target | None":
+    if receipt is None:
+        return None
+    from phase.cli._target import Target
+
+    return stack.enter_context(Target(receipt, module=module or receipt.parent / "no-module", room=0))
+
+
+def where(job: str, node: str | None, state: Path | None) -> Address:
+    """The address of the node that has a job.
+
+    Raises:
+        PhaseError: nothing says where it is.
+    """
+    if node is not None:
+        return Address.parse(node)
+    known = book(state).find(job)
+    if known is None:
+        raise PhaseError(
+            f"job {job} was not detached from here", hint="Name its node: --node KEY@HOST:PORT."
+        )
+    return Address.parse(known.node)
+
+
+def book(state: Path | None) -> Book:
+    """The jobs that were detached from a state directory."""
+    return Book((state or default_state()) / "jobs")
+
+
+def tell(
+    address: Address, state: Path | None, ask: Callable[[Client], Awaitable[JobStatus]], out: Out
+) -> None:
+    """Ask a node about one job, and print what it says."""
+
+    async def asked(client: Client) -> int:
+        show(await ask(client), out)
+        return 0
+
+    code = with_client(state, asked)
+    if code:
+        sys.exit(code)
+
+
+def tell_remembered(state: Path | None, out: Out) -> None:
+    """Print the jobs that were detached from here."""
+    for each in book(state).jobs():
+        out.facts(JobTaken(job=each.job, node=Address.parse(each.node).key))
+        out.line(f"{each.job}  {each.node}")
+
+
+def show(status: JobStatus, out: Out) -> None:
+    """Print how far a job is."""
+    out.facts(status)
+    words = [status.job, status.state.value]
+    if status.status is not None:
+        words.append(explain(status.status))
+    if status.detail:
+        words.append(status.detail)
+    out.line("  ".join(words))
+
+
+def with_client(state: Path | None, call: Callable[[Client], Coroutine[Any, Any, int | None]]) -> int:
+    """Do something at a node; returns the exit code, also where it fails for a reason of nodes."""
+
+    async def done() -> int:
+        async with Client.open(identity_in(state)) as client:
+            return await call(client) or 0
+
+    try:
+        return asyncio.run(done())
+    except KeyboardInterrupt:
+        note("interrupted")
+        return _outcome.INTERRUPTED
+    except LostError as error:
+        note(str(error))
+        return _outcome.LOST
+    except RejectedError as error:
+        return _told(error, _outcome.REFUSED)
+    except JobLostError as error:
+        return _told(error, _outcome.JOB_LOST)
+    except NotRunError as error:
+        return _told(error, _outcome.NOT_RUN)
+    except UntrueError as error:
+        return _told(error, _outcome.UNTRUE)
+    except PeerError as error:
+        return _told(error, _outcome.UNREACHABLE)
+
+
+def _told(error: PhaseError, code: int) -> int:
+    note(str(error))
+    return code
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Write all of it.
+
+    Raises:
+        LostError: it cannot be written.
+    """
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        name = "stdout" if descriptor == 1 else "stderr"
+        raise LostError(f"{name} of the module is lost: {error.strerror or error}") from error
+
+
+def _whole_input(limits: "Limits") -> bytes:
+    """All of the input, which a deterministic job has before it starts."""
+    data = sys.stdin.buffer.read(limits.stdin_bytes + 1)
+    if len(data) > limits.stdin_bytes:
+        raise PhaseError(f"the input has more than {limits.stdin_bytes} bytes, its limit")
+    return data
+
+
+async def standard_input() -> AsyncIterator[bytes]:
+    """This process's standard input, as it comes."""
+    if stat.S_ISREG(os.fstat(0).st_mode):
+        while data := os.read(0, _CHUNK):
+            yield data
+        return
+    loop = asyncio.get_running_loop()
+    while True:
+        ready: asyncio.Future[None] = loop.create_future()
+        try:
+            loop.add_reader(0, _set, ready)
+        except PermissionError:  # what epoll cannot wait for never waits either: /dev/null
+            pass
+        else:
+            try:
+                await ready
+            finally:
+                loop.remove_reader(0)
+        data = os.read(0, _CHUNK)
+        if not data:
+            return
+        yield data
+
+
+def _set(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)

@@ -1,0 +1,219 @@
+"""Gives jobs to nodes: asyncio."""
+
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from phase.client.errors import RejectedError
+from phase.client.kept import fetch
+from phase.client.submission import Input, Submission, refusal
+from phase.client.task import Asked, Result, Task
+from phase.identity import Identity
+from phase.peer import messages
+from phase.peer.errors import PeerError, RefusedError, StreamResetError
+from phase.peer.framing import Frames, Kind, ProtocolError
+from phase.peer.messages import (
+    Cancel,
+    Describe,
+    Description,
+    Jobs,
+    JobStatus,
+    List,
+    Question,
+    Rejected,
+    StatusAsked,
+    frame,
+)
+from phase.peer.transport import Address, Connection, Stream, Transport
+
+#: Seconds to connect to a node.
+CONNECT_SECONDS = 15.0
+T = TypeVar("T")
+
+
+class Client:
+    """Gives jobs to nodes, over one transport. A connection to each node is kept.
+
+    Args:
+        transport: whose key the nodes must allow.
+        connect_seconds: to connect to a node.
+    """
+
+    def __init__(self, transport: Transport, *, connect_seconds: float = CONNECT_SECONDS) -> None:
+        self._transport, self._connect_seconds = transport, connect_seconds
+        self._connections: dict[str, Connection] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, identity: Identity, *, relays: Iterable[str] = (), connect_seconds: float = CONNECT_SECONDS
+    ) -> AsyncIterator["Client"]:
+        """A client with a transport of its own, which ends with it.
+
+        Args:
+            identity: whose key the nodes must allow.
+            relays: URLs, for nodes that cannot be reached directly.
+            connect_seconds: to connect to a node.
+
+        Raises:
+            PeerError: there is no network to use.
+        """
+        from phase.peer.iroh import IrohTransport, Options
+
+        transport = await IrohTransport.start(identity, Options(relays=tuple(relays)))
+        try:
+            yield cls(transport, connect_seconds=connect_seconds)
+        finally:
+            await transport.close()
+
+    @property
+    def key(self) -> str:
+        """This client's key, as nodes must allow it."""
+        return self._transport.key
+
+    async def run(self, node: Address | str, task: Task, *, job: str | None = None) -> Result:
+        """Run a job at a node, and wait for its verified result.
+
+        Args:
+            node: its address; as text `KEY[@HOST:PORT]`.
+            task: the job.
+            job: an id that this client has not used there; random when left out.
+
+        Raises:
+            RejectedError, NotRunError, JobLostError, UntrueError: see `phase.client.errors`.
+            PeerError: the network failed before the node had the job.
+        """
+        return await (await self.submit(node, task, job=job)).result()
+
+    async def submit(
+        self,
+        node: Address | str,
+        task: Task,
+        *,
+        job: str | None = None,
+        nonce: str | None = None,
+        source: Input | None = None,
+        detached: bool = False,
+    ) -> Submission:
+        """Give a job to a node. Returns once the node has taken it.
+
+        Args:
+            node: its address.
+            task: the job.
+            job: an id that this client has not used there; random when left out.
+            nonce: for the receipt; random when left out.
+            source: streams the input, instead of `task.stdin`.
+            detached: whether the job goes on without this client, and the node keeps its result for `fetch`.
+
+        Raises:
+            RejectedError: the node refuses.
+            PeerError: the network failed.
+        """
+        address = _address(node)
+        stream = await self._stream(address)
+        made = Submission(
+            stream,
+            task,
+            node=address.key,
+            job=os.urandom(16).hex() if job is None else job,
+            nonce=os.urandom(16).hex() if nonce is None else nonce,
+            client=self.key,
+        )
+        try:
+            await made.offer(detached=detached, source=source)
+        except BaseException:
+            await made.leave()
+            raise
+        return made
+
+    async def fetch(self, node: Address | str, job: str, asked: Asked | None = None) -> Result:
+        """The result of a detached job; waits for its end.
+
+        Args:
+            node: where it was submitted.
+            job: its id.
+            asked: what was asked for; if left out, the receipt is verified for id, node and output only.
+
+        Raises:
+            RejectedError: the node does not know the job.
+            NotRunError, JobLostError, UntrueError: see `phase.client.errors`.
+            PeerError: the network failed.
+        """
+        address = _address(node)
+        return await fetch(Frames(await self._stream(address)), address.key, job, asked)
+
+    async def status(self, node: Address | str, job: str) -> JobStatus:
+        """How far a job is.
+
+        Raises:
+            RejectedError: the node does not know it.
+            PeerError: the network failed.
+        """
+        return await self._ask(node, StatusAsked(job=job), JobStatus)
+
+    async def cancel(self, node: Address | str, job: str) -> JobStatus:
+        """End a job.
+
+        Raises:
+            RejectedError: the node does not know it.
+            PeerError: the network failed.
+        """
+        return await self._ask(node, Cancel(job=job), JobStatus)
+
+    async def jobs(self, node: Address | str) -> tuple[JobStatus, ...]:
+        """The newest jobs of this client at a node, the newest first.
+
+        Raises:
+            PeerError: the network failed.
+        """
+        return (await self._ask(node, List(), Jobs)).jobs
+
+    async def describe(self, node: Address | str) -> Description:
+        """What a node is, and what of it is free.
+
+        Raises:
+            RejectedError: the node refuses.
+            PeerError: the network failed.
+        """
+        return await self._ask(node, Describe(), Description)
+
+    async def close(self) -> None:
+        """Close all connections; the transport stays open."""
+        for connection in self._connections.values():
+            await connection.close()
+        self._connections.clear()
+
+    async def _ask(self, node: Address | str, question: Question, kind: type[T]) -> T:
+        frames = Frames(await self._stream(_address(node)))
+        try:
+            await frames.send(frame(question))
+            found = await frames.receive()
+        except (RefusedError, StreamResetError) as error:
+            raise refusal(error) from error
+        if found is None or found.kind is not Kind.MESSAGE:
+            raise ProtocolError("the node does not answer")
+        answer: object = messages.read(found.data, kind | Rejected)  # type: ignore[arg-type]
+        await frames.stream.finish()
+        if isinstance(answer, Rejected):
+            raise RejectedError(answer.reason, answer.detail)
+        return answer  # type: ignore[return-value]  # msgspec has read that kind
+
+    async def _stream(self, address: Address) -> Stream:
+        """A new stream to a node; over a connection that is open, or a new one."""
+        kept = self._connections.get(address.key)
+        if kept is not None:
+            try:
+                return await kept.open()
+            except PeerError:
+                self._connections.pop(address.key, None)
+        try:
+            made = await self._transport.connect(address, self._connect_seconds)
+            self._connections[address.key] = made
+            return await made.open()
+        except RefusedError as error:
+            raise refusal(error) from error
+
+
+def _address(node: Address | str) -> Address:
+    return Address.parse(node) if isinstance(node, str) else node

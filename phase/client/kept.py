@@ -1,0 +1,77 @@
+"""Fetches the result that a node has kept."""
+
+from phase.client.errors import JobLostError, NotRunError, RejectedError, UntrueError
+from phase.client.task import Asked, Result
+from phase.client.verify import check
+from phase.jobs.flow import Counted
+from phase.jobs.receipt import Content
+from phase.peer import messages
+from phase.peer.framing import Frames, Kind, ProtocolError
+from phase.peer.messages import Fetch, Rejected, State, frame
+
+#: Most bytes of output that are taken of a job that this side does not know.
+MAX_OUTPUT = 1 << 30
+
+
+class _Arrived:
+    """What has arrived of a result."""
+
+    def __init__(self, job: str, most: int) -> None:
+        self._job, self._most = job, most
+        self.data = {Kind.STDOUT: bytearray(), Kind.STDERR: bytearray()}
+        self.envelope: bytes | None = None
+        self.ended: messages.Result | None = None
+
+    def take(self, kind: Kind, data: bytes) -> None:
+        if kind in self.data:
+            self.data[kind] += data
+            if sum(map(len, self.data.values())) > self._most:
+                raise UntrueError(f"the node sends more output of job {self._job} than its limit allows")
+        elif kind is Kind.RECEIPT:
+            self.envelope = data
+        elif kind is Kind.MESSAGE:
+            said = messages.read(data, messages.Result | Rejected)  # type: ignore[arg-type]
+            if isinstance(said, Rejected):
+                raise RejectedError(said.reason, said.detail)
+            self.ended = said
+        else:
+            raise ProtocolError(f"the node sends {kind.name.lower()}")
+
+    def content(self, kind: Kind) -> Content:
+        counted = Counted()
+        counted.add(bytes(self.data[kind]))
+        return Content.of(counted.content())
+
+
+async def fetch(frames: Frames, node: str, job: str, asked: Asked | None) -> Result:
+    """See `Client.fetch`."""
+    await frames.send(frame(Fetch(job=job)))
+    arrived = _Arrived(job, MAX_OUTPUT if asked is None else asked.limits.output_bytes)
+    while arrived.ended is None:
+        found = await frames.receive(seconds=None)
+        if found is None:
+            raise JobLostError(job, "the node said nothing of its end")
+        arrived.take(found.kind, found.data)
+    await frames.stream.finish()
+    if arrived.ended.state is State.LOST:
+        raise JobLostError(job, arrived.ended.detail)
+    if arrived.ended.state is not State.DONE:
+        raise NotRunError(arrived.ended.state, arrived.ended.detail)
+    if arrived.envelope is None:
+        raise UntrueError(f"there is no receipt of job {job}: {arrived.ended.detail[:200]}")
+    receipt = check(
+        arrived.envelope,
+        node=node,
+        job=job,
+        stdout=arrived.content(Kind.STDOUT),
+        stderr=arrived.content(Kind.STDERR),
+        asked=asked,
+    )
+    return Result(
+        status=receipt.status,
+        stdout=bytes(arrived.data[Kind.STDOUT]),
+        stderr=bytes(arrived.data[Kind.STDERR]),
+        receipt=receipt,
+        envelope=arrived.envelope,
+        node=node,
+    )

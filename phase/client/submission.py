@@ -1,0 +1,248 @@
+"""One job at one node, from its offer to its verified result."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Literal, NamedTuple
+
+from phase.client.errors import JobLostError, NotRunError, RejectedError, UntrueError
+from phase.client.task import Result, Task
+from phase.client.verify import check
+from phase.jobs.flow import Counted
+from phase.jobs.receipt import Content, Receipt
+from phase.peer import messages
+from phase.peer.errors import ConnectionLostError, PeerError, RefusedError, StreamResetError
+from phase.peer.framing import CHUNK, Frames, Kind, ProtocolError, pack
+from phase.peer.messages import Accepted, Cancel, Offer, Progress, Reason, Rejected, Request, State, frame
+from phase.peer.transport import Code, Stream
+
+#: Seconds for a node to answer an offer.
+ANSWER_SECONDS = 30.0
+#: Most bytes of output that are kept in memory, beyond what the limits of the job let through.
+_SLACK = 1 << 16
+#: The input, if it is not known as a whole.
+Input = AsyncIterator[bytes]
+
+
+class Output(NamedTuple):
+    """A part of the output, as it came."""
+
+    stream: Literal["stdout", "stderr"]
+    data: bytes
+
+
+class Submission:
+    """A job at a node. Made by `Client.submit`.
+
+    Args:
+        stream: to the node; nothing was sent on it.
+        task: the job.
+        node: the node's key.
+        job: the job's id.
+        nonce: for its receipt.
+        client: this side's key.
+    """
+
+    def __init__(self, stream: Stream, task: Task, *, node: str, job: str, nonce: str, client: str) -> None:
+        self.task, self.node, self.job = task, node, job
+        #: What its receipt must be of.
+        self.asked = task.asked(nonce, client)
+        #: How far the job is, as the node said last.
+        self.state = State.QUEUED
+        #: Jobs that were queued before it when it was taken.
+        self.waiting = 0
+        #: Whether the node wanted the module.
+        self.sent_module = False
+        self._frames = Frames(stream)
+        self._source: Input | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._passed = {"stdout": Counted(), "stderr": Counted()}
+        self._given = bytearray(task.stdin)
+        self._envelope: bytes | None = None
+        self._ended: messages.Result | None = None
+
+    async def offer(self, *, detached: bool = False, source: Input | None = None) -> None:
+        """Offer the job, and send what the node wants of it.
+
+        Args:
+            detached: whether the node keeps the result; returns once the node is sure to have the job.
+            source: streams the input, instead of the task's.
+
+        Raises:
+            RejectedError: the node refuses.
+            PeerError: the network failed.
+        """
+        self._source = source
+        asked = Offer(
+            job=self.job,
+            nonce=self.asked.nonce,
+            module=self.task.content,
+            limits=self.task.limits,
+            arch=self.task.arch,
+            runtime=self.task.runtime,
+            seed=self.task.seed,
+            attempt=self.task.attempt,
+            detached=detached,
+            input=None if source is not None else len(self.task.stdin),
+        )
+        request = Request(args=tuple(self.task.args), env=dict(self.task.env))
+        try:
+            await self._frames.send(frame(asked), frame(request))
+            answer = await self._answer()
+        except (RefusedError, StreamResetError) as error:
+            raise refusal(error) from error
+        self.waiting, self.sent_module = answer.waiting, answer.send_module
+        self._sending = asyncio.get_running_loop().create_task(self._send(answer.send_module))
+        if detached:
+            await self._taken()
+
+    async def _answer(self) -> Accepted:
+        found = await self._frames.receive(seconds=ANSWER_SECONDS)
+        if found is None or found.kind is not Kind.MESSAGE:
+            raise ProtocolError("the node does not answer the offer")
+        answer = messages.read(found.data, Accepted | Rejected)  # type: ignore[arg-type]
+        if isinstance(answer, Rejected):
+            raise RejectedError(answer.reason, answer.detail)
+        assert isinstance(answer, Accepted)  # noqa: S101  msgspec has read one of the two
+        return answer
+
+    async def _send(self, module: bool) -> None:
+        """Send module and input. Whatever fails here, the other direction says why."""
+        try:
+            if module:
+                await self._parts(Kind.MODULE, self.task.module)
+            if self._source is None:
+                await self._parts(Kind.STDIN, self.task.stdin)
+            else:
+                async for part in self._source:
+                    self._given += part
+                    await self._parts(Kind.STDIN, part)
+                await self._frames.send(pack(Kind.STDIN, b""))
+        except PeerError:
+            return
+
+    async def _parts(self, kind: Kind, data: bytes) -> None:
+        view = memoryview(data)
+        for start in range(0, len(view), CHUNK):
+            await self._frames.send(pack(kind, view[start : start + CHUNK]))
+
+    async def _taken(self) -> None:
+        """Wait until the node is sure to have a detached job."""
+        assert self._sending is not None  # noqa: S101  `offer` has set it
+        progress = await self._frames.receive(seconds=None)
+        await self._sending
+        if progress is None or progress.kind is not Kind.MESSAGE:
+            raise ProtocolError("the node does not confirm that it has the job")
+        said = messages.read(progress.data, Progress | Rejected)  # type: ignore[arg-type]
+        if isinstance(said, Rejected):
+            raise RejectedError(said.reason, said.detail)
+        await self._frames.stream.finish()
+
+    async def outputs(self) -> AsyncIterator[Output]:
+        """The output, part by part as it comes, until the job ends. Then `result` has no output itself.
+
+        Raises:
+            JobLostError: the node, or the way to it, has ended.
+            RejectedError: the node refuses what it was sent.
+        """
+        while self._ended is None:
+            try:
+                found = await self._frames.receive(seconds=None)
+            except (ConnectionLostError, StreamResetError) as error:
+                raise JobLostError(self.job, str(error)) from error
+            if found is None:
+                raise JobLostError(self.job, "the node said nothing of its end")
+            if found.kind in (Kind.STDOUT, Kind.STDERR):
+                yield self._output(found.kind, found.data)
+            elif found.kind is Kind.RECEIPT:
+                self._envelope = found.data
+            elif found.kind is Kind.MESSAGE:
+                self._message(found.data)
+            else:
+                raise ProtocolError(f"the node sends {found.kind.name.lower()}")
+
+    def _output(self, kind: Kind, data: bytes) -> Output:
+        name: Literal["stdout", "stderr"] = "stdout" if kind is Kind.STDOUT else "stderr"
+        self._passed[name].add(data)
+        if sum(each.length for each in self._passed.values()) > self.task.limits.output_bytes + _SLACK:
+            raise UntrueError(f"the node sends more output of job {self.job} than its limit allows")
+        return Output(name, data)
+
+    def _message(self, data: bytes) -> None:
+        said = messages.read(data, Progress | messages.Result | Rejected)  # type: ignore[arg-type]
+        match said:
+            case Progress(state=state):
+                self.state = state
+            case Rejected(reason=reason, detail=detail):
+                raise RejectedError(reason, detail)
+            case messages.Result():
+                self._ended, self.state = said, said.state
+
+    async def result(self) -> Result:
+        """Wait for the end, and verify the receipt.
+
+        Raises:
+            NotRunError: the job did not run.
+            JobLostError: whether it ran is not known.
+            UntrueError: the receipt does not prove what was asked.
+            RejectedError: the node refuses what it was sent.
+        """
+        collected = {"stdout": bytearray(), "stderr": bytearray()}
+        try:
+            async for name, data in self.outputs():
+                collected[name] += data
+        finally:
+            if self._sending is not None:
+                self._sending.cancel()
+        with contextlib.suppress(PeerError):
+            await self._frames.stream.finish()
+        assert self._ended is not None  # noqa: S101  the loop ends only then
+        if self._ended.state is State.LOST:
+            raise JobLostError(self.job, self._ended.detail or "the node ended while it had the job")
+        if self._ended.state is not State.DONE:
+            raise NotRunError(self._ended.state, self._ended.detail)
+        if self._envelope is None:
+            raise UntrueError(f"there is no receipt of job {self.job}: {self._ended.detail[:200]}")
+        receipt = self._verified(self._envelope)
+        return Result(
+            status=receipt.status,
+            stdout=bytes(collected["stdout"]),
+            stderr=bytes(collected["stderr"]),
+            receipt=receipt,
+            envelope=self._envelope,
+            node=self.node,
+        )
+
+    def _verified(self, envelope: bytes) -> Receipt:
+        return check(
+            envelope,
+            node=self.node,
+            job=self.job,
+            asked=self.asked,
+            stdin=self._given,
+            stdout=Content.of(self._passed["stdout"].content()),
+            stderr=Content.of(self._passed["stderr"].content()),
+        )
+
+    async def cancel(self) -> None:
+        """Ask the node to end the job. What `result` returns or raises says whether it ran.
+
+        Raises:
+            PeerError: the network failed.
+        """
+        await self._frames.send(frame(Cancel()))
+
+    async def leave(self) -> None:
+        """Give up the stream. A job that is not detached is cancelled by its node."""
+        if self._sending is not None:
+            self._sending.cancel()
+        await self._frames.stream.reset(Code.DONE)
+
+
+def refusal(error: RefusedError | StreamResetError) -> RejectedError:
+    """A connection or stream that the node refused, as the client's own error."""
+    if isinstance(error, StreamResetError):
+        return RejectedError(Reason.QUOTA, "the node takes no more streams")
+    known = Reason.NOT_AUTHORISED.value
+    reason = Reason.NOT_AUTHORISED if known in error.what else Reason.QUOTA
+    return RejectedError(reason, error.what)

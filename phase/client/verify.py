@@ -1,0 +1,64 @@
+"""Checks that a receipt proves the result of the job that was asked for, all of it."""
+
+import hashlib
+
+from phase.client.errors import UntrueError
+from phase.client.task import Asked
+from phase.errors import PhaseError
+from phase.jobs import receipt as receipts
+from phase.jobs.receipt import Content, Receipt
+
+
+def check(
+    envelope: bytes,
+    *,
+    node: str,
+    job: str,
+    stdout: Content,
+    stderr: Content,
+    asked: Asked | None,
+    stdin: bytes | bytearray | None = None,
+) -> Receipt:
+    """Verify a receipt against everything that this side knows.
+
+    Args:
+        envelope: as the node sent it.
+        node: the node's pinned key.
+        job: the job's id.
+        stdout: the output that arrived.
+        stderr: the same.
+        asked: what was asked for; None where this side does not know it any more.
+        stdin: the input that was sent, of which the module need not have read all; None if it is not known.
+
+    Raises:
+        UntrueError: it proves something else, or nothing.
+    """
+    try:
+        receipt = receipts.verify(envelope, key=node, job_id=job)
+    except PhaseError as error:
+        raise UntrueError(f"the receipt of job {job} does not hold: {error.what}") from error
+    pairs: list[tuple[str, object, object]] = [
+        ("stdout", stdout, receipt.stdout),
+        ("stderr", stderr, receipt.stderr),
+    ]
+    if asked is not None:
+        pairs += [
+            ("nonce", asked.nonce, receipt.job.nonce),
+            ("module", asked.module, receipt.module),
+            ("arguments", asked.args, receipt.args),
+            ("environment", asked.env, receipt.env),
+            ("limits", asked.limits, receipt.limits),
+            ("requester", asked.requester, receipt.requester),
+            ("seed", asked.seed, receipt.seed),
+            ("attempt", asked.attempt, receipt.attempt),
+        ]
+    if stdin is not None:
+        read = stdin[: receipt.stdin.length]
+        pairs.append(("stdin", Content(hashlib.sha256(read).hexdigest(), len(read)), receipt.stdin))
+    for what, expected, found in pairs:
+        if expected != found:
+            raise UntrueError(
+                f"the receipt of job {job} is of another {what}: expected {ascii(expected)[:200]}, "
+                f"found {ascii(found)[:200]}"
+            )
+    return receipt

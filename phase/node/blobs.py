@@ -1,0 +1,122 @@
+"""Modules and inputs that clients have sent, by their SHA-256, so that they need not send them again.
+
+Files in one directory, the longest unused removed first. Every file is hashed again when it is read: a power
+cut, or anybody else with access to the directory, changes nothing that runs.
+"""
+
+import hashlib
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+from phase import files
+
+#: Bytes of all files, and of those kept in memory beside.
+DISK_BYTES, MEMORY_BYTES = 512 << 20, 64 << 20
+
+
+class Blobs:
+    """The store.
+
+    Args:
+        directory: made if it does not exist.
+        disk_bytes: of all files together.
+        memory_bytes: of the copies in memory.
+
+    Raises:
+        OSError: the directory cannot be made or read.
+    """
+
+    def __init__(
+        self, directory: Path, *, disk_bytes: int = DISK_BYTES, memory_bytes: int = MEMORY_BYTES
+    ) -> None:
+        self._directory = directory
+        self._disk_bytes, self._memory_bytes = disk_bytes, memory_bytes
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._memory: OrderedDict[str, bytes] = OrderedDict()
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, size in _found(directory):
+            self._sizes[name] = size
+        self._make_room(0)
+
+    def has(self, sha256: str) -> bool:
+        """Whether it is there."""
+        return sha256 in self._memory or sha256 in self._sizes
+
+    def get(self, sha256: str) -> bytes | None:
+        """The bytes of a blob; None if it is not there, or is damaged."""
+        data = self._memory.get(sha256)
+        if data is not None:
+            self._memory.move_to_end(sha256)
+            return data
+        if sha256 not in self._sizes:
+            return None
+        data = self._read(sha256)
+        if data is None:
+            self._remove(sha256)
+            return None
+        self._sizes.move_to_end(sha256)
+        self._remember(sha256, data)
+        return data
+
+    def put(self, sha256: str, data: bytes) -> None:
+        """Keep a blob whose hash the caller has checked. Where the disk does not take it, memory has it.
+
+        Args:
+            sha256: hex.
+            data: its bytes.
+        """
+        self._remember(sha256, data)
+        if sha256 in self._sizes or len(data) > self._disk_bytes:
+            return
+        self._make_room(len(data))
+        temporary = self._directory / f".{os.urandom(8).hex()}.tmp"
+        try:
+            # Not synced: a blob that a power cut damages is found out when it is read.
+            temporary.write_bytes(data)
+            temporary.replace(self._directory / sha256)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            return
+        self._sizes[sha256] = len(data)
+
+    def _read(self, sha256: str) -> bytes | None:
+        try:
+            opened = files.open_plain(self._directory / sha256)
+        except OSError:
+            return None
+        with open(opened, "rb") as file:
+            data = file.read(self._sizes[sha256] + 1)
+        return data if hashlib.sha256(data).hexdigest() == sha256 else None
+
+    def _remember(self, sha256: str, data: bytes) -> None:
+        self._memory[sha256] = data
+        self._memory.move_to_end(sha256)
+        held = sum(map(len, self._memory.values()))
+        while held > self._memory_bytes and len(self._memory) > 1:
+            held -= len(self._memory.popitem(last=False)[1])
+
+    def _make_room(self, size: int) -> None:
+        held = sum(self._sizes.values())
+        while self._sizes and held + size > self._disk_bytes:
+            oldest = next(iter(self._sizes))
+            held -= self._sizes[oldest]
+            self._remove(oldest)
+
+    def _remove(self, sha256: str) -> None:
+        self._sizes.pop(sha256, None)
+        self._memory.pop(sha256, None)
+        (self._directory / sha256).unlink(missing_ok=True)
+
+
+def _found(directory: Path) -> list[tuple[str, int]]:
+    """Names and sizes of the blobs there, the longest unused first; half-written ones are removed."""
+    found = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if len(entry.name) == 64 and entry.is_file(follow_symlinks=False):
+                status = entry.stat(follow_symlinks=False)
+                found.append((status.st_mtime, entry.name, status.st_size))
+            elif entry.name.endswith(".tmp"):
+                Path(entry.path).unlink(missing_ok=True)
+    return [(name, size) for _, name, size in sorted(found)]

@@ -1,0 +1,205 @@
+"""`phase node` as a daemon: one identity, one transport, slots, and an end without loss."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from phase.identity import Identity
+from phase.node import IDENTITY, NodeError
+from phase.node.admission import Admission
+from phase.node.blobs import Blobs
+from phase.node.capacity import Capacity
+from phase.node.gateway import Gateway
+from phase.node.journal import Journal
+from phase.node.kept import Kept
+from phase.node.requests import Checker
+from phase.node.scheduler import Runner, Scheduler
+from phase.node.serving import Serving
+from phase.node.web import Web
+from phase.peer.address import join_host
+from phase.peer.errors import PeerError
+from phase.peer.transport import Code, Connection, Transport
+from phase.provider import listening, systemd
+from phase.provider.background import Background
+
+_log = logging.getLogger(__name__)
+#: Seconds for connections to take note of the end.
+CLOSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a node is told.
+
+    Args:
+        state: directory of its identity, its journal and what it keeps.
+        listen: `HOST:PORT` of UDP, and of TCP for HTTP.
+        relays: URLs.
+        admission: who may bring jobs.
+        capacity: limits.
+    """
+
+    state: Path
+    listen: tuple[str, ...]
+    relays: tuple[str, ...] = ()
+    admission: Admission = field(default_factory=Admission)
+    capacity: Capacity = field(default_factory=Capacity)
+
+
+class Daemon:
+    """A node that takes jobs. Use it as an async context manager.
+
+    Args:
+        identity: the node's.
+        directory: for journal, blobs and results; made if it does not exist.
+        capacity: limits.
+        admission: who may bring jobs.
+        runner: what runs jobs.
+
+    Raises:
+        StateError: the directory cannot be used, or another node uses it.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        directory: Path,
+        *,
+        capacity: Capacity,
+        admission: Admission,
+        runner: Runner,
+    ) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.admission = admission
+        self.tasks = Background(Counter())
+        self.journal = Journal(directory / "journal")
+        self.blobs = Blobs(directory / "blobs")
+        self.scheduler = Scheduler(identity, capacity, self.journal, Kept(directory / "kept"), runner)
+        self.serving = Serving(self.scheduler, self.blobs, identity.public_key, self.tasks)
+        if self.journal.damaged:
+            _log.warning("the journal has %d damaged lines; they are passed over", self.journal.damaged)
+
+    async def __aenter__(self) -> "Daemon":
+        for number in range(self.scheduler.capacity.slots):
+            self.tasks.start(f"slot {number + 1}", self.scheduler.work)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.scheduler.stop()
+        await self.tasks.stop(CLOSE_SECONDS)
+        self.journal.close()
+
+    def listen(self, transport: Transport) -> None:
+        """Serve whom a transport lets in, as long as it is open."""
+
+        async def accept() -> None:
+            while True:
+                self._serve(await transport.accept())
+
+        self.tasks.start("accept of clients", accept)
+
+    @contextlib.asynccontextmanager
+    async def web(self, listeners: Sequence[socket.socket]) -> AsyncIterator[Web]:
+        """Answer HTTP.
+
+        Args:
+            listeners: sockets that listen; closed at the end.
+        """
+        checker = Checker(self.serving.node, self.admission)
+        gateway = Gateway(self.scheduler, self.serving, self.blobs, checker)
+        web = Web(gateway, self.scheduler, self.serving, self.tasks, listeners)
+        await web.start()
+        try:
+            yield web
+        finally:
+            await web.stop()
+
+    def _serve(self, connection: Connection) -> None:
+        self.tasks.once("connection of a client", self._admitted(connection))
+
+    async def _admitted(self, connection: Connection) -> None:
+        why = self.admission.refusal(connection.peer)
+        if why:
+            await connection.close(Code.REFUSED, why)
+            return
+        _log.info("client %s is here by %s", connection.peer, connection.path())
+        await self.serving.serve(connection)
+
+
+def _both(listen: Sequence[str]) -> tuple[list[socket.socket], tuple[str, ...]]:
+    """Listen by TCP, and the same addresses for UDP: port 0 is one free port for both.
+
+    Raises:
+        PhaseError: an address cannot be listened on.
+    """
+    found: list[socket.socket] = []
+    places: list[str] = []
+    for host, port in map(split_listen, listen):
+        number = found[0].getsockname()[1] if found and not port else port
+        found += listening.listen([host], number)
+        places.append(join_host(host, found[-1].getsockname()[1]))
+    return found, tuple(places)
+
+
+def split_listen(text: str) -> tuple[str, int]:
+    """Split `HOST:PORT`; the port may be 0.
+
+    Raises:
+        NodeError: it is not that.
+    """
+    host, _, port = text.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and int(port[:6]) < 65_536):
+        raise NodeError(f"{text[:80]!r} is not HOST:PORT", hint="For example 0.0.0.0:8470 or [::]:8470.")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+async def run(options: Options, *, ready: Callable[[str], None], stopping: Callable[[], None]) -> None:
+    """Be a node until a signal ends it.
+
+    Args:
+        options: see there.
+        ready: called once it serves, with its address.
+        stopping: called when it begins to end.
+
+    Raises:
+        PhaseError: it cannot begin.
+    """
+    from phase.node.workers import Workers
+    from phase.peer.iroh import IrohTransport
+    from phase.peer.iroh import Options as Peering
+
+    identity = Identity.load_or_create(options.state / IDENTITY)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    # Processes before threads: the workers' parent must not inherit the transport.
+    with Workers(options.capacity.slots, options.state / "node/compiled") as workers:
+        daemon = Daemon(
+            identity,
+            options.state / "node",
+            capacity=options.capacity,
+            admission=options.admission,
+            runner=workers,
+        )
+        loop.set_exception_handler(daemon.tasks.loop_failed)
+        listeners, listen = _both(options.listen)
+        peering = Peering(listen=listen, relays=options.relays, admit=options.admission.refusal)
+        transport = await IrohTransport.start(identity, peering)
+        try:
+            async with daemon, daemon.web(listeners):
+                daemon.listen(transport)
+                ready(str(transport.address()))
+                systemd.notify("READY=1")
+                await ended.wait()
+                stopping()
+                systemd.notify("STOPPING=1")
+        finally:
+            with contextlib.suppress(PeerError):
+                await transport.close()

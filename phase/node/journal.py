@@ -1,0 +1,242 @@
+"""The node's journal: which jobs it took and how they ended, so that it answers none twice after a restart.
+
+One line for each event: the CRC-32 of the rest, a blank, JSON. A line that is torn or damaged is passed over
+and counted: a power cut may leave one at the end. Those who wait for the disk share one fsync.
+"""
+
+import asyncio
+import errno
+import fcntl
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+
+from phase import files
+from phase.errors import reason
+from phase.foreign import MalformedError, read_json
+from phase.jobs.status import Status
+from phase.node.errors import StateError
+from phase.peer.messages import State
+
+#: Bytes of the file at which it is written anew without what is forgotten.
+COMPACT_BYTES = 16 << 20
+#: Most bytes that are read at the start; a file cannot become as long.
+_MAX_BYTES = 256 << 20
+_MAX_LINE = 4096
+
+
+class Taken(msgspec.Struct, frozen=True, tag="taken", tag_field="event"):
+    """The node took a job.
+
+    Args:
+        client: key of the client, hex.
+        job: its id.
+        module: hash of the module, hex.
+        at: seconds since the epoch.
+        detached: whether its result is kept for the client.
+    """
+
+    client: str
+    job: str
+    module: str
+    at: float
+    detached: bool = False
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended", tag_field="event", omit_defaults=True):
+    """A job ended.
+
+    Args:
+        client: key of the client, hex.
+        job: its id.
+        state: a final one.
+        at: seconds since the epoch.
+        status: how it ended, if it ran.
+        detail: for people.
+    """
+
+    client: str
+    job: str
+    state: State
+    at: float
+    status: Status | None = None
+    detail: str = ""
+
+
+Event = Taken | Ended
+
+
+def line(event: Event) -> bytes:
+    """One line of the journal."""
+    text = msgspec.json.encode(event)
+    return b"%08x %b\n" % (crc32(text), text)
+
+
+def parse(data: bytes) -> tuple[list[Event], int]:
+    """Read lines.
+
+    Args:
+        data: of the file.
+
+    Returns:
+        The events in their order, and how many lines are damaged.
+    """
+    found: list[Event] = []
+    damaged = 0
+    for each in data.split(b"\n"):
+        if not each:
+            continue
+        event = _event(each)
+        if event is None:
+            damaged += 1
+        else:
+            found.append(event)
+    return found, damaged
+
+
+def _event(text: bytes) -> Event | None:
+    check, _, body = text.partition(b" ")
+    if len(text) > _MAX_LINE or check != b"%08x" % crc32(body):
+        return None
+    try:
+        return read_json(body, Event)  # type: ignore[arg-type]  # msgspec takes unions
+    except MalformedError:
+        return None
+
+
+class Journal:
+    """The open journal of this process.
+
+    Args:
+        path: the file; made if it does not exist. Its directory exists.
+
+    Raises:
+        StateError: it cannot be read or written, or another node has it open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._lock = _locked(path.parent)
+            try:
+                self._file = files.open_plain(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+                #: What was read at the start.
+                self.events, self.damaged = parse(self._read())
+            except BaseException:
+                os.close(self._lock)
+                raise
+        except OSError as error:
+            raise StateError(f"the journal {path} cannot be used: {reason(error)}") from error
+        self.size = os.fstat(self._file).st_size
+        if self.size:
+            # Whatever a torn line left, the next one begins on a line of its own.
+            os.write(self._file, b"\n")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="phase-journal")
+        self._waiting: list[asyncio.Future[None]] = []
+        self._syncing: asyncio.Task[None] | None = None
+
+    def append(self, event: Event) -> None:
+        """Write an event. It outlives the process, though not yet a power cut: see `sync`.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        data = line(event)
+        try:
+            count = os.write(self._file, data)
+            if count < len(data):
+                # A full disk took a part; the next line must not continue it.
+                os.write(self._file, b"\n")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise StateError(f"the journal {self._path} cannot be written: {reason(error)}") from error
+        self.size += len(data)
+
+    async def sync(self) -> None:
+        """Wait until everything that was appended is on the disk.
+
+        Raises:
+            StateError: the disk does not take it.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(done)
+        if self._syncing is None:
+            self._syncing = asyncio.get_running_loop().create_task(self._sync_all())
+        await asyncio.shield(done)
+
+    async def _sync_all(self) -> None:
+        """One fsync for all that wait, and another one for those who came meanwhile."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            error: OSError | None = None
+            try:
+                await loop.run_in_executor(self._thread, os.fdatasync, self._file)
+            except OSError as caught:
+                error = caught
+            for each in waiting:
+                _settle(each, error, self._path)
+        self._syncing = None
+
+    async def compact(self, events: Iterable[Event]) -> None:
+        """Write the file anew with these events alone.
+
+        Raises:
+            StateError: it cannot be written; the old one is still there.
+        """
+        data = b"".join(map(line, events))
+        try:
+            # In this thread on purpose: nothing is appended between here and the next file. It is a few
+            # megabytes, once in a great while.
+            files.write(self._path, data, mode=0o600)
+            fresh = files.open_plain(self._path, os.O_RDWR | os.O_APPEND)
+        except OSError as error:
+            raise StateError(f"the journal {self._path} cannot be written: {reason(error)}") from error
+        old, self._file, self.size = self._file, fresh, len(data)
+        if self._syncing is not None:
+            await self._syncing
+        os.close(old)
+
+    def close(self) -> None:
+        """Close it; what was appended is on the disk then."""
+        self._thread.shutdown()
+        os.fdatasync(self._file)
+        os.close(self._file)
+        os.close(self._lock)
+
+    def _read(self) -> bytes:
+        size = os.fstat(self._file).st_size
+        if size > _MAX_BYTES:
+            raise StateError(f"the journal {self._path} has {size} bytes; the limit is {_MAX_BYTES}")
+        return os.pread(self._file, size, 0)
+
+
+def _locked(directory: Path) -> int:
+    """The lock of a node's directory, open; it ends with this process.
+
+    Raises:
+        StateError: another process has it.
+        OSError: it cannot be opened.
+    """
+    opened = files.open_plain(directory / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(opened)
+        raise StateError(
+            f"another node runs in {directory}", hint="Give this one another --state."
+        ) from None
+    return opened
+
+
+def _settle(done: "asyncio.Future[None]", error: OSError | None, path: Path) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(StateError(f"the journal {path} cannot be written: {reason(error)}"))

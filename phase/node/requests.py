@@ -1,0 +1,138 @@
+"""Signed HTTP requests, as docs/develop/gateway.md has them: to make one, and to check one."""
+
+import hashlib
+import os
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+from nacl.bindings import crypto_sign_open
+from nacl.exceptions import BadSignatureError
+
+from phase.dsse import SigningIdentity
+from phase.node.admission import Admission
+from phase.node.errors import RefusedError
+from phase.peer.messages import Reason
+
+#: Seconds that the clocks of client and node may differ.
+CLOCK_SECONDS = 300
+#: Nonces that are remembered; no more requests are taken within twice `CLOCK_SECONDS`.
+MAX_NONCES = 200_000
+_KEY, _NONCE, _SIGNATURE = (re.compile(f"[0-9a-f]{{{count}}}") for count in (64, 32, 128))
+_TIME = re.compile("[0-9]{1,12}")
+
+
+class UnsignedError(RefusedError):
+    """A request has no signature, or one that does not hold."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(Reason.NOT_AUTHORISED, detail)
+
+
+def text(method: str, target: str, *, node: str, key: str, at: str, nonce: str, sha256: str) -> bytes:
+    """What a signature covers.
+
+    Args:
+        method: in capital letters.
+        target: path and query, as they are sent.
+        node: key of the node, hex.
+        key: of the client, hex.
+        at: seconds since the epoch, decimal digits.
+        nonce: 32 hex digits.
+        sha256: of the body, hex.
+    """
+    return "\n".join(("phase-request-v1", method, target, node, key, at, nonce, sha256)).encode()
+
+
+def sign(
+    identity: SigningIdentity, method: str, target: str, *, node: str, body: bytes = b""
+) -> dict[str, str]:
+    """The header fields that sign a request.
+
+    Args:
+        identity: the client's.
+        method: in capital letters.
+        target: path and query.
+        node: key of the node, hex.
+        body: of the request.
+    """
+    at, nonce = str(int(time.time())), os.urandom(16).hex()
+    covered = text(
+        method,
+        target,
+        node=node,
+        key=identity.public_key,
+        at=at,
+        nonce=nonce,
+        sha256=hashlib.sha256(body).hexdigest(),
+    )
+    return {
+        "Phase-Key": identity.public_key,
+        "Phase-Time": at,
+        "Phase-Nonce": nonce,
+        "Phase-Signature": identity.sign(covered).hex(),
+    }
+
+
+class Checker:
+    """Decides whether a request is from a client that may use this node, and is not a repetition.
+
+    Args:
+        node: this node's key, hex.
+        admission: who may.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, node: str, admission: Admission, clock: Callable[[], float] = time.time) -> None:
+        self._node, self._admission, self._clock = node, admission, clock
+        self._nonces: OrderedDict[str, float] = OrderedDict()
+
+    def check(self, method: str, target: str, headers: Mapping[str, str], sha256: str) -> str:
+        """Check a request.
+
+        Args:
+            method: as it came.
+            target: path and query, as they came.
+            headers: its fields.
+            sha256: of its body, hex.
+
+        Returns:
+            The client's key.
+
+        Raises:
+            UnsignedError: it has no signature that holds, or is a repetition.
+            RefusedError: it is signed by a key that is not allowed.
+        """
+        key, at, nonce, signature = (
+            headers.get(name, "") for name in ("Phase-Key", "Phase-Time", "Phase-Nonce", "Phase-Signature")
+        )
+        for name, value, pattern in (
+            ("Phase-Key", key, _KEY),
+            ("Phase-Time", at, _TIME),
+            ("Phase-Nonce", nonce, _NONCE),
+            ("Phase-Signature", signature, _SIGNATURE),
+        ):
+            if not pattern.fullmatch(value):
+                raise UnsignedError(f"the header field {name} is missing or malformed")
+        if why := self._admission.refusal(key):
+            raise RefusedError(Reason.NOT_AUTHORISED, why)
+        now = self._clock()
+        if abs(now - int(at)) > CLOCK_SECONDS:
+            raise UnsignedError(f"Phase-Time is {int(at) - now:+.0f} s off this node's clock")
+        covered = text(method, target, node=self._node, key=key, at=at, nonce=nonce, sha256=sha256)
+        try:
+            crypto_sign_open(bytes.fromhex(signature) + covered, bytes.fromhex(key))
+        except (BadSignatureError, ValueError) as error:
+            raise UnsignedError("Phase-Signature does not hold for this request") from error
+        self._once(f"{key}{nonce}", now)
+        return key
+
+    def _once(self, nonce: str, now: float) -> None:
+        while self._nonces and next(iter(self._nonces.values())) < now - 2 * CLOCK_SECONDS:
+            self._nonces.popitem(last=False)
+        if nonce in self._nonces:
+            raise UnsignedError("Phase-Nonce was used before")
+        if len(self._nonces) >= MAX_NONCES:
+            raise RefusedError(Reason.QUOTA, "this node has too many requests to remember")
+        self._nonces[nonce] = now

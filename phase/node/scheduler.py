@@ -1,0 +1,287 @@
+"""The node's core, without a network: takes jobs, runs them in slots, and keeps the books."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from phase.errors import PhaseError
+from phase.identity import Identity
+from phase.jobs import receipt as receipts
+from phase.jobs.errors import JobRefusedError
+from phase.jobs.flow import Streams
+from phase.jobs.runner import Execution, Job
+from phase.jobs.status import Killed, Rejected, Status, Trapped
+from phase.node.capacity import Capacity
+from phase.node.errors import RefusedError, StateError
+from phase.node.fair import FairQueue
+from phase.node.journal import COMPACT_BYTES, Ended, Journal, Taken
+from phase.node.kept import Kept
+from phase.node.ledger import Ledger
+from phase.node.work import Ending, Work
+from phase.peer.messages import Offer, Reason, State
+
+_log = logging.getLogger(__name__)
+#: Seconds that a clean stop gives to the jobs that run.
+STOP_SECONDS = 20.0
+
+
+class Runner(Protocol):
+    """What runs jobs: some at a time, each in a thread of the caller."""
+
+    def run(self, job: Job, streams: Streams | None = None) -> Execution:
+        """Run one to its end.
+
+        Raises:
+            JobError: it cannot be run.
+        """
+
+
+class Scheduler:
+    """Everything that a node has taken.
+
+    Args:
+        identity: signs receipts.
+        capacity: limits.
+        journal: open; its events have been read into the ledger.
+        kept: results of detached jobs.
+        runner: what runs jobs.
+    """
+
+    def __init__(
+        self, identity: Identity, capacity: Capacity, journal: Journal, kept: Kept, runner: Runner
+    ) -> None:
+        self.capacity, self.kept = capacity, kept
+        self.ledger = Ledger.replayed(journal.events)
+        self._identity, self._journal, self._runner = identity, journal, runner
+        self._queue: FairQueue[Work] = FairQueue()
+        self._works: dict[tuple[str, str], Work] = {}
+        self._of: Counter[str] = Counter()
+        self._threads = ThreadPoolExecutor(capacity.slots, thread_name_prefix="phase-job")
+        self.running = 0
+        self.stopping = False
+        #: Ended jobs by state, and refusals by reason.
+        self.ended: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self._report_lost()
+
+    @property
+    def queued(self) -> int:
+        """Jobs that wait, those included whose module is on its way."""
+        return len(self._works) - self.running
+
+    def admit(self, client: str, offer: Offer) -> Work:
+        """Take a job, or refuse it. Whoever gets the work must `enqueue` or `withdraw` it.
+
+        Raises:
+            RefusedError: the node does not take it.
+        """
+        try:
+            self._check(client, offer)
+        except RefusedError as error:
+            self.refused[error.reason.value] += 1
+            raise
+        taken = Taken(client, offer.job, offer.module.sha256, time.time(), offer.detached)
+        work = Work(client, offer, self.ledger.take(taken))
+        self._works[client, offer.job] = work
+        self._of[client] += 1
+        return work
+
+    def _check(self, client: str, offer: Offer) -> None:
+        if self.stopping:
+            raise RefusedError(Reason.STOPPING, "this node stops")
+        self.capacity.check(offer)
+        self.ledger.check_new(client, offer.job)
+        if self._of[client] >= self.capacity.client_jobs:
+            raise RefusedError(
+                Reason.QUOTA, f"this client has {self._of[client]} jobs here, as many as it may have"
+            )
+        if len(self._works) >= self.capacity.slots + self.capacity.queue:
+            raise RefusedError(Reason.QUEUE_FULL, f"{self.queued} jobs wait, as many as may")
+
+    def withdraw(self, work: Work) -> None:
+        """Forget a job that never was complete: the client may offer it again."""
+        self.ledger.forget(work.known.taken)
+        self._leave(work)
+        work.end(Ending(state=State.CANCELLED, detail="it never was complete"))
+        if work.spool is not None:
+            self.kept.drop(work.client, work.offer.job)
+
+    async def enqueue(self, work: Work) -> None:
+        """Have a job run that is complete but for streamed input. Once this returns, a detached one is safe.
+
+        Raises:
+            StateError: the journal cannot be written; the job is forgotten.
+        """
+        try:
+            self._journal.append(work.known.taken)
+            if work.offer.detached:
+                await self._journal.sync()
+        except StateError:
+            self.withdraw(work)
+            raise
+        if work.cancelled or self.stopping:
+            state = State.CANCELLED if work.cancelled else State.RETURNED
+            await self._finish(work, Ending(state=state))
+            return
+        self._queue.put(work.client, work)
+
+    def find(self, client: str, job: str) -> Work | None:
+        """A job that has not ended."""
+        return self._works.get((client, job))
+
+    async def cancel(self, client: str, job: str) -> None:
+        """End a job, whatever it does. One that has ended stays as it is.
+
+        Raises:
+            RefusedError: there is no such job.
+        """
+        self.ledger.find(client, job)
+        work = self.find(client, job)
+        if work is not None:
+            await self.drop(work)
+
+    async def drop(self, work: Work) -> None:
+        """End a job, whatever it does."""
+        if work.ended.done():
+            return
+        work.stop()
+        if self._queue.remove(work.client, work):
+            await self._finish(work, Ending(state=State.CANCELLED))
+
+    async def work(self) -> None:
+        """Run one job after the other, for ever: one slot."""
+        while True:
+            work = await self._queue.get()
+            self.running += 1
+            try:
+                await self._run(work)
+            finally:
+                self.running -= 1
+
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Take no more jobs, hand back those that wait, and let those that run end.
+
+        Args:
+            seconds: for those that run; then they are ended, and their receipts say so.
+        """
+        self.stopping = True
+        for work in self._queue.drain():
+            await self._finish(work, Ending(state=State.RETURNED, detail="this node stops"))
+        running = [work.ended for work in self._works.values() if work.started is not None]
+        if running:
+            await asyncio.wait(running, timeout=seconds)
+        for work in list(self._works.values()):
+            work.stop()
+        left = [work.ended for work in self._works.values() if work.started is not None]
+        if left:
+            await asyncio.wait(left, timeout=5.0)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, work: Work) -> None:
+        if work.ended.done():
+            return
+        work.started = time.monotonic()
+        work.known.state = State.RUNNING
+        work.moving.set()
+        ending = await asyncio.shield(
+            asyncio.get_running_loop().run_in_executor(self._threads, self._execute, work)
+        )
+        await self._finish(work, ending)
+
+    def _execute(self, work: Work) -> Ending:
+        """Run a job and sign for it; in a thread."""
+        job = work.job
+        try:
+            execution = self._runner.run(job, work.streams())
+        except JobRefusedError as error:
+            return Ending(state=State.FAILED, detail=f"invalid request: {error}"[:500])
+        except (PhaseError, OSError, MemoryError) as error:
+            return Ending(state=State.FAILED, detail=f"the node could not run it: {error}"[:500])
+        said = receipts.describe(
+            job,
+            execution,
+            node=self._identity.public_key,
+            job_id=work.offer.job,
+            nonce=work.offer.nonce,
+            requester=work.client,
+            attempt=work.offer.attempt,
+        )
+        try:
+            envelope = receipts.issue(said, self._identity)
+        except PhaseError as error:
+            return Ending(state=State.FAILED, detail=f"it ran, and has no receipt: {error}"[:500])
+        return Ending(state=State.DONE, status=execution.status, receipt=envelope)
+
+    async def _finish(self, work: Work, ending: Ending) -> None:
+        """Put the end of a job on record, then tell of it."""
+        ending = self._keep(work, ending)
+        ended = Ended(
+            client=work.client,
+            job=work.offer.job,
+            state=ending.state,
+            at=time.time(),
+            status=_bounded(ending.status),
+            detail=ending.detail,
+        )
+        try:
+            self._journal.append(ended)
+            await self._journal.sync()
+        except StateError as error:
+            # Nobody may hear of an end that a restart would not know of.
+            _log.error("%s", error)
+            ending = Ending(state=State.FAILED, detail=str(error)[:500])
+        self.ledger.end(ended)
+        self.ended[ending.state.value] += 1
+        self._leave(work)
+        work.end(ending)
+        if self._journal.size > COMPACT_BYTES:
+            await self._journal.compact(self.ledger.events())
+
+    def _keep(self, work: Work, ending: Ending) -> Ending:
+        """Keep the result of a detached job."""
+        if work.spool is None:
+            return ending
+        work.spool.close()
+        if ending.receipt is None:
+            self.kept.drop(work.client, work.offer.job)
+            return ending
+        try:
+            self.kept.finish(work.client, work.offer.job, ending.receipt)
+        except OSError as error:
+            self.kept.drop(work.client, work.offer.job)
+            return Ending(state=State.FAILED, detail=f"its result cannot be kept: {error.strerror}")
+        return ending
+
+    def _leave(self, work: Work) -> None:
+        if self._works.pop((work.client, work.offer.job), None) is not None:
+            self._of[work.client] -= 1
+            if not self._of[work.client]:
+                del self._of[work.client]
+
+    def _report_lost(self) -> None:
+        """What an earlier process had taken and not ended is lost: it may have run, or not."""
+        for known in self.ledger.unfinished():
+            lost = Ended(
+                client=known.taken.client,
+                job=known.taken.job,
+                state=State.LOST,
+                at=time.time(),
+                detail="the node ended while it had this job",
+            )
+            self._journal.append(lost)
+            self.ledger.end(lost)
+            self.ended[State.LOST.value] += 1
+
+
+def _bounded(status: Status | None) -> Status | None:
+    """A status whose words fit into a line of the journal. The receipt has all of them."""
+    match status:
+        case Trapped(reason=reason) | Rejected(reason=reason):
+            return type(status)(reason[:500])
+        case Killed(signal=number, reason=reason):
+            return Killed(number, reason[:500])
+        case _:
+            return status

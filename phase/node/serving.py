@@ -1,0 +1,398 @@
+"""The node's side of the job protocol: what it answers on the streams of its clients."""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+from collections import Counter
+from importlib import metadata
+
+from phase.errors import printable
+from phase.jobs import location
+from phase.jobs.runner import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS
+from phase.node import capacity
+from phase.node.blobs import Blobs
+from phase.node.errors import RefusedError, StateError
+from phase.node.scheduler import Scheduler
+from phase.node.streams import Feed, Taps
+from phase.node.work import Work
+from phase.peer.errors import PeerError
+from phase.peer.framing import CHUNK, MAX_MESSAGE, SECONDS, Frames, Kind, ProtocolError, pack
+from phase.peer.messages import (
+    MAX_OFFER,
+    Accepted,
+    Answer,
+    Cancel,
+    Describe,
+    Description,
+    Fetch,
+    Jobs,
+    JobStatus,
+    List,
+    Offer,
+    Progress,
+    Question,
+    Reason,
+    Rejected,
+    Request,
+    Result,
+    State,
+    StatusAsked,
+    frame,
+    read,
+)
+from phase.peer.transport import Code, Connection, Stream
+from phase.provider.background import Background
+
+_log = logging.getLogger(__name__)
+#: Streams of one connection at a time.
+STREAMS = 64
+#: Seconds that a client may leave bytes unread.
+SEND_SECONDS = 60.0
+#: Seconds for a client to finish its side of a stream that is answered.
+CLOSE_SECONDS = 5.0
+#: The slowest module: bytes a second, after the first seconds.
+LEAST_RATE = 16 << 10
+#: Input up to so many bytes is taken whole before the job is queued, and takes up no slot while it comes. Of
+#: a deterministic job, all of it is.
+WHOLE_INPUT = 64 << 10
+
+
+class Serving:
+    """Answers clients that a transport has let in.
+
+    Args:
+        scheduler: the node's core.
+        blobs: modules that are here.
+        node: this node's key.
+        tasks: runs what each connection and stream needs.
+    """
+
+    def __init__(self, scheduler: Scheduler, blobs: Blobs, node: str, tasks: Background) -> None:
+        self._scheduler, self._blobs, self._tasks = scheduler, blobs, tasks
+        #: This node's key.
+        self.node = node
+        #: Connections and streams that are open, and what clients did wrong.
+        self.connections = self.streams = 0
+        self.errors: Counter[str] = Counter()
+
+    async def serve(self, connection: Connection) -> None:
+        """Answer on every stream of a connection, until it is over."""
+        self.connections += 1
+        mine: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                stream = await connection.accept()
+                if len(mine) >= STREAMS:
+                    await stream.reset(Code.BUSY)
+                    continue
+                task = self._tasks.once("stream of a client", self._stream(connection.peer, stream))
+                mine.add(task)
+                task.add_done_callback(mine.discard)
+        except PeerError as error:
+            _log.info("client %s has left: %s", connection.peer[:16], printable(str(error)))
+        finally:
+            self.connections -= 1
+            for task in mine:
+                task.cancel()  # it drops the job of a client that has left, unless that is detached
+
+    async def _stream(self, client: str, stream: Stream) -> None:
+        frames = Frames(stream)
+        self.streams += 1
+        try:
+            await self._answered(client, frames)
+        except ProtocolError as error:
+            self.errors["protocol"] += 1
+            _log.warning("client %s: %s", client[:16], printable(str(error)))
+            await self._last(frames, Rejected(reason=Reason.INVALID_REQUEST, detail=error.what[:500]))
+        except RefusedError as error:
+            _log.info("client %s is refused: %s", client[:16], printable(str(error)))
+            await self._last(frames, Rejected(reason=error.reason, detail=error.detail[:500]))
+        except StateError as error:
+            _log.error("%s", error)
+            detail = "this node cannot write its journal"
+            await self._last(frames, Rejected(reason=Reason.INSUFFICIENT_RESOURCES, detail=detail))
+        except PeerError as error:
+            _log.info("a stream of client %s is over: %s", client[:16], printable(str(error)))
+        finally:
+            self.streams -= 1
+            await _given_back(stream)
+
+    async def _last(self, frames: Frames, answer: Answer) -> None:
+        with contextlib.suppress(PeerError):
+            await self._send(frames, frame(answer))
+            await frames.stream.finish()
+
+    async def _send(self, frames: Frames, *packed: bytes) -> None:
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await frames.send(*packed)
+        except TimeoutError:
+            await frames.stream.reset(Code.SILENT)
+            raise ProtocolError(f"the client read nothing for {SEND_SECONDS:g} s") from None
+
+    async def _answered(self, client: str, frames: Frames) -> None:
+        first = await frames.receive(message=MAX_OFFER)
+        if first is None:
+            return
+        if first.kind is not Kind.MESSAGE:
+            raise ProtocolError("a stream begins with a message")
+        question: Question = read(first.data, Question)  # type: ignore[arg-type]  # msgspec takes unions
+        match question:
+            case Offer():
+                await self._offer(client, frames, question)
+            case Fetch(job=job):
+                await self._fetch(client, frames, job)
+            case _:
+                await self._send(frames, frame(await self._told(client, question)))
+        if not isinstance(question, Offer) or question.detached:
+            await frames.stream.finish()
+
+    async def _told(self, client: str, question: Question) -> Answer:
+        """The answer to a question that has one message as its answer."""
+        match question:
+            case StatusAsked(job=job):
+                return self.status(client, job)
+            case Cancel(job=str(job)):
+                await self._scheduler.cancel(client, job)
+                return self.status(client, job)
+            case List():
+                return self.jobs(client)
+            case Describe():
+                return self.describe()
+            case _:
+                raise ProtocolError("a cancel of no job")
+
+    def status(self, client: str, job: str) -> JobStatus:
+        """How far a job of a client is.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        known = self._scheduler.ledger.find(client, job)
+        return known.said(kept=self._scheduler.kept.has(client, job))
+
+    def jobs(self, client: str) -> Jobs:
+        """The newest jobs of a client."""
+        kept = self._scheduler.kept
+        found = self._scheduler.ledger.jobs(client)
+        return Jobs(jobs=tuple(each.said(kept=kept.has(client, each.taken.job)) for each in found))
+
+    def describe(self) -> Description:
+        """What this node is, and what is free."""
+        of = self._scheduler.capacity
+        return Description(
+            node=self.node,
+            arch=capacity.machine(),
+            runtimes=capacity.RUNTIMES,
+            engine=f"wasmtime {location.VERSION}",
+            processors=len(os.sched_getaffinity(0)),
+            memory_bytes=of.memory_bytes,
+            slots=of.slots,
+            free=max(of.slots - self._scheduler.running, 0),
+            queued=max(self._scheduler.queued, 0),
+            queue=of.queue,
+            version=_version(),
+        )
+
+    async def _offer(self, client: str, frames: Frames, offer: Offer) -> None:
+        work = self._scheduler.admit(client, offer)
+        queued = False
+        try:
+            work.request = await _request(frames)
+            await self._prepare(work, frames)
+            await self._scheduler.enqueue(work)
+            queued = True
+        finally:
+            if not queued and not work.ended.done():
+                self._scheduler.withdraw(work)
+        _log.info("job %s of client %s is taken", work.offer.job, client[:16])
+        if offer.detached:
+            await self._send(frames, frame(Progress(state=work.known.state)))
+            await self._feed(work, frames)
+        else:
+            await self._attached(work, frames)
+
+    async def _prepare(self, work: Work, frames: Frames) -> None:
+        """Have the module and, if it is short, the input of a job."""
+        offer = work.offer
+        module = self._blobs.get(offer.module.sha256)
+        waiting = max(self._scheduler.queued - 1, 0)
+        await self._send(frames, frame(Accepted(send_module=module is None, waiting=waiting)))
+        if module is None:
+            module = await _module(frames, offer)
+            self._blobs.put(offer.module.sha256, module)
+        elif len(module) != offer.module.length:
+            raise ProtocolError(f"the module of this hash has {len(module)} bytes")
+        work.module = module
+        if offer.detached:
+            work.spool = self._scheduler.kept.begin(work.client, offer.job)
+        else:
+            work.taps = Taps()
+        if offer.input is None or (offer.input > WHOLE_INPUT and offer.seed is None):
+            work.feed = Feed()
+        else:
+            work.stdin = await _input(frames, offer.input)
+
+    async def _attached(self, work: Work, frames: Frames) -> None:
+        """Carry input and output until the job ends, or the client leaves."""
+        inward = self._tasks.once("input of a job", self._inward(work, frames))
+        try:
+            await self._outward(work, frames)
+            await frames.stream.finish()
+            await asyncio.wait([inward], timeout=CLOSE_SECONDS)
+        finally:
+            if not inward.done():
+                await frames.stream.reset(Code.DONE)
+            await self._scheduler.drop(work)
+
+    async def _inward(self, work: Work, frames: Frames) -> None:
+        try:
+            await self._feed(work, frames)
+        except PeerError as error:
+            # It may have left just after its result; then there is nothing to end.
+            if not work.ended.done():
+                _log.info("job %s is dropped: %s", work.offer.job, printable(str(error)))
+            await self._scheduler.drop(work)
+
+    async def _feed(self, work: Work, frames: Frames) -> None:
+        """Take input, and the word to cancel, until the client has finished."""
+        seconds = work.offer.limits.wall_seconds + SECONDS if work.offer.detached else None
+        given = 0
+        while (found := await frames.receive(seconds=seconds, message=MAX_OFFER)) is not None:
+            if found.kind is Kind.MESSAGE:
+                read(found.data, Cancel)
+                await self._scheduler.drop(work)
+            elif found.kind is Kind.STDIN and work.feed is not None:
+                given += len(found.data)
+                await _give(work, work.feed, found.data, given)
+            elif found.kind is not Kind.STDIN:
+                raise ProtocolError("a job takes input now, and nothing else")
+        if work.feed is not None:
+            work.feed.end()
+
+    async def _outward(self, work: Work, frames: Frames) -> None:
+        if work.started is None and self._scheduler.queued > 1:
+            await work.moving.wait()
+            await self._send(frames, frame(Progress(state=State.RUNNING)))
+        assert work.taps is not None  # noqa: S101  `_prepare` has made them
+        try:
+            while (out := await work.taps.take()) is not None:
+                kind = Kind.STDOUT if out[0] == "stdout" else Kind.STDERR
+                await self._send(frames, pack(kind, out[1]))
+        except PeerError:
+            work.taps.leave()
+            raise
+        ending, result = await work.result()
+        await self._send(frames, *_ended(ending.receipt, result))
+
+    async def _fetch(self, client: str, frames: Frames, job: str) -> None:
+        known = self._scheduler.ledger.find(client, job)
+        work = self._scheduler.find(client, job)
+        if work is not None:
+            await asyncio.shield(work.ended)
+        kept = self._scheduler.kept
+        receipt = kept.receipt(client, job)
+        for name, kind in (("stdout", Kind.STDOUT), ("stderr", Kind.STDERR)):
+            if receipt is not None:
+                await self._file(frames, kept.output(client, job, name), kind)  # type: ignore[arg-type]
+        detail = known.detail
+        if receipt is None and known.state is State.DONE:
+            detail = "its result is not kept"
+        said = Result(job=job, state=known.state, status=known.status, detail=detail)
+        await self._send(frames, *_ended(receipt, said))
+
+    async def _file(self, frames: Frames, descriptor: int | None, kind: Kind) -> None:
+        if descriptor is None:
+            return
+        with open(descriptor, "rb") as file:
+            while part := file.read(CHUNK):
+                await self._send(frames, pack(kind, part))
+
+
+async def _give(work: Work, feed: Feed, data: bytes, given: int) -> None:
+    """Give a job input. It ends with an empty part, or where the offer said that it would."""
+    expected = work.offer.input
+    if expected is not None and given > expected:
+        raise ProtocolError(f"the input has more than its {expected} bytes")
+    if not work.ended.done():
+        await feed.give(data)
+        if not data or given == expected:
+            feed.end()
+
+
+async def _given_back(stream: Stream) -> None:
+    """Wait until the client has finished, too: else the stream counts against its limit for ever."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            while await stream.receive(CHUNK):
+                pass
+    except (PeerError, TimeoutError):
+        await stream.reset(Code.DONE)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("phase")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _ended(receipt: bytes | None, result: Result) -> list[bytes]:
+    """The frames that end a job."""
+    before = [] if receipt is None else [pack(Kind.RECEIPT, receipt)]
+    return [*before, frame(result)]
+
+
+async def _request(frames: Frames) -> Request:
+    found = await frames.receive(message=MAX_MESSAGE)
+    if found is None or found.kind is not Kind.MESSAGE:
+        raise ProtocolError("an offer is followed by its request")
+    request = read(found.data, Request)
+    check_words(request)
+    return request
+
+
+def check_words(request: Request) -> None:
+    """Refuse arguments and variables that no job may have.
+
+    Raises:
+        RefusedError: there are too many.
+    """
+    words = [*request.args, *(word for pair in request.env.items() for word in pair)]
+    size = sum(len(word.encode("utf-8", "replace")) for word in words)
+    if len(words) >= MAX_ARGUMENTS or size > MAX_ARGUMENT_BYTES:
+        raise RefusedError(
+            Reason.INVALID_REQUEST,
+            f"arguments and variables have {len(words)} words and {size} bytes; "
+            f"the limits are {MAX_ARGUMENTS - 1} and {MAX_ARGUMENT_BYTES}",
+        )
+
+
+async def _parts(frames: Frames, kind: Kind, length: int) -> bytes:
+    """Bytes of a known length, in frames of one kind, in the time that the slowest client may take."""
+    data = bytearray()
+    try:
+        async with asyncio.timeout(SECONDS + length / LEAST_RATE):
+            while len(data) < length:
+                found = await frames.receive(seconds=None, message=MAX_OFFER)
+                if found is None or found.kind is not kind or not found.data:
+                    raise ProtocolError(f"{kind.name.lower()} ended after {len(data)} of {length} bytes")
+                data += found.data
+    except TimeoutError:
+        raise ProtocolError(f"{kind.name.lower()} came too slowly: {len(data)} of {length} bytes") from None
+    if len(data) > length:
+        raise ProtocolError(f"{kind.name.lower()} has more than its {length} bytes")
+    return bytes(data)
+
+
+async def _module(frames: Frames, offer: Offer) -> bytes:
+    data = await _parts(frames, Kind.MODULE, offer.module.length)
+    if hashlib.sha256(data).hexdigest() != offer.module.sha256:
+        raise ProtocolError("the module does not have the hash that was offered")
+    return data
+
+
+async def _input(frames: Frames, length: int) -> bytes:
+    return await _parts(frames, Kind.STDIN, length) if length else b""

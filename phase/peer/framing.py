@@ -1,0 +1,146 @@
+"""Frames on a stream between peers: one byte for the kind, four for the length, then the bytes.
+
+Messages are JSON in frames of their own; module, input, output and receipts travel raw. Each frame has a
+limit for its length, which is checked before anything is read, and each read has a deadline.
+"""
+
+import asyncio
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+from phase.peer.errors import PeerError
+from phase.peer.transport import Stream
+
+#: Most bytes of module, input or output in one frame.
+CHUNK = 64 << 10
+#: Most bytes of a message. Arguments and variables have 128 KiB at most; JSON may take six bytes for one.
+MAX_MESSAGE = 1 << 20
+#: Most bytes of a receipt; as `phase.dsse` reads envelopes.
+MAX_RECEIPT = 4 << 20
+#: Seconds for one frame to arrive, where the job says nothing else.
+SECONDS = 15.0
+_HEAD = struct.Struct(">BI")
+
+
+class ProtocolError(PeerError):
+    """The peer does not keep to the protocol of jobs."""
+
+
+class Kind(IntEnum):
+    """What a frame holds."""
+
+    #: A message, JSON.
+    MESSAGE = 1
+    #: A part of the module.
+    MODULE = 2
+    #: A part of the job's input; an empty one is its end.
+    STDIN = 3
+    #: A part of the job's output.
+    STDOUT = 4
+    STDERR = 5
+    #: The receipt: a DSSE envelope, whole.
+    RECEIPT = 6
+
+
+_MOST = {
+    Kind.MESSAGE: MAX_MESSAGE,
+    Kind.MODULE: CHUNK,
+    Kind.STDIN: CHUNK,
+    Kind.STDOUT: CHUNK,
+    Kind.STDERR: CHUNK,
+    Kind.RECEIPT: MAX_RECEIPT,
+}
+
+
+class Frame(NamedTuple):
+    """One frame."""
+
+    kind: Kind
+    data: bytes
+
+
+def pack(kind: Kind, data: bytes | memoryview) -> bytes:
+    """The bytes of one frame."""
+    return _HEAD.pack(kind, len(data)) + data
+
+
+class Frames:
+    """The frames of one stream.
+
+    Args:
+        stream: of which one task may read and another write.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._held = bytearray()
+        self._writing = asyncio.Lock()
+
+    async def send(self, *frames: bytes) -> None:
+        """Send packed frames, together; waits while the peer does not read.
+
+        Raises:
+            PeerError: the stream or the connection is over.
+        """
+        async with self._writing:
+            await self.stream.send(b"".join(frames))
+
+    async def receive(self, *, seconds: float | None = SECONDS, message: int = MAX_MESSAGE) -> Frame | None:
+        """The next frame; None when the peer has finished.
+
+        Args:
+            seconds: for the whole frame; None to wait without end.
+            message: most bytes that a message may have here.
+
+        Raises:
+            ProtocolError: it is no frame, is longer than allowed, or came too slowly.
+            PeerError: the stream or the connection is over.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._next(message)
+        except TimeoutError:
+            raise ProtocolError(f"the peer sent no whole frame within {seconds:g} s") from None
+
+    async def _next(self, message: int) -> Frame | None:
+        if not await self._fill(_HEAD.size):
+            return None
+        number, length = _HEAD.unpack_from(self._held)
+        kind = check_head(number, length, message)
+        await self._fill(_HEAD.size + length)
+        data = bytes(memoryview(self._held)[_HEAD.size : _HEAD.size + length])
+        del self._held[: _HEAD.size + length]
+        return Frame(kind, data)
+
+    async def _fill(self, size: int) -> bool:
+        """Have that many bytes; false if the stream ended before the first of them."""
+        while len(self._held) < size:
+            part = await self.stream.receive(CHUNK)
+            if not part:
+                if self._held:
+                    raise ProtocolError("the stream ended within a frame")
+                return False
+            self._held += part
+        return True
+
+
+def check_head(number: int, length: int, message: int = MAX_MESSAGE) -> Kind:
+    """Check the head of a frame, before anything of its content is read.
+
+    Args:
+        number: its kind.
+        length: of its content, bytes.
+        message: most bytes that a message may have here.
+
+    Raises:
+        ProtocolError: there is no such kind, or it is too long for its kind.
+    """
+    try:
+        kind = Kind(number)
+    except ValueError:
+        raise ProtocolError(f"there is no frame of the kind {number}") from None
+    most = message if kind is Kind.MESSAGE else _MOST[kind]
+    if length > most:
+        raise ProtocolError(f"a frame of {kind.name.lower()} has {length} bytes; the limit is {most}")
+    return kind

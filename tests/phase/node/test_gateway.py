@@ -1,0 +1,240 @@
+"""The HTTP gateway, as docs/develop/gateway.md says: real HTTP, real workers."""
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+
+from phase.identity import Identity
+from phase.jobs import receipt as receipts
+from phase.node import requests
+from phase.node.admission import Admission
+from phase.node.daemon import split_listen
+from phase.node.gateway import Asked
+from phase.node.requests import Checker
+from phase.peer.messages import State
+from phase.provider import listening
+from tests import pages
+from tests.phase.node.conftest import CAT, CLIENT, FLOOD, LOOP, NODE, Scene, Start, wasm
+
+PAGE = (pages.PROJECT / "docs/develop/gateway.md").read_text()
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Http:
+    """A client of the gateway."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, identity: Identity) -> None:
+        self.session, self.url, self.identity = session, url, identity
+
+    async def send(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        async with self.session.request(
+            method, self.url + target, data=io.BytesIO(body), headers=headers
+        ) as answer:
+            return Answer(answer.status, await answer.read(), answer.headers)
+
+    async def call(self, method: str, target: str, body: bytes | dict[str, Any] = b"") -> Answer:
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        headers = requests.sign(self.identity, method, target, node=NODE.public_key, body=data)
+        return await self.send(method, target, data, headers)
+
+    async def put(self, data: bytes) -> str:
+        sha256 = hashlib.sha256(data).hexdigest()
+        assert (await self.call("PUT", f"/v1/blobs/{sha256}", data)).status in (200, 201)
+        return sha256
+
+    async def job(self, module: bytes, stdin: bytes | None = None, **more: Any) -> str:
+        name = os.urandom(16).hex()
+        asked = {"job": name, "module": await self.put(module), **more}
+        if stdin is not None:
+            asked["stdin"] = await self.put(stdin)
+        answer = await self.call("POST", "/v1/jobs", asked)
+        assert (answer.status, answer.json["state"]) in ((202, "queued"), (202, "running"), (202, "done"))
+        return name
+
+
+@asynccontextmanager
+async def http(scene: Scene, identity: Identity = CLIENT) -> AsyncIterator[Http]:
+    listeners = listening.listen(["127.0.0.1"], 0)
+    async with scene.daemon.web(listeners), aiohttp.ClientSession() as session:
+        yield Http(session, f"http://127.0.0.1:{listeners[0].getsockname()[1]}", identity)
+
+
+async def test_a_job_by_http_has_output_and_a_receipt_that_holds(start: Start) -> None:
+    async with start() as scene, http(scene) as client:
+        job = await client.job(wasm(CAT), b"Hello", nonce="n", args=["a"], env={"A": "b"})
+        done = await client.call("GET", f"/v1/jobs/{job}?wait=20")
+        assert (done.json["state"], done.json["status"]) == ("done", {"kind": "exited", "code": 0})
+        assert (await client.call("GET", f"/v1/jobs/{job}/stdout")).body == b"Hello"
+        assert (await client.call("GET", f"/v1/jobs/{job}/stderr")).body == b""
+        envelope = (await client.call("GET", f"/v1/jobs/{job}/receipt")).body
+        assert [each["job"] for each in (await client.call("GET", "/v1/jobs")).json["jobs"]] == [job]
+        again = await client.call("POST", "/v1/jobs", {"job": job, "module": done.json["module"]})
+        assert (again.status, again.json["reason"]) == (409, "duplicate")
+    said = receipts.verify(envelope, key=NODE.public_key, job_id=job, nonce="n", stdout=b"Hello")
+    assert (said.args, said.env) == (("a",), {"A": "b"})
+
+
+async def test_output_comes_while_the_job_runs_and_a_job_is_cancelled(start: Start) -> None:
+    async with start() as scene, http(scene) as client:
+        limits = {"output_bytes": 1 << 26, "wall_seconds": 20.0}
+        job = await client.job(wasm(FLOOD.replace("(br $l)", "(br $l)")), limits=limits)
+        target = f"/v1/jobs/{job}/stdout"
+        headers = requests.sign(CLIENT, "GET", target, node=NODE.public_key)
+        async with client.session.get(client.url + target, headers=headers) as answer:
+            assert len(await answer.content.readexactly(65_536)) == 65_536
+        loop = await client.job(wasm(LOOP))
+        assert (await client.call("GET", f"/v1/jobs/{loop}/receipt")).json["reason"] == "not ended"
+        assert (await client.call("DELETE", f"/v1/jobs/{loop}")).status == 202
+        done = await client.call("GET", f"/v1/jobs/{loop}?wait=20")
+        assert done.json["status"] is None or done.json["status"]["kind"] == "killed"
+
+
+async def test_a_blob_is_sent_once_and_must_be_what_it_is_called(start: Start) -> None:
+    async with start() as scene, http(scene) as client:
+        sha256 = hashlib.sha256(b"blob").hexdigest()
+        target = f"/v1/blobs/{sha256}"
+        assert (await client.call("HEAD", target)).status == 404
+        assert (await client.call("PUT", target, b"blob")).status == 201
+        assert (await client.call("PUT", target, b"blob")).status == 200
+        assert (await client.call("HEAD", target)).status == 200
+        other = f"/v1/blobs/{'0' * 64}"
+        headers = requests.sign(CLIENT, "PUT", other, node=NODE.public_key, body=b"blob")
+        assert (await client.send("PUT", other, b"blob", headers)).status == 401
+        missing = await client.call("POST", "/v1/jobs", {"job": "x", "module": "1" * 64})
+        assert (missing.status, missing.json["reason"]) == (404, "blob missing")
+
+
+@pytest.mark.parametrize("what", ["Phase-Key", "Phase-Time", "Phase-Nonce", "Phase-Signature"])
+async def test_a_request_without_a_whole_signature_is_refused(start: Start, what: str) -> None:
+    async with start() as scene, http(scene) as client:
+        signed = requests.sign(CLIENT, "GET", "/v1/jobs", node=NODE.public_key)
+        for headers in ({k: v for k, v in signed.items() if k != what}, signed | {what: "x"}):
+            answer = await client.send("GET", "/v1/jobs", b"", headers)
+            assert (answer.status, answer.json["reason"]) == (401, "not authorised")
+            assert what in answer.json["detail"]
+
+
+async def test_a_signature_is_for_one_request_at_one_node_once(start: Start) -> None:
+    async with start() as scene, http(scene) as client:
+        signed = requests.sign(CLIENT, "GET", "/v1/jobs", node=NODE.public_key)
+        assert (await client.send("GET", "/v1/jobs?wait=1", b"", signed)).status == 401
+        assert (await client.send("DELETE", "/v1/jobs/x", b"", signed)).status == 401
+        assert (await client.send("GET", "/v1/jobs", b"body", signed)).status == 401
+        assert (await client.send("GET", "/v1/jobs", b"", signed)).status == 200
+        again = await client.send("GET", "/v1/jobs", b"", signed)
+        assert (again.status, again.json["detail"]) == (401, "Phase-Nonce was used before")
+        elsewhere = requests.sign(CLIENT, "GET", "/v1/jobs", node=CLIENT.public_key)
+        assert (await client.send("GET", "/v1/jobs", b"", elsewhere)).status == 401
+
+
+def test_a_request_is_taken_within_the_clocks_difference_only() -> None:
+    now = 1_000_000_000.0
+    checker = Checker(NODE.public_key, Admission([CLIENT.public_key]), clock=lambda: now)
+    empty = hashlib.sha256(b"").hexdigest()
+    for seconds, good in ((-301, False), (-299, True), (299, True), (301, False)):
+        at, nonce = str(int(now + seconds)), os.urandom(16).hex()
+        covered = requests.text(
+            "GET", "/", node=NODE.public_key, key=CLIENT.public_key, at=at, nonce=nonce, sha256=empty
+        )
+        headers = {
+            "Phase-Key": CLIENT.public_key,
+            "Phase-Time": at,
+            "Phase-Nonce": nonce,
+            "Phase-Signature": CLIENT.sign(covered).hex(),
+        }
+        if good:
+            assert checker.check("GET", "/", headers, empty) == CLIENT.public_key
+        else:
+            with pytest.raises(requests.UnsignedError):
+                checker.check("GET", "/", headers, empty)
+
+
+async def test_strangers_are_refused_before_their_body_is_read(start: Start) -> None:
+    async with start() as scene, http(scene, Identity.ephemeral()) as client:
+        sha256 = hashlib.sha256(b"blob").hexdigest()
+        target = f"/v1/blobs/{sha256}"
+        headers = requests.sign(client.identity, "PUT", target, node=NODE.public_key, body=b"blob")
+        host, port = client.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        lines = [f"PUT {target} HTTP/1.1", "Host: x", "Content-Length: 33554432"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 403")
+        writer.close()
+        assert not scene.daemon.blobs.has(sha256)
+        assert (await client.send("GET", "/v1/node", b"", {})).json["node"] == NODE.public_key
+
+
+async def test_bad_requests_are_problems_that_name_their_reason(start: Start) -> None:
+    async with start(queue=0, slots=1, client_jobs=1) as scene, http(scene) as client:
+        module = await client.put(wasm(LOOP))
+        for body, status, reason in (
+            (b"{", 400, "invalid request"),
+            (b"x" * (2 << 20), 413, "invalid request"),
+            ({"job": "a b", "module": module}, 400, "invalid request"),
+            ({"job": "a", "module": module, "more": 1}, 400, "invalid request"),
+            ({"job": "a", "module": module, "runtime": "java"}, 501, "runtime not supported"),
+            (
+                {"job": "a", "module": module, "limits": {"wall_seconds": 9000}},
+                503,
+                "insufficient resources",
+            ),
+        ):
+            answer = await client.call("POST", "/v1/jobs", body)
+            assert (answer.status, answer.json["status"], answer.json["reason"]) == (status, status, reason)
+            assert answer.headers["Content-Type"] == "application/problem+json"
+        job = await client.job(wasm(LOOP))
+        full = await client.call("POST", "/v1/jobs", {"job": "b", "module": module})
+        assert (full.status, full.headers["Retry-After"]) == (429, "1")
+        assert (await client.call("GET", "/v1/jobs/none")).json["reason"] == "unknown job"
+        assert (await client.call("GET", f"/v1/jobs/{job}?wait=x")).status == 400
+        assert (await client.call("GET", "/v2")).status == 404
+        await client.call("DELETE", f"/v1/jobs/{job}")
+
+
+async def test_browsers_may_call(start: Start) -> None:
+    async with start() as scene, http(scene) as client:
+        asked = await client.send("OPTIONS", "/v1/jobs", b"", {"Origin": "https://example.org"})
+        assert asked.status == 204
+        assert "Phase-Signature" in asked.headers["Access-Control-Allow-Headers"]
+        assert (await client.send("GET", "/v1/node", b"", {})).headers["Access-Control-Allow-Origin"] == "*"
+        assert (await client.send("GET", "/v1/jobs", b"", {})).headers["Access-Control-Allow-Origin"] == "*"
+
+
+async def test_operators_see_what_goes_on(start: Start) -> None:
+    async with start() as scene, http(scene) as client:
+        job = await client.job(wasm(CAT))
+        await client.call("GET", f"/v1/jobs/{job}?wait=20")
+        status = (await client.send("GET", "/status", b"", {})).json
+        assert (status["ended"], status["running"], status["problems"]) == ({"done": 1}, 0, [])
+        metrics = (await client.send("GET", "/metrics", b"", {})).body.decode()
+        assert 'phase_node_jobs_total{state="done"} 1' in metrics
+        assert (await client.send("GET", "/health", b"", {})).body == b"ok\n"
+
+
+def test_the_page_has_every_field_state_and_header() -> None:
+    job = json.loads(re.findall(r"### A job\n```json\n(.*?)```", PAGE, re.DOTALL)[0])
+    assert set(job) | {"arch", "runtime", "seed", "attempt"} == set(Asked.__struct_fields__)
+    assert all(f"`{state.value}`" in PAGE for state in State)
+    lines = re.findall(r"```\n(phase-request-v1\n.*?)\n```", PAGE, re.DOTALL)[0].split("\n")
+    named = dict(zip(("node", "key", "at", "nonce", "sha256"), lines[3:], strict=True))
+    assert requests.text("METHOD", "TARGET", **named) == "\n".join(lines).encode()
+    assert split_listen("[::]:0") == ("::", 0)

@@ -1,0 +1,145 @@
+"""`phase node` and `phase job` as people run them: real processes, real QUIC on loopback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from phase.identity import Identity
+from phase.jobs import receipt as receipts
+from tests.phase.node.conftest import CAT, LOOP, wasm
+
+PHASE = [sys.executable, "-m", "phase"]
+_EXIT7 = '(memory (export "memory") 1) (func (export "_start") (call $proc_exit (i32.const 7)))'
+
+
+class Node(NamedTuple):
+    """A node that runs."""
+
+    process: subprocess.Popen[str]
+    address: str
+    directory: Path
+
+    @property
+    def key(self) -> str:
+        return self.address.partition("@")[0]
+
+    def end(self) -> None:
+        """As `kill -9` does; may be called twice."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def job(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run `phase job` as the client that the node allows."""
+        environment = os.environ | {"PHASE_STATE": str(self.directory / "client")}
+        command = [*PHASE, "job", *words]
+        return subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=100)
+
+
+def begin(directory: Path, *options: str) -> Node:
+    """Start a node, and wait until it says where it is."""
+    command = [*PHASE, "node", "--state", str(directory / "node"), "--listen", "127.0.0.1:0", "--json"]
+    with (directory / "log").open("a") as log:
+        process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=log, text=True)
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    assert said, (directory / "log").read_text()
+    return Node(process, json.loads(said)["address"], directory)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    client = Identity.load_or_create(tmp_path / "client/identity.json")
+    found = begin(tmp_path, "--allow", client.public_key)
+    try:
+        yield found
+    finally:
+        found.end()
+
+
+def test_a_job_runs_at_a_node_and_its_receipt_is_verified(node: Node, tmp_path: Path) -> None:
+    module = tmp_path / "cat.wasm"
+    module.write_bytes(wasm(CAT))
+    words = ("submit", "--node", node.address, "--receipt", str(tmp_path / "r.json"), "--nonce", "mine")
+    done = node.job(*words, "--job-id", "one", str(module), stdin=b"Hello")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"Hello", b"")
+    envelope = (tmp_path / "r.json").read_bytes()
+    said = receipts.verify(envelope, key=node.key, job_id="one", nonce="mine", stdout=b"Hello")
+    assert said.module.length == len(wasm(CAT))
+    node.process.send_signal(signal.SIGTERM)
+    assert node.process.wait(30) == 0
+
+
+def test_exit_codes_tell_the_module_from_the_node_and_the_network(node: Node, tmp_path: Path) -> None:
+    seven, loop = tmp_path / "seven.wasm", tmp_path / "loop.wasm"
+    seven.write_bytes(wasm(_EXIT7))
+    loop.write_bytes(wasm(LOOP))
+    here = ("submit", "--no-stdin", "--node", node.address)
+    assert node.job(*here, str(seven)).returncode == 7
+    limited = node.job(*here, "--fuel", "1000", str(loop))
+    assert (limited.returncode, limited.stderr.endswith(b"stopped at its fuel limit\n")) == (152, True)
+    refused = node.job(*here, "--wall", "80000", str(loop))
+    assert refused.returncode == 160
+    assert b"the node refuses: insufficient resources" in refused.stderr
+    assert node.job(*here, str(tmp_path / "none.wasm")).returncode == 127
+    other = Identity.ephemeral().public_key
+    lost = node.job(
+        "submit", "--no-stdin", "--node", f"{other}@{node.address.partition('@')[2]}", str(seven)
+    )
+    assert (lost.returncode, lost.stderr[:7]) == (161, b"phase: ")
+
+
+def test_a_stranger_is_told_that_it_is_not_allowed(node: Node, tmp_path: Path) -> None:
+    module = tmp_path / "cat.wasm"
+    module.write_bytes(wasm(CAT))
+    (tmp_path / "client/identity.json").unlink()
+    done = node.job("submit", "--node", node.address, str(module))
+    assert done.returncode == 160
+    assert done.stderr.startswith(b"phase: the node refuses: not authorised")
+
+
+def test_a_detached_job_is_followed_by_its_id(node: Node, tmp_path: Path) -> None:
+    module = tmp_path / "cat.wasm"
+    module.write_bytes(wasm(CAT))
+    done = node.job(
+        "submit", "--detach", "--job-id", "d", "--node", node.address, str(module), stdin=b"kept"
+    )
+    assert (done.returncode, done.stdout) == (0, b"job d\n")
+    assert node.job("result", "d").stdout == b"kept"
+    assert node.job("status", "d").stdout == b"d  done  exited with code 0\n"
+    assert json.loads(node.job("list", "--node", node.address, "--json").stdout)["kept"] is True
+    assert node.job("list").stdout.startswith(b"d  " + node.key.encode())
+    assert node.job("result", "e").returncode == 128
+
+
+def test_a_node_that_was_killed_answers_no_job_twice(node: Node, tmp_path: Path) -> None:
+    """What it had is lost, what it kept is there, and no id is taken again."""
+    cat, loop = tmp_path / "cat.wasm", tmp_path / "loop.wasm"
+    cat.write_bytes(wasm(CAT))
+    loop.write_bytes(wasm(LOOP))
+    assert node.job("submit", "--job-id", "done", "--node", node.address, str(cat)).returncode == 0
+    kept = ("submit", "--detach", "--job-id", "kept", "--node", node.address, str(cat))
+    assert node.job(*kept, stdin=b"kept").returncode == 0
+    assert node.job("result", "kept").stdout == b"kept"
+    runs = ("submit", "--detach", "--no-stdin", "--job-id", "runs", "--node", node.address, str(loop))
+    assert node.job(*runs).returncode == 0
+    node.end()
+    client = Identity.load(tmp_path / "client/identity.json")
+    again = begin(tmp_path, "--allow", client.public_key)
+    try:
+        for job, word in (("done", b"done"), ("kept", b"done"), ("runs", b"lost")):
+            assert node.job("status", job, "--node", again.address).stdout.split()[1] == word
+            twice = node.job("submit", "--job-id", job, "--node", again.address, str(cat))
+            assert (twice.returncode, b"duplicate" in twice.stderr) == (160, True)
+        assert node.job("result", "kept", "--node", again.address).stdout == b"kept"
+        assert node.job("result", "runs", "--node", again.address).returncode == 162
+    finally:
+        again.end()
