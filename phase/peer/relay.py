@@ -201,17 +201,29 @@ class Relay:
                 return member.cut("sends text")
             member.heard_at = monotonic()
             try:
-                frame = frames.read(message.data)
+                self.take(message.data, member)
             except frames.FrameError as error:
                 _log.info("the endpoint %s is cut off: %s", member.key.hex(), error)
                 return member.cut("bad frame")
-            if isinstance(frame, frames.Ping):
-                self._answer(frame, member)
-            else:
-                self._pass_on(frame, member)
             if wait := member.pace.take(len(message.data)):
                 # What it sends meanwhile waits in its own machine.
                 await asyncio.sleep(wait)
+
+    def take(self, data: bytes, member: Member) -> None:
+        """Do what a frame asks for.
+
+        Args:
+            data: the frame.
+            member: who has sent it.
+
+        Raises:
+            FrameError: it is none.
+        """
+        frame = frames.read(data)
+        if isinstance(frame, frames.Ping):
+            self._answer(frame, member)
+        else:
+            self._pass_on(frame, member)
 
     def _answer(self, frame: frames.Ping, member: Member) -> None:
         if frame.kind is frames.Type.PING:

@@ -58,7 +58,10 @@ async def announce(
     Raises:
         DiscoveryError: the UDP port cannot be listened on.
     """
-    own = Dht(serves=True)
+    # Here, since nothing else of a provider needs what peers say.
+    from phase.peer.records import read_any
+
+    own = Dht(serves=True, read=read_any)
     told.begin()
     bind = _bound(hosts)
     while not bind:

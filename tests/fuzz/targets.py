@@ -10,7 +10,8 @@ from typing import NamedTuple
 from phase import dsse
 from phase.discovery.dht import announcement
 from phase.discovery.dht import wire as dht_wire
-from tests.fuzz import dht, envelopes, local, machine, metadata, publishing, web, work
+from phase.peer import frames, seen
+from tests.fuzz import dht, envelopes, local, machine, metadata, peers, publishing, web, work
 from tests.fuzz.metadata import Target
 
 
@@ -89,6 +90,15 @@ def cases() -> dict[str, Case]:
         found[f"carried-{name}"] = Case(publishing.carried(name, files), (seed,))
     found["journal"] = Case(publishing.left_over, (publishing.ORDER,))
     found["pinned"] = Case(publishing.remembered, (publishing.MEMORY,))
+    found["capability"] = Case(peers.recorded, (peers.capability(),))
+    found["relay-session"] = Case(peers.relayed, (peers.session(),))
+    # Good frames, each behind its length in the session.
+    found["relay-frame"] = Case(peers.framed, (peers.session()[2:41], frames.ping(b"12345678")))
+    found["relay-proof"] = Case(peers.proven, (peers.proof(),))
+    whole = f"{envelopes.NODE.public_key}@192.0.2.1:4433,[2001:db8::1]:1,http://192.0.2.9:8080"
+    found["peer-address"] = Case(peers.addressed, (whole.encode(),))
+    found["peer-told"] = Case(peers.told, (seen.tell("192.0.2.1:4433"), seen.tell("[2001:db8::1]:1")))
+    found["peer-ended"] = Case(peers.ended, (b"closed by peer: no (code 1)", b"closed by peer: 2"))
     found["module-shape"] = Case(work.shape, work.modules())
     found["module"] = Case(work.module, work.modules())
     return found

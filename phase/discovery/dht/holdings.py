@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from phase.discovery.dht import announcement
-from phase.discovery.dht.announcement import LIFETIME, SKEW, Announcement, AnnouncementError
+from phase.discovery.dht.announcement import LIFETIME, SKEW, AnnouncementError
+from phase.discovery.dht.said import Read, Said
 
 #: Limits: announcements in one place, places, and announcements of one host in all places.
 MAX_IN_PLACE = 16
@@ -14,14 +15,19 @@ MAX_OF_HOST_IN_PLACE = 2
 
 
 class _Held(NamedTuple):
-    said: Announcement
+    said: Said
     envelope: bytes
 
 
 class Holdings:
-    """Announcements by place. They stay until they expire: new ones do not displace them."""
+    """Announcements by place. They stay until they expire: new ones do not displace them.
 
-    def __init__(self) -> None:
+    Args:
+        read: checks an envelope: what is kept.
+    """
+
+    def __init__(self, read: Read = announcement.read) -> None:
+        self._read = read
         self._places: dict[bytes, list[_Held]] = {}
 
     def __len__(self) -> int:
@@ -39,7 +45,7 @@ class Holdings:
         Raises:
             AnnouncementError: it is not kept; the message says why.
         """
-        said = announcement.read(envelope, place=place, now=now)
+        said = self._read(envelope, place=place, now=now)
         # Checked only here: the clock of a machine that searches may be behind.
         if said.expires > now + LIFETIME + SKEW:
             raise AnnouncementError(

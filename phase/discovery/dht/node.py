@@ -11,13 +11,14 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, time
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from phase.discovery.dht import announcement, wire
 from phase.discovery.dht.announcement import Announcement, AnnouncementError
 from phase.discovery.dht.endpoint import Endpoint
 from phase.discovery.dht.holdings import Holdings
 from phase.discovery.dht.lookup import Lookup
+from phase.discovery.dht.said import Read, Said
 from phase.discovery.dht.table import K, Table
 from phase.discovery.dht.wire import Contact
 from phase.discovery.records import DiscoveryError
@@ -41,17 +42,28 @@ _OTHERS_SECONDS = 0.5
 _PROVE_SECONDS = 0.4
 
 
+_S = TypeVar("_S", bound=Said)
+_S_co = TypeVar("_S_co", bound=Said, covariant=True)
+
+
+class _ReadSome(Protocol[_S_co]):
+    def __call__(self, envelope: bytes, *, place: bytes, now: float) -> _S_co: ...
+
+
 class Dht:
     """One node.
 
     Args:
         serves: answer others and keep their announcements. A node that does not is never in their tables.
         clock: seconds since the epoch.
+        read: checks an envelope: what is kept for others.
     """
 
-    def __init__(self, *, serves: bool, clock: Callable[[], float] = time) -> None:
+    def __init__(
+        self, *, serves: bool, clock: Callable[[], float] = time, read: Read = announcement.read
+    ) -> None:
         self.id = os.urandom(wire.ID_BYTES)
-        self.held = Holdings()
+        self.held = Holdings(read)
         #: This node's own announcements, by place and by the announced address.
         self.own: dict[bytes, dict[str, bytes]] = {}
         #: This machine's addresses with their networks: a node on one of them gets that address.
@@ -210,12 +222,16 @@ class Dht:
         return sum(await asyncio.gather(*(store(one) for one in nearest)))
 
     async def look(self, place: bytes, found: Callable[[Announcement], None]) -> None:
+        """Search a place for announcements; see `look_for`."""
+        await self.look_for(place, announcement.read, found)
+
+    async def look_for(self, place: bytes, read: "_ReadSome[_S]", found: Callable[[_S], None]) -> None:
         """Search a place.
 
         Args:
             place: 20 bytes.
-            found: called with each valid announcement as soon as it arrives. Its content is still only a
-                claim.
+            read: checks an envelope.
+            found: called with each valid record as soon as it arrives. Its content is still only a claim.
         """
         checked: set[bytes] = set()
         told: Counter[str] = Counter()
@@ -229,7 +245,7 @@ class Dht:
                 checked.add(envelope)
                 told[teller] += 1
                 try:
-                    said = announcement.read(envelope, place=place, now=self._clock())
+                    said = read(envelope, place=place, now=self._clock())
                 except AnnouncementError:
                     continue
                 if announcement.is_near(said.host) and not announcement.is_near(teller):
