@@ -28,8 +28,11 @@ from phase.client import (
     Submission,
     Task,
     UntrueError,
+    copies,
 )
 from phase.client.book import Book, Remembered
+from phase.client.spread import ELSEWHERE
+from phase.client.submission import Input
 from phase.errors import PhaseError
 from phase.jobs.status import Exited, explain
 from phase.peer.errors import PeerError
@@ -49,7 +52,8 @@ class Options:
 
     module: Path
     args: tuple[str, ...]
-    node: str | None
+    nodes: tuple[str, ...]
+    copies: str | None
     detach: bool
     state: Path | None
     as_json: bool
@@ -69,9 +73,9 @@ class Options:
 
 def submit(options: Options) -> int:
     """Give a job to a node; returns the exit code."""
-    if options.node is None:
+    if not options.nodes:
         raise click.UsageError("--node is missing: KEY[@HOST:PORT]")
-    address = Address.parse(options.node)
+    addresses = [Address.parse(each) for each in options.nodes]
     limits = limits_of(options.fuel, options.wall, options.memory, options.compile, options.max_output)
     seed = 0 if options.deterministic and options.seed is None else options.seed
     task = Task(
@@ -85,14 +89,10 @@ def submit(options: Options) -> int:
     streamed = seed is None and not options.no_stdin
 
     async def give(client: Client) -> int:
-        made = await client.submit(
-            address,
-            task,
-            job=options.job_id,
-            nonce=options.nonce or None,
-            source=standard_input() if streamed else None,
-            detached=options.detach,
-        )
+        if options.copies is not None:
+            return await _copied(client, addresses, task, options, target)
+        source = standard_input() if streamed else None
+        made, address = await _first(client, addresses, task, options, source)
         if options.detach:
             return _left(made, address, options)
         return await _carried(made, options, target)
@@ -100,6 +100,90 @@ def submit(options: Options) -> int:
     with ExitStack() as stack:
         target = _target(stack, options.receipt, options.module)
         return with_client(options.state, give)
+
+
+async def _first(
+    client: Client, addresses: list[Address], task: Task, options: Options, source: Input | None
+) -> tuple[Submission, Address]:
+    """Give a job to the first node that takes it."""
+    last = len(addresses) - 1
+    for number, address in enumerate(addresses):
+        try:
+            made = await client.submit(
+                address,
+                task,
+                job=options.job_id,
+                nonce=options.nonce or None,
+                source=source,
+                detached=options.detach,
+            )
+        except (RejectedError, PeerError) as error:
+            if number == last or (isinstance(error, RejectedError) and error.reason not in ELSEWHERE):
+                raise
+            note(f"{address.key[:16]}: {error}; trying the next node")
+        else:
+            return made, address
+    raise AssertionError("the last node either took the job or raised")
+
+
+def _shares(text: str, nodes: int) -> tuple[int, int]:
+    """K and N of `--copies K/N`.
+
+    Raises:
+        click.BadParameter: it is not that, or there are fewer nodes.
+    """
+    wanted, slash, count = text.partition("/")
+    if not (slash and wanted.isdecimal() and count.isdecimal() and 1 <= int(wanted) <= int(count) <= 64):
+        raise click.BadParameter(f"{text!r} is not K/N, such as 2/3", param_hint="--copies")
+    if int(count) > nodes:
+        raise click.BadParameter(
+            f"{count} copies need as many nodes; {nodes} are named", param_hint="--copies"
+        )
+    return int(wanted), int(count)
+
+
+async def _copied(
+    client: Client, addresses: list[Address], task: Task, options: Options, target: "Target | None"
+) -> int:
+    """Run a job on several nodes, and compare."""
+    wanted, count = _shares(options.copies or "", len(addresses))
+    if options.detach or task.seed is None:
+        raise click.UsageError("--copies is for jobs with --deterministic or --seed, and without --detach")
+    try:
+        found = await copies.run(client, addresses[:count], task, wanted, job=options.job_id)
+    except copies.DisagreedError as error:
+        note(str(error))
+        _sides(error)
+        _keep(target, [each for side in error.sides for each in side])
+        return _outcome.DISAGREED
+    for key, failure in found.failed.items():
+        note(f"{key[:16]}: {failure}")
+    for each in found.others:
+        note(f"node {each.node} says something else: stdout sha256:{each.receipt.stdout.sha256}")
+    results = [*found.agreed, *found.others]
+    if not options.as_json:
+        _write(1, found.result.stdout)
+        _write(2, found.result.stderr)
+    _keep(target, results)
+    return _ended(found.result, found.result.receipt.job.id, as_json=options.as_json, target=None)
+
+
+def _sides(error: copies.DisagreedError) -> None:
+    for side in error.sides:
+        said = side[0].receipt
+        keys = " ".join(each.node for each in side)
+        note(f"{explain(said.status)}, stdout sha256:{said.stdout.sha256}: {keys}")
+    for key, failure in error.failed.items():
+        note(f"{key}: {failure}")
+
+
+def _keep(target: "Target | None", results: list[Result]) -> None:
+    """Write the receipts of several nodes, one on each line."""
+    if target is not None:
+        try:
+            target.write(b"".join(each.envelope + b"\n" for each in results))
+        except PhaseError as error:
+            raise LostError(str(error)) from error
 
 
 def _left(made: Submission, address: Address, options: Options) -> int:

@@ -48,6 +48,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     ("job", "submit"): (
         "compile",
+        "copies",
         "detach",
         "deterministic",
         "env",

@@ -44,7 +44,19 @@ class _Submit(run.Coded):
 @command.command("submit", cls=_Submit, context_settings={"allow_interspersed_args": False})
 @click.argument("module", type=_options.PLACE)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED, callback=run.own)
-@_node
+@option(
+    "--node",
+    "nodes",
+    multiple=True,
+    metavar="KEY[@HOST:PORT]",
+    help="The node: its public key, and where it is; commas between several addresses and relays. Repeat it "
+    "for more nodes: the first that takes the job runs it.",
+)
+@option(
+    "--copies",
+    metavar="K/N",
+    help="Run a deterministic job on N of the nodes; K must give the same result, else the code is 165.",
+)
 @option("--detach", is_flag=True, help="Leave the job to the node; `phase job result` has its result later.")
 @_options.state
 @_options.as_json
@@ -59,7 +71,7 @@ def submit(module: Path, args: tuple[str, ...], **given: Any) -> None:
     126 rejected      134 trapped        142 wall limit    129 wrong usage
     127 not found     137 memory limit   152 fuel limit    160 refused by the node
     128 failed        141 output lost    153 output limit  161 no node reached
-    162 job lost      163 did not run    164 untrue receipt
+    162 job lost      163 did not run    164 untrue receipt 165 nodes disagree
     """  # noqa: D301  click wants the character
     from phase.cli import _submit
 

@@ -1,5 +1,6 @@
 """Gives jobs to nodes: asyncio."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from phase.client.submission import Input, Submission, refusal
 from phase.client.task import Asked, Result, Task
 from phase.identity import Identity
 from phase.peer import messages
-from phase.peer.errors import PeerError, RefusedError, StreamResetError
+from phase.peer.errors import ConnectionLostError, RefusedError, StreamResetError
 from phase.peer.framing import Frames, Kind, ProtocolError
 from phase.peer.messages import (
     Cancel,
@@ -43,6 +44,7 @@ class Client:
     def __init__(self, transport: Transport, *, connect_seconds: float = CONNECT_SECONDS) -> None:
         self._transport, self._connect_seconds = transport, connect_seconds
         self._connections: dict[str, Connection] = {}
+        self._connecting: dict[str, asyncio.Lock] = {}
 
     @classmethod
     @asynccontextmanager
@@ -199,20 +201,28 @@ class Client:
             raise RejectedError(answer.reason, answer.detail)
         return answer  # type: ignore[return-value]  # msgspec has read that kind
 
-    async def _stream(self, address: Address) -> Stream:
+    async def _stream(self, address: Address, *, again: bool = True) -> Stream:
         """A new stream to a node; over a connection that is open, or a new one."""
-        kept = self._connections.get(address.key)
-        if kept is not None:
-            try:
-                return await kept.open()
-            except PeerError:
-                self._connections.pop(address.key, None)
+        # One connection for all that ask at the same time.
+        async with self._connecting.setdefault(address.key, asyncio.Lock()):
+            kept = self._connections.get(address.key)
+            if kept is None:
+                try:
+                    kept = await self._transport.connect(address, self._connect_seconds)
+                except RefusedError as error:
+                    raise refusal(error) from error
+                self._connections[address.key] = kept
         try:
-            made = await self._transport.connect(address, self._connect_seconds)
-            self._connections[address.key] = made
-            return await made.open()
+            return await kept.open()
         except RefusedError as error:
             raise refusal(error) from error
+        except ConnectionLostError:
+            if self._connections.get(address.key) is kept:
+                del self._connections[address.key]
+            if not again:
+                raise
+            # It ended since it was last used.
+            return await self._stream(address, again=False)
 
 
 def _address(node: Address | str) -> Address:

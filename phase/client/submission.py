@@ -70,7 +70,7 @@ class Submission:
 
         Raises:
             RejectedError: the node refuses.
-            PeerError: the network failed.
+            JobLostError: the network failed; the node may have the job.
         """
         self._source = source
         asked = Offer(
@@ -91,6 +91,9 @@ class Submission:
             answer = await self._answer()
         except (RefusedError, StreamResetError) as error:
             raise refusal(error) from error
+        except (ConnectionLostError, ProtocolError) as error:
+            # The node may have the offer, and the offer may be all that it needs.
+            raise JobLostError(self.job, str(error)) from error
         self.waiting, self.sent_module = answer.waiting, answer.send_module
         self._sending = asyncio.get_running_loop().create_task(self._send(answer.send_module))
         if detached:
@@ -129,14 +132,17 @@ class Submission:
     async def _taken(self) -> None:
         """Wait until the node is sure to have a detached job."""
         assert self._sending is not None  # noqa: S101  `offer` has set it
-        progress = await self._frames.receive(seconds=None)
-        await self._sending
-        if progress is None or progress.kind is not Kind.MESSAGE:
-            raise ProtocolError("the node does not confirm that it has the job")
-        said = messages.read(progress.data, Progress | Rejected)  # type: ignore[arg-type]
-        if isinstance(said, Rejected):
-            raise RejectedError(said.reason, said.detail)
-        await self._frames.stream.finish()
+        try:
+            progress = await self._frames.receive(seconds=None)
+            await self._sending
+            if progress is None or progress.kind is not Kind.MESSAGE:
+                raise ProtocolError("the node does not confirm that it has the job")
+            said = messages.read(progress.data, Progress | Rejected)  # type: ignore[arg-type]
+            if isinstance(said, Rejected):
+                raise RejectedError(said.reason, said.detail)
+            await self._frames.stream.finish()
+        except PeerError as error:
+            raise JobLostError(self.job, str(error)) from error
 
     async def outputs(self) -> AsyncIterator[Output]:
         """The output, part by part as it comes, until the job ends. Then `result` has no output itself.
@@ -148,18 +154,16 @@ class Submission:
         while self._ended is None:
             try:
                 found = await self._frames.receive(seconds=None)
-            except (ConnectionLostError, StreamResetError) as error:
+                if found is not None and found.kind is Kind.MESSAGE:
+                    self._message(found.data)
+            except PeerError as error:
                 raise JobLostError(self.job, str(error)) from error
-            if found is None:
+            if found is None or found.kind in (Kind.MODULE, Kind.STDIN):
                 raise JobLostError(self.job, "the node said nothing of its end")
             if found.kind in (Kind.STDOUT, Kind.STDERR):
                 yield self._output(found.kind, found.data)
             elif found.kind is Kind.RECEIPT:
                 self._envelope = found.data
-            elif found.kind is Kind.MESSAGE:
-                self._message(found.data)
-            else:
-                raise ProtocolError(f"the node sends {found.kind.name.lower()}")
 
     def _output(self, kind: Kind, data: bytes) -> Output:
         name: Literal["stdout", "stderr"] = "stdout" if kind is Kind.STDOUT else "stderr"
