@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -12,15 +12,15 @@ from tests.sdk.node import PROJECT
 SDK = PROJECT / "sdk/php"
 
 
-def run(script: str, more: Mapping[str, str] = {}) -> str:
+def run(script: str, more: Mapping[str, str] = {}, *, words: Sequence[str] = ()) -> str:
     """Run a program of the SDK's tests; what it printed. Without PHP, the test is skipped."""
     php = shutil.which("php")
     if php is None:
         pytest.skip("no php here: python3 -m lab doctor says how to get it")
     # As much memory as PHP's own default for a web server.
-    words = [php, "-d", "memory_limit=128M", "-d", "error_reporting=-1", "-d", "display_errors=stderr"]
+    command = [php, "-d", "memory_limit=128M", "-d", "error_reporting=-1", "-d", "display_errors=stderr"]
     done = subprocess.run(
-        [*words, "-d", "zend.assertions=1", str(SDK / "tests" / script)],
+        [*command, "-d", "zend.assertions=1", str(SDK / "tests" / script), *words],
         env={**os.environ, **more},
         capture_output=True,
         text=True,

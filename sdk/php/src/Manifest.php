@@ -33,8 +33,8 @@ final class Manifest implements \JsonSerializable
         ksort($env, SORT_STRING);
         $this->env = $env;
         foreach ([...$args, ...array_map(strval(...), array_keys($env)), ...array_values($env)] as $text) {
-            if (!is_string($text) || preg_match('//u', $text) !== 1) {
-                throw new UsageException('arguments and variables are texts in UTF-8');
+            if (!is_string($text) || preg_match('//u', $text) !== 1 || str_contains($text, "\0")) {
+                throw new UsageException('arguments and variables are texts in UTF-8, without a zero byte');
             }
         }
         if (!array_is_list($args)) {
