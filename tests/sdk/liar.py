@@ -137,16 +137,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             nonce="older" if lie == "older receipt" else told["nonce"],
         )
         stdout, stderr = outcome.execution.stdout, outcome.execution.stderr
-        envelope = outcome.receipt
+        said = receipts.verify(
+            outcome.receipt, key=OTHER.public_key if lie == "other key" else NODE.public_key
+        )
+        asked_by = OTHER.public_key if lie == "other requester" else CLIENT.public_key
+        said = msgspec.structs.replace(
+            said, requester=asked_by, seed=7 if lie == "other seed" else said.seed
+        )
         if lie == "other node":
-            said = receipts.verify(envelope, key=NODE.public_key)
-            envelope = receipts.issue(msgspec.structs.replace(said, node=OTHER.public_key), NODE)
+            said = msgspec.structs.replace(said, node=OTHER.public_key)
+        envelope = receipts.issue(said, OTHER if lie == "other key" else NODE)
         if lie == "changed receipt":
             envelope = envelope.replace(b'"payload":"eyJ', b'"payload":"eyI')
         self.server.jobs[told["job"]] = (
             envelope,
             b"x" + stdout if lie == "other output" else stdout,
-            b"" if lie == "other errors" else stderr,
+            stderr,
         )
         self.status(told["job"], "queued", 202)
 

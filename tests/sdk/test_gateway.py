@@ -75,6 +75,8 @@ def test_a_job_at_an_honest_gateway(ask: Ask) -> None:
         ("other env", "binding", "env"),
         ("other input", "binding", "stdin"),
         ("other limits", "binding", "limits"),
+        ("other seed", "binding", "seed"),
+        ("other requester", "binding", "requester"),
     ],
 )
 def test_a_receipt_that_does_not_hold_is_refused(ask: Ask, lie: str, verdict: str, field: str) -> None:

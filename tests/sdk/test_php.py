@@ -39,6 +39,7 @@ def test_a_job_runs_on_this_machine(tmp_path: Path) -> None:
     assert said == {
         "exit": {"code": 42},
         "large": 1 << 20,
+        "seed": 0,
         "other key": "signature",
         "manifest": True,
         "no limit": "there is no limit disk",

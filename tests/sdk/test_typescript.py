@@ -109,6 +109,7 @@ def test_a_job_runs_on_this_machine(tmp_path: Path) -> None:
     assert said["hello"] == {"text": "dlroW ,olleH", "code": 0, "args": ["a", "--b"], "env": {"A": "ä"}}
     assert said["exit"] == {"code": 42}
     assert said["spin"] == {"status": {"kind": "limit", "limit": "fuel"}, "fuel": 1_000_000}
+    assert said["seed"] == 0
     assert said["other key"] == "signature"
     assert "made no receipt" in said["refused"]
     own = subprocess.run(

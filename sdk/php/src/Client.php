@@ -30,7 +30,7 @@ final class Client
             stdout: $brought->stdout,
         );
         $stderr = substr($brought->stderr, 0, $receipt->says['stderr']['length']);
-        self::checkRest($job, $receipt->says, $stderr);
+        self::checkRest($job, $receipt->says, $stderr, $brought->requester);
         return new Result($receipt, $brought->stdout, $stderr);
     }
 
@@ -39,7 +39,7 @@ final class Client
      *
      * @param array<string, mixed> $says
      */
-    private static function checkRest(Job $job, array $says, string $stderr): void
+    private static function checkRest(Job $job, array $says, string $stderr, ?string $requester): void
     {
         $env = $says['env'];
         ksort($env, SORT_STRING);
@@ -50,6 +50,8 @@ final class Client
             // A module need not ask for all of its input.
             'stdin' => self::is($says['stdin'], substr($job->stdin, 0, $says['stdin']['length'])),
             'stderr' => self::is($says['stderr'], $stderr),
+            'seed' => $says['seed'] === ($job->manifest->deterministic ? 0 : null),
+            'requester' => $says['requester'] === $requester,
             // By value: 30 seconds are 30.0 seconds.
             'limits' => $limits == $job->manifest->limits,
         ];

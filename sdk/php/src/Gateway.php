@@ -124,6 +124,7 @@ final class Gateway implements Transport
             $this->request('GET', "$place/receipt", '', $deadline, Receipt::MAX_ENVELOPE),
             $this->request('GET', "$place/stdout", '', $deadline, $most),
             $this->request('GET', "$place/stderr", '', $deadline, $most),
+            $this->identity->publicKey,
         );
     }
 

@@ -20,6 +20,8 @@ $said['node'] = $hello->receipt->node();
 $said['exit'] = ['code' => $client->run(Job::fromFile($module('exit'), '0000000000000042rest'))->exitCode()];
 $spin = $client->run(Job::fromFile($module('spin'), limits: ['fuel' => 1_000_000]));
 $said['spin'] = ['status' => $spin->status(), 'fuel' => $spin->receipt->says['limits']['fuel']];
+$same = Job::fromFile($module('hello'), 'Hello', deterministic: true);
+$said['seed'] = $client->run($same)->receipt->says['seed'];
 $said['large'] = strlen($client->run(Job::fromFile($module('hello'), str_repeat('x', 1 << 20)))->stdout);
 
 function raised(callable $try): string

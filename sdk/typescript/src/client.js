@@ -9,6 +9,7 @@ import { Result } from './result.js';
  *
  * @typedef {object} Brought
  * @property {string} key the public key that the receipt must be signed by: pinned by the caller, not told by the node
+ * @property {string | null} requester the public key by which the job was asked for; null on this machine
  * @property {Uint8Array} envelope
  * @property {Uint8Array} stdout
  * @property {Uint8Array} stderr what is behind the module's own output, the transport may have added
@@ -40,7 +41,7 @@ export class Client {
       stdout: brought.stdout,
     });
     const stderr = brought.stderr.subarray(0, receipt.says.stderr.length);
-    await checkRest(job, receipt.says, stderr);
+    await checkRest(job, receipt.says, stderr, brought.requester);
     return new Result(receipt, brought.stdout, stderr);
   }
 }
@@ -49,9 +50,10 @@ export class Client {
  * What a receipt says beside the names: arguments, environment, limits, input, errors.
  *
  * @param {import('./job.js').Job} job @param {import('../types/statement.d.ts').Receipt} says @param {Uint8Array} stderr
+ * @param {string | null} requester
  */
-async function checkRest(job, says, stderr) {
-  const { args, env, limits } = job.manifest;
+async function checkRest(job, says, stderr, requester) {
+  const { args, env, limits, deterministic } = job.manifest;
   const input = job.stdin.subarray(0, says.stdin.length);
   const checks = /** @type {const} */ ([
     ['args', args.length === says.args.length && args.every((word, number) => word === says.args[number])],
@@ -59,6 +61,8 @@ async function checkRest(job, says, stderr) {
     // A module need not ask for all of its input.
     ['stdin', says.stdin.length <= job.stdin.length && says.stdin.sha256 === (await sha256(input))],
     ['stderr', says.stderr.length === stderr.length && says.stderr.sha256 === (await sha256(stderr))],
+    ['seed', says.seed === (deterministic ? 0 : null)],
+    ['requester', says.requester === requester],
     ['limits', Object.entries(limits).every(([name, value]) => /** @type {any} */ (says.limits)[name] === value)],
   ]);
   for (const [field, holds] of checks) {

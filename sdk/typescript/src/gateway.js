@@ -108,7 +108,7 @@ export class Gateway {
     const envelope = await this.#request('GET', `${place}/receipt`, { most: MAX_ENVELOPE, signal });
     const stdout = await this.#request('GET', `${place}/stdout`, { most, signal });
     const stderr = await this.#request('GET', `${place}/stderr`, { most, signal });
-    return { key: this.node, envelope, stdout, stderr };
+    return { key: this.node, requester: this.identity.publicKey, envelope, stdout, stderr };
   }
 
   /** @param {string} id @param {AbortSignal} signal */

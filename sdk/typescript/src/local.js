@@ -52,7 +52,7 @@ export class Local {
       const ended = await this.#start(words(job, module, receipt, this.state), { input: job.stdin, most, signal });
       const envelope = await read(receipt, MAX_ENVELOPE);
       if (envelope === null) throw failed('run', ended);
-      return { key, envelope, stdout: ended.stdout, stderr: ended.stderr };
+      return { key, requester: null, envelope, stdout: ended.stdout, stderr: ended.stderr };
     } finally {
       await rm(directory, { recursive: true, force: true });
     }

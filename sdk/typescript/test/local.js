@@ -18,6 +18,7 @@ said.node = hello.receipt.says.node;
 said.exit = { code: (await client.run(await Job.of(module('exit'), { stdin: '0000000000000042rest' }))).exitCode };
 const spin = await client.run(await Job.of(module('spin'), { limits: { fuel: 1_000_000 } }));
 said.spin = { status: spin.status, fuel: spin.receipt.says.limits.fuel };
+said.seed = (await client.run(await Job.of(module('hello'), { stdin: 'Hello', deterministic: true }))).receipt.says.seed;
 const pinned = new Client(new Local({ command, key: 'ab'.repeat(32) }));
 said['other key'] = await pinned.run(await Job.of(module('hello'))).catch((error) => error.verdict);
 said.refused = await client.run(await Job.of(module('hello'), { args: new Array(2000).fill('a') })).catch((error) => error.message);

@@ -3,6 +3,7 @@
  *
  * @typedef {object} Brought
  * @property {string} key the public key that the receipt must be signed by: pinned by the caller, not told by the node
+ * @property {string | null} requester the public key by which the job was asked for; null on this machine
  * @property {Uint8Array} envelope
  * @property {Uint8Array} stdout
  * @property {Uint8Array} stderr what is behind the module's own output, the transport may have added
@@ -31,6 +32,10 @@ export type Brought = {
      * the public key that the receipt must be signed by: pinned by the caller, not told by the node
      */
     key: string;
+    /**
+     * the public key by which the job was asked for; null on this machine
+     */
+    requester: string | null;
     envelope: Uint8Array;
     stdout: Uint8Array;
     /**
