@@ -33,7 +33,7 @@ final class Gateway implements Transport
     private readonly string $node;
 
     /**
-     * @param string $url of the gateway: `http://node.example:8321`
+     * @param string $url of the gateway: `http://node.example:8470`
      * @param string $node the node's public key, 64 hex digits, known from elsewhere
      * @param Identity $identity the key that the node allows
      * @param float $timeout seconds for a job in all

@@ -28,7 +28,7 @@ const PROBLEM = {
 
 /**
  * @typedef {object} GatewayOptions
- * @property {string} url of the gateway: `http://node.example:8321`
+ * @property {string} url of the gateway: `http://node.example:8470`
  * @property {string} node the node's public key, 64 hex digits, known from elsewhere
  * @property {import('./crypto.js').Identity} identity the key that the node allows
  * @property {number} [timeout] milliseconds for a job in all, 10 minutes when left out

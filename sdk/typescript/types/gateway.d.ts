@@ -21,7 +21,7 @@ export function signRequest(identity: import("./crypto.js").Identity, { method, 
 }>;
 /**
  * @typedef {object} GatewayOptions
- * @property {string} url of the gateway: `http://node.example:8321`
+ * @property {string} url of the gateway: `http://node.example:8470`
  * @property {string} node the node's public key, 64 hex digits, known from elsewhere
  * @property {import('./crypto.js').Identity} identity the key that the node allows
  * @property {number} [timeout] milliseconds for a job in all, 10 minutes when left out
@@ -72,7 +72,7 @@ export class Gateway {
 }
 export type GatewayOptions = {
     /**
-     * of the gateway: `http://node.example:8321`
+     * of the gateway: `http://node.example:8470`
      */
     url: string;
     /**
