@@ -1,6 +1,6 @@
 /** Receipts: what a node has signed about a job. docs/use/jobs.md has the rules, by number. */
 import { publicKey, sha256, unbase64, verify } from './crypto.js';
-import { MalformedError, ReceiptError } from './errors.js';
+import { MalformedError, ReceiptError, UsageError } from './errors.js';
 import { readJson } from './json.js';
 import { STATEMENT } from './schema.js';
 import { take } from './shape.js';
@@ -22,10 +22,14 @@ export const PAYLOAD_TYPE = 'application/vnd.in-toto+json';
  * @property {string} [stdoutSha256] or its hash, hex
  */
 
-/** A receipt that was verified: the only way to get one. */
+/** Known to this module alone. */
+const VERIFIED = Symbol('verified');
+
+/** A receipt that was verified; `Receipt.verify` is the only way to get one. */
 export class Receipt {
-  /** @param {import('../types/statement.d.ts').Receipt} says @param {Uint8Array} envelope @private */
-  constructor(says, envelope) {
+  /** @param {import('../types/statement.d.ts').Receipt} says @param {Uint8Array} envelope @param {symbol} proof @private */
+  constructor(says, envelope, proof) {
+    if (proof !== VERIFIED) throw new UsageError('a receipt comes from Receipt.verify');
     /** What the node has signed. */
     this.says = says;
     /** The bytes that were verified, to be kept. */
@@ -44,7 +48,7 @@ export class Receipt {
     const body = await opened(envelope, expected.key);
     const statement = shaped(body);
     await bound(statement, expected);
-    return new Receipt(statement.predicate, envelope);
+    return new Receipt(statement.predicate, envelope, VERIFIED);
   }
 
   /** Whether the module ended by itself with exit code 0. */

@@ -53,6 +53,11 @@ test('a verifier needs a key', async () => {
   }
 });
 
+test('a receipt that was not verified cannot be made', () => {
+  const Made = /** @type {any} */ (Receipt);
+  assert.throws(() => new Made({ status: { kind: 'exited', code: 0 } }, bytes('{}'), Symbol('verified')), UsageError);
+});
+
 test('an identity is that of its seed, and does not show it', async () => {
   const identity = await Identity.fromSeed('01'.repeat(32));
   assert.equal(identity.publicKey, '8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c');

@@ -8,18 +8,7 @@ export function pae(type: string, body: Uint8Array): Uint8Array<ArrayBuffer>;
 export const MAX_ENVELOPE: number;
 export const MAX_SIGNATURES: 16;
 export const PAYLOAD_TYPE: "application/vnd.in-toto+json";
-/**
- * What a receipt must say. What is not given is not asked for.
- *
- * @typedef {object} Expected
- * @property {string} key the node's public key, 64 hex digits, known from elsewhere
- * @property {string} [jobId]
- * @property {string} [nonce]
- * @property {string} [moduleSha256] hex
- * @property {Uint8Array} [stdout] the output that you have
- * @property {string} [stdoutSha256] or its hash, hex
- */
-/** A receipt that was verified: the only way to get one. */
+/** A receipt that was verified; `Receipt.verify` is the only way to get one. */
 export class Receipt {
     /**
      * Verifies a receipt against a pinned key and what was asked for.
@@ -30,7 +19,7 @@ export class Receipt {
      * @throws {ReceiptError} its `verdict` says how far it came
      */
     static verify(envelope: Uint8Array, expected: Expected): Promise<Receipt>;
-    /** @param {import('../types/statement.d.ts').Receipt} says @param {Uint8Array} envelope @private */
+    /** @param {import('../types/statement.d.ts').Receipt} says @param {Uint8Array} envelope @param {symbol} proof @private */
     private constructor();
     /** What the node has signed. */
     says: import("../types/statement.d.ts").Receipt;
