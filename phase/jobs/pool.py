@@ -139,8 +139,9 @@ class _Zygote:
             EngineError: it did not.
         """
         if not self.up:
-            self._ours.settimeout(_STARTUP_SECONDS)
+            # It is closed where the process was seen to have ended before anyone asked whether it is up.
             with contextlib.suppress(OSError):
+                self._ours.settimeout(_STARTUP_SECONDS)
                 self.up = bool(self._ours.recv(_SIZE))
         if not self.up:
             raise EngineError(

@@ -242,6 +242,10 @@ def test_a_pool_without_an_engine_says_why(tmp_path: Path, monkeypatch: pytest.M
         for _ in range(2):
             with pytest.raises(EngineError, match=r"did not load its engine: .*broken\.so"):
                 made.run(Job(b""))
+    with Pool(1) as made:
+        assert _gone(made._zygote.pid)
+        with pytest.raises(EngineError, match=r"did not load its engine: .*broken\.so"):
+            made.run(Job(b""))
 
 
 def test_a_cage_that_is_not_whole_is_refused_where_it_must_be(
