@@ -124,6 +124,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _run(self, told: dict[str, Any]) -> None:
         lie = self.server.lie
+        if lie == "forgetful" and len(self.server.asked) < 4:
+            self.server.blobs.clear()
+            return self._problem(404, "blob missing", "it had no room")
         stdin = self.server.blobs[told["stdin"]] if "stdin" in told else b""
         module = self.server.blobs[told["module"]]
         outcome = run(
@@ -155,6 +158,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             stderr,
         )
         self.status(told["job"], "queued", 202)
+        return None
 
     def status(self, job: str, state: str, code: int = 200) -> None:
         """Answer with the status of a job."""

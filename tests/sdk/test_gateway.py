@@ -11,7 +11,16 @@ from wasmtime import wat2wasm
 from tests.sdk import liar, node, php
 from tests.sdk.node import PROJECT
 
-Ask = Callable[[str], dict[str, Any]]
+Ask = Callable[..., dict[str, Any]]
+
+
+def section(length: int) -> bytes:
+    """A custom section of a module, with an empty name; nothing for none."""
+    size, coded = length, b""
+    while size:
+        coded += bytes([size & 127 | (128 if size > 127 else 0)])
+        size >>= 7
+    return b"\0" + coded + bytes(length) if length else b""
 
 
 def _typescript(more: Mapping[str, str]) -> str:
@@ -26,9 +35,9 @@ SDKS = {"php": lambda more: php.run("gateway.php", more), "typescript": _typescr
 def ask(request: pytest.FixtureRequest, tmp_path: Path) -> Ask:
     """Has one SDK run a job at an address; what it says."""
     module = tmp_path / "hello.wasm"
-    module.write_bytes(wat2wasm((PROJECT / "fixtures/hello.wat").read_text()))
 
-    def run(url: str) -> dict[str, Any]:
+    def run(url: str, padding: int = 0) -> dict[str, Any]:
+        module.write_bytes(wat2wasm((PROJECT / "fixtures/hello.wat").read_text()) + section(padding))
         asked = {
             "url": url,
             "node": liar.NODE.public_key,
@@ -57,7 +66,23 @@ def test_a_job_at_an_honest_gateway(ask: Ask) -> None:
         "status": {"kind": "exited", "code": 0},
         "node": liar.NODE.public_key,
     }
-    assert [each.split()[0] for each in server.asked] == ["HEAD", "PUT"] * 2 + ["POST", *["GET"] * 4]
+    assert [each.split()[0] for each in server.asked] == ["PUT", "PUT", "POST", *["GET"] * 4]
+
+
+def test_a_node_that_has_forgotten_a_module_is_brought_it_again(ask: Ask) -> None:
+    with liar.lying("forgetful") as (url, server):
+        assert ask(url)["stdout"] == "dlroW ,olleH"
+    asked = [each.split()[0] for each in server.asked]
+    assert asked == ["PUT", "PUT", "POST"] * 2 + ["GET"] * 4
+
+
+def test_a_large_module_is_brought_where_it_is_not_there(ask: Ask) -> None:
+    with liar.lying() as (url, server):
+        assert ask(url, padding=20_000)["code"] == 0
+        assert ask(url, padding=20_000)["code"] == 0
+    asked = [each.split()[0] for each in server.asked]
+    assert asked[:3] == ["HEAD", "PUT", "PUT"]
+    assert asked[8:10] == ["HEAD", "PUT"]
 
 
 @pytest.mark.parametrize(

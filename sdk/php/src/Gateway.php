@@ -9,6 +9,10 @@ final class Gateway implements Transport
 {
     private const MOST_JSON = 64 << 10;
     private const MOST_HEADERS = 64 << 10;
+    /** Bytes from which on it pays to ask whether the node has them. */
+    private const SMALL = 16 << 10;
+    /** Blobs that are remembered to be there. */
+    private const MOST_KNOWN = 1024;
     private const ENDED = ['done', 'cancelled', 'returned', 'lost', 'failed'];
     private const STATUS = [
         'type' => 'object',
@@ -31,6 +35,10 @@ final class Gateway implements Transport
     private readonly string $origin;
     private readonly string $prefix;
     private readonly string $node;
+    /** @var array<string, true> blobs that the node has had, by hash */
+    private array $there = [];
+    /** Kept, so that the connection is. */
+    private ?\CurlHandle $handle = null;
 
     /**
      * @param string $url of the gateway: `http://node.example:8470`
@@ -83,13 +91,23 @@ final class Gateway implements Transport
     public function submit(Job $job, ?float $deadline = null): array
     {
         $told = ['job' => $job->id, 'nonce' => $job->nonce, ...$job->manifest->jsonSerialize()];
-        $this->blob($job->manifest->module, $job->module, $deadline);
         if ($job->stdin !== '') {
             $told['stdin'] = Crypto::sha256($job->stdin);
-            $this->blob($told['stdin'], $job->stdin, $deadline);
         }
         $flags = JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_PRESERVE_ZERO_FRACTION | JSON_THROW_ON_ERROR;
-        return self::status_($this->request('POST', '/v1/jobs', json_encode($told, $flags), $deadline), $job->id);
+        $body = json_encode($told, $flags);
+        try {
+            $this->blobs($job, $deadline);
+            return self::status_($this->request('POST', '/v1/jobs', $body, $deadline), $job->id);
+        } catch (GatewayException $error) {
+            if ($error->reason !== 'blob missing') {
+                throw $error;
+            }
+        }
+        // The node had no room to keep what it had.
+        $this->there = [];
+        $this->blobs($job, $deadline);
+        return self::status_($this->request('POST', '/v1/jobs', $body, $deadline), $job->id);
     }
 
     /**
@@ -154,15 +172,29 @@ final class Gateway implements Transport
         }
     }
 
-    private function blob(string $hash, string $body, ?float $deadline): void
+    /** Brings module and input, as far as the node does not have them. */
+    private function blobs(Job $job, ?float $deadline): void
+    {
+        foreach (array_unique($job->stdin === '' ? [$job->module] : [$job->module, $job->stdin]) as $body) {
+            $hash = Crypto::sha256($body);
+            if (isset($this->there[$hash])) {
+                continue;
+            }
+            if (strlen($body) < self::SMALL || !$this->has($hash, $deadline)) {
+                $this->request('PUT', "/v1/blobs/$hash", $body, $deadline);
+            }
+            $this->there = count($this->there) < self::MOST_KNOWN ? $this->there : [];
+            $this->there[$hash] = true;
+        }
+    }
+
+    private function has(string $hash, ?float $deadline): bool
     {
         try {
             $this->request('HEAD', "/v1/blobs/$hash", '', $deadline);
+            return true;
         } catch (GatewayException $error) {
-            if ($error->status !== 404) {
-                throw $error;
-            }
-            $this->request('PUT', "/v1/blobs/$hash", $body, $deadline);
+            return $error->status === 404 ? false : throw $error;
         }
     }
 
@@ -193,8 +225,10 @@ final class Gateway implements Transport
     {
         $answer = ['status' => 0, 'headers' => [], 'body' => '', 'error' => ''];
         $heard = 0;
-        $handle = curl_init($this->origin . $target);
+        $handle = $this->handle ??= curl_init();
+        curl_reset($handle);
         curl_setopt_array($handle, [
+            CURLOPT_URL => $this->origin . $target,
             CURLOPT_CUSTOMREQUEST => $method,
             CURLOPT_NOBODY => $method === 'HEAD',
             CURLOPT_HTTPHEADER => $this->signed($method, $target, $body),

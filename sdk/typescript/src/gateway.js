@@ -8,6 +8,10 @@ import { take } from './shape.js';
 
 const NAMED = 'a gateway is named by http://HOST:PORT or https://HOST';
 const MOST_JSON = 64 << 10;
+/** Bytes from which on it pays to ask whether the node has them. */
+const SMALL = 16 << 10;
+/** Blobs that are remembered to be there. */
+const MOST_KNOWN = 1024;
 const ENDED = new Set(['done', 'cancelled', 'returned', 'lost', 'failed']);
 /** @type {import('./shape.js').Schema} */
 const STATUS = {
@@ -36,6 +40,9 @@ const PROBLEM = {
  */
 
 export class Gateway {
+  /** Blobs that the node has had. @type {Set<string>} */
+  #there = new Set();
+
   /** @param {GatewayOptions} options */
   constructor({ url, node, identity, timeout = 600_000, requestTimeout = 60_000 }) {
     const address = parsed(url);
@@ -76,13 +83,22 @@ export class Gateway {
 
   /** Hands a job over. @param {import('./job.js').Job} job @param {AbortSignal} [signal] */
   async submit(job, signal) {
-    await this.#blob(job.manifest.module, job.module, signal);
-    if (job.stdin.length) await this.#blob(job.stdinSha256, job.stdin, signal);
     const told = {
       job: job.id, nonce: job.nonce, ...job.manifest.toJSON(), ...(job.stdin.length ? { stdin: job.stdinSha256 } : {}),
     };
     const body = new TextEncoder().encode(JSON.stringify(told));
-    return this.#status(await this.#request('POST', '/v1/jobs', { body, signal }), job.id);
+    const send = async () => {
+      await this.#blobs(job, signal);
+      return this.#status(await this.#request('POST', '/v1/jobs', { body, signal }), job.id);
+    };
+    try {
+      return await send();
+    } catch (error) {
+      if (!(error instanceof GatewayError) || error.reason !== 'blob missing') throw error;
+      // The node had no room to keep what it had.
+      this.#there.clear();
+      return send();
+    }
   }
 
   /** How a job stands. @param {string} id @param {number} [wait] seconds @param {AbortSignal} [signal] */
@@ -105,9 +121,12 @@ export class Gateway {
   async fetch(job, signal) {
     const place = `/v1/jobs/${encodeURIComponent(job.id)}`;
     const most = job.manifest.limits.output_bytes ?? STATEMENT.$defs.Limits.properties.output_bytes.default;
-    const envelope = await this.#request('GET', `${place}/receipt`, { most: MAX_ENVELOPE, signal });
-    const stdout = await this.#request('GET', `${place}/stdout`, { most, signal });
-    const stderr = await this.#request('GET', `${place}/stderr`, { most, signal });
+    const parts = await Promise.allSettled([
+      this.#request('GET', `${place}/receipt`, { most: MAX_ENVELOPE, signal }),
+      this.#request('GET', `${place}/stdout`, { most, signal }),
+      this.#request('GET', `${place}/stderr`, { most, signal }),
+    ]);
+    const [envelope, stdout, stderr] = /** @type {[Uint8Array, Uint8Array, Uint8Array]} */ (parts.map(settled));
     return { key: this.node, requester: this.identity.publicKey, envelope, stdout, stderr };
   }
 
@@ -123,14 +142,27 @@ export class Gateway {
     }
   }
 
-  /** @param {string} hash @param {Uint8Array} body @param {AbortSignal} [signal] */
-  async #blob(hash, body, signal) {
-    const target = `/v1/blobs/${hash}`;
+  /** Brings module and input, as far as the node does not have them. @param {import('./job.js').Job} job @param {AbortSignal} [signal] */
+  async #blobs(job, signal) {
+    const parts = /** @type {const} */ ([[job.manifest.module, job.module], [job.stdinSha256, job.stdin]]);
+    for (const [hash, body] of parts) {
+      if ((body === job.stdin && !body.length) || this.#there.has(hash)) continue;
+      if (body.length < SMALL || !(await this.#has(hash, signal))) {
+        await this.#request('PUT', `/v1/blobs/${hash}`, { body, signal });
+      }
+      this.#there.add(hash);
+      if (this.#there.size > MOST_KNOWN) this.#there.clear();
+    }
+  }
+
+  /** @param {string} hash @param {AbortSignal} [signal] */
+  async #has(hash, signal) {
     try {
-      await this.#request('HEAD', target, { signal });
+      await this.#request('HEAD', `/v1/blobs/${hash}`, { signal });
+      return true;
     } catch (error) {
-      if (!(error instanceof GatewayError) || error.status !== 404) throw error;
-      await this.#request('PUT', target, { body, signal });
+      if (error instanceof GatewayError && error.status === 404) return false;
+      throw error;
     }
   }
 
@@ -199,6 +231,12 @@ export async function signRequest(identity, { method, target, node, body = new U
   const lines = ['phase-request-v1', method, target, node, key, at, once, await sha256(body)];
   const signature = hex(await identity.sign(new TextEncoder().encode(lines.join('\n'))));
   return { 'Phase-Key': key, 'Phase-Time': at, 'Phase-Nonce': once, 'Phase-Signature': signature };
+}
+
+/** What a request has brought, or its error. @template T @param {PromiseSettledResult<T>} part */
+function settled(part) {
+  if (part.status === 'rejected') throw part.reason;
+  return part.value;
 }
 
 /** @param {string} url */
