@@ -1,11 +1,15 @@
 """`phase receipt`: check what a node signed."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from phase.cli import _given, _options
 from phase.cli._tell import Out
+
+if TYPE_CHECKING:
+    from phase.jobs.receipt import Content
 
 #: As for every envelope. A receipt is a few kilobytes; arguments and environment may make it some hundred.
 MAX_BYTES = 4 << 20
@@ -51,7 +55,10 @@ def verify(
         ("job", found.job.id),
         ("nonce", found.job.nonce or "-"),
         ("module", f"sha256:{found.module.sha256}"),
-        ("stdout", f"sha256:{found.stdout.sha256} ({found.stdout.length} bytes)"),
+        ("stdout", _told(found.stdout)),
+        *((f"input {name}", _told(content)) for name, content in found.inputs.items()),
+        *((f"output {name}", _told(content)) for name, content in found.outputs.items()),
+        *((f"{'writes' if each.writable else 'reads'}", each.guest) for each in found.directories),
         ("seed", found.seed),
         ("requester", found.requester),
         ("attempt", found.attempt),
@@ -59,4 +66,8 @@ def verify(
         ("when", f"{found.started} for {found.wall_ms:.0f} ms"),
     ):
         if said is not None:
-            out.line(f"{name:<11}{said}")
+            out.line(f"{name:<10} {said}")
+
+
+def _told(content: "Content") -> str:
+    return f"sha256:{content.sha256} ({content.length} bytes)"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from phase.cli import _options, _outcome, printable, usage
+from phase.cli import _files, _options, _outcome, printable, usage
 from phase.cli._options import option
 from phase.cli._tell import note
 from phase.errors import PhaseError
@@ -127,6 +127,10 @@ class Options:
     no_cache: bool
     deterministic: bool
     seed: int | None
+    dir: tuple[str, ...]
+    input: tuple[str, ...]
+    output: tuple[str, ...]
+    scratch: int | None
 
     @property
     def world(self) -> int | None:
@@ -135,7 +139,12 @@ class Options:
 
     def limits(self) -> "Limits":
         """The limits of the job."""
-        return limits_of(self.fuel, self.wall, self.memory, self.compile, self.max_output)
+        limits = limits_of(self.fuel, self.wall, self.memory, self.compile, self.max_output)
+        if self.scratch is None:
+            return limits
+        from msgspec.structs import replace
+
+        return replace(limits, scratch_bytes=self.scratch << 20)
 
     def variables(self) -> dict[str, str]:
         """The module's environment."""
@@ -284,6 +293,31 @@ def own(ctx: click.Context, _: click.Parameter, args: tuple[str, ...]) -> tuple[
     standard="0 with --deterministic",
     help="The seed of its random bytes; it makes the job deterministic.",
 )
+@option(
+    "--dir",
+    multiple=True,
+    metavar="HOST[::GUEST][:ro]",
+    help="Let it use a directory of this machine, under the name GUEST, or only read it; repeat for more.",
+)
+@option(
+    "--input",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Give it the content of FILE as /input/NAME; repeat for more.",
+)
+@option(
+    "--output",
+    multiple=True,
+    metavar="NAME[=FILE]",
+    help="Bring back /output/NAME when it has exited, as FILE; repeat for more.",
+)
+@option(
+    "--scratch",
+    type=click.IntRange(0, 1024),
+    metavar="MIB",
+    standard="none",
+    help="Room for files of its own in /tmp; they are in memory, and count as its memory.",
+)
 def command(module: Path, args: tuple[str, ...], **given: Any) -> None:
     """Run MODULE with ARGS; its output and exit code become this command's.
 
@@ -301,17 +335,25 @@ def command(module: Path, args: tuple[str, ...], **given: Any) -> None:
         with _ended_by_signals(), ExitStack() as stack:
             # First, while the numbers of descriptors still mean what the person means by them.
             target = _target(stack, options, module, args)
-            from phase.jobs.runner import Job, Worker
+            from phase.jobs.runner import Job, Worker, grant_of
 
-            worker = stack.enter_context(Worker(options.cage))
             limits = options.limits()
+            files = _files.of(options, limits) if _files.asked(options) else {}
+            grant = grant_of(Job(b"", limits=limits, seed=options.world, **files)) if files else None
+            worker = stack.enter_context(Worker(options.cage, grant))
             job = Job(
-                read_module(module, limits), args=args, env=variables, limits=limits, seed=options.world
+                read_module(module, limits),
+                args=args,
+                env=variables,
+                limits=limits,
+                seed=options.world,
+                **files,
             )
             signer = None if target is None else options.signer()
             options.check_names()
             execution = _execute(worker, job, options)
             code = _tell(module, execution)
+            code = _files.bring(options, module, execution) or code
             if target is not None and signer is not None:
                 _sign(job, execution, signer, target, options)
     except KeyboardInterrupt:

@@ -99,6 +99,34 @@ _REFUSED: dict[str, _Numbers] = {
 }
 #: The newer way to start a thread hides its flags from a filter; the C library takes the older one then.
 _UNKNOWN: dict[str, _Numbers] = {"clone3": (435, 435)}
+#: What a job makes of files, if it is granted some. Which files, the mount namespace and Landlock decide.
+_FILES: dict[str, _Numbers] = {
+    "openat": (257, 56),
+    "openat2": (437, 437),
+    "newfstatat": (262, 79),
+    "statx": (332, 291),
+    "fstatfs": (138, 44),
+    "readlinkat": (267, 78),
+    "getdents64": (217, 61),
+    "mkdirat": (258, 34),
+    "unlinkat": (263, 35),
+    "renameat": (264, 38),
+    "renameat2": (316, 276),
+    "linkat": (265, 37),
+    "symlinkat": (266, 36),
+    "utimensat": (280, 88),
+    "ftruncate": (77, 46),
+    "fallocate": (285, 47),
+    "fadvise64": (221, 223),
+    "fsync": (74, 82),
+    "fdatasync": (75, 83),
+    "pwrite64": (18, 68),
+    "preadv": (295, 69),
+    "pwritev": (296, 70),
+    "preadv2": (327, 286),
+    "pwritev2": (328, 287),
+    "dup": (32, 23),
+}
 #: F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL: no owner of a descriptor, no size of a pipe.
 _FCNTL = (1030, 1, 2, 3, 4)
 #: RLIMIT_DATA does not count shared memory; locked and huge pages take more than they seem to. What is left
@@ -118,16 +146,17 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def close(libc: ctypes.CDLL) -> None:
+def close(libc: ctypes.CDLL, *, files: bool = False) -> None:
     """Forbid this process all other calls than those listed, from now on.
 
     Args:
         libc: the C library, with errno. The process has given up the right to gain privileges.
+        files: whether it may use files.
 
     Raises:
         OSError: the kernel has no filters, or refuses this one.
     """
-    code = program(os.uname().machine, os.getpid())
+    code = program(os.uname().machine, os.getpid(), files=files)
     seccomp = 317 if os.uname().machine == "x86_64" else 277
     given = _Program(len(code) // 8, code)
     if libc.syscall(seccomp, _FILTER, _ALL_THREADS, ctypes.byref(given)) != 0:
@@ -135,12 +164,13 @@ def close(libc: ctypes.CDLL) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def program(machine: str, process: int) -> bytes:
+def program(machine: str, process: int, *, files: bool = False) -> bytes:
     """The filter in the kernel's format.
 
     Args:
         machine: the kernel's name of the architecture: `x86_64` or `aarch64`.
         process: the process that may signal its own threads.
+        files: whether it may use files.
 
     Raises:
         OSError: it is another architecture.
@@ -154,6 +184,7 @@ def program(machine: str, process: int) -> bytes:
     code.append((_LOAD, 0, 0, _NUMBER))
     for answer, calls in (
         (_ALLOW, _ALLOWED),
+        (_ALLOW, _FILES if files else {}),
         (_ERRNO | errno.EACCES, _REFUSED),
         (_ERRNO | errno.ENOSYS, _UNKNOWN),
     ):

@@ -114,8 +114,9 @@ class Engine:
         stdin: bytes | None,
         stdout: Callable[[bytes], int],
         stderr: Callable[[bytes], int],
+        directories: Sequence[tuple[str, str, bool]] = (),
     ) -> None:
-        """Give the module its WASI preview 1 world: no directories, no sockets.
+        """Give the module its WASI preview 1 world: no sockets, and no directories but those given.
 
         Args:
             argv: program name and arguments, UTF-8, without NUL.
@@ -123,6 +124,7 @@ class Engine:
             stdin: the whole input; None to read it from this process's own.
             stdout: takes bytes; returns how many it has taken, or a negative errno.
             stderr: the same.
+            directories: of each the path here, the path that the module sees, and whether it may write.
 
         Raises:
             InvalidModuleError: the engine cannot pass an argument or a variable.
@@ -144,6 +146,10 @@ class Engine:
             callback = _Write(_writer(sink))
             self._keep.append(callback)  # freed while the engine still points at it, it would crash
             self.call(f"wasi_config_set_{name}_custom", None, config, callback, c_void_p(), _Finalizer(0))
+        for here, there, writable in directories:
+            paths = c_char_p(here.encode()), c_char_p(there.encode())
+            if not self.call("wasi_config_preopen_dir", c_bool, config, *paths, c_bool(writable)):
+                raise InvalidModuleError(f"the directory {there} cannot be opened")
         self.check(self.call("wasmtime_context_set_wasi", c_void_p, self.context, config))
 
     def compile(self, module: bytes) -> c_void_p:

@@ -297,9 +297,12 @@ class Messages:
         control: descriptor of the messages.
         diagnostics: descriptor of the diagnostics.
         keep: bytes that the compiled module may have; the worker was told the same.
+        files: how many output files the job may have, and their bytes together.
     """
 
-    def __init__(self, control: int, diagnostics: int, keep: int = 0) -> None:
+    def __init__(
+        self, control: int, diagnostics: int, keep: int = 0, files: tuple[int, int] = (0, 0)
+    ) -> None:
         self._control, self._diagnostics = control, diagnostics
         self._buffer = bytearray()
         self.printed = bytearray()
@@ -308,6 +311,9 @@ class Messages:
         self._keep, self._parts = keep, bytearray()
         #: The compiled module, once all of it has come.
         self.kept: bytes | None = None
+        self._files, self._room = files
+        #: The output files that have come, by their numbers.
+        self.files: dict[int, bytearray] = {}
         self.wanted: tuple[int, int] | None = None
         self.done: list[bytes] | None = None
         self.broken = False
@@ -339,6 +345,12 @@ class Messages:
             self.kept = bytes(self._parts)
             self._parts.clear()
 
+    def _bring(self, number: int, part: bytes) -> None:
+        self._room -= len(part)
+        if self._room < 0 or not 0 <= number < self._files:
+            raise ValueError("more output files than were asked for")
+        self.files.setdefault(number, bytearray()).extend(part)
+
     def _understand(self) -> None:
         """Read messages. Their form is not trusted: a module may have taken over the worker."""
         try:
@@ -352,6 +364,8 @@ class Messages:
                         self.running = True
                     case [wire.WANT, read, most]:
                         self.wanted = int(read), max(int(most), 1)
+                    case [wire.OUTPUT, number, part]:
+                        self._bring(int(number), part)
                     case [wire.DONE, *result]:
                         self.done = result
                     case _:

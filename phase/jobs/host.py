@@ -47,6 +47,8 @@ SUBSCRIPTION, EVENT = 48, 32
 FD_READ = 1  # eventtype
 #: fs_rights_base in an fdstat, and fd_read in it.
 _RIGHTS, _MAY_READ = 8, 1 << 1
+#: Of fs_filetype: a directory, a regular file.
+_FILES = (3, 4)
 #: To find out whether there is input, the engine reads a page and keeps it for the next read.
 _PEEK = 4096
 _FUEL = 1 << 62
@@ -220,11 +222,12 @@ class Host:
         return None
 
     def _readable(self, descriptor: int) -> bool:
-        """Whether a descriptor of the job is its input; the job may have renumbered it."""
+        """Whether a descriptor of the job is its input, and not a file; the job may have renumbered it."""
         values = (c_uint64 * 2)()
         trap = self._ask(b"fd_fdstat_get", values, (descriptor, 16))
         rights = c_uint64.from_address(self._buffer + 16 + _RIGHTS).value
-        return not trap and values[0] == 0 and bool(rights & _MAY_READ)
+        kind = ctypes.c_uint8.from_address(self._buffer + 16).value
+        return not trap and values[0] == 0 and bool(rights & _MAY_READ) and kind not in _FILES
 
     def _ask(self, name: bytes, values: "ctypes.Array[c_uint64]", given: tuple[int, ...]) -> int | None:
         """Call the engine's function, and use its result as the result of the job's function."""

@@ -24,9 +24,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         wall_seconds: from the moment when the worker has the job until the last byte of output is taken. It
             includes compiling, waiting for input and waiting for a slow reader of the output.
         memory_bytes: linear memories, tables and the garbage collector's heap of the module, together.
-        output_bytes: stdout and stderr together.
-        stdin_bytes: input given to the module.
+        output_bytes: stdout and stderr together, and all output files together.
+        stdin_bytes: input given to the module: standard input, and its input files together.
         module_bytes: the module itself.
+        scratch_bytes: room for files in memory, in `/tmp`; all files in memory count as memory.
         compile_bytes: memory of the compiler, at most half of the machine's. With the default, a module gets
             the part that its code needs; a higher limit is used as it is.
     """
@@ -38,3 +39,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stdin_bytes: Size = 16 * MIB
     module_bytes: Size = 32 * MIB
     compile_bytes: Memory = COMPILE_BYTES
+    scratch_bytes: Size = 0

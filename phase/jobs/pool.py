@@ -18,11 +18,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from phase.jobs import location, process
+from phase.jobs import location, process, wire
 from phase.jobs.cache import Cache
 from phase.jobs.errors import CageError, EngineError, SilentError
 from phase.jobs.flow import Streams
-from phase.jobs.runner import Execution, Job, Policy, Worker
+from phase.jobs.grant import Grant
+from phase.jobs.runner import Execution, Job, Policy, Worker, grant_of
 
 #: Seconds that a zygote may take to load its engine, as any worker, and to fork a worker.
 _STARTUP_SECONDS, _FORK_SECONDS = 120.0, 10.0
@@ -149,8 +150,8 @@ class _Zygote:
                 hint="Try `python -c 'import wasmtime'` in the same environment",
             )
 
-    def start(self, descriptors: Sequence[int]) -> _Forked:
-        """Have it fork a worker with these descriptors.
+    def start(self, descriptors: Sequence[int], grant: Grant) -> _Forked:
+        """Have it fork a worker with these descriptors and files.
 
         Raises:
             OSError: it is gone.
@@ -158,7 +159,8 @@ class _Zygote:
         ours, theirs = socket.socketpair()
         given = array.array("i", [*descriptors, theirs.fileno()])
         try:
-            self._ours.sendmsg([b"fork"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
+            words = wire.pack(*(word.encode("utf-8", "surrogateescape") for word in grant.words()))
+            self._ours.sendmsg([words], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
         except OSError:
             ours.close()
             raise
@@ -204,7 +206,7 @@ class Pool:
         cache: Cache | None = None,
     ) -> None:
         self._slots = threading.BoundedSemaphore(slots)
-        self._policy, self._cache = cage, cache
+        self._policy, self._cache, self._most = cage, cache, slots
         self._told = told or (lambda _event, _reason: None)
         self._lock = threading.Lock()
         self._closed = False
@@ -260,7 +262,8 @@ class Pool:
             EngineError: no worker can be had, or the pool is closed.
             CageError: a protection is missing, and the policy demands all of them.
         """
-        with self._slots, self._take() as worker:
+        grant = grant_of(job)
+        with self._slots, self._take(grant) as worker:
             self._order()  # of the next job's, while this one runs
             return worker.run(job, streams, self._cache)
 
@@ -270,15 +273,20 @@ class Pool:
             if self._closed:
                 return
             try:
-                self._ready.append(self._make())
+                if len(self._ready) < self._most:
+                    self._ready.append(self._make())
             except EngineError:
                 return  # the next job restarts the zygote, or says why it cannot
 
-    def _take(self) -> Worker:
-        """A worker whose cage is closed. Those that broke while they waited are replaced."""
+    def _take(self, grant: Grant | None = None) -> Worker:
+        """A worker whose cage is closed. Those that broke while they waited are replaced.
+
+        Args:
+            grant: files of its job; a worker with files is forked for it.
+        """
         reason = ""
         for _ in range(_TRIES):
-            zygote, worker = self._next()
+            zygote, worker = self._next(grant or Grant())
             if worker is None:
                 continue
             try:
@@ -297,7 +305,7 @@ class Pool:
                 reason = self._replaced(zygote, worker, str(error))
         raise EngineError(f"{_TRIES} workers of the pool broke before they had the job; the last: {reason}")
 
-    def _next(self) -> tuple[_Zygote, Worker | None]:
+    def _next(self, grant: Grant) -> tuple[_Zygote, Worker | None]:
         """The zygote, and a worker of it; none if it has ended just now.
 
         Raises:
@@ -310,15 +318,15 @@ class Pool:
                 raise EngineError("the pool of workers is closed")
             zygote = self._zygote
             zygote.wait_up()
-            if self._ready:
+            if self._ready and grant.empty:
                 return zygote, self._ready.popleft()
             try:
-                return zygote, self._make()
+                return zygote, self._make(grant)
             except EngineError:
                 return zygote, None
 
-    def _make(self) -> Worker:
-        return Worker(self._policy, self._zygote.start, _FORK_SECONDS)
+    def _make(self, grant: Grant | None = None) -> Worker:
+        return Worker(self._policy, grant, self._zygote.start, _FORK_SECONDS)
 
     def _restart(self, broken: _Zygote, reason: str) -> None:
         """Replace the zygote, unless another thread has done so."""

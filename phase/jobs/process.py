@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from phase.jobs.errors import EngineError
+from phase.jobs.grant import Grant
 
 #: The engine's WASI keeps a thread pool as wide as the machine unless told otherwise.
 _ENVIRONMENT = {"TOKIO_WORKER_THREADS": "1"}
@@ -27,8 +28,8 @@ class Process(Protocol):
         """It has said its last word: see that it ends. Only a parent that can do no other waits for that."""
 
 
-#: Starts a process that has these descriptors as its 0, 1, 2 and so on.
-Start = Callable[[Sequence[int]], Process]
+#: Starts a process that has these descriptors as its 0, 1, 2 and so on, and these files.
+Start = Callable[[Sequence[int], Grant], Process]
 
 
 class Spawned:

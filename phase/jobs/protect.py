@@ -5,7 +5,8 @@ import os
 import resource
 from collections.abc import Callable
 
-from phase.jobs import calls, landlock
+from phase.jobs import calls, landlock, mounts
+from phase.jobs.grant import Grant
 
 #: Each worker is a user of its own, so that it cannot signal others: this number plus its process number,
 #: which is below 2**22. Distributions, container managers and directory services stay below 2**31 (systemd,
@@ -14,7 +15,7 @@ OWN = 0xE0000000
 #: Number of the user `nobody` on every Linux, for a container with few users.
 NOBODY = 65_534
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
-_CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x08000000, 0x10000000, 0x40000000
+_CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWNS = 0x08000000, 0x10000000, 0x40000000, 0x20000
 _CAPABILITIES, _CAP_KILL = 64, 5
 #: _LINUX_CAPABILITY_VERSION_3: two sets of 32 for each of effective, permitted, inheritable.
 _CAPABILITY_VERSION = 0x20080522
@@ -22,6 +23,8 @@ _SIGKILL = 9
 _MIB = 1 << 20
 #: Private writable memory that a running job needs beside its own: threads' stacks, the engine's tables.
 _SLACK = 64 * _MIB
+#: Limits for a file, bytes (those in memory have a quota besides); and for what a job with files has open.
+_FILE_BYTES, _FILES = 1 << 30, 256
 #: Limits for threads: of a worker that is a user of its own, and of all that are `nobody`. An engine has
 #: four.
 _THREADS, _PROCESSES = 32, 512
@@ -31,7 +34,7 @@ _statm = -1
 _threads = 0
 
 
-def give_up(parent: int) -> tuple[list[str], list[str]]:
+def give_up(parent: int, grant: Grant | None = None) -> tuple[list[str], list[str]]:
     """Close the cage: drop the rights of this process, and every way to get them back.
 
     A protection that the kernel refuses is left out. It is reported if a module that broke out could make
@@ -39,6 +42,10 @@ def give_up(parent: int) -> tuple[list[str], list[str]]:
 
     Args:
         parent: process that this one must not outlive.
+        grant: the files that its job may have; None for no files.
+
+    Raises:
+        OSError: what is granted cannot be had.
 
     Returns:
         The layers of the cage, by name; and the missing protections, a sentence each, usually empty.
@@ -52,9 +59,14 @@ def give_up(parent: int) -> tuple[list[str], list[str]]:
     except OSError as error:
         missing.append(f"where memory runs out, another process may be ended: {error.strerror}")
     root = os.geteuid() == 0
-    if _leave_network(libc):
+    grant = grant or Grant()
+    if _leave_network(libc, files=not grant.empty):
         layers.append("namespaces")
-    if root:
+    if not grant.empty:
+        mounts.enter(libc, grant)
+        layers.append("mounts")
+    # Files of the machine belong to the user who grants them, so the worker stays that user.
+    if root and not grant.directories:
         missing += _leave_root(libc)
         _threads = {OWN + os.getpid(): _THREADS, NOBODY: _PROCESSES}.get(os.geteuid(), 0)
         layers += ["user"] if _threads == _THREADS else []
@@ -71,10 +83,10 @@ def give_up(parent: int) -> tuple[list[str], list[str]]:
             missing.append(f"{what}: {os.strerror(ctypes.get_errno())}")
     if os.getppid() != parent:
         os._exit(1)
-    if landlock.close(libc):
+    if landlock.close(libc, _granted(grant)):
         layers.append("landlock")
     try:
-        calls.close(libc)
+        calls.close(libc, files=not grant.empty)
         layers.append("filter")
     except OSError as error:
         missing.append(f"the kernel does not filter its system calls: {error.strerror}")
@@ -90,13 +102,28 @@ def _die_first() -> None:
         os.close(descriptor)
 
 
-def _leave_network(libc: ctypes.CDLL) -> bool:
+def _granted(grant: Grant) -> list[tuple[str, bool]]:
+    """The granted directories by their new names, and whether they may be written to."""
+    found = [(f"/{number}", writable) for number, (_, writable) in enumerate(grant.directories)]
+    return [*found, (mounts.MEMORY, True)] if grant.memory_bytes else found
+
+
+def _leave_network(libc: ctypes.CDLL, *, files: bool = False) -> bool:
     """Leave the network, and the shared memory and queues (System V) of others; whether that was possible.
 
     Without root this needs a user namespace, whose capabilities are dropped right after.
+
+    Args:
+        libc: the C library, with errno.
+        files: leave the mounts of others, too.
     """
-    user = 0 if os.geteuid() == 0 else _CLONE_NEWUSER
-    return bool(libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC | user) == 0)
+    user, group = os.geteuid(), os.getegid()
+    flags = _CLONE_NEWNET | _CLONE_NEWIPC | (_CLONE_NEWNS if files else 0) | (_CLONE_NEWUSER if user else 0)
+    if libc.unshare(flags) != 0:
+        return False
+    if files and user:
+        mounts.own_user(user, group)
+    return True
 
 
 def _leave_root(libc: ctypes.CDLL) -> list[str]:
@@ -141,18 +168,21 @@ def _drop_capabilities(libc: ctypes.CDLL) -> bool:
     return bool(libc.capset(header, none) == 0)
 
 
-def limit(*, wall_seconds: int) -> None:
+def limit(*, wall_seconds: int, grant: Grant | None = None) -> None:
     """Set the limits that hold for the whole life of the process.
 
     Args:
         wall_seconds: of the job; its processor time cannot be more.
+        grant: its files; None for no files.
     """
+    grant = grant or Grant()
+    file_bytes = _FILE_BYTES if grant.writable or grant.memory_bytes else 0
     used = resource.getrusage(resource.RUSAGE_SELF)
     for kind, value in (
         (resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + wall_seconds + 2),
-        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 32),
+        (resource.RLIMIT_NOFILE, 32 if grant.empty else _FILES),
         # Counts every process of the user, so it is set only for a user that has no others.
         *(((resource.RLIMIT_NPROC, _threads),) if _threads else ()),
     ):

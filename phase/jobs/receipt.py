@@ -55,6 +55,13 @@ class JobRef(msgspec.Struct, frozen=True):
     nonce: Nonce
 
 
+class DirectoryRef(msgspec.Struct, frozen=True):
+    """A directory of the node's machine: where the module found it, and whether it could change it."""
+
+    guest: str
+    writable: bool
+
+
 class EngineRef(msgspec.Struct, frozen=True):
     """The engine that ran the module. Fuel is comparable only within one version."""
 
@@ -92,6 +99,9 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
             node itself.
         attempt: 1 for the first time that the requester had this job run, and so on; null if it does not
             count.
+        inputs: the files that it found in `/input`, by their names.
+        outputs: the files that it left in `/output`, of those that were asked for.
+        directories: of the node's machine, that it could use; their content is not in the receipt.
     """
 
     job: JobRef
@@ -114,6 +124,9 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     seed: Count | None = None
     requester: Hex256 | None = None
     attempt: Attempt | None = None
+    inputs: dict[str, Content] = msgspec.field(default_factory=dict)
+    outputs: dict[str, Content] = msgspec.field(default_factory=dict)
+    directories: tuple[DirectoryRef, ...] = ()
 
     @property
     def deterministic(self) -> bool:
@@ -210,6 +223,9 @@ def describe(
         seed=job.seed,
         requester=requester,
         attempt=attempt,
+        inputs={name: _content(data) for name, data in job.inputs.items()},
+        outputs={name: _content(data) for name, data in execution.files.items()},
+        directories=tuple(DirectoryRef(each.guest, each.writable) for each in job.directories),
     )
 
 
@@ -317,6 +333,10 @@ def schemas() -> dict[str, dict[str, object]]:
             **schema,
         }
     return found
+
+
+def _content(data: bytes) -> Content:
+    return Content(hashlib.sha256(data).hexdigest(), len(data))
 
 
 def _timestamp(seconds: float) -> str:

@@ -10,15 +10,18 @@ import os
 import select
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
-
-import msgspec
 
 from phase.errors import printable
 from phase.jobs import location, process, wire
 from phase.jobs.errors import CageError, EngineError, JobRefusedError, SilentError
 from phase.jobs.flow import Collected, Content, Inlet, Messages, Outlet, Pump, Streams
+from phase.jobs.grant import Grant
+from phase.jobs.job import Execution as Execution
+from phase.jobs.job import Job as Job
+from phase.jobs.job import grant_of as grant_of
+from phase.jobs.job import request
 from phase.jobs.limits import MAX_INTEGER, Limits
 from phase.jobs.status import MAX_CODE, Exited, Killed, LimitHit, Rejected, Status, Trapped
 
@@ -31,8 +34,6 @@ STARTUP_SECONDS = 120.0
 #: Seconds past the wall limit until the worker is killed: its own clock ends it at the limit. The kill is
 #: for a worker whose clock does not.
 GRACE_SECONDS = 0.5
-MAX_ARGUMENTS = 1024
-MAX_ARGUMENT_BYTES = 128 * 1024
 _MAX_DIAGNOSTICS = 16 * 1024
 _HITS: dict[str, LimitHit] = {
     hit.limit: hit for hit in (LimitHit("fuel"), LimitHit("wall"), LimitHit("memory"), LimitHit("output"))
@@ -54,66 +55,6 @@ _BOOTSTRAP = "import sys; sys.path.append(sys.argv.pop()); from phase.jobs.worke
 
 #: How to react if the kernel refuses a part of a worker's cage.
 Policy = Literal["whole", "best"]
-
-
-class Job(msgspec.Struct, frozen=True):
-    """A job.
-
-    Args:
-        module: WebAssembly, binary format.
-        args: arguments after the program name, which is always `module`.
-        stdin: the whole input, if it is not a stream.
-        env: the whole environment; nothing is inherited.
-        limits: of the job.
-        seed: makes it a deterministic job: its random bytes follow from this number, its clocks tell the
-            time of a world of its own, and all of its input is `stdin`. None for any other job.
-    """
-
-    module: bytes
-    args: Sequence[str] = ()
-    stdin: bytes = b""
-    env: Mapping[str, str] = msgspec.field(default_factory=dict)
-    limits: Limits = msgspec.field(default_factory=Limits)
-    seed: int | None = None
-
-
-class Execution(msgspec.Struct, frozen=True):
-    """The result of one job.
-
-    Args:
-        status: how it ended.
-        stdout: at most `limits.output_bytes` together with stderr, also when it was stopped; empty if it
-            went to a stream.
-        stderr: likewise.
-        fuel_used: None if not known: the engine counts in a register, and loses the count when the module
-            traps or is interrupted.
-        memory_bytes: peak of linear memories, tables and the garbage collector's heap together; None if
-            the worker died before it could report it.
-        started: seconds since the epoch, when the worker got the job.
-        wall_seconds: from then until its end.
-        module_sha256: hex.
-        input: the input of the job: all of `Job.stdin`, or the part of a stream that the module asked for.
-        output: the bytes of stdout that the sink has taken.
-        errors: the same for stderr.
-        cage: layers of the worker's cage: `user` of its own, `namespaces`, `landlock`, `filter`, `cgroup`.
-        missing: protections that the worker could not have, a sentence each.
-        undelivered: errors of stdin before its end, and of stdout and stderr, by name.
-    """
-
-    status: Status
-    stdout: bytes
-    stderr: bytes
-    fuel_used: int | None
-    memory_bytes: int | None
-    started: float
-    wall_seconds: float
-    module_sha256: str
-    input: Content
-    output: Content
-    errors: Content
-    cage: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    undelivered: Mapping[str, OSError] = msgspec.field(default_factory=dict)
 
 
 class Kept:
@@ -150,6 +91,7 @@ class Worker:
     Args:
         cage: `whole` refuses a job if the kernel refuses a part of the worker's cage; `best` runs it, and
             lists the missing parts in the execution.
+        grant: the files of its job (`grant_of`); none when left out.
         start: starts its process; a new one with an engine of its own when left out.
         patience: seconds until it must be ready.
 
@@ -158,15 +100,19 @@ class Worker:
     """
 
     def __init__(
-        self, cage: Policy = "best", start: process.Start | None = None, patience: float = STARTUP_SECONDS
+        self,
+        cage: Policy = "best",
+        grant: Grant | None = None,
+        start: process.Start | None = None,
+        patience: float = STARTUP_SECONDS,
     ) -> None:
-        self._policy, self._patience = cage, patience
+        self._policy, self._patience, self._grant = cage, patience, grant or Grant()
         made = process.pipes(6)
         # The worker reads from the first and the last, and writes to the others.
         theirs = [pipe[0 if number in _READ else 1] for number, pipe in enumerate(made)]
         ours = [pipe[1 if number in _READ else 0] for number, pipe in enumerate(made)]
         try:
-            self._process = (start or _spawn)(theirs)
+            self._process = (start or _spawn)(theirs, self._grant)
         except BaseException as error:
             for end in ours:
                 os.close(end)
@@ -230,9 +176,11 @@ class Worker:
             JobRefusedError: module, input, arguments or environment are beyond the limits.
             EngineError: the worker broke before it had the job.
         """
+        if grant_of(job) != self._grant:
+            raise JobRefusedError("the worker was not started for the files of this job")
         streams = streams or Streams()
         module = Kept(cache, job.module)
-        request = _request(job, module, streamed=streams.stdin is not None)
+        given = request(job, module.held, module.keep, streamed=streams.stdin is not None)
         cage, missing = self.wait_ready()
         if self._group is not None:
             self._group.limit(memory_bytes=job.limits.memory_bytes, compile_bytes=job.limits.compile_bytes)
@@ -242,8 +190,8 @@ class Worker:
         self._ends = []
         inlet = Inlet(streams.stdin, stdin, job.limits.stdin_bytes)
         outlets = Outlet(stdout, sinks[0]), Outlet(stderr, sinks[1])
-        seen = Messages(control, diagnostics, module.keep)
-        pump = Pump((request, told), inlet, outlets, seen, job.limits.output_bytes, streams.stop)
+        seen = Messages(control, diagnostics, module.keep, (len(job.outputs), job.limits.output_bytes))
+        pump = Pump((given, told), inlet, outlets, seen, job.limits.output_bytes, streams.stop)
         try:
             pump.run(begun + job.limits.wall_seconds + GRACE_SECONDS)
         finally:
@@ -266,6 +214,7 @@ class Worker:
             module_sha256=module.sha256,
             input=inlet.sent.content() if streams.stdin else _content(job.stdin),
             output=outlets[0].passed.content(),
+            files={job.outputs[number]: bytes(data) for number, data in sorted(seen.files.items())},
             errors=outlets[1].passed.content(),
             cage=cage,
             missing=missing,
@@ -342,9 +291,9 @@ class Worker:
             return None, (f"it could not get a control group in {printable(within)}: {error.strerror}",)
 
 
-def _spawn(descriptors: Sequence[int]) -> process.Process:
+def _spawn(descriptors: Sequence[int], grant: Grant) -> process.Process:
     location.check_processor()
-    return process.spawn(descriptors, _BOOTSTRAP, location.engine_library())
+    return process.spawn(descriptors, _BOOTSTRAP, location.engine_library(), *grant.words())
 
 
 def execute(job: Job, worker: Worker | None = None, streams: Streams | None = None) -> Execution:
@@ -359,54 +308,8 @@ def execute(job: Job, worker: Worker | None = None, streams: Streams | None = No
         JobRefusedError: module, input, arguments or environment are beyond the limits.
         EngineError: there is no engine, or the worker broke before it had the job.
     """
-    with worker or Worker() as used:
+    with worker or Worker(grant=grant_of(job)) as used:
         return used.run(job, streams)
-
-
-def _request(job: Job, module: Kept, *, streamed: bool) -> bytes:
-    limits = job.limits
-    if job.seed is not None and (streamed or not 0 <= job.seed <= MAX_INTEGER):
-        raise JobRefusedError(
-            f"a deterministic job has a seed from 0 to {MAX_INTEGER}, and all of its input before it starts"
-        )
-    for what, size, most in (
-        ("module", len(job.module), limits.module_bytes),
-        ("stdin", len(job.stdin), limits.stdin_bytes),
-    ):
-        if size > most:
-            raise JobRefusedError(f"{what} has {size} bytes; the limit is {most}")
-    words = ["module", *job.args, *(word for pair in job.env.items() for word in pair)]
-    try:
-        encoded = [word.encode() for word in words]
-    except UnicodeEncodeError as error:
-        raise JobRefusedError(f"arguments and environment must be UTF-8: {error}") from error
-    if len(words) > MAX_ARGUMENTS or sum(map(len, encoded)) > MAX_ARGUMENT_BYTES:
-        raise JobRefusedError(
-            f"arguments and environment have {len(words)} words and {sum(map(len, encoded))} bytes; "
-            f"the limits are {MAX_ARGUMENTS} words and {MAX_ARGUMENT_BYTES} bytes"
-        )
-    if any(b"\0" in word for word in encoded) or any(not name or "=" in name for name in job.env):
-        raise JobRefusedError("an argument or variable holds NUL, or a variable's name is empty or has '='")
-    split = 1 + len(job.args)
-    wall_ms = max(int(limits.wall_seconds * 1000), 1)
-    numbers = (
-        limits.fuel,
-        wall_ms,
-        limits.memory_bytes,
-        limits.output_bytes,
-        limits.compile_bytes,
-        int(streamed),
-        module.keep,
-        -1 if job.seed is None else job.seed,
-    )
-    return wire.pack(
-        job.module,
-        b"" if streamed else job.stdin,
-        wire.pack(*encoded[:split]),
-        wire.pack(*encoded[split:]),
-        " ".join(map(str, numbers)).encode(),
-        module.held,
-    )
 
 
 def _ending(pump: Pump, signalled: int, limits: Limits) -> tuple[Status, int | None, int | None]:

@@ -19,8 +19,11 @@ from collections.abc import Callable
 from ctypes import c_void_p
 
 from phase.jobs import binary, protect, text, traps, wire
+from phase.jobs import grant as grants
 from phase.jobs.determined import World
 from phase.jobs.engine import Engine, InvalidModuleError, Stopped, TooMuchMemoryError
+from phase.jobs.filed import Files, FullError
+from phase.jobs.grant import Grant
 from phase.jobs.host import Host, More
 
 #: A module that imports more functions of WASI than there are does not link.
@@ -55,8 +58,9 @@ class _Output:
 class _Run:
     """One job, and the one message that says how it ended."""
 
-    def __init__(self, engine: Engine, fields: list[bytes]) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, fields: list[bytes], grant: Grant) -> None:
+        self._engine, self._grant = engine, grant
+        self._files = Files(grant, fields.pop())
         self._module, self._stdin, argv, env, numbers, self._held = fields
         self._argv, pairs = wire.unpack(argv), wire.unpack(env)
         self._env = list(zip(pairs[::2], pairs[1::2], strict=True))
@@ -66,15 +70,17 @@ class _Run:
         self._world: More | None = None
         if seed >= 0:
             self._world = lambda memory, trap: World(seed, memory, trap).functions()
-        self._output = _Output(output, self._printed_too_much)
+        self._output, self._output_bytes = _Output(output, self._printed_too_much), output
         self._linked = self._started = False
         self._said = _thread.allocate_lock()
 
     def run(self) -> None:
         """Run it, and end the process."""
         _thread.start_new_thread(self._ring, ())
-        protect.limit(wall_seconds=self._wall_ms // 1000 + 1)
+        protect.limit(wall_seconds=self._wall_ms // 1000 + 1, grant=self._grant)
         status, exact = self._status()
+        if status[0] == "exited" and not self._files.bring(_bring, self._output_bytes):
+            status = ("limit", "output")
         burnt = (self._fuel - self._engine.fuel_left() if self._linked else 0) if exact else None
         self._end(status, burnt, self._tables())
 
@@ -86,7 +92,7 @@ class _Run:
 
     def _end(self, status: tuple[str, str], burnt: int | None, tables: int | None) -> None:
         self._said.acquire()  # for ever: there is one last message
-        memory = None if tables is None else self._engine.memories.used + tables
+        memory = None if tables is None else self._engine.memories.used + tables + self._files.used()
         numbers = ("" if number is None else str(number) for number in (burnt, memory))
         wire.send(CONTROL, wire.DONE, *(part.encode()[:2000] for part in (*status, *numbers)))
         # No interpreter shutdown: nothing here needs it, and freeing the engine takes time.
@@ -105,6 +111,8 @@ class _Run:
         """Run the module: how it ended, and whether the engine knows the fuel it burnt."""
         try:
             self._prepare()
+        except FullError:
+            return ("limit", "memory"), True
         except InvalidModuleError as error:
             text = str(error)
             if "Cannot allocate memory" in text:
@@ -128,17 +136,20 @@ class _Run:
         """Everything up to the module's first instruction."""
         engine, output = self._engine, self._output
         shape, compiled = self._restored() or self._compiled()
+        self._files.put()
         engine.wasi(
             argv=self._argv,
             env=self._env,
             stdin=None if self._streamed else self._stdin,
             stdout=lambda data: output.to(STDOUT, data),
             stderr=lambda data: output.to(STDERR, data),
+            directories=self._files.directories(),
         )
         # Kept: a collection would free its functions, which the engine still calls.
         self._host = Host(engine, shape.imports, _want if self._streamed else None, self._world)
-        protect.limit_memory(self._memory)
-        engine.link(shape, compiled, fuel=self._fuel, memory_bytes=self._memory)
+        memory = self._memory - self._grant.memory_bytes
+        protect.limit_memory(memory)
+        engine.link(shape, compiled, fuel=self._fuel, memory_bytes=memory)
         self._linked = True
 
     def _restored(self) -> tuple[binary.Shape, c_void_p] | None:
@@ -164,8 +175,8 @@ class _Run:
         if self._keep and len(shape.imports) <= _MOST_KEPT:
             kept = wire.pack(shape.packed(), self._engine.serialize(compiled))
             if len(kept) <= self._keep:
-                for at in range(0, len(kept), wire.KEEP_BYTES):
-                    wire.send(CONTROL, wire.KEEP, kept[at : at + wire.KEEP_BYTES])
+                for at in range(0, len(kept), wire.PART_BYTES):
+                    wire.send(CONTROL, wire.KEEP, kept[at : at + wire.PART_BYTES])
                 wire.send(CONTROL, wire.KEEP, b"")
         return shape, compiled
 
@@ -213,24 +224,29 @@ def main() -> None:
     """Run the job that arrives. Never returns."""
     os.closerange(REQUEST + 1, 1 << 20)
     parent = os.getppid()
-    serve(Engine(sys.argv[1]), parent)
+    serve(Engine(sys.argv[1]), parent, grants.read(sys.argv[2:]))
 
 
-def serve(engine: Engine, parent: int) -> None:
+def serve(engine: Engine, parent: int, grant: Grant) -> None:
     """Close the cage, and run the job that arrives. Never returns.
 
     Args:
         engine: loaded; nothing has run in it.
         parent: process that this one must not outlive.
+        grant: the files that the job may have.
     """
-    wire.send(CONTROL, wire.READY, *(_list(texts) for texts in protect.give_up(parent)))
+    wire.send(CONTROL, wire.READY, *(_list(texts) for texts in protect.give_up(parent, grant)))
     fields = wire.unpack(wire.read_all(REQUEST))
     os.close(REQUEST)
-    _Run(engine, fields).run()
+    _Run(engine, fields, grant).run()
 
 
 def _list(texts: list[str]) -> bytes:
     return wire.pack(*(text.encode() for text in texts))
+
+
+def _bring(number: int, part: bytes) -> None:
+    wire.send(CONTROL, wire.OUTPUT, str(number).encode(), part)
 
 
 def _want(read: int, most: int) -> None:

@@ -2,7 +2,8 @@
 
     fd 0  /dev/null
     fd 1, 2  what goes wrong in it
-    fd 3  requests (SOCK_SEQPACKET): each carries the seven descriptors of a worker to be
+    fd 3  requests (SOCK_SEQPACKET): each is a grant's words (`phase.jobs.grant`), and carries the seven
+          descriptors of a worker to be
 
 Loading the engine takes most of a small job's time; a fork takes a millisecond. It has one thread, or a fork
 would be a copy with locks that are never released: the engine starts threads when a job runs, and none runs
@@ -21,7 +22,7 @@ import os
 import select
 import sys
 
-from phase.jobs import worker
+from phase.jobs import grant, wire, worker
 from phase.jobs.engine import Engine
 from phase.jobs.host import READER
 
@@ -30,6 +31,7 @@ REQUESTS = 3
 DESCRIPTORS = 7
 _SIGKILL = 9
 _SIZE = 4
+_REQUEST_BYTES = 1 << 16
 
 
 class _Child:
@@ -77,7 +79,7 @@ class Zygote:
 
     def _answer(self) -> bool:
         """Take a request; whether there was one."""
-        data, ancillary, _, _ = self._requests.recvmsg(_SIZE, _socket.CMSG_SPACE(DESCRIPTORS * 4))
+        data, ancillary, _, _ = self._requests.recvmsg(_REQUEST_BYTES, _socket.CMSG_SPACE(DESCRIPTORS * 4))
         given = [
             int.from_bytes(found[at : at + 4], sys.byteorder)
             for _, _, found in ancillary
@@ -87,13 +89,13 @@ class Zygote:
             return False
         try:
             if len(given) == DESCRIPTORS:
-                self._fork(given)
+                self._fork(given, data)
         finally:
             for each in given[: DESCRIPTORS - 1]:
                 os.close(each)
         return True
 
-    def _fork(self, given: list[int]) -> None:
+    def _fork(self, given: list[int], data: bytes) -> None:
         leash = given[-1]
         try:
             pid = os.fork()
@@ -102,20 +104,21 @@ class Zygote:
             os.close(leash)
             return
         if pid == 0:
-            self._work(given)
+            self._work(given, data)
         child = _Child(pid, leash, os.pidfd_open(pid))
         self._children[leash] = self._children[child.handle] = child
         _tell(leash, pid)
         self._poll.register(leash, select.POLLIN)
         self._poll.register(child.handle, select.POLLIN)
 
-    def _work(self, given: list[int]) -> None:
+    def _work(self, given: list[int], data: bytes) -> None:
         """Be a worker. Never returns: above is the zygote's loop."""
         try:
             for number, each in enumerate(given[:-1]):
                 os.dup2(each, number)
             os.closerange(worker.REQUEST + 1, 1 << 20)
-            worker.serve(self._engine, os.getppid())
+            words = [word.decode("utf-8", "surrogateescape") for word in wire.unpack(data)]
+            worker.serve(self._engine, os.getppid(), grant.read(words))
         except BaseException:
             import traceback
 

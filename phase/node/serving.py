@@ -10,7 +10,7 @@ from importlib import metadata
 
 from phase.errors import printable
 from phase.jobs import location
-from phase.jobs.runner import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS
+from phase.jobs.job import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS
 from phase.node import capacity
 from phase.node.blobs import Blobs
 from phase.node.errors import RefusedError, StateError

@@ -10,21 +10,21 @@ MUTANTS = (
     Mutant(
         "system calls are not filtered",
         _PROTECT,
-        "        calls.close(libc)\n",
+        "        calls.close(libc, files=not grant.empty)\n",
         "        pass\n",
         (f"{_ESCAPE}::test_a_job_that_broke_out_reaches_nothing",),
     ),
     Mutant(
         "a worker may open files where calls are not filtered",
         _PROTECT,
-        "    if landlock.close(libc):\n",
+        "    if landlock.close(libc, _granted(grant)):\n",
         "    if False:\n",
         (f"{_ESCAPE}::test_a_job_that_broke_out_where_calls_are_not_filtered",),
     ),
     Mutant(
         "a worker has the network where calls are not filtered",
         _PROTECT,
-        "    if _leave_network(libc):\n",
+        "    if _leave_network(libc, files=not grant.empty):\n",
         "    if False:\n",
         (f"{_ESCAPE}::test_a_job_that_broke_out_where_calls_are_not_filtered",),
     ),
@@ -81,6 +81,21 @@ MUTANTS = (
                 "if True:",
             ),
         )
+    ),
+    *(
+        Mutant(what, "phase/jobs/mounts.py", old, new, ("tests/phase/jobs/test_files.py",))
+        for what, old, new in (
+            ("the machine's root stays in reach", 'if libc.umount2(b".", _DETACH) != 0:', "if False:"),
+            ("files for reading can be written", "(0 if writable else _ATTRIBUTE_READ_ONLY)", "0"),
+            ("files in memory have no quota", "size={grant.memory_bytes},", ""),
+        )
+    ),
+    Mutant(
+        "a job reads its input where it reads a file",
+        "phase/jobs/host.py",
+        " and kind not in _FILES",
+        "",
+        ("tests/phase/jobs/test_files.py",),
     ),
     *(
         Mutant(f"the filter takes {what}", "phase/jobs/calls.py", old, new, (_CALLS,))

@@ -160,9 +160,12 @@ MUTANTS = (
                 "processor time",
                 "        (resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + wall_seconds + 2),\n",
             ),
-            ("files that it writes", "        (resource.RLIMIT_FSIZE, 0),\n"),
+            (
+                "files that it writes",
+                "        (resource.RLIMIT_FSIZE, file_bytes),\n",
+            ),
             ("core files", "        (resource.RLIMIT_CORE, 0),\n"),
-            ("open files", "        (resource.RLIMIT_NOFILE, 32),\n"),
+            ("open files", "        (resource.RLIMIT_NOFILE, 32 if grant.empty else _FILES),\n"),
             ("memory", "    _lower(resource.RLIMIT_DATA, _private() + memory_bytes + _SLACK)\n"),
         )
     ),

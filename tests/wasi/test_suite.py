@@ -30,9 +30,12 @@ def test_the_suites_tests_are_run_and_counted(
     steps = [{"type": "run", "args": ["é"], "env": {"A": "1"}}, {"type": "read", "payload": "module\0é\0"}]
     _add(suite, "words", "world", {"operations": [*steps, {"type": "wait"}]})
     _add(suite, "quiet", "hello")
-    _add(suite, "files", "hello", {"root": "fs-tests.dir"})
+    (suite / "fs-tests.dir").mkdir()
+    (suite / "fs-tests.dir" / "a").write_text("abc")
+    _add(suite, "files", "copy", {"root": "fs-tests.dir", "stdout": "abc"})
     assert main([str(tmp_path)]) == 0
-    assert "2 of the 2 tests that need no directory pass; 1 need one" in capsys.readouterr().out
+    assert "3 of the 3 tests pass; 1 of them are granted a directory" in capsys.readouterr().out
+    assert not (suite / "fs-tests.dir" / "b").exists()
 
 
 def test_a_test_that_fails_fails_the_run(
@@ -43,7 +46,7 @@ def test_a_test_that_fails_fails_the_run(
     assert main([str(tmp_path)]) == 1
     said = capsys.readouterr().out
     assert "exit code 0, expected 3" in said
-    assert "0 of the 2 tests" in said
+    assert "0 of the 2 tests pass" in said
 
 
 def test_a_checkout_of_sources_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

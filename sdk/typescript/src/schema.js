@@ -223,6 +223,27 @@ export const STATEMENT = {
             }
           ],
           "default": null
+        },
+        "inputs": {
+          "type": "object",
+          "additionalProperties": {
+            "$ref": "#/$defs/Content"
+          },
+          "default": {}
+        },
+        "outputs": {
+          "type": "object",
+          "additionalProperties": {
+            "$ref": "#/$defs/Content"
+          },
+          "default": {}
+        },
+        "directories": {
+          "type": "array",
+          "items": {
+            "$ref": "#/$defs/DirectoryRef"
+          },
+          "default": []
         }
       },
       "required": [
@@ -325,6 +346,12 @@ export const STATEMENT = {
           "minimum": 0,
           "maximum": 4294967296,
           "default": 1610612736
+        },
+        "scratch_bytes": {
+          "type": "integer",
+          "minimum": 0,
+          "maximum": 1073741824,
+          "default": 0
         }
       },
       "required": []
@@ -447,6 +474,21 @@ export const STATEMENT = {
         "name",
         "version",
         "arch"
+      ]
+    },
+    "DirectoryRef": {
+      "type": "object",
+      "properties": {
+        "guest": {
+          "type": "string"
+        },
+        "writable": {
+          "type": "boolean"
+        }
+      },
+      "required": [
+        "guest",
+        "writable"
       ]
     }
   }

@@ -41,6 +41,9 @@ export interface Receipt {
   readonly seed: number | null;
   readonly requester: string | null;
   readonly attempt: number | null;
+  readonly inputs: Readonly<Record<string, Content>>;
+  readonly outputs: Readonly<Record<string, Content>>;
+  readonly directories: readonly DirectoryRef[];
 }
 
 /** The job's id, and the value that its requester chose to make it fresh. */
@@ -64,6 +67,7 @@ export interface Limits {
   readonly stdin_bytes: number;
   readonly module_bytes: number;
   readonly compile_bytes: number;
+  readonly scratch_bytes: number;
 }
 
 /** The module ended by itself, with this exit code. */
@@ -102,4 +106,10 @@ export interface EngineRef {
   readonly name: "wasmtime";
   readonly version: string;
   readonly arch: string;
+}
+
+/** A directory of the node's machine: where the module found it, and whether it could change it. */
+export interface DirectoryRef {
+  readonly guest: string;
+  readonly writable: boolean;
 }

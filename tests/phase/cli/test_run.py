@@ -477,3 +477,54 @@ def test_a_deterministic_run_has_all_its_input_and_its_seed_in_the_receipt(
     key = json.loads((tmp_path / "r.json").read_text())["signatures"][0]["keyid"]
     done = phase("receipt", "verify", "r.json", "--key", key)
     assert b"seed       7\n" in done.stdout
+
+
+def _copier(directory: Path) -> None:
+    module = wasmtime.wat2wasm((FIXTURES / "copy.wat").read_text())
+    (directory / "copy.wasm").write_bytes(bytes(module))
+
+
+def test_files_are_given_and_brought_back(phase: Phase, tmp_path: Path) -> None:
+    _copier(tmp_path)
+    (tmp_path / "in").write_bytes(b"abc")
+    (tmp_path / "shared").mkdir()
+    words = "run", "--ephemeral", "--receipt", "r.json", "--dir", "shared::/data", "--input", "a=in"
+    # Its last directory is the one in memory for files of its own.
+    done = phase(*words, "--output", "b=out", "copy.wasm")
+    assert done.returncode == 44  # in /data there is no such file
+    (tmp_path / "shared/a").write_bytes(b"shared")
+    done = phase(*words, "--output", "b=out", "copy.wasm")
+    assert done.stdout == b"shared"
+    assert done.returncode == _outcome.LOST
+    assert b"output b is lost: copy.wasm has left no file of that name" in done.stderr
+    key = json.loads((tmp_path / "r.json").read_text())["signatures"][0]["keyid"]
+    told = phase("receipt", "verify", "r.json", "--key", key).stdout.decode()
+    assert f"input a    sha256:{hashlib.sha256(b'abc').hexdigest()} (3 bytes)" in told
+    assert "writes     /data" in told
+
+
+def test_a_directory_may_be_for_reading(phase: Phase, tmp_path: Path) -> None:
+    _copier(tmp_path)
+    (tmp_path / "a").write_bytes(b"abc")
+    assert phase("run", "--dir", ".:ro", "copy.wasm").returncode != 0
+    assert not (tmp_path / "b").exists()
+    assert phase("run", "--dir", ".", "copy.wasm").stdout == b"abc"
+    assert (tmp_path / "b").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--dir", "none"), b"none is not a directory"),
+        (("--dir", "::/a"), b"is not HOST[::GUEST][:ro]"),
+        (("--input", "a"), b"is not NAME=FILE"),
+        (("--input", "a=none"), b"input a from none"),
+        (("--input", "a/b=hello.wasm"), b"cannot be the name of a file"),
+        (("--output", "../x"), b"cannot be the name of a file"),
+        (("--scratch", "1024"), b"count as memory"),
+    ],
+)
+def test_files_that_cannot_be_given_are_refused(phase: Phase, words: tuple[str, ...], said: bytes) -> None:
+    done = phase("run", *words, "hello.wasm")
+    assert done.returncode in (_outcome.FAILED, _outcome.USAGE)
+    assert said in done.stderr

@@ -11,6 +11,7 @@ import pytest
 from phase.jobs import runner, wire
 from phase.jobs.errors import EngineError, JobRefusedError
 from phase.jobs.flow import Collected, Inlet, Messages, Outlet, Pump
+from phase.jobs.job import request
 from phase.jobs.limits import MAX_INTEGER, Limits
 from phase.jobs.runner import Job, Worker
 from phase.jobs.status import Exited, Killed, LimitHit, Rejected, Status, Trapped
@@ -94,7 +95,7 @@ def test_a_workers_last_words_are_read_and_not_trusted(
 
 
 def _request(job: Job, *, streamed: bool) -> bytes:
-    return runner._request(job, runner.Kept(None, job.module), streamed=streamed)
+    return request(job, b"", 0, streamed=streamed)
 
 
 def test_a_job_goes_to_the_worker_whole() -> None:
@@ -108,7 +109,7 @@ def test_a_job_goes_to_the_worker_whole() -> None:
         module_bytes=3,
     )
     job = Job(b"abc", args=["a", "é"], stdin=b"in", env={"K": "=v", "L": ""}, limits=limits)
-    module, stdin, args, env, numbers, held = wire.unpack(_request(job, streamed=False))
+    module, stdin, args, env, numbers, held, _ = wire.unpack(_request(job, streamed=False))
     assert (module, stdin, numbers, held) == (b"abc", b"in", b"5 1500 6 7 8 0 0 -1", b"")
     assert wire.unpack(args) == [b"module", b"a", "é".encode()]
     assert wire.unpack(env) == [b"K", b"=v", b"L", b""]
