@@ -29,10 +29,10 @@ PORT = 8470
     "--allow",
     multiple=True,
     metavar="KEY|FILE",
-    standard="nobody",
+    standard="no client",
     help="Take jobs from this key, or from the keys in this file; repeat for more.",
 )
-@option("--open", "anyone", is_flag=True, help="Take jobs from everybody.")
+@option("--open", "anyone", is_flag=True, help="Take jobs from every client.")
 @option(
     "--relay",
     multiple=True,
@@ -97,7 +97,7 @@ def command(
 ) -> None:
     """Take jobs from peers, within limits, and sign receipts for them.
 
-    Nobody may bring jobs unless --allow names a key or --open admits everybody.
+    No client may bring jobs unless --allow names its key or --open admits all.
     """
     from phase.cli.init import default_state
 
@@ -143,6 +143,6 @@ def _serve(state: Path, *, as_json: bool, **given: Any) -> None:
         out.facts(NodeReady(node=key, address=address, hosts=hosts.split(",") if hosts else []))
         out.line(f"node {address}")
         if not options.admission.keys and not options.admission.anyone:
-            out.line("nobody may bring jobs: --allow KEY, or --open")
+            out.line("no client may bring jobs: --allow KEY, or --open")
 
     asyncio.run(daemon.run(options, ready=ready, stopping=end_in_time))

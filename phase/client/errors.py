@@ -38,7 +38,7 @@ class RejectedError(ClientError):
     def __init__(self, reason: Reason, detail: str = "") -> None:
         self.reason, self.detail = reason, printable(detail)
         words = f"the node refuses: {reason.value}"
-        if self.detail and self.detail != reason.value:
+        if self.detail and reason is not Reason.NOT_AUTHORISED:
             words += f" ({self.detail})"
         super().__init__(words, hint=_HINTS.get(reason, ""))
 

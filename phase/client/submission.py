@@ -13,7 +13,18 @@ from phase.jobs.receipt import Content, Receipt
 from phase.peer import messages
 from phase.peer.errors import ConnectionLostError, PeerError, RefusedError, StreamResetError
 from phase.peer.framing import CHUNK, Frames, Kind, ProtocolError, pack
-from phase.peer.messages import Accepted, Cancel, Offer, Progress, Reason, Rejected, Request, State, frame
+from phase.peer.messages import (
+    EARLY_INPUT,
+    Accepted,
+    Cancel,
+    Offer,
+    Progress,
+    Reason,
+    Rejected,
+    Request,
+    State,
+    frame,
+)
 from phase.peer.transport import Code, Stream
 
 #: Seconds for a node to answer an offer.
@@ -87,7 +98,7 @@ class Submission:
         )
         request = Request(args=tuple(self.task.args), env=dict(self.task.env))
         try:
-            await self._frames.send(frame(asked), frame(request))
+            await self._frames.send(frame(asked), frame(request), *self._early())
             answer = await self._answer()
         except (RefusedError, StreamResetError) as error:
             raise refusal(error) from error
@@ -95,7 +106,8 @@ class Submission:
             # The node may have the offer, and the offer may be all that it needs.
             raise JobLostError(self.job, str(error)) from error
         self.waiting, self.sent_module = answer.waiting, answer.send_module
-        self._sending = asyncio.get_running_loop().create_task(self._send(answer.send_module))
+        if answer.send_module or source is not None or not self._early():
+            self._sending = asyncio.get_running_loop().create_task(self._send(answer.send_module))
         if detached:
             await self._taken()
 
@@ -115,7 +127,7 @@ class Submission:
             if module:
                 await self._parts(Kind.MODULE, self.task.module)
             if self._source is None:
-                await self._parts(Kind.STDIN, self.task.stdin)
+                await self._parts(Kind.STDIN, b"" if self._early() else self.task.stdin)
             else:
                 async for part in self._source:
                     self._given += part
@@ -124,6 +136,11 @@ class Submission:
         except PeerError:
             return
 
+    def _early(self) -> tuple[bytes, ...]:
+        """Input that follows the offer at once."""
+        stdin = self.task.stdin if self._source is None else b""
+        return (pack(Kind.STDIN, stdin),) if 0 < len(stdin) <= EARLY_INPUT else ()
+
     async def _parts(self, kind: Kind, data: bytes) -> None:
         view = memoryview(data)
         for start in range(0, len(view), CHUNK):
@@ -131,10 +148,10 @@ class Submission:
 
     async def _taken(self) -> None:
         """Wait until the node is sure to have a detached job."""
-        assert self._sending is not None  # noqa: S101  `offer` has set it
         try:
             progress = await self._frames.receive(seconds=None)
-            await self._sending
+            if self._sending is not None:
+                await self._sending
             if progress is None or progress.kind is not Kind.MESSAGE:
                 raise ProtocolError("the node does not confirm that it has the job")
             said = messages.read(progress.data, Progress | Rejected)  # type: ignore[arg-type]

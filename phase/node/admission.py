@@ -1,4 +1,4 @@
-"""Who may bring jobs: nobody, unless a key is allowed or the node is open on purpose."""
+"""Who may bring jobs: no client, unless its key is allowed or the node is open on purpose."""
 
 import re
 from collections.abc import Iterable
@@ -34,7 +34,8 @@ class Admission:
         """
         if self.anyone or key in self.keys:
             return ""
-        return f"{Reason.NOT_AUTHORISED.value}: the key {key} is not allowed here"
+        # The same words for all: they are counted by them.
+        return f"{Reason.NOT_AUTHORISED.value}: this node does not allow this key"
 
 
 def read_keys(given: Iterable[str]) -> frozenset[str]:

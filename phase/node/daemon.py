@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,8 +95,15 @@ class Daemon:
         await self.tasks.stop(CLOSE_SECONDS)
         self.journal.close()
 
-    def listen(self, transport: Transport) -> None:
-        """Serve whom a transport lets in, as long as it is open."""
+    def listen(self, transport: Transport, refused: Mapping[str, int] | None = None) -> None:
+        """Serve whom a transport lets in, as long as it is open.
+
+        Args:
+            transport: open.
+            refused: connections that the transport itself has refused, by reason; it counts on.
+        """
+        if refused is not None:
+            self.serving.strangers = refused
 
         async def accept() -> None:
             while True:
@@ -194,7 +201,7 @@ async def run(options: Options, *, ready: Callable[[str], None], stopping: Calla
         transport = await IrohTransport.start(identity, peering)
         try:
             async with daemon, daemon.web(listeners):
-                daemon.listen(transport)
+                daemon.listen(transport, transport.refused)
                 ready(str(transport.address()))
                 systemd.notify("READY=1")
                 await ended.wait()

@@ -21,7 +21,7 @@ from phase.node.requests import Checker, UnsignedError
 from phase.node.scheduler import Scheduler
 from phase.node.serving import Serving, check_words
 from phase.peer.framing import MAX_MESSAGE, SECONDS
-from phase.peer.messages import Count, JobId, JobStatus, Nonce, Offer, Reason, Request, State, Word
+from phase.peer.messages import Count, JobId, JobStatus, Nonce, Offer, Reason, Request, State, Word, schema
 
 #: The largest blob.
 MAX_BLOB = Limits().module_bytes
@@ -160,7 +160,7 @@ class Gateway:
 
     async def _put(self, request: web.Request) -> web.Response:
         sha256 = _hash(request)
-        # The name is the hash of the body: whoever may not bring one is refused before it is read.
+        # The name is the hash of the body: a client that may not bring one is refused before it is read.
         self._signed(request, sha256)
         if self._blobs.has(sha256):
             return _json({"sha256": sha256})
@@ -351,3 +351,9 @@ def _no_receipt(status: JobStatus) -> str:
     if status.state is State.DONE:
         return "its result is not kept any more"
     return f"the job is {status.state.value}{status.detail and ': '}{status.detail}"
+
+
+def schemas() -> dict[str, dict[str, object]]:
+    """The published JSON schemas (draft 2020-12) of what only the gateway has, by file name."""
+    kinds: dict[str, type[msgspec.Struct]] = {"gateway-job": Asked, "gateway-problem": Problem}
+    return {f"{name}-v1.json": schema(kind, name) for name, kind in kinds.items()}

@@ -73,7 +73,7 @@ class Scheduler:
         return len(self._works) - self.running
 
     def admit(self, client: str, offer: Offer) -> Work:
-        """Take a job, or refuse it. Whoever gets the work must `enqueue` or `withdraw` it.
+        """Take a job, or refuse it. The caller must `enqueue` or `withdraw` it.
 
         Raises:
             RefusedError: the node does not take it.
@@ -230,7 +230,7 @@ class Scheduler:
             self._journal.append(ended)
             await self._journal.sync()
         except StateError as error:
-            # Nobody may hear of an end that a restart would not know of.
+            # The client must not hear of an end that a restart would not know of.
             _log.error("%s", error)
             ending = Ending(state=State.FAILED, detail=str(error)[:500])
         self.ledger.end(ended)

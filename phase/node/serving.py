@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
+from collections.abc import Mapping
 from importlib import metadata
 
 from phase.errors import printable
@@ -15,11 +16,12 @@ from phase.node import capacity
 from phase.node.blobs import Blobs
 from phase.node.errors import RefusedError, StateError
 from phase.node.scheduler import Scheduler
-from phase.node.streams import Feed, Taps
+from phase.node.streams import Feed, Output, Taps
 from phase.node.work import Work
 from phase.peer.errors import PeerError
 from phase.peer.framing import CHUNK, MAX_MESSAGE, SECONDS, Frames, Kind, ProtocolError, pack
 from phase.peer.messages import (
+    EARLY_INPUT,
     MAX_OFFER,
     Accepted,
     Answer,
@@ -54,9 +56,8 @@ SEND_SECONDS = 60.0
 CLOSE_SECONDS = 5.0
 #: The slowest module: bytes a second, after the first seconds.
 LEAST_RATE = 16 << 10
-#: Input up to so many bytes is taken whole before the job is queued, and takes up no slot while it comes. Of
-#: a deterministic job, all of it is.
-WHOLE_INPUT = 64 << 10
+#: Seconds for which what is said of a job waits for more to say: most jobs end sooner.
+GATHER_SECONDS = 0.003
 
 
 class Serving:
@@ -76,6 +77,8 @@ class Serving:
         #: Connections and streams that are open, and what clients did wrong.
         self.connections = self.streams = 0
         self.errors: Counter[str] = Counter()
+        #: Connections that were refused, by reason.
+        self.strangers: Mapping[str, int] = {}
 
     async def serve(self, connection: Connection) -> None:
         """Answer on every stream of a connection, until it is over."""
@@ -201,6 +204,8 @@ class Serving:
         queued = False
         try:
             work.request = await _request(frames)
+            if offer.input is not None and offer.input <= EARLY_INPUT:
+                work.stdin = await _input(frames, offer.input)
             await self._prepare(work, frames)
             await self._scheduler.enqueue(work)
             queued = True
@@ -215,11 +220,14 @@ class Serving:
             await self._attached(work, frames)
 
     async def _prepare(self, work: Work, frames: Frames) -> None:
-        """Have the module and, if it is short, the input of a job."""
+        """Have the module of a job, and the input of one that needs all of it before it starts."""
         offer = work.offer
+        early = offer.input is not None and offer.input <= EARLY_INPUT
         module = self._blobs.get(offer.module.sha256)
         waiting = max(self._scheduler.queued - 1, 0)
-        await self._send(frames, frame(Accepted(send_module=module is None, waiting=waiting)))
+        frames.later(frame(Accepted(send_module=module is None, waiting=waiting)))
+        if module is None or not early or offer.detached:
+            await self._send(frames)
         if module is None:
             module = await _module(frames, offer)
             self._blobs.put(offer.module.sha256, module)
@@ -230,10 +238,10 @@ class Serving:
             work.spool = self._scheduler.kept.begin(work.client, offer.job)
         else:
             work.taps = Taps()
-        if offer.input is None or (offer.input > WHOLE_INPUT and offer.seed is None):
-            work.feed = Feed()
-        else:
+        if offer.input is not None and not early and offer.seed is not None:
             work.stdin = await _input(frames, offer.input)
+        elif not early:
+            work.feed = Feed()
 
     async def _attached(self, work: Work, frames: Frames) -> None:
         """Carry input and output until the job ends, or the client leaves."""
@@ -274,18 +282,30 @@ class Serving:
 
     async def _outward(self, work: Work, frames: Frames) -> None:
         if work.started is None and self._scheduler.queued > 1:
+            await self._send(frames)
             await work.moving.wait()
-            await self._send(frames, frame(Progress(state=State.RUNNING)))
+            frames.later(frame(Progress(state=State.RUNNING)))
         assert work.taps is not None  # noqa: S101  `_prepare` has made them
         try:
-            while (out := await work.taps.take()) is not None:
-                kind = Kind.STDOUT if out[0] == "stdout" else Kind.STDERR
-                await self._send(frames, pack(kind, out[1]))
+            while (out := await self._gathered(work.taps, frames)) is not None:
+                frames.later(pack(Kind.STDOUT if out[0] == "stdout" else Kind.STDERR, out[1]))
+                if frames.unsent > CHUNK:
+                    await self._send(frames)
         except PeerError:
             work.taps.leave()
             raise
         ending, result = await work.result()
         await self._send(frames, *_ended(ending.receipt, result))
+
+    async def _gathered(self, taps: Taps, frames: Frames) -> Output | None:
+        """The next output. What is to be sent is sent, if it does not come soon."""
+        if frames.unsent:
+            try:
+                async with asyncio.timeout(GATHER_SECONDS):
+                    return await taps.take()
+            except TimeoutError:
+                await self._send(frames)
+        return await taps.take()
 
     async def _fetch(self, client: str, frames: Frames, job: str) -> None:
         known = self._scheduler.ledger.find(client, job)

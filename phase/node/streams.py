@@ -121,7 +121,7 @@ class Taps:
             await self._some.wait()
 
     def leave(self) -> None:
-        """Nobody takes anything more: the module's next write fails. In the event loop."""
+        """The client takes nothing more: the module's next write fails. In the event loop."""
         with self._lock:
             full = self._bytes >= HELD_BYTES
             self._left = True

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
 import msgspec
@@ -87,6 +87,8 @@ class Web:
             "stopping": of.stopping,
             "ended": dict(of.ended),
             "refused": dict(of.refused),
+            "strangers": dict(self._serving.strangers),
+            "errors": dict(self._serving.errors),
             "connections": self._serving.connections,
             "streams": self._serving.streams,
             "problems": [problem.text for problem in self._tasks.found()],
@@ -102,6 +104,10 @@ class Web:
             "phase_node_queued": ("Jobs that wait.", max(of.queued, 0)),
             "phase_node_slots": ("Jobs that may run at a time.", of.capacity.slots),
             "phase_node_connections": ("Connections of clients by QUIC.", self._serving.connections),
+            "phase_node_strangers_total": (
+                "Connections that were refused, by reason.",
+                _by("reason", self._serving.strangers),
+            ),
             "phase_node_streams": ("Streams of clients that are open.", self._serving.streams),
             "phase_node_client_errors_total": (
                 "Streams that did not keep to the protocol.",
@@ -117,5 +123,5 @@ class Web:
         return web.Response(text=formatted(found), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 
-def _by(label: str, counts: "dict[str, int]") -> dict[str, float]:
+def _by(label: str, counts: Mapping[str, int]) -> dict[str, float]:
     return {f'{label}="{name}"': count for name, count in counts.items()}

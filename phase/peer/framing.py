@@ -75,16 +75,30 @@ class Frames:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self._held = bytearray()
+        self._unsent = bytearray()
         self._writing = asyncio.Lock()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that `later` has put back."""
+        return len(self._unsent)
+
+    def later(self, *frames: bytes) -> None:
+        """Send packed frames with the next `send`: each one costs as much as a short frame."""
+        for each in frames:
+            self._unsent += each
+
     async def send(self, *frames: bytes) -> None:
-        """Send packed frames, together; waits while the peer does not read.
+        """Send packed frames, together, behind those put back; waits while the peer does not read.
 
         Raises:
             PeerError: the stream or the connection is over.
         """
         async with self._writing:
-            await self.stream.send(b"".join(frames))
+            data = bytes(self._unsent) + b"".join(frames)
+            self._unsent.clear()
+            if data:
+                await self.stream.send(data)
 
     async def receive(self, *, seconds: float | None = SECONDS, message: int = MAX_MESSAGE) -> Frame | None:
         """The next frame; None when the peer has finished.

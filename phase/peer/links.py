@@ -59,7 +59,8 @@ class IrohStream:
                 continue  # that direction is over already
 
     async def _call(self, work: _Work[_T]) -> _T:
-        if wrong := self._over or self._owner.over():
+        # Whether the peer has closed it, the call itself says; to ask the library each time would cost more.
+        if wrong := self._over or self._owner.here:
             work.close()
             raise wrong
         scope = asyncio.timeout(None)
@@ -81,7 +82,8 @@ class IrohConnection:
     def __init__(self, inner: iroh.Connection) -> None:
         self.inner = inner
         self._peer = inner.remote_id().to_bytes().hex()
-        self._here: PeerError | None = None
+        #: The error for whoever uses it, once this side has closed it.
+        self.here: PeerError | None = None
         #: The paths that it has taken, the newest last.
         self.taken: deque[Path] = deque(maxlen=16)
         #: Whether there is one path, without a relay.
@@ -112,7 +114,7 @@ class IrohConnection:
     async def closed(self) -> str:
         """See `Connection`."""
         reason = await self.inner.closed()
-        return str(self._here or bindings.ended(reason))
+        return str(self.here or bindings.ended(reason))
 
     async def close(self, code: int = Code.DONE, reason: str = "") -> None:
         """See `Connection`."""
@@ -128,13 +130,13 @@ class IrohConnection:
         """
         if self.over() is None:
             told = f"this side closed the connection{reason and ': '}{reason}"
-            self._here = error or ConnectionLostError(told)
+            self.here = error or ConnectionLostError(told)
             self.inner.close(code, cut(reason))
 
     def over(self) -> PeerError | None:
         """The error for whoever uses this connection; None while it goes on."""
-        if self._here is not None:
-            return self._here
+        if self.here is not None:
+            return self.here
         reason = self.inner.close_reason()
         return None if reason is None else bindings.ended(reason)
 

@@ -1,10 +1,10 @@
 """Messages of jobs between peers: JSON objects, told apart by `type`.
 
 A client opens a stream and sends one of `Offer`, `Fetch`, `StatusAsked`, `Cancel`, `List`, `Describe`. An
-offer is followed at once by its `Request`: the node answers the offer before it looks at the request. The
-client sends the module, if the node has not got it, and the input only once the answer says `accepted`.
+offer is followed at once by its `Request`, and by its input if that is known and short (`EARLY_INPUT`). The
+client sends the module, if the node has not got it, and other input only once the answer says `accepted`.
 
-    Offer, Request ->            <- Response (rejected: the end)
+    Offer, Request, stdin ->     <- Accepted, or Rejected and the end
     module, if it is wanted ->
     stdin … ->                   <- Progress, stdout, stderr …
                                  <- receipt, Result
@@ -26,13 +26,15 @@ from phase.peer.framing import Kind, ProtocolError, pack
 
 #: Most bytes of an offer, and of every other question but a request.
 MAX_OFFER = 16 << 10
+#: Input up to so many bytes follows the request at once, and is in memory before the job is queued.
+EARLY_INPUT = 64 << 10
 #: Jobs that a list holds at most: the newest.
 MAX_LISTED = 256
 #: Characters of a reason or a detail.
 MAX_TEXT = 500
 
-JobId = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[0-9A-Za-z._:-]*$")]
-Nonce = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[0-9A-Za-z._:+/=-]*$")]
+JobId = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[0-9A-Za-z._:-]*$(?!\n)")]
+Nonce = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[0-9A-Za-z._:+/=-]*$(?!\n)")]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Word = Annotated[str, msgspec.Meta(max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
@@ -288,13 +290,20 @@ def read(data: bytes, kind: type[T]) -> T:
 
 def schemas() -> dict[str, dict[str, object]]:
     """The published JSON schemas (draft 2020-12), by file name."""
-    found: dict[str, dict[str, object]] = {}
-    kinds = (Offer, Request, Fetch, StatusAsked, Cancel, List, Describe)
-    for kind in (*kinds, Accepted, Rejected, Progress, Result, JobStatus, Jobs, Description):
-        name = f"{kind.__struct_config__.tag}-{'v1' if kind is not StatusAsked else 'asked-v1'}.json"
-        found[name] = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "$id": f"https://phase.dev/schemas/{name}",
-            **msgspec.json.schema(kind),
-        }
-    return found
+    asked = (Offer, Request, Fetch, StatusAsked, Cancel, List, Describe)
+    said = (Accepted, Rejected, Progress, Result, JobStatus, Jobs, Description)
+    return {f"{each.__struct_config__.tag}-v1.json": schema(each) for each in (*asked, *said)}
+
+
+def schema(kind: type[msgspec.Struct], name: str = "") -> dict[str, object]:
+    """The JSON schema of one type.
+
+    Args:
+        kind: the type.
+        name: of the file, without its version; the type's tag when left out.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"https://phase.dev/schemas/{name or kind.__struct_config__.tag}-v1.json",
+        **msgspec.json.schema(kind),
+    }

@@ -7,11 +7,14 @@ Where something is accepted, the target checks what acceptance promises.
 from functools import cache
 from typing import NamedTuple
 
+import msgspec
+
 from phase import dsse
 from phase.discovery.dht import announcement
 from phase.discovery.dht import wire as dht_wire
+from phase.node import journal
 from phase.peer import frames, seen
-from tests.fuzz import dht, envelopes, local, machine, metadata, peers, publishing, web, work
+from tests.fuzz import dht, envelopes, jobs, local, machine, metadata, peers, publishing, web, work
 from tests.fuzz.metadata import Target
 
 
@@ -99,6 +102,16 @@ def cases() -> dict[str, Case]:
     found["peer-address"] = Case(peers.addressed, (whole.encode(),))
     found["peer-told"] = Case(peers.told, (seen.tell("192.0.2.1:4433"), seen.tell("[2001:db8::1]:1")))
     found["peer-ended"] = Case(peers.ended, (b"closed by peer: no (code 1)", b"closed by peer: 2"))
+    found["job-question"] = Case(jobs.question, tuple(msgspec.json.encode(each) for each in jobs.ASKED))
+    found["job-request"] = Case(jobs.request, (b'{"type":"request","args":["a"],"env":{"A":"b"}}',))
+    found["job-answer"] = Case(jobs.answer, tuple(msgspec.json.encode(each) for each in jobs.SAID))
+    found["job-frames"] = Case(jobs.frames, jobs.streams() + jobs.replies())
+    found["job-node"] = Case(jobs.node, jobs.streams())
+    found["job-client"] = Case(jobs.client, jobs.replies())
+    found["node-journal"] = Case(jobs.books, (b"".join(journal.line(each) for each in jobs.EVENTS),))
+    by_http = b'{"job":"a","module":"%b","args":["a"],"limits":{"wall_seconds":3}}' % (b"0" * 64)
+    found["gateway-job"] = Case(jobs.gateway_job, (by_http,))
+    found["gateway-signature"] = Case(jobs.signed_request, (jobs.headers(),))
     found["module-shape"] = Case(work.shape, work.modules())
     found["module"] = Case(work.module, work.modules())
     return found

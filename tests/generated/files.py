@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fixtures.vectors import files as vectors
-from tests.generated import commands, tables, words
+from tests.generated import commands, schemas, tables, words
 
 _TREE = Path(__file__).parents[2]
 PLACES: dict[Path, Callable[[], str]] = {
@@ -12,4 +12,5 @@ PLACES: dict[Path, Callable[[], str]] = {
     _TREE / "docs/commands.md": commands.render,
     _TREE / "docs/tables.md": tables.render,
     **vectors.PLACES,
+    **schemas.PLACES,
 }

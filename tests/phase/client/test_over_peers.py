@@ -18,7 +18,7 @@ from phase.jobs.status import Exited
 from phase.peer.errors import PeerError
 from tests import pages
 from tests.phase.node.conftest import CAT, wasm
-from tests.phase.node.test_service import Node, begin
+from tests.phase.node.service import Node, begin
 
 _CHANCE = bytes(wat2wasm((pages.PROJECT / "fixtures/chance.wat").read_text()))
 

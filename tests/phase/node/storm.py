@@ -22,7 +22,7 @@ from phase.identity import Identity
 from phase.jobs import receipt as receipts
 from phase.peer.messages import State
 from tests.phase.node.conftest import CAT, wasm
-from tests.phase.node.test_service import Node, begin
+from tests.phase.node.service import Node, begin
 
 #: One client: reads ids from its input, runs a job for each, and writes what became of it, a line each.
 CLIENT = """

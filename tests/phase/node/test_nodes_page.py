@@ -13,7 +13,7 @@ from wasmtime import wat2wasm
 from phase.identity import Identity
 from phase.peer.messages import Reason, State
 from tests import pages
-from tests.phase.node.test_service import Node, begin
+from tests.phase.node.service import Node, begin
 
 NAME = "docs/use/nodes.md"
 PAGE = (pages.PROJECT / NAME).read_text()

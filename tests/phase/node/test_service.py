@@ -1,58 +1,18 @@
 """`phase node` and `phase job` as people run them: real processes, real QUIC on loopback."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from phase.identity import Identity
 from phase.jobs import receipt as receipts
 from tests.phase.node.conftest import CAT, LOOP, wasm
+from tests.phase.node.service import Node, begin
 
-PHASE = [sys.executable, "-m", "phase"]
 _EXIT7 = '(memory (export "memory") 1) (func (export "_start") (call $proc_exit (i32.const 7)))'
-
-
-class Node(NamedTuple):
-    """A node that runs."""
-
-    process: subprocess.Popen[str]
-    address: str
-    directory: Path
-
-    @property
-    def key(self) -> str:
-        return self.address.partition("@")[0]
-
-    def end(self) -> None:
-        """As `kill -9` does; may be called twice."""
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def job(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run `phase job` as the client that the node allows."""
-        environment = os.environ | {"PHASE_STATE": str(self.directory / "client")}
-        command = [*PHASE, "job", *words]
-        return subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=100)
-
-
-def begin(directory: Path, *options: str) -> Node:
-    """Start a node, and wait until it says where it is."""
-    command = [*PHASE, "node", "--state", str(directory / "node"), "--listen", "127.0.0.1:0", "--json"]
-    with (directory / "log").open("a") as log:
-        process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=log, text=True)
-    assert process.stdout is not None
-    said = process.stdout.readline()
-    assert said, (directory / "log").read_text()
-    return Node(process, json.loads(said)["address"], directory)
 
 
 @pytest.fixture

@@ -1,0 +1,190 @@
+"""The node's parts on their own: journal, ledger, queue, blobs, kept results."""
+
+import asyncio
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from phase.jobs.status import Exited
+from phase.node import ledger as ledgers
+from phase.node.blobs import Blobs
+from phase.node.errors import RefusedError, StateError
+from phase.node.fair import FairQueue
+from phase.node.journal import Ended, Journal, Taken, line, parse
+from phase.node.kept import CLIENT_JOBS, Kept
+from phase.node.ledger import Ledger
+from phase.node.streams import HELD_BYTES, Feed, Taps
+from phase.peer.messages import Reason, State
+
+ONE, TWO = "1" * 64, "2" * 64
+
+
+def _taken(job: str, client: str = ONE) -> Taken:
+    return Taken(client, job, "a" * 64, 1.0)
+
+
+def _ended(job: str, client: str = ONE, state: State = State.DONE) -> Ended:
+    return Ended(client=client, job=job, state=state, at=2.0, status=Exited(0))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+async def test_a_journal_is_read_again_without_what_was_torn(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.append(_taken("a"))
+    journal.append(_ended("a"))
+    await asyncio.gather(journal.sync(), journal.sync())
+    journal.close()
+    whole = path.read_bytes()
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        again = Journal(path)
+        assert again.events == [_taken("a"), _ended("a")][: len(again.events)]
+        again.append(_taken("b"))
+        again.close()
+        assert parse(path.read_bytes())[0][-1] == _taken("b")
+    path.write_bytes(whole.replace(b'"job":"a"', b'"job":"b"', 1))
+    assert parse(path.read_bytes()) == ([_ended("a")], 1)
+
+
+def test_two_nodes_cannot_share_a_directory(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "journal")
+    with pytest.raises(StateError, match="another node runs"):
+        Journal(tmp_path / "journal")
+    first.close()
+    Journal(tmp_path / "journal").close()
+
+
+async def test_a_journal_is_written_anew_while_events_come(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    for number in range(100):
+        journal.append(_taken(str(number)))
+    waiting = asyncio.create_task(journal.sync())
+    await asyncio.sleep(0)
+    await journal.compact([_taken("0")])
+    journal.append(_ended("0"))
+    await journal.sync()
+    await waiting
+    journal.close()
+    assert parse((tmp_path / "journal").read_bytes()) == ([_taken("0"), _ended("0")], 0)
+
+
+async def test_a_full_disk_is_told_and_the_next_line_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "journal")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:10]))
+    with pytest.raises(StateError, match="No space left"):
+        journal.append(_taken("a"))
+    monkeypatch.setattr(os, "write", write)
+    journal.append(_taken("b"))
+    journal.close()
+    assert parse((tmp_path / "journal").read_bytes()) == ([_taken("b")], 1)
+
+
+def test_a_ledger_refuses_an_id_as_long_as_it_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "REMEMBERED", 3)
+    found = Ledger.replayed([each for job in "abcd" for each in (_taken(job), _ended(job))])
+    found.check_new(ONE, "a")
+    found.check_new(TWO, "b")
+    for job in "bcd":
+        with pytest.raises(RefusedError) as caught:
+            found.check_new(ONE, job)
+        assert caught.value.reason is Reason.DUPLICATE
+    assert [each.taken.job for each in found.jobs(ONE)] == ["d", "c", "b"]
+
+
+def test_a_ledger_ends_each_job_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Ledger.replayed([_taken("a"), _ended("a"), _ended("a", state=State.LOST), _ended("x")])
+    assert [each.state for each in found] == [State.DONE]
+    assert [each.taken.job for each in Ledger.replayed([_taken("b")]).unfinished()] == ["b"]
+    monkeypatch.setattr(ledgers, "REMEMBERED_OF_ALL", 2)
+    for number in range(5):
+        found.take(_taken(str(number), TWO))
+        found.end(_ended(str(number), TWO))
+    assert len(list(found)) == 2
+    assert found.find(ONE, "a").state is State.DONE
+
+
+async def test_clients_take_turns() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for number in range(3):
+        queue.put(ONE, f"one {number}")
+    queue.put(TWO, "two 0")
+    assert queue.remove(ONE, "one 1")
+    assert not queue.remove(ONE, "one 1")
+    assert [await queue.get() for _ in range(3)] == ["one 0", "two 0", "one 2"]
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.put(TWO, "two 1")
+    assert await waiting == "two 1"
+
+
+def test_blobs_make_room_and_damaged_ones_are_not_used(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "b", disk_bytes=100, memory_bytes=1)
+    data = [bytes([number]) * 40 for number in range(3)]
+    for each in data:
+        blobs.put(_sha256(each), each)
+    assert [blobs.has(_sha256(each)) for each in data] == [False, True, True]
+    again = Blobs(tmp_path / "b", disk_bytes=100)
+    assert again.get(_sha256(data[1])) == data[1]
+    (tmp_path / "b" / _sha256(data[2])).write_bytes(b"x" * 40)
+    (tmp_path / "b/.0.tmp").write_bytes(b"half")
+    last = Blobs(tmp_path / "b")
+    assert last.get(_sha256(data[2])) is None
+    assert not last.has(_sha256(data[2]))
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [_sha256(data[1])]
+
+
+def test_kept_results_make_room_for_newer_ones_of_the_same_client(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "k", client_bytes=100)
+    for job, client in (("a", ONE), ("b", TWO), ("c", ONE)):
+        spool = kept.begin(client, job)
+        os.write(spool.stdout, job.encode() * 60)
+        spool.close()
+        kept.finish(client, job, b"receipt")
+    assert [kept.has(ONE, "a"), kept.has(TWO, "b"), kept.has(ONE, "c")] == [False, True, True]
+    kept.begin(ONE, "half").close()
+    again = Kept(tmp_path / "k")
+    assert (again.receipt(ONE, "c"), again.has(ONE, "half")) == (b"receipt", False)
+    assert again.output(ONE, "half", "stdout") is None
+    assert len(list((tmp_path / "k").iterdir())) == 2
+    assert CLIENT_JOBS > 1
+
+
+async def test_input_waits_for_the_module_and_output_for_the_client() -> None:
+    feed, taps = Feed(), Taps()
+    with pytest.raises(BlockingIOError):
+        feed.read(1)
+    await feed.give(b"x" * HELD_BYTES)
+    waiting = asyncio.create_task(feed.give(b"y"))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    assert await asyncio.to_thread(feed.read, HELD_BYTES) == b"x" * HELD_BYTES
+    await waiting
+    feed.end()
+    assert (feed.read(9), feed.read(9)) == (b"y", b"")
+    assert taps.stdout.write(memoryview(b"z" * HELD_BYTES)) == HELD_BYTES
+    with pytest.raises(BlockingIOError):
+        taps.stderr.write(memoryview(b"e"))
+    assert await taps.take() == ("stdout", b"z" * HELD_BYTES)
+    taps.stderr.write(memoryview(b"e"))
+    taps.end()
+    assert (await taps.take(), await taps.take()) == (("stderr", b"e"), None)
+    taps.leave()
+    with pytest.raises(BrokenPipeError):
+        taps.stdout.write(memoryview(b"late"))
+    feed.close()
+    taps.close()
+
+
+def test_a_line_of_the_journal_is_short(tmp_path: Path) -> None:
+    event = Taken(ONE, "j" * 128, "a" * 64, time.time(), True)
+    assert len(line(event)) < 600
