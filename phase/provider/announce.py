@@ -1,4 +1,4 @@
-"""Runs a DHT node that announces the releases offered here, one by one for each channel and architecture."""
+"""Runs a DHT node that announces what is offered here, such as releases, each in its place."""
 
 import asyncio
 import functools
@@ -6,8 +6,9 @@ import ipaddress
 import logging
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from phase.discovery.dht import Dht
 from phase.discovery.dht.announcement import LIFETIME, is_near, key, sign
@@ -28,6 +29,22 @@ RETRY_SECONDS = (2.0, 60.0)
 CLOCK_SECONDS = 10.0
 
 
+class Offer(NamedTuple):
+    """What is announced in one place.
+
+    Attributes:
+        mark: another value means that it has changed, and is announced again at once.
+        sign: makes the announcement of one IPv4 address.
+    """
+
+    mark: object
+    sign: Callable[[str], bytes]
+
+
+#: By the place in the DHT; asked for again and again.
+Offers = Callable[[], Mapping[bytes, Offer]]
+
+
 @dataclass(frozen=True)
 class Options:
     """How to take part.
@@ -46,14 +63,40 @@ class Options:
 async def announce(
     store: Store, told: DhtTold, options: Options, *, hosts: Sequence[str], port: int
 ) -> None:
-    """Take part until cancelled. Problems are reported in `told` and never raised: serving goes on.
+    """Announce the releases of a repository; see `take_part`.
 
     Args:
         store: the repository; a new release in it is announced as well.
+        told: see there.
+        options: see there.
+        hosts: see there.
+        port: of HTTP (TCP) and of the DHT node (UDP).
+    """
+    # The key lasts as long as the process: it only tells this provider's announcements from others'.
+    identity = Identity.ephemeral()
+
+    def offers() -> dict[bytes, Offer]:
+        return {
+            key(channel, arch): Offer(
+                one.version, functools.partial(_signed, identity, port, channel, arch, one.version)
+            )
+            for (channel, arch), one in store.current().releases.items()
+        }
+
+    await take_part(offers, told, options, hosts=hosts, port=port)
+
+
+async def take_part(
+    offers: Offers, told: DhtTold, options: Options, *, hosts: Sequence[str], port: int
+) -> None:
+    """Take part until cancelled. Problems are reported in `told` and never raised: serving goes on.
+
+    Args:
+        offers: what to announce.
         told: receives the state that the status page shows.
         options: how to take part.
         hosts: numeric addresses that are listened on; `0.0.0.0` for all of IPv4.
-        port: the port of HTTP (TCP) and of the DHT node (UDP).
+        port: UDP; 0 for any.
 
     Raises:
         DiscoveryError: the UDP port cannot be listened on.
@@ -68,7 +111,7 @@ async def announce(
         told.tried(f"{', '.join(hosts)} is not an IPv4 address")
         await asyncio.sleep(RETRY_SECONDS[1])
     try:
-        await own.start(bind, port, given=options.datagram)
+        port = await own.start(bind, port, given=options.datagram)
     except DiscoveryError as error:
         told.tried(str(error))
         _log.warning("%s", error)
@@ -77,7 +120,7 @@ async def announce(
     try:
         while True:
             try:
-                await _keep_telling(own, store, told, options, bind, port)
+                await _keep_telling(own, offers, told, options, bind, port)
             except Exception:
                 # Others may send something that this code does not foresee: serving and this go on.
                 _log.exception("the DHT node failed, and goes on")
@@ -90,29 +133,23 @@ async def announce(
 
 
 async def _keep_telling(
-    own: Dht, store: Store, told: DhtTold, options: Options, bind: str, port: int
+    own: Dht, offers: Offers, told: DhtTold, options: Options, bind: str, port: int
 ) -> None:
-    # The key lasts as long as the process: it only tells this provider's announcements from others'.
-    identity = Identity.ephemeral()
     said: object = None
     again = retry = 0.0
     while True:
-        offered = {name: one.version for name, one in store.current().releases.items()}
+        offered = offers()
+        marks = {place: each.mark for place, each in offered.items()}
         own.networks = _networks(bind)
         # Announce again when a wrong clock is corrected: earlier announcements have expired, or never will.
-        now = offered, own.networks, round((time.time() - time.monotonic()) / CLOCK_SECONDS)
+        now = marks, own.networks, round((time.time() - time.monotonic()) / CLOCK_SECONDS)
         if now != said or time.monotonic() >= again:
             if options.peers:
                 await own.join(options.peers)
             hosts = await _hosts(own, options, bind)
             keepers = [
-                await own.tell(
-                    key(channel, arch),
-                    functools.partial(_signed, identity, port, channel, arch, version),
-                    hosts,
-                    fixed=options.address or None,
-                )
-                for (channel, arch), version in offered.items()
+                await own.tell(place, each.sign, hosts, fixed=options.address or None)
+                for place, each in offered.items()
                 if hosts
             ]
             told.keepers = min(keepers, default=0)
