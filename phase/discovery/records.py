@@ -10,7 +10,9 @@ from typing import Literal, NamedTuple
 
 from phase.errors import PhaseError
 
+#: Of providers, and of nodes that take jobs.
 SERVICE = "_phase-image._tcp.local."
+NODE_SERVICE = "_phase-node._tcp.local."
 MAX_TXT = 400
 MAX_NAME = 64
 #: Limit for the DHT nodes to begin with.

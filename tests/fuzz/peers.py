@@ -6,7 +6,7 @@ import contextlib
 from aiohttp import web
 
 from phase.identity import Identity
-from phase.peer import bindings, frames, records, seen
+from phase.peer import bindings, frames, nearby, records, seen
 from phase.peer.address import MAX_HOSTS, MAX_RELAYS, Address
 from phase.peer.errors import PeerError
 from phase.peer.member import Member
@@ -48,6 +48,15 @@ def recorded(data: bytes) -> None:
         assert 0 < said.port < 65_536
         assert "wasi-preview1" in said.runtimes
         assert said.address.key == said.key
+
+
+def nearby_txt(data: bytes) -> None:
+    """The TXT record of a node in multicast DNS."""
+    pairs = {name: value for name, _, value in (each.partition(b"=") for each in data.split(b"\0")[:20])}
+    found = nearby.from_txt(pairs, "192.0.2.1", 4433, size=len(data))
+    if found is not None:
+        assert found.address.hosts == ("192.0.2.1:4433",)
+        assert all(each.isprintable() for each in (found.arch, *found.runtimes))
 
 
 def session() -> bytes:

@@ -94,6 +94,9 @@ def cases() -> dict[str, Case]:
     found["journal"] = Case(publishing.left_over, (publishing.ORDER,))
     found["pinned"] = Case(publishing.remembered, (publishing.MEMORY,))
     found["capability"] = Case(peers.recorded, (peers.capability(),))
+    txt = f"txtvers=1\0key={envelopes.NODE.public_key}\0arch=arm64\0runtimes=a,b"
+    txt += "\0processors=1\0memory=2\0slots=3"
+    found["node-txt"] = Case(peers.nearby_txt, (txt.encode(),))
     found["relay-session"] = Case(peers.relayed, (peers.session(),))
     # Good frames, each behind its length in the session.
     found["relay-frame"] = Case(peers.framed, (peers.session()[2:41], frames.ping(b"12345678")))

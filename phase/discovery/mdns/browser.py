@@ -11,7 +11,7 @@ import random
 import selectors
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from queue import SimpleQueue
 from time import monotonic
 from typing import NamedTuple, Self
@@ -48,6 +48,18 @@ class _Instance(NamedTuple):
     name: Name
 
 
+class Complete(NamedTuple):
+    """An instance whose records are complete: TXT with its size in bytes, and an address."""
+
+    name: Name
+    teller: Ip
+    txt: Mapping[bytes, bytes | None]
+    size: int
+    address: str
+    zone: str
+    port: int
+
+
 class Browser:
     """One search of the local networks, in a thread of its own. `close` ends thread and sockets.
 
@@ -58,7 +70,10 @@ class Browser:
     """
 
     def __init__(self, channel: str, arch: str, queue: "SimpleQueue[Heard]") -> None:
-        self.reader = Reader(channel, arch, queue)
+        self._begin(Reader(channel, arch, queue))
+
+    def _begin(self, reader: "Reader") -> None:
+        self.reader = reader
         self._stopped, self._stop = os.pipe()
         self._sockets: dict[tuple[int, int], Socket] = {}
         self._problem = ""
@@ -152,7 +167,7 @@ class Browser:
         gone.close()
 
     def _ask(self, sockets: Iterable[Socket]) -> None:
-        question = wire.query([Question(SERVICE_NAME, wire.PTR)])
+        question = wire.query([Question(self.reader.service, wire.PTR)])
         for each in sockets:
             # An interface without a route for it; others may have one.
             with contextlib.suppress(OSError):
@@ -200,6 +215,9 @@ class Reader:
             asked about.
     """
 
+    #: What it looks for instances of.
+    service = SERVICE_NAME
+
     def __init__(self, channel: str, arch: str, queue: "SimpleQueue[Heard]") -> None:
         self.here: dict[int, Interface] = {}
         self.later: dict[_Instance, tuple[float, int]] = {}
@@ -220,13 +238,13 @@ class Reader:
         for record in (*packet.answers, *packet.additionals):
             if not record.ttl:
                 continue
-            if record.type == wire.PTR and wire.folded(record.name) == SERVICE_NAME:
+            if record.type == wire.PTR and wire.folded(record.name) == self.service:
                 of = wire.folded(wire.read_ptr(record.data))
             else:
                 of = wire.folded(record.name)
                 addresses = addresses or record.type in (wire.A, wire.AAAA)
                 self.pool.add(datagram.number, record, datagram.source)
-            if len(of) == len(SERVICE_NAME) + 1 and of[1:] == SERVICE_NAME:
+            if len(of) == len(self.service) + 1 and of[1:] == self.service:
                 instances[of] = None
         # An address that was missing may have come.
         waiting = [each.name for each in self.later if addresses and each.number == datagram.number]
@@ -275,11 +293,21 @@ class Reader:
         for text in texts:
             txt = wire.read_txt(text)
             for address, zone, port in found:
-                provider = from_txt(
-                    txt, address, port, channel=self._channel, arch=self._arch, zone=zone, size=len(text)
-                )
-                if provider is not None:
-                    self._tell(instance.name, teller, Heard(provider, 0))
+                self.take(Complete(instance.name, teller, txt, len(text), address, zone, port))
+
+    def take(self, heard: "Complete") -> None:
+        """Report an instance whose records are complete, if it is wanted."""
+        provider = from_txt(
+            heard.txt,
+            heard.address,
+            heard.port,
+            channel=self._channel,
+            arch=self._arch,
+            zone=heard.zone,
+            size=heard.size,
+        )
+        if provider is not None:
+            self._tell(heard.name, heard.teller, Heard(provider, 0))
 
     def _tell(self, name: Name, teller: Ip, heard: Heard) -> None:
         urls = self.told.get(name)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from phase.discovery.interfaces import Ip
 from phase.discovery.mdns import wire
@@ -14,12 +14,46 @@ MAX_LABEL = 63
 HOST_TTL, OTHER_TTL = 120, 4500
 
 
+class Offered(Protocol):
+    """What is offered, as one instance of a service."""
+
+    def label(self, suffix: str, *, short: bool) -> bytes:
+        """The first label of the instance's name, at most `MAX_LABEL` bytes.
+
+        Args:
+            suffix: tells this machine's instances from others'.
+            short: another one than without it: the first is taken.
+        """
+
+    def pairs(self, identity: str) -> list[str]:
+        """What the TXT record says, `key=value` each."""
+
+
 class Offer(NamedTuple):
     """A release that is offered."""
 
     channel: str
     arch: str
     version: int
+
+    def label(self, suffix: str, *, short: bool) -> bytes:
+        """See `Offered`."""
+        label = f"phase-{self.channel}-{self.arch}-{suffix}".encode()
+        if len(label) <= MAX_LABEL and not short:
+            return label
+        # The TXT record has the whole channel, and alone decides; this only has to be another for each.
+        digest = hashlib.sha256(self.channel.encode()).hexdigest()[:12]
+        return f"phase-{self.channel[:12]}-{digest}-{self.arch}-{suffix}".encode()[:MAX_LABEL]
+
+    def pairs(self, identity: str) -> list[str]:
+        """See `Offered`."""
+        return [
+            "txtvers=1",
+            f"channel={self.channel}",
+            f"arch={self.arch}",
+            f"version={self.version}",
+            f"id={identity}",
+        ]
 
 
 class Claims(NamedTuple):
@@ -29,11 +63,13 @@ class Claims(NamedTuple):
         host: name of the machine, for this purpose.
         port: TCP port that it serves on.
         instances: name and TXT data of each offer.
+        service: what they are instances of.
     """
 
     host: Name
     port: int
     instances: tuple[tuple[Name, bytes], ...]
+    service: Name = SERVICE_NAME
 
     @property
     def unique(self) -> frozenset[Name]:
@@ -43,9 +79,9 @@ class Claims(NamedTuple):
     def pointers(self) -> list[Record]:
         """The records that all providers of the service share."""
         found = [
-            Record(SERVICE_NAME, wire.PTR, wire.pack_name(name), OTHER_TTL) for name, _ in self.instances
+            Record(self.service, wire.PTR, wire.pack_name(name), OTHER_TTL) for name, _ in self.instances
         ]
-        return [*found, Record(META_NAME, wire.PTR, wire.pack_name(SERVICE_NAME), OTHER_TTL)]
+        return [*found, Record(META_NAME, wire.PTR, wire.pack_name(self.service), OTHER_TTL)]
 
     def instance(self, name: Name) -> list[Record]:
         """SRV and TXT of one instance; `name` is folded."""
@@ -75,31 +111,31 @@ class Claims(NamedTuple):
         return [*self.pointers(), *own, *self.addresses(ips)]
 
 
-def claims(offers: Iterable[Offer], *, port: int, identity: str, attempt: int = 1) -> Claims:
+def claims(
+    offers: Iterable[Offered],
+    *,
+    port: int,
+    identity: str,
+    attempt: int = 1,
+    service: Name = SERVICE_NAME,
+) -> Claims:
     """The names that a provider claims.
 
     Args:
-        offers: the releases on offer.
+        offers: what is offered, such as releases.
         port: TCP port that it serves on.
         identity: eight characters that tell this provider from others.
         attempt: 1, and one more each time that another has the names (RFC 6762, section 9).
+        service: what they are instances of.
     """
     suffix = identity if attempt == 1 else f"{identity}-{attempt}"
     instances: dict[Name, tuple[Name, bytes]] = {}
     for offer in offers:
-        name = (_label(offer, suffix, short=False), *SERVICE_NAME)
+        name = (offer.label(suffix, short=False), *service)
         if wire.folded(name) in instances:
             # Channels may differ in upper and lower case only, names in DNS may not.
-            name = (_label(offer, suffix, short=True), *SERVICE_NAME)
-        pairs = f"txtvers=1 channel={offer.channel} arch={offer.arch} version={offer.version} id={identity}"
-        instances[wire.folded(name)] = name, wire.pack_txt(pair.encode() for pair in pairs.split())
-    return Claims((f"phase-{suffix}".encode(), b"local"), port, tuple(instances.values()))
-
-
-def _label(offer: Offer, suffix: str, *, short: bool) -> bytes:
-    label = f"phase-{offer.channel}-{offer.arch}-{suffix}".encode()
-    if len(label) <= MAX_LABEL and not short:
-        return label
-    # The TXT record has the whole channel, and alone decides; this only has to be another for each.
-    digest = hashlib.sha256(offer.channel.encode()).hexdigest()[:12]
-    return f"phase-{offer.channel[:12]}-{digest}-{offer.arch}-{suffix}".encode()[:MAX_LABEL]
+            name = (offer.label(suffix, short=True), *service)
+        txt = wire.pack_txt(pair.encode() for pair in offer.pairs(identity))
+        instances[wire.folded(name)] = name, txt
+    host = f"phase-{suffix}".encode(), b"local"
+    return Claims(host, port, tuple(instances.values()), service)

@@ -16,7 +16,7 @@ from phase.discovery.mdns import wire
 from phase.discovery.mdns.claims import Claims
 from phase.discovery.mdns.sockets import PORT, Datagram, Socket
 from phase.discovery.mdns.speaker import Speaker
-from phase.discovery.mdns.wire import META_NAME, SERVICE_NAME, Name, Packet, Question, Record
+from phase.discovery.mdns.wire import META_NAME, Name, Packet, Question, Record
 
 #: Seconds between probes; their number; seconds to let another machine that probes go first, and how often.
 PROBE_SECONDS, _PROBES, _DEFER_SECONDS, _MAX_DEFERRED = 0.25, 3, 1.0, 3
@@ -235,7 +235,7 @@ class Link:
                 speaker.say(gone)
 
     def _look(self) -> None:
-        self._send(wire.query([Question(SERVICE_NAME, wire.PTR)]))
+        self._send(wire.query([Question(self._owner.claims.service, wire.PTR)]))
 
     def _send(self, packet: bytes) -> None:
         for speaker in self._speakers:
@@ -306,7 +306,8 @@ class Link:
     def read(self, datagram: Datagram, speaker: Speaker) -> None:
         """Take one datagram from anyone."""
         lower = datagram.data.lower()
-        if not any(word in lower for word in (b"_phase-image", b"_dns-sd", self._owner.claims.host[0])):
+        claimed = self._owner.claims
+        if not any(word in lower for word in (claimed.service[0], b"_dns-sd", claimed.host[0])):
             return
         packet = wire.parse(datagram.data)
         if packet is None:
@@ -327,7 +328,7 @@ class Link:
             if self._owner.is_own(record):
                 if record.ttl < _SHORT_TTL and self._told is not None:
                     self._rescue()
-            elif record.type == wire.PTR and name == SERVICE_NAME:
+            elif record.type == wire.PTR and name == self._owner.claims.service:
                 self._owner.heard(wire.read_ptr(record.data), record.ttl, datagram.source)
             elif name in unique and record.ttl and record.type != wire.NSEC:
                 self._contested(record, datagram.source)
@@ -428,7 +429,7 @@ def answers_to(question: Question, told: Claims, ips: Sequence[Ip]) -> tuple[lis
         return [each for each in records if question.type in (each.type, wire.ANY)]
 
     addresses = told.addresses(ips)
-    if name in (SERVICE_NAME, META_NAME):
+    if name in (told.service, META_NAME):
         found = asked(each for each in told.pointers() if each.name == name)
         if not found or name == META_NAME:
             return found, []

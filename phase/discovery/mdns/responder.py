@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from phase.discovery.interfaces import Interface, Ip, Watch, interfaces
 from phase.discovery.mdns import wire
-from phase.discovery.mdns.claims import Claims, Offer, claims
+from phase.discovery.mdns.claims import Claims, Offered, claims
 from phase.discovery.mdns.link import Link, Progress, State
-from phase.discovery.mdns.wire import Name, Record
+from phase.discovery.mdns.wire import SERVICE_NAME, Name, Record
 from phase.discovery.records import DiscoveryError
 
 _log = logging.getLogger(__name__)
@@ -55,13 +55,21 @@ class Responder:
         identity: eight characters that tell it from others.
         choose: chooses the addresses to announce on each interface.
         changed: called when one of the public properties has changed.
+        service: what its offers are instances of.
     """
 
     def __init__(
-        self, *, port: int, identity: str, choose: Chooser, changed: Callable[[], None] = lambda: None
+        self,
+        *,
+        port: int,
+        identity: str,
+        choose: Chooser,
+        changed: Callable[[], None] = lambda: None,
+        service: Name = SERVICE_NAME,
     ) -> None:
-        self.claims: Claims = claims((), port=port, identity=identity)
-        self._offers: tuple[Offer, ...] = ()
+        self.claims: Claims = claims((), port=port, identity=identity, service=service)
+        self._service = service
+        self._offers: tuple[Offered, ...] = ()
         self._port, self._identity = port, identity
         self._choose = choose
         self._changed = changed
@@ -116,7 +124,7 @@ class Responder:
         now = monotonic()
         return {name for name, (until, _) in self._seen.items() if until > now}
 
-    def offer(self, offers: Iterable[Offer]) -> None:
+    def offer(self, offers: Iterable[Offered]) -> None:
         """Advertise these from now on."""
         offers = tuple(offers)
         if offers != self._offers:
@@ -211,7 +219,13 @@ class Responder:
         self._changed()
 
     def _claim_anew(self) -> None:
-        self.claims = claims(self._offers, port=self._port, identity=self._identity, attempt=self._attempt)
+        self.claims = claims(
+            self._offers,
+            port=self._port,
+            identity=self._identity,
+            attempt=self._attempt,
+            service=self._service,
+        )
         for link in self._links.values():
             self._remember(link.ips)
             link.follow(link.interface, link.ips)

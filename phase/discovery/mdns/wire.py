@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from phase.discovery.records import SERVICE
+from phase.discovery.records import NODE_SERVICE, SERVICE
 
 A, PTR, TXT, AAAA, SRV, NSEC, ANY = 1, 12, 16, 28, 33, 47, 255
 _INTERNET, _TOP_BIT = 1, 0x8000
@@ -77,6 +77,7 @@ def name(text: str) -> Name:
 
 
 SERVICE_NAME = name(SERVICE)
+NODE_SERVICE_NAME = name(NODE_SERVICE)
 #: The name that lists all types of services (RFC 6763, section 9).
 META_NAME = name("_services._dns-sd._udp.local.")
 
