@@ -17,6 +17,7 @@ NEXT = "" "What to try next:" \
 
 setup:
 	@$(SETUP)
+	@echo "This machine is ready: .venv/bin/tox runs the tests, and make lab runs the loop."
 
 # The report is made of what there is, red or green; the scenarios' own status is what make ends with.
 lab:

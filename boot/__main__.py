@@ -9,12 +9,18 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from boot import images, uki
-from boot.errors import BuildError
-from phase.errors import PhaseError
-from phase.release import check
-from phase.trust import Floor
-from phase.trust import floor as floors
+try:
+    from boot import images, uki
+    from boot.errors import BuildError
+    from phase.errors import PhaseError
+    from phase.release import check
+    from phase.trust import Floor
+    from phase.trust import floor as floors
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"phase: {sys.executable} lacks the module {error.name}. "
+        "Use a Python in which `pip install '.[lab]'` was run: docs/use/first-boot.md, step 1."
+    )
 
 ARCHES = ("x86_64", "arm64")
 

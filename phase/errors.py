@@ -42,4 +42,6 @@ class PhaseError(Exception):
     def __init__(self, what: str, *, hint: str = "") -> None:
         self.what = what
         self.hint = hint
-        super().__init__(f"{what.rstrip('.')}. {hint}" if hint else what)
+        plain = what.rstrip(".")
+        end = "" if plain.endswith("?") else "."
+        super().__init__(f"{plain}{end} {hint}" if hint else what)

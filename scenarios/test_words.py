@@ -1,6 +1,7 @@
 """What a person reads on a machine's console, and whether what was typed at its boot menu is understood."""
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from lab.net.hostport import refusal
 from lab.plugin import Record
+from lab.qemu.vm import VM
 from lab.topology import Lab
 from scenarios.images import CHANNEL, Release
 from scenarios.loop import PORT, Loop
@@ -43,6 +45,8 @@ def test_a_named_provider_is_dead_and_a_good_one_answers_mdns(loop: Loop) -> Non
     text = client.console.text
     assert text.count(f"phase: trust: not from {dead}: ") == 1
     assert "phase: no provider that was named helps; looking for others" in text
+    client.console.wait_line("phase: the hello job has passed; its receipt is /run/phase/", timeout=60)
+    assert "phase: the system is up" in client.console.text
     loop.report("named provider is dead", client)
     loop.receipt_holds(client)
 
@@ -75,6 +79,47 @@ def test_with_quiet_and_a_low_log_level_each_failure_is_seen_once(loop: Loop) ->
     assert [line for line in lines[:end] if "phase: trying again in " in line]
     assert lines[end + 1].startswith(f"phase:   {nobody}: no connection")
     assert len(lines) < 25, "it fits a screen"
+
+
+#: A PC's screen in text mode: where its memory is, columns and rows; each character has a byte of colour.
+_TEXT, _COLUMNS, _ROWS = 0xB8000, 80, 25
+
+
+def _read_screen(vm: VM, file: Path) -> list[str]:
+    """The lines on a screen in text mode."""
+    vm.qmp("pmemsave", val=_TEXT, size=2 * _COLUMNS * _ROWS, filename=str(file))
+    text = file.read_bytes()[::2].decode("cp437").replace("\0", " ")
+    return [text[start : start + _COLUMNS].rstrip() for start in range(0, len(text), _COLUMNS)]
+
+
+@pytest.mark.lab(vcpus=0.7, seconds=60)
+def test_a_screen_shows_plain_lines_to_the_end(loop: Loop) -> None:
+    """With no console but a screen, the system's marks stood on it, and no line that said it had worked."""
+    if loop.arch != "x86_64":
+        pytest.skip("only a PC has a screen whose text can be read")
+    with _served(loop, "--arch", loop.arch):
+        client = loop.boot_vm("console=tty0", on=False)
+        line = client.argv.index("-append") + 1
+        client.argv[line] = client.argv[line].replace("console=ttyS0,115200 ", "")
+        client.argv += ["-device", "VGA"]
+        client.start()
+        rows: list[str] = []
+        end = time.monotonic() + 400
+        # The whole line: a screen is read while it is written to.
+        while not [
+            row for row in rows if re.search("phase: the hello job has (passed; its receipt|failed: )", row)
+        ]:
+            assert time.monotonic() < end, "\n".join(rows)
+            time.sleep(1)
+            rows = _read_screen(client, loop.work / "text")
+    said = [row for row in rows if "phase" in row]
+    assert "phase: the system is up" in said
+    # Behind the prompt of the shell that this release asks for.
+    ends = [n for n, row in enumerate(rows) if "phase: the hello job has passed; " in row]
+    assert len(ends) == 1, "\n".join(rows)
+    assert not [row for row in said if "mark" in row], "marks are for machines"
+    # A receipt's path may take a second row; text of the kernel before is gone.
+    assert [row for row in rows[ends[0] + 2 :] if row] == []
 
 
 @pytest.mark.lab(vcpus=0.5, seconds=30)

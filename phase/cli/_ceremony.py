@@ -71,7 +71,7 @@ def sign(
     if target is not None:
         staging.save_carried(target, shown.staged, shown.carried())
         out.done = True
-        out.line(f"{', '.join(sorted(shown.staged))} to be signed are in {target}")
+        out.line(f"{target} holds what is to be signed: {', '.join(sorted(shown.staged))}")
         _publishing.tell(shown, out)
         return
     keys = signer.load()
@@ -129,7 +129,7 @@ def _sign_carried(directory: Path, signer: Signer, out: Out) -> None:
         # It may wait elsewhere, or have been given up.
         out.show(f"these keys have signed root version {known}; {newest} is what is said to be published")
     if not pin.known and signer.key_directories:
-        out.show(f"these keys have not signed for this repository before; it is {carried.repository}")
+        out.show(f"these keys have not signed for this repository before; its id is {carried.repository}")
     signed = staging.sign(carried.staged, signer.load())
     staging.save(directory, carried.staged)
     out.done = True

@@ -191,7 +191,10 @@ def init(
     from phase.release.repository import Repository, begun
 
     if begun(directory):
-        raise PhaseError(f"{directory} holds a repository already", hint="Choose another directory.")
+        raise PhaseError(
+            f"{directory} holds a repository already",
+            hint="Publish into it with `phase release add`, or choose another directory for another one.",
+        )
     out = Out(as_json)
     at_hand = _signing.load(key_directories, passphrase_file)
     if made is not None:

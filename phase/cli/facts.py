@@ -190,7 +190,7 @@ class Change(Facts, frozen=True, kw_only=True):
 class Carried(Facts, frozen=True, kw_only=True):
     """`phase release sign --json` on a directory that `--export` has written."""
 
-    repository: Annotated[str, Meta(description="SHA-256 of its first root")]
+    repository: Annotated[str, Meta(description="its id: SHA-256 of the signed part of its first root")]
     signed: Annotated[list[str], Meta(description="roles signed now")]
 
 

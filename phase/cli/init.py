@@ -72,7 +72,8 @@ def command(state: Path | None, as_json: bool) -> None:
     from phase.cli.facts import Node
 
     out, directory = Out(as_json), state or default_state()
+    made = not (directory / IDENTITY).exists()
     found = Node(node=identity_in(directory).public_key, identity=str(directory / IDENTITY))
     out.facts(found)
     out.line(f"node {found.node}")
-    out.line(f"identity {found.identity}")
+    out.line(f"identity {found.identity} ({'made now' if made else 'made before, and kept'})")

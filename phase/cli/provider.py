@@ -8,6 +8,7 @@ from phase.cli._dht import dht_option
 from phase.cli._tell import Out
 from phase.discovery import discover
 from phase.fetch import Client, FetchError, ProtocolError
+from phase.fetch.errors import NoSuchFileError
 from phase.foreign import MalformedError, read_json
 from phase.provider.status import Status
 
@@ -74,8 +75,14 @@ def list_(
 
 
 def _status(url: str) -> Status:
-    with Client([url], timeout=10.0) as client:
-        return read_status(url, client.get("/status", _MAX_STATUS))
+    try:
+        with Client([url], timeout=10.0) as client:
+            return read_status(url, client.get("/status", _MAX_STATUS))
+    except NoSuchFileError as error:
+        raise FetchError(
+            f"{url} has no /status",
+            hint="A web server with an exported repository has none: only `phase serve` answers this.",
+        ) from error
 
 
 def read_status(url: str, body: bytes) -> Status:

@@ -228,6 +228,7 @@ def verify(directory: Path, root_file: Path | None, as_json: bool) -> None:
     """
     from phase.cli.facts import VerifiedRelease, VerifiedRepository
     from phase.release import check
+    from phase.release.pinned import repository_id
     from phase.release.repository import begun
 
     if begun(directory) == "staged":
@@ -254,6 +255,7 @@ def verify(directory: Path, root_file: Path | None, as_json: bool) -> None:
     if judged.absent:
         out.line(f"not here: {', '.join(judged.absent)}")
     if root_file is None:
+        out.line(f"the repository's id is {repository_id(trusted)}")
         out.line("judged by this repository's own first root; give --root for the one your images hold")
 
 

@@ -31,7 +31,7 @@ def run_job(
     receipts: Path = RECEIPTS,
     ephemeral: bool = False,
 ) -> bool:
-    """Run a named job, keep its receipt, and mark the step `job`.
+    """Run a named job, keep its receipt, mark the step `job`, and say in a plain line how it went.
 
     Args:
         name: one of `JOBS`.
@@ -56,6 +56,7 @@ def run_job(
         # A machine that cannot run jobs has booted all the same, and can serve.
         outcome = "refused" if _unsuitable(error) else "failed"
         marks.emit("job", outcome, job=name, reason=str(error))
+        marks.say(f"the {printable(name)[:40]} job has failed: {error}")
         if isinstance(error, OSError):
             raise NodeError(f"job {name} failed: {error}") from error
         raise
@@ -97,6 +98,10 @@ def _hello(state: Path, module: Path, receipts: Path, *, ephemeral: bool) -> boo
     if not passed:
         facts["reason"] = explain(outcome.status)
     marks.emit("job", "ok" if passed else "failed", t=None, **facts)
+    if passed:
+        marks.say(f"the hello job has passed; its receipt is {path}")
+    else:
+        marks.say(f"the hello job has failed: {facts['reason']}")
     return passed
 
 

@@ -196,7 +196,7 @@ class TrustedState:
             others = ", ".join(sorted(offered))[:300] or "none"
             raise WrongTargetError(
                 f"this repository has no release of {role}; it has {others}",
-                hint="Check phase.channel= and the architecture.",
+                hint="Check the channel (phase.channel=, --channel) and the architecture.",
             )
         return offered[role]
 

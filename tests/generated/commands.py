@@ -51,9 +51,9 @@ def _command(root: click.Context, place: tuple[str, ...], found: click.Command) 
 def _text(text: str) -> str:
     plain, _, block = re.sub(r"[ \t]+", " ", text).partition("\b")
     paragraphs = [" ".join(each.split()) for each in plain.split("\n\n")]
-    return "\n\n".join(filter(None, paragraphs)) + (
-        "\n\nIts exit codes are in [a table](tables.md#exit-codes-of-phase-run)." if block else ""
-    )
+    table = "tables.md#exit-codes-of-phase-run-and-phase-job"
+    codes = f"\n\nIts exit codes are in [a table]({table})." if block else ""
+    return "\n\n".join(filter(None, paragraphs)) + codes
 
 
 def _row(context: click.Context, each: Option) -> str:

@@ -26,6 +26,7 @@ VARIABLES = {
     "PHASE_CACHE": "where `boot` and the scenarios keep what they downloaded and built; `~/.cache/phase`",
     "PHASE_CGROUP": "directory of cgroup v2 in which each job gets a group of its own",
     "PHASE_CONFIG": "as `phase --config`",
+    "PHASE_CONSOLES": "the consoles of a booted system, for its scripts; its first process sets it",
     "PHASE_DEBIAN_MIRROR": "where `boot` takes packages from",
     "PHASE_DEBIAN_SECURITY_MIRROR": "where `boot` takes security updates from",
     "PHASE_MARKS": "`kmsg`: marks of a boot are written to the kernel's log",

@@ -57,6 +57,21 @@ def test_status(url: str) -> None:
     )
 
 
+def test_status_of_a_web_server_with_an_export(tmp_path: Path) -> None:
+    words = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline().split(" port ")[1].split()[0]
+            told = CliRunner().invoke(command, ["status", "--addr", f"http://127.0.0.1:{port}"])
+        finally:
+            process.terminate()
+    assert isinstance(told.exception, FetchError)
+    assert f":{port} has no /status. A web server with an exported repository has none" in str(
+        told.exception
+    )
+
+
 def test_list(url: str) -> None:
     options = ["list", "--channel", CHANNEL, "--arch", "amd64", "--timeout", "5"]
     told = CliRunner().invoke(command, options)

@@ -104,6 +104,12 @@ def test_completion_knows_commands_and_options() -> None:
     assert "complete" in phase(more={"_PHASE_COMPLETE": "bash_source"}).stdout
 
 
+def test_a_question_ends_with_its_own_mark() -> None:
+    assert "Did you mean --keys? See `phase release refresh --help`." in phase(
+        "release", "refresh", "r", "--kyes", "k"
+    ).stderr.replace("'", "")
+
+
 @pytest.mark.parametrize(
     "words",
     [

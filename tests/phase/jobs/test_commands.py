@@ -91,7 +91,9 @@ def _run_with_receipt(module: str, directory: Path) -> str:
 
 def test_init_twice_shows_the_same_node(tmp_path: Path) -> None:
     first, second = (CliRunner().invoke(init.command, ["--state", str(tmp_path)]) for _ in range(2))
-    assert first.stdout == second.stdout
+    assert first.stdout.splitlines()[0] == second.stdout.splitlines()[0]
+    assert first.stdout.endswith("identity.json (made now)\n")
+    assert second.stdout.endswith("identity.json (made before, and kept)\n")
 
 
 def _marks(captured: str) -> list[dict[str, object]]:
@@ -104,8 +106,10 @@ def test_the_node_runs_hello_keeps_its_receipt_and_marks_the_job(
 ) -> None:
     directory, hello = tmp_path / "run" / "receipts", Path(module("hello"))
     passed = node.run_job("hello", state=tmp_path / "state", module=hello, receipts=directory)
-    (mark,) = _marks(capfd.readouterr().err)
+    printed = capfd.readouterr().err
+    (mark,) = _marks(printed)
     assert passed
+    assert f"phase: the hello job has passed; its receipt is {mark['receipt']}\n" in printed
     assert (mark["step"], mark["outcome"], mark["stdout"]) == ("job", "ok", "dlroW ,olleH")
     kept = Path(str(mark["receipt"]))
     assert kept.name == f"{mark['job_id']}.json"
@@ -122,9 +126,11 @@ def test_a_job_that_fails_is_marked_failed_with_the_reason(
     assert not node.run_job(
         "hello", state=tmp_path, module=Path(module(name)), receipts=tmp_path, ephemeral=True
     )
-    (mark,) = _marks(capfd.readouterr().err)
+    printed = capfd.readouterr().err
+    (mark,) = _marks(printed)
     assert mark["outcome"] == "failed"
     assert reason in str(mark["reason"])
+    assert f"phase: the hello job has failed: {mark['reason']}\n" in printed
 
 
 def test_a_job_on_an_old_processor_is_marked_refused(
@@ -136,8 +142,10 @@ def test_a_job_on_an_old_processor_is_marked_refused(
     monkeypatch.setattr(location, "check_processor", old)
     with pytest.raises(UnsuitableProcessorError):
         node.run_job("hello", state=tmp_path, module=tmp_path / "hello.wasm", receipts=tmp_path)
-    (mark,) = _marks(capfd.readouterr().err)
+    printed = capfd.readouterr().err
+    (mark,) = _marks(printed)
     assert (mark["outcome"], mark["reason"]) == ("refused", "this processor has no SSE4.1")
+    assert "phase: the hello job has failed: this processor has no SSE4.1\n" in printed
 
 
 def test_a_node_without_its_module_marks_the_job_failed(

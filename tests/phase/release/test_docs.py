@@ -1,5 +1,6 @@
 """Every command of releases.md and ceremony.md works as it is printed, in its order."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,9 @@ def test_publishing(tmp_path: Path) -> None:
 def test_the_ceremony(tmp_path: Path) -> None:
     said = run_page("docs/use/ceremony.md", "test_the_ceremony", tmp_path)
     assert said.count("published in repo") == 3
+    # What the holders saw before they signed is what the publisher sees at the end.
+    (told,) = set(re.findall(r"; its id is ([0-9a-f]{64})$", said, re.MULTILINE))
+    assert set(re.findall(r"^the repository's id is (\w+)$", said, re.MULTILINE)) == {told}
     assert "stable/x86_64 1.0 (version 1) verified" in said
     assert (tmp_path / "repo/metadata/2.root.json").exists()
     holders = [tmp_path / f"holder{n}" for n in (1, 2, 3, 4)]
