@@ -83,11 +83,13 @@ def test_the_page(arch: str, tmp_path: Path) -> None:
         url, _ = stack.enter_context(serving(tmp_path / "repo", *options))
         # Port 8080 of this host may be somebody else's.
         command = command.replace(":8080", f":{url.rpartition(':')[2]}")
-        said = wait_for(r'"step":"job".*\n', stack.enter_context(started(command, tmp_path)))
+        said = wait_for(r"phase: the hello job has .*\n", stack.enter_context(started(command, tmp_path)))
     assert '"outcome":"ok"' in (line := next(line for line in said.splitlines() if '"step":"job"' in line))
     assert '"stdout":"dlroW ,olleH"' in line
     text = "".join((pages.PROJECT / page).read_text() for page in (PAGE, "README.md"))
-    shown = re.findall(r"^phase: (?:looking|starting).*", text, re.MULTILINE)
+    shown = re.findall(r"^phase: (?:looking|starting|the system|the hello job).*", text, re.MULTILINE)
+    # The pages leave out the receipt's name.
+    said = re.sub(r"(?<=/run/phase/receipts/)\w+(?=\.json)", "...", said)
     printed = {pages.plain(line) for line in said.splitlines()}
-    assert len(shown) == 4
+    assert len(shown) == 8
     assert {pages.plain(line.replace("x86_64", arch)) for line in shown} <= printed

@@ -3,6 +3,7 @@
 Not part of `make test`: it asks the package index for everything. `tox run -e install` runs it.
 """
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -48,6 +49,26 @@ def test_pip(clean: Clean) -> None:
     assert clean.follow("test_pip").splitlines()[-1][0].isdigit()
 
 
+def test_for_all_accounts(clean: Clean, tmp_path: Path) -> None:
+    """With another directory in the place of this host's /opt and /usr/local/bin."""
+    (tmp_path / "bin").mkdir()
+    blocks = [
+        dataclasses.replace(
+            block,
+            lines=tuple(
+                line.replace("/opt", f"{tmp_path}/opt").replace("/usr/local/bin", f"{tmp_path}/bin")
+                for line in block.lines
+            ),
+        )
+        for block in pages.chosen(PAGE, "test_for_all_accounts")
+    ]
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    variables["PATH"] = f"{tmp_path}/bin:{variables['PATH']}"
+    said = pages.run(blocks, clean.checkout, variables, seconds=900)
+    assert said.splitlines()[-1][0].isdigit()
+    assert (tmp_path / "bin/phase").resolve() == tmp_path / "opt/phase/bin/phase"
+
+
 def test_pipx(clean: Clean) -> None:
     assert clean.follow("test_pipx").splitlines()[-1][0].isdigit()
 
@@ -63,7 +84,7 @@ def test_offline(clean: Clean) -> None:
 def test_extras(clean: Clean) -> None:
     clean.follow("test_pip")
     clean.follow("test_extras")
-    program = clean.home / "phase/bin/python"
+    program = clean.home / "phase-env/bin/python"
     subprocess.run([program, "-c", "import PyKCS11"], check=True)
 
 
@@ -72,4 +93,4 @@ def test_the_first_job(clean: Clean) -> None:
     clean.follow("test_the_first_job")
     # The package is whole: commands run outside of the checkout.
     for words in (["serve", "--help"], ["release", "--help"], ["--help"]):
-        subprocess.run([clean.home / "phase/bin/phase", *words], cwd=clean.home, check=True)
+        subprocess.run([clean.home / "phase-env/bin/phase", *words], cwd=clean.home, check=True)

@@ -1,6 +1,7 @@
 """The nginx configurations of production.md, with a real nginx and `phase fetch`."""
 
 import contextlib
+import dataclasses
 import re
 import shutil
 import socket
@@ -89,6 +90,33 @@ def desk(tmp_path: Path) -> Path:
             capture_output=True,
         )
     return tmp_path
+
+
+def test_a_release_gets_from_the_publisher_to_the_provider(desk: Path) -> None:
+    """The provider is another directory here, and what `ssh` runs there runs here."""
+    variables = pages.environment(desk)
+    (desk / "bin/ssh").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    (desk / "bin/ssh").chmod(0o755)
+    if shutil.which("rsync") is None:
+        pytest.skip("no rsync here; on Debian: apt-get install rsync")
+    (desk / "srv").mkdir()
+    blocks = [
+        dataclasses.replace(
+            block,
+            lines=tuple(
+                line.replace("provider.example.org:", "").replace("/srv/phase", str(desk / "srv"))
+                for line in block.lines
+            ),
+        )
+        for block in pages.chosen(PAGE, "test_a_release_gets_from_the_publisher_to_the_provider")
+    ]
+    for _ in range(2):  # the second time over what is there
+        pages.run(blocks, desk, variables)
+    with serving(desk / "srv/served", "--bind", "127.0.0.1", "--port", "0", "--no-mdns", "--no-dht") as (
+        url,
+        _,
+    ):
+        fetch(url, desk)
 
 
 def test_nginx_serves_an_export(desk: Path) -> None:
