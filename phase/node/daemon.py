@@ -145,12 +145,16 @@ def _both(listen: Sequence[str]) -> tuple[list[socket.socket], tuple[str, ...]]:
     Raises:
         PhaseError: an address cannot be listened on.
     """
+    hosts: dict[int, list[str]] = {}
+    for host, port in map(split_listen, listen):
+        hosts.setdefault(port, []).append(host)
     found: list[socket.socket] = []
     places: list[str] = []
-    for host, port in map(split_listen, listen):
+    # Those of a port together: `::` is all of IPv4, too, and that can be listened on once.
+    for port, those in hosts.items():
         number = found[0].getsockname()[1] if found and not port else port
-        found += listening.listen([host], number)
-        places.append(join_host(host, found[-1].getsockname()[1]))
+        found += listening.listen(those, number)
+        places += [join_host(host, found[-1].getsockname()[1]) for host in those]
     return found, tuple(places)
 
 

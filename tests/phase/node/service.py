@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,9 +36,11 @@ class Node(NamedTuple):
         return subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=100)
 
 
-def begin(directory: Path, *options: str) -> Node:
+def begin(directory: Path, *options: str, listen: Sequence[str] = ("127.0.0.1:0",)) -> Node:
     """Start a node, and wait until it says where it is."""
-    command = [*PHASE, "node", "--state", str(directory / "node"), "--listen", "127.0.0.1:0", "--json"]
+    command = [*PHASE, "node", "--state", str(directory / "node"), "--json"]
+    for each in listen:
+        command += ["--listen", each]
     with (directory / "log").open("a") as log:
         process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None

@@ -57,6 +57,13 @@ def test_exit_codes_tell_the_module_from_the_node_and_the_network(node: Node, tm
     assert (lost.returncode, lost.stderr[:7]) == (161, b"phase: ")
 
 
+def test_all_addresses_of_both_families_are_listened_on(tmp_path: Path) -> None:
+    """As where nobody says `--listen`, but on a free port: each TCP address is opened once."""
+    found = begin(tmp_path, listen=("0.0.0.0:0", "[::]:0"))
+    found.end()
+    assert len(found.address.partition("@")[2].split(",")) >= 1
+
+
 def test_a_stranger_is_told_that_it_is_not_allowed(node: Node, tmp_path: Path) -> None:
     module = tmp_path / "cat.wasm"
     module.write_bytes(wasm(CAT))
