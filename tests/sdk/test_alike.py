@@ -23,11 +23,15 @@ COUNT = int(os.environ.get("PHASE_ALIKE", "2000"))
 FIRST = int(os.environ.get("PHASE_ALIKE_FROM", "0"))
 
 
+#: Fields of a receipt that are objects of any names; as lists of pairs, since PHP has one type for both.
+MAPS = {"env", "inputs", "outputs"}
+
+
 def python_says(envelope: bytes) -> Any:
     """The verdict, or the receipt of an accepted one."""
     try:
         said = msgspec.to_builtins(receipts.verify(envelope, key=case.NODE.public_key))
-        return said | {"env": list(said["env"].items())}
+        return said | {name: list(said[name].items()) for name in MAPS & said.keys()}
     except ReceiptSignatureError:
         return "signature"
     except ReceiptFormatError:
@@ -66,7 +70,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
 def plain(text: str) -> Any:
     """JSON, in which the order of variables and how a number is written do not matter."""
     said = json.loads(text, parse_int=float)
-    return said if isinstance(said, str) else said | {"env": sorted(said["env"])}
+    if isinstance(said, str):
+        return said
+    return said | {name: sorted(said[name], key=lambda pair: str(pair[0])) for name in MAPS & said.keys()}
 
 
 def compare(path: Path, python: list[Any], lines: str) -> None:

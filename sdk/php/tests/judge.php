@@ -15,7 +15,10 @@ while (($line = fgets($file)) !== false) {
     try {
         $said = Receipt::verify(base64_decode($each['envelope'], true), $each['key'])->says;
         // As pairs: an object of PHP loses names that begin with a zero byte.
-        $said['env'] = array_map(fn ($name) => [(string) $name, $said['env'][$name]], array_keys($said['env']));
+        foreach (array_intersect(['env', 'inputs', 'outputs'], array_keys($said)) as $field) {
+            $pairs = $said[$field];
+            $said[$field] = array_map(fn ($name) => [(string) $name, $pairs[$name]], array_keys($pairs));
+        }
     } catch (ReceiptException $error) {
         $said = $error->verdict;
     }

@@ -10,5 +10,8 @@ for (const line of readFileSync(process.argv[2] ?? '', 'utf8').trimEnd().split('
     continue;
   }
   const receipt = JSON.parse(found.receipt ?? '');
-  console.log(JSON.stringify({ ...receipt, env: Object.entries(receipt.env) }));
+  for (const field of ['env', 'inputs', 'outputs']) {
+    if (receipt[field] !== undefined) receipt[field] = Object.entries(receipt[field]);
+  }
+  console.log(JSON.stringify(receipt));
 }
