@@ -149,6 +149,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         )
         if lie == "other node":
             said = msgspec.structs.replace(said, node=OTHER.public_key)
+        if lie == "other files":
+            said = msgspec.structs.replace(said, inputs={"1": receipts.Content("0" * 64, 0)})
         envelope = receipts.issue(said, OTHER if lie == "other key" else NODE)
         if lie == "changed receipt":
             envelope = envelope.replace(b'"payload":"eyJ', b'"payload":"eyI')

@@ -101,6 +101,7 @@ def test_a_large_module_is_brought_where_it_is_not_there(ask: Ask) -> None:
         ("other input", "binding", "stdin"),
         ("other limits", "binding", "limits"),
         ("other seed", "binding", "seed"),
+        ("other files", "binding", "files"),
         ("other requester", "binding", "requester"),
     ],
 )

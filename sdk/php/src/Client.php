@@ -52,6 +52,8 @@ final class Client
             'stderr' => self::is($says['stderr'], $stderr),
             'seed' => $says['seed'] === ($job->manifest->deterministic ? 0 : null),
             'requester' => $says['requester'] === $requester,
+            // Files are not asked for by these jobs, so none may have been there.
+            'files' => [...$says['inputs'], ...$says['outputs'], ...$says['directories']] === [],
             // By value: 30 seconds are 30.0 seconds.
             'limits' => $limits == $job->manifest->limits,
         ];
