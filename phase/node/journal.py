@@ -22,9 +22,11 @@ from phase.jobs.status import Status
 from phase.node.errors import StateError
 from phase.peer.messages import State
 
-#: Bytes of the file at which it is written anew without what is forgotten.
+#: Bytes of the file at which it is written anew without what is forgotten; later if little can be left out.
 COMPACT_BYTES = 16 << 20
-#: Most bytes that are read at the start; a file cannot become as long.
+#: Bytes that are added before it is tried again, if the disk did not take the new file.
+_RETRY_BYTES = 1 << 20
+#: Most bytes that are read at the start; a file does not become longer.
 _MAX_BYTES = 256 << 20
 _MAX_LINE = 4096
 
@@ -132,9 +134,9 @@ class Journal:
         except OSError as error:
             raise StateError(f"the journal {path} cannot be used: {reason(error)}") from error
         self.size = os.fstat(self._file).st_size
-        if self.size:
-            # Whatever a torn line left, the next one begins on a line of its own.
-            os.write(self._file, b"\n")
+        # Whatever a torn line left, the next one begins on a line of its own.
+        self._torn = self.size > 0
+        self._compact_at = COMPACT_BYTES
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="phase-journal")
         self._waiting: list[asyncio.Future[None]] = []
         self._syncing: asyncio.Task[None] | None = None
@@ -145,16 +147,18 @@ class Journal:
         Raises:
             StateError: it cannot be written.
         """
-        data = line(event)
+        data = b"\n" * self._torn + line(event)
         try:
+            if self.size + len(data) > _MAX_BYTES:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
             count = os.write(self._file, data)
-            if count < len(data):
-                # A full disk took a part; the next line must not continue it.
-                os.write(self._file, b"\n")
+            self.size += count
+            # A full disk took a part; the next line must not continue it, whenever there is room again.
+            self._torn = count < len(data)
+            if self._torn:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise StateError(f"the journal {self._path} cannot be written: {reason(error)}") from error
-        self.size += len(data)
 
     async def sync(self) -> None:
         """Wait until everything that was appended is on the disk.
@@ -182,6 +186,11 @@ class Journal:
                 _settle(each, error, self._path)
         self._syncing = None
 
+    @property
+    def overlong(self) -> bool:
+        """Whether it is time to `compact`: not before the file has doubled since the last time."""
+        return self.size > self._compact_at
+
     async def compact(self, events: Iterable[Event]) -> None:
         """Write the file anew with these events alone.
 
@@ -195,8 +204,10 @@ class Journal:
             files.write(self._path, data, mode=0o600)
             fresh = files.open_plain(self._path, os.O_RDWR | os.O_APPEND)
         except OSError as error:
-            raise StateError(f"the journal {self._path} cannot be written: {reason(error)}") from error
+            self._compact_at = self.size + _RETRY_BYTES
+            raise StateError(f"the journal {self._path} cannot be written anew: {reason(error)}") from error
         old, self._file, self.size = self._file, fresh, len(data)
+        self._torn, self._compact_at = False, max(COMPACT_BYTES, 2 * self.size)
         if self._syncing is not None:
             await self._syncing
         os.close(old)

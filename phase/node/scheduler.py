@@ -17,7 +17,7 @@ from phase.jobs.status import Killed, Rejected, Status, Trapped
 from phase.node.capacity import Capacity
 from phase.node.errors import RefusedError, StateError
 from phase.node.fair import FairQueue
-from phase.node.journal import COMPACT_BYTES, Ended, Journal, Taken
+from phase.node.journal import Ended, Journal, Taken
 from phase.node.kept import Kept
 from phase.node.ledger import Ledger
 from phase.node.work import Ending, Work
@@ -237,8 +237,12 @@ class Scheduler:
         self.ended[ending.state.value] += 1
         self._leave(work)
         work.end(ending)
-        if self._journal.size > COMPACT_BYTES:
-            await self._journal.compact(self.ledger.events())
+        if self._journal.overlong:
+            try:
+                await self._journal.compact(self.ledger.events())
+            except StateError as error:
+                # The old one goes on; the journal says when it is time to try again.
+                _log.error("%s", error)
 
     def _keep(self, work: Work, ending: Ending) -> Ending:
         """Keep the result of a detached job."""
