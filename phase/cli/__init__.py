@@ -25,6 +25,7 @@ COMMANDS = {
     "init": ("phase.cli.init", "Give this machine an identity."),
     "job": ("phase.cli.job", "Give jobs to nodes."),
     "node": ("phase.cli.node", "Take jobs from peers."),
+    "peers": ("phase.cli.peers", "Look for nodes that take jobs."),
     "provider": ("phase.cli.provider", "Ask providers how they are."),
     "receipt": ("phase.cli.receipt", "Verify receipts."),
     "release": ("phase.cli.release", "Sign releases and publish them."),

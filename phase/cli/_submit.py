@@ -10,11 +10,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from phase.cli import _outcome
+from phase.arch import canonical
+from phase.cli import _outcome, peers
 from phase.cli._tell import Out, note
 from phase.cli.facts import JobEnded, JobTaken
 from phase.cli.init import default_state, identity_in
@@ -33,14 +34,17 @@ from phase.client import (
 from phase.client.book import Book, Remembered
 from phase.client.spread import ELSEWHERE
 from phase.client.submission import Input
+from phase.discovery.records import DiscoveryError
 from phase.errors import PhaseError
+from phase.jobs.limits import MIB
 from phase.jobs.status import Exited, explain
-from phase.peer.errors import PeerError
+from phase.peer.errors import PeerError, UnreachableError
 from phase.peer.messages import JobStatus
 from phase.peer.transport import Address
 
 if TYPE_CHECKING:
     from phase.cli._target import Target
+    from phase.client.task import Architecture
     from phase.jobs.limits import Limits
 
 _CHUNK = 64 << 10
@@ -54,6 +58,9 @@ class Options:
     args: tuple[str, ...]
     nodes: tuple[str, ...]
     copies: str | None
+    arch: str
+    runtime: str
+    dht: tuple[tuple[str, int], ...]
     detach: bool
     state: Path | None
     as_json: bool
@@ -73,9 +80,6 @@ class Options:
 
 def submit(options: Options) -> int:
     """Give a job to a node; returns the exit code."""
-    if not options.nodes:
-        raise click.UsageError("--node is missing: KEY[@HOST:PORT]")
-    addresses = [Address.parse(each) for each in options.nodes]
     limits = limits_of(options.fuel, options.wall, options.memory, options.compile, options.max_output)
     seed = 0 if options.deterministic and options.seed is None else options.seed
     task = Task(
@@ -85,7 +89,13 @@ def submit(options: Options) -> int:
         limits=limits,
         stdin=b"" if seed is None or options.no_stdin else _whole_input(limits),
         seed=seed,
+        arch=None if options.arch == "any" else cast("Architecture", canonical(options.arch)),
+        runtime=options.runtime,
     )
+    try:
+        addresses = _places(options, limits)
+    except (UnreachableError, DiscoveryError) as error:
+        return _told(error, _outcome.UNREACHABLE)
     streamed = seed is None and not options.no_stdin
 
     async def give(client: Client) -> int:
@@ -100,6 +110,22 @@ def submit(options: Options) -> int:
     with ExitStack() as stack:
         target = _target(stack, options.receipt, options.module)
         return with_client(options.state, give)
+
+
+def _places(options: Options, limits: "Limits") -> list[Address]:
+    """The nodes to ask: those that are named, or those that the DHT tells of."""
+    if options.nodes:
+        return [Address.parse(each) for each in options.nodes]
+    if not options.dht:
+        raise click.UsageError("--node is missing: KEY[@HOST:PORT]; or --dht, to look for one")
+    memory = -(-limits.memory_bytes // MIB)
+    found = peers.search(options.dht, options.arch, options.runtime, memory, peers.SECONDS)
+    if not found:
+        raise UnreachableError(
+            f"no node with {options.runtime}, architecture {options.arch} and {memory} MiB was found",
+            hint="`phase peers` shows those that there are.",
+        )
+    return [each.address for each in found]
 
 
 async def _first(

@@ -43,6 +43,19 @@ class NodeReady(Facts, frozen=True, kw_only=True):
     hosts: Annotated[list[str], Meta(description="`HOST:PORT` of UDP")]
 
 
+class Peer(Facts, frozen=True, kw_only=True):
+    """One line of `phase peers --json`: what a node says of itself, signed by its key."""
+
+    node: Annotated[str, Meta(description="public key of the node, 64 hex digits")]
+    address: Annotated[str, Meta(description="for `--node`")]
+    arch: Architecture
+    runtimes: list[str]
+    processors: int
+    memory: Annotated[int, Meta(description="that it has for jobs, MiB")]
+    slots: Annotated[int, Meta(description="jobs that it would take at once")]
+    expires: Annotated[int, Meta(description="seconds since the epoch")]
+
+
 class JobTaken(Facts, frozen=True, kw_only=True):
     """`phase job submit --detach --json`."""
 

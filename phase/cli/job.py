@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phase.cli import _options, run
+from phase.cli import _options, peers, run
+from phase.cli._dht import dht_option
 from phase.cli._options import option
 from phase.cli._tell import Out
 
@@ -57,6 +58,9 @@ class _Submit(run.Coded):
     metavar="K/N",
     help="Run a deterministic job on N of the nodes; K must give the same result, else the code is 165.",
 )
+@peers.wanted_arch
+@peers.wanted_runtime
+@dht_option
 @option("--detach", is_flag=True, help="Leave the job to the node; `phase job result` has its result later.")
 @_options.state
 @_options.as_json

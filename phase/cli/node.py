@@ -9,6 +9,7 @@ import click
 
 from phase import node
 from phase.cli import _options
+from phase.cli._dht import dht_option
 from phase.cli._options import option
 from phase.cli._tell import Out
 
@@ -32,6 +33,8 @@ PORT = 8470
     standard="no client",
     help="Take jobs from this key, or from the keys in this file; repeat for more.",
 )
+@dht_option
+@option("--no-dht", is_flag=True, help="Take no part in the DHT, whatever --dht says.")
 @option("--open", "anyone", is_flag=True, help="Take jobs from every client.")
 @option(
     "--relay",
@@ -125,6 +128,7 @@ def _serve(state: Path, *, as_json: bool, **given: Any) -> None:
         state=state,
         listen=given["listen"] or (f"0.0.0.0:{PORT}", f"[::]:{PORT}"),
         relays=given["relay"],
+        dht=() if given["no_dht"] else given["dht"],
         admission=Admission(read_keys(given["allow"]), anyone=given["anyone"]),
         capacity=Capacity.of_this_machine(
             slots=given["slots"],

@@ -11,6 +11,8 @@ from phase.jobs.limits import Limits
 from phase.jobs.receipt import Content, Receipt
 from phase.jobs.status import Exited, Status
 
+Architecture = Literal["x86_64", "arm64"]
+
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A job.
@@ -32,7 +34,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
     stdin: bytes = b""
     limits: Limits = msgspec.field(default_factory=Limits)
-    arch: Literal["x86_64", "arm64"] | None = None
+    arch: Architecture | None = None
     runtime: str = "wasi-preview1"
     seed: int | None = None
     attempt: int = 1

@@ -51,6 +51,9 @@ def check(
             ("requester", asked.requester, receipt.requester),
             ("seed", asked.seed, receipt.seed),
             ("attempt", asked.attempt, receipt.attempt),
+            ("directories", (), receipt.directories),
+            ("input files", {}, receipt.inputs),
+            ("output files", {}, receipt.outputs),
         ]
     if stdin is not None:
         read = stdin[: receipt.stdin.length]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import socket
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phase.identity import Identity
+from phase.jobs.limits import MIB
 from phase.node import IDENTITY, NodeError
 from phase.node.admission import Admission
 from phase.node.blobs import Blobs
@@ -24,9 +26,12 @@ from phase.node.serving import Serving
 from phase.node.web import Web
 from phase.peer.address import join_host
 from phase.peer.errors import PeerError
+from phase.peer.publish import Published
+from phase.peer.records import Capability
 from phase.peer.transport import Code, Connection, Transport
-from phase.provider import listening, systemd
+from phase.provider import announce, listening, systemd
 from phase.provider.background import Background
+from phase.provider.status import DhtTold
 
 _log = logging.getLogger(__name__)
 #: Seconds for connections to take note of the end.
@@ -41,6 +46,7 @@ class Options:
         state: directory of its identity, its journal and what it keeps.
         listen: `HOST:PORT` of UDP, and of TCP for HTTP.
         relays: URLs.
+        dht: DHT nodes to begin with, hosts and ports; where there are none, the node takes no part.
         admission: who may bring jobs.
         capacity: limits.
     """
@@ -48,6 +54,7 @@ class Options:
     state: Path
     listen: tuple[str, ...]
     relays: tuple[str, ...] = ()
+    dht: tuple[tuple[str, int], ...] = ()
     admission: Admission = field(default_factory=Admission)
     capacity: Capacity = field(default_factory=Capacity)
 
@@ -82,6 +89,8 @@ class Daemon:
         self.blobs = Blobs(directory / "blobs")
         self.scheduler = Scheduler(identity, capacity, self.journal, Kept(directory / "kept"), runner)
         self.serving = Serving(self.scheduler, self.blobs, identity.public_key, self.tasks)
+        #: What the DHT knows of this node.
+        self.published = DhtTold()
         if self.journal.damaged:
             _log.warning("the journal has %d damaged lines; they are passed over", self.journal.damaged)
 
@@ -110,6 +119,37 @@ class Daemon:
                 self._serve(await transport.accept())
 
         self.tasks.start("accept of clients", accept)
+
+    def publish(self, identity: Identity, transport: Transport, dht: Sequence[tuple[str, int]]) -> None:
+        """Tell the DHT what this node can do, as long as it runs.
+
+        Args:
+            identity: the node's.
+            transport: where it is reached.
+            dht: nodes of the DHT to begin with, hosts and ports.
+        """
+
+        def can() -> Capability:
+            said = self.serving.describe()
+            return Capability(
+                arch=said.arch,
+                runtimes=said.runtimes,
+                hosts=(),
+                processors=said.processors,
+                memory=said.memory_bytes // MIB,
+                slots=said.free,
+            )
+
+        published = Published(identity, can, transport.address)
+        taking = functools.partial(
+            announce.take_part,
+            published.offers,
+            self.published,
+            announce.Options(dht),
+            hosts=["0.0.0.0"],  # noqa: S104  # whichever way leads to them
+            port=0,
+        )
+        self.tasks.start("the DHT node", taking)
 
     @contextlib.asynccontextmanager
     async def web(self, listeners: Sequence[socket.socket]) -> AsyncIterator[Web]:
@@ -206,6 +246,8 @@ async def run(options: Options, *, ready: Callable[[str], None], stopping: Calla
         try:
             async with daemon, daemon.web(listeners):
                 daemon.listen(transport, transport.refused)
+                if options.dht:
+                    daemon.publish(identity, transport, options.dht)
                 ready(str(transport.address()))
                 systemd.notify("READY=1")
                 await ended.wait()

@@ -1,0 +1,99 @@
+"""`phase peers`: which nodes are there, and what can they do?"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from phase import arch as arches
+from phase.cli import _options
+from phase.cli._dht import dht_option
+from phase.cli._options import option
+from phase.cli._tell import Out
+from phase.errors import PhaseError
+
+if TYPE_CHECKING:
+    from phase.peer.records import Capability
+
+#: Options that say which node is wanted; `phase job submit` has them, too.
+wanted_arch = option("--arch", default="any", metavar="NAME", help="Architecture; any takes each.")
+wanted_runtime = option(
+    "--runtime", default="wasi-preview1", metavar="NAME", help="Runtime that the node must have."
+)
+#: Seconds for a search.
+SECONDS = 5.0
+
+
+@click.command("peers")
+@wanted_arch
+@wanted_runtime
+@option(
+    "--memory",
+    type=click.IntRange(0, 4096),
+    default=0,
+    metavar="MIB",
+    standard="any",
+    help="Memory that the node must have for a job.",
+)
+@dht_option
+@_options.timeout(SECONDS, 0.1, 600)
+@_options.as_json_lines
+def command(
+    arch: str, runtime: str, memory: int, dht: tuple[tuple[str, int], ...], timeout: float, as_json: bool
+) -> None:
+    """Look for nodes in the DHT. What they say of themselves is signed, and not verified by anybody else."""
+    from phase.cli.facts import Peer
+
+    found = search(dht, arch, runtime, memory, timeout)
+    out = Out(as_json)
+    for each in found:
+        out.facts(
+            Peer(
+                node=each.key,
+                address=str(each.address),
+                arch=each.arch,
+                runtimes=list(each.runtimes),
+                processors=each.processors,
+                memory=each.memory,
+                slots=each.slots,
+                expires=each.expires,
+            )
+        )
+        out.line(f"{each.address}  {each.arch}  {each.memory} MiB  {each.slots} free of {each.processors}")
+    if not found:
+        raise PhaseError(
+            f"no node with {runtime} was found within {timeout:g} s",
+            hint="Is `phase node --dht` running, with the same DHT?",
+        )
+
+
+def search(
+    dht: Sequence[tuple[str, int]], arch: str, runtime: str, memory: int, seconds: float
+) -> "list[Capability]":
+    """Nodes that say they can do something, those with the most free slots first.
+
+    Args:
+        dht: nodes to begin with.
+        arch: wanted; `any` takes each.
+        runtime: wanted.
+        memory: MiB that a job needs.
+        seconds: for the search.
+
+    Raises:
+        PhaseError: there is no DHT to search.
+    """
+    from phase.peer.publish import find
+
+    if not dht:
+        raise click.UsageError("--dht is missing: a node of the DHT to begin with, HOST:PORT")
+    wanted = arches.ARCHES if arch == "any" else (arches.canonical(arch),)
+    newest: dict[str, Any] = {}
+
+    async def look() -> None:
+        async for each in find(wanted, runtime, peers=dht, timeout=seconds):
+            newest[each.key] = each
+
+    asyncio.run(look())
+    found = [each for each in newest.values() if each.memory >= memory]
+    return sorted(found, key=lambda each: (-each.slots, each.key))

@@ -1,0 +1,67 @@
+"""Nodes that are found in the DHT by what they can do: `phase peers`, `phase job submit --dht`."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from phase.identity import Identity
+from phase.node.capacity import machine
+from tests.phase.node.conftest import CAT, wasm
+from tests.phase.node.service import Node, begin
+
+
+@pytest.fixture
+def dht() -> Iterator[str]:
+    """A node of the DHT to begin with, in a process of its own."""
+    program = (
+        "import asyncio\n"
+        "from phase.discovery.dht import Dht\n"
+        "from phase.peer.records import read_any\n"
+        "async def main():\n"
+        "    own = Dht(serves=True, read=read_any)\n"
+        "    print(await own.start('127.0.0.1', 0), flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield f"127.0.0.1:{process.stdout.readline().strip()}"
+        process.kill()
+
+
+@pytest.fixture
+def node(tmp_path: Path, dht: str) -> Iterator[Node]:
+    client = Identity.load_or_create(tmp_path / "client/identity.json")
+    found = begin(tmp_path, "--allow", client.public_key, "--dht", dht)
+    try:
+        yield found
+    finally:
+        found.end()
+
+
+def _peers(dht: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "phase", "peers", "--dht", dht, "--timeout", "2", "--json", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_job_finds_its_node_by_what_it_can_do(node: Node, dht: str, tmp_path: Path) -> None:
+    deadline = time.monotonic() + 40
+    while (said := _peers(dht)).returncode and time.monotonic() < deadline:
+        time.sleep(0.2)
+    peer = json.loads(said.stdout.splitlines()[0])
+    assert (peer["node"], peer["arch"]) == (node.key, machine())
+    assert peer["slots"] > 0
+    assert _peers(dht, "--memory", "4096").returncode == (peer["memory"] < 4096)
+    other = "arm64" if machine() == "x86_64" else "x86_64"
+    assert _peers(dht, "--arch", other).returncode == 1
+    module = tmp_path / "cat.wasm"
+    module.write_bytes(wasm(CAT))
+    done = node.job("submit", "--dht", dht, "--arch", machine(), str(module), stdin=b"found")
+    assert (done.returncode, done.stdout) == (0, b"found"), done.stderr
+    none = node.job("submit", "--dht", dht, "--arch", other, str(module))
+    assert (none.returncode, b"no node with wasi-preview1" in none.stderr) == (161, True)
