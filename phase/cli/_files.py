@@ -10,9 +10,33 @@ from phase.cli._tell import note
 from phase.errors import printable
 
 if TYPE_CHECKING:
-    from phase.cli.run import Options
-    from phase.jobs.job import Directory, Execution
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    from phase.jobs.job import Directory
     from phase.jobs.limits import Limits
+    from phase.jobs.status import Status
+
+    class Options(Protocol):
+        """What a command was told of files."""
+
+        @property
+        def dir(self) -> tuple[str, ...]: ...
+        @property
+        def input(self) -> tuple[str, ...]: ...
+        @property
+        def output(self) -> tuple[str, ...]: ...
+        @property
+        def scratch(self) -> int | None: ...
+
+    class Ended(Protocol):
+        """What came of a job."""
+
+        @property
+        def status(self) -> Status: ...
+        @property
+        def files(self) -> Mapping[str, bytes]: ...
+
 
 _READ_ONLY = ":ro"
 
@@ -36,7 +60,7 @@ def of(options: "Options", limits: "Limits") -> dict[str, Any]:
     }
 
 
-def bring(options: "Options", module: Path, execution: "Execution") -> int | None:
+def bring(options: "Options", module: Path, execution: "Ended") -> int | None:
     """Write the outputs; the exit code if one is lost of a module that went well."""
     from phase import files
     from phase.jobs.status import Exited

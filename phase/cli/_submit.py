@@ -13,9 +13,10 @@ from time import time
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+from msgspec.structs import replace
 
 from phase.arch import canonical
-from phase.cli import _outcome, peers
+from phase.cli import _files, _outcome, peers
 from phase.cli._tell import Out, note
 from phase.cli.facts import JobEnded, JobTaken
 from phase.cli.init import default_state, identity_in
@@ -76,11 +77,19 @@ class Options:
     no_stdin: bool
     deterministic: bool
     seed: int | None
+    input: tuple[str, ...]
+    output: tuple[str, ...]
+    scratch: int | None
+    #: Directories are of the machine that runs the job, and no client may name any.
+    dir: tuple[str, ...] = ()
 
 
 def submit(options: Options) -> int:
     """Give a job to a node; returns the exit code."""
     limits = limits_of(options.fuel, options.wall, options.memory, options.compile, options.max_output)
+    if options.scratch is not None:
+        limits = replace(limits, scratch_bytes=options.scratch << 20)
+    files = _files.of(options, limits)
     seed = 0 if options.deterministic and options.seed is None else options.seed
     task = Task(
         module=read_module(options.module, limits),
@@ -91,6 +100,8 @@ def submit(options: Options) -> int:
         seed=seed,
         arch=None if options.arch == "any" else cast("Architecture", canonical(options.arch)),
         runtime=options.runtime,
+        inputs=files["inputs"],
+        outputs=tuple(files["outputs"]),
     )
     try:
         addresses = _places(options, limits)
@@ -228,11 +239,12 @@ async def _carried(made: Submission, options: Options, target: "Target | None") 
     """Carry a job's output as it comes, and its receipt."""
     if made.waiting and sys.stderr.isatty():
         note(f"{made.waiting} jobs wait before this one")
-    if options.as_json:
-        return _ended(await made.result(), made.job, as_json=True, target=target)
-    async for name, data in made.outputs():
-        _write(1 if name == "stdout" else 2, data)
-    return _ended(await made.result(), made.job, as_json=False, target=target)
+    if not options.as_json:
+        async for name, data in made.outputs():
+            _write(1 if name == "stdout" else 2, data)
+    result = await made.result()
+    code = _ended(result, made.job, as_json=options.as_json, target=target)
+    return _files.bring(options, options.module, result) or code
 
 
 def _ended(result: Result, job: str, *, as_json: bool, target: "Target | None") -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Options that `phase run` has, too.
 _SHARED = (
     *("env", "fuel", "wall", "memory", "compile", "max_output", "receipt", "job_id", "nonce", "no_stdin"),
-    *("deterministic", "seed"),
+    *("deterministic", "seed", "input", "output", "scratch"),
 )
 
 

@@ -4,9 +4,10 @@ from phase.client.errors import JobLostError, NotRunError, RejectedError, Untrue
 from phase.client.task import Asked, Result
 from phase.client.verify import check
 from phase.jobs.flow import Counted
+from phase.jobs.grant import MAX_FILES
 from phase.jobs.receipt import Content
 from phase.peer import messages
-from phase.peer.framing import Frames, Kind, ProtocolError
+from phase.peer.framing import Frames, Kind, ProtocolError, file_part
 from phase.peer.messages import Fetch, Rejected, State, frame
 
 #: Most bytes of output that are taken of a job that this side does not know.
@@ -19,6 +20,7 @@ class _Arrived:
     def __init__(self, job: str, most: int) -> None:
         self._job, self._most = job, most
         self.data = {Kind.STDOUT: bytearray(), Kind.STDERR: bytearray()}
+        self.files: dict[str, bytearray] = {}
         self.envelope: bytes | None = None
         self.ended: messages.Result | None = None
 
@@ -27,6 +29,11 @@ class _Arrived:
             self.data[kind] += data
             if sum(map(len, self.data.values())) > self._most:
                 raise UntrueError(f"the node sends more output of job {self._job} than its limit allows")
+        elif kind is Kind.FILE:
+            name, part = file_part(data)
+            self.files.setdefault(name, bytearray()).extend(part)
+            if len(self.files) > MAX_FILES or sum(map(len, self.files.values())) > self._most:
+                raise UntrueError(f"the node sends more files of job {self._job} than its limits allow")
         elif kind is Kind.RECEIPT:
             self.envelope = data
         elif kind is Kind.MESSAGE:
@@ -65,6 +72,7 @@ async def fetch(frames: Frames, node: str, job: str, asked: Asked | None) -> Res
         job=job,
         stdout=arrived.content(Kind.STDOUT),
         stderr=arrived.content(Kind.STDERR),
+        files=arrived.files,
         asked=asked,
     )
     return Result(
@@ -74,4 +82,5 @@ async def fetch(frames: Frames, node: str, job: str, asked: Asked | None) -> Res
         receipt=receipt,
         envelope=arrived.envelope,
         node=node,
+        files={name: bytes(data) for name, data in arrived.files.items()},
     )

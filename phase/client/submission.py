@@ -12,7 +12,7 @@ from phase.jobs.flow import Counted
 from phase.jobs.receipt import Content, Receipt
 from phase.peer import messages
 from phase.peer.errors import ConnectionLostError, PeerError, RefusedError, StreamResetError
-from phase.peer.framing import CHUNK, Frames, Kind, ProtocolError, pack
+from phase.peer.framing import CHUNK, Frames, Kind, ProtocolError, file_frames, file_part, pack
 from phase.peer.messages import (
     EARLY_INPUT,
     Accepted,
@@ -69,6 +69,7 @@ class Submission:
         self._sending: asyncio.Task[None] | None = None
         self._passed = {"stdout": Counted(), "stderr": Counted()}
         self._given = bytearray(task.stdin)
+        self._files: dict[str, bytearray] = {}
         self._envelope: bytes | None = None
         self._ended: messages.Result | None = None
 
@@ -93,6 +94,8 @@ class Submission:
             runtime=self.task.runtime,
             seed=self.task.seed,
             attempt=self.task.attempt,
+            inputs=self.asked.inputs,
+            outputs=self.asked.outputs,
             detached=detached,
             input=None if source is not None else len(self.task.stdin),
         )
@@ -106,8 +109,9 @@ class Submission:
             # The node may have the offer, and the offer may be all that it needs.
             raise JobLostError(self.job, str(error)) from error
         self.waiting, self.sent_module = answer.waiting, answer.send_module
-        if answer.send_module or source is not None or not self._early():
-            self._sending = asyncio.get_running_loop().create_task(self._send(answer.send_module))
+        if answer.send_module or answer.send_files or source is not None or not self._early():
+            sending = self._send(answer.send_module, answer.send_files)
+            self._sending = asyncio.get_running_loop().create_task(sending)
         if detached:
             await self._taken()
 
@@ -121,11 +125,14 @@ class Submission:
         assert isinstance(answer, Accepted)  # noqa: S101  msgspec has read one of the two
         return answer
 
-    async def _send(self, module: bool) -> None:
-        """Send module and input. Whatever fails here, the other direction says why."""
+    async def _send(self, module: bool, files: tuple[str, ...]) -> None:
+        """Send module, files and input. Whatever fails here, the other direction says why."""
         try:
             if module:
                 await self._parts(Kind.MODULE, self.task.module)
+            for name in files:
+                for packed in file_frames(name, self.task.inputs.get(name, b"")):
+                    await self._frames.send(packed)
             if self._source is None:
                 await self._parts(Kind.STDIN, b"" if self._early() else self.task.stdin)
             else:
@@ -179,8 +186,18 @@ class Submission:
                 raise JobLostError(self.job, "the node said nothing of its end")
             if found.kind in (Kind.STDOUT, Kind.STDERR):
                 yield self._output(found.kind, found.data)
+            elif found.kind is Kind.FILE:
+                self._file(found.data)
             elif found.kind is Kind.RECEIPT:
                 self._envelope = found.data
+
+    def _file(self, data: bytes) -> None:
+        name, part = file_part(data)
+        if name not in self.asked.outputs:
+            raise UntrueError(f"the node sends a file that job {self.job} was not asked for")
+        self._files.setdefault(name, bytearray()).extend(part)
+        if sum(map(len, self._files.values())) > self.task.limits.output_bytes + _SLACK:
+            raise UntrueError(f"the node sends more output of job {self.job} than its limit allows")
 
     def _output(self, kind: Kind, data: bytes) -> Output:
         name: Literal["stdout", "stderr"] = "stdout" if kind is Kind.STDOUT else "stderr"
@@ -232,6 +249,7 @@ class Submission:
             receipt=receipt,
             envelope=self._envelope,
             node=self.node,
+            files={name: bytes(data) for name, data in self._files.items()},
         )
 
     def _verified(self, envelope: bytes) -> Receipt:
@@ -239,6 +257,7 @@ class Submission:
             envelope,
             node=self.node,
             job=self.job,
+            files=self._files,
             asked=self.asked,
             stdin=self._given,
             stdout=Content.of(self._passed["stdout"].content()),

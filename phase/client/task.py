@@ -27,6 +27,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         runtime: what must run it.
         seed: makes it deterministic: each node computes the same from it. None for any other job.
         attempt: how often this job was run, with this time, each under an id of its own.
+        inputs: files that the module finds in `/input`, by their names.
+        outputs: names of the files in `/output` that are brought back.
     """
 
     module: bytes
@@ -38,11 +40,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     runtime: str = "wasi-preview1"
     seed: int | None = None
     attempt: int = 1
+    inputs: Mapping[str, bytes] = msgspec.field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
 
     @cached_property
     def content(self) -> Content:
         """Hash and length of the module."""
-        return Content(hashlib.sha256(self.module).hexdigest(), len(self.module))
+        return _content(self.module)
 
     def asked(self, nonce: str, requester: str) -> "Asked":
         """What a receipt for it must be of.
@@ -60,7 +64,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             requester=requester,
             seed=self.seed,
             attempt=self.attempt,
+            inputs={name: _content(data) for name, data in self.inputs.items()},
+            outputs=tuple(self.outputs),
         )
+
+
+def _content(data: bytes) -> Content:
+    return Content(hashlib.sha256(data).hexdigest(), len(data))
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +85,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         requester: key of the client, hex.
         seed: of a deterministic job.
         attempt: how often it was run.
+        inputs: files, by their names.
+        outputs: names of files.
     """
 
     module: Content
@@ -85,6 +97,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     requester: str
     seed: int | None = None
     attempt: int = 1
+    inputs: dict[str, Content] = msgspec.field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +111,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         receipt: what the node has signed.
         envelope: the same as it can be kept and verified again: DSSE, JSON.
         node: key of the node.
+        files: that the module left, of those that were asked for, by their names.
     """
 
     status: Status
@@ -105,6 +120,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     receipt: Receipt
     envelope: bytes
     node: str
+    files: Mapping[str, bytes] = msgspec.field(default_factory=dict)
 
     @property
     def exit_code(self) -> int | None:

@@ -1,6 +1,7 @@
 """Checks that a receipt proves the result of the job that was asked for, all of it."""
 
 import hashlib
+from collections.abc import Mapping
 
 from phase.client.errors import UntrueError
 from phase.client.task import Asked
@@ -16,6 +17,7 @@ def check(
     job: str,
     stdout: Content,
     stderr: Content,
+    files: Mapping[str, bytes | bytearray],
     asked: Asked | None,
     stdin: bytes | bytearray | None = None,
 ) -> Receipt:
@@ -27,6 +29,7 @@ def check(
         job: the job's id.
         stdout: the output that arrived.
         stderr: the same.
+        files: that arrived.
         asked: what was asked for; None where this side does not know it any more.
         stdin: the input that was sent, of which the module need not have read all; None if it is not known.
 
@@ -40,6 +43,7 @@ def check(
     pairs: list[tuple[str, object, object]] = [
         ("stdout", stdout, receipt.stdout),
         ("stderr", stderr, receipt.stderr),
+        ("output files", {name: counted(data) for name, data in files.items()}, receipt.outputs),
     ]
     if asked is not None:
         pairs += [
@@ -52,12 +56,12 @@ def check(
             ("seed", asked.seed, receipt.seed),
             ("attempt", asked.attempt, receipt.attempt),
             ("directories", (), receipt.directories),
-            ("input files", {}, receipt.inputs),
-            ("output files", {}, receipt.outputs),
+            ("input files", asked.inputs, receipt.inputs),
+            ("output files", [], [name for name in receipt.outputs if name not in asked.outputs]),
         ]
     if stdin is not None:
         read = stdin[: receipt.stdin.length]
-        pairs.append(("stdin", Content(hashlib.sha256(read).hexdigest(), len(read)), receipt.stdin))
+        pairs.append(("stdin", counted(read), receipt.stdin))
     for what, expected, found in pairs:
         if expected != found:
             raise UntrueError(
@@ -65,3 +69,8 @@ def check(
                 f"found {ascii(found)[:200]}"
             )
     return receipt
+
+
+def counted(data: bytes | bytearray) -> Content:
+    """Hash and length of some bytes."""
+    return Content(hashlib.sha256(data).hexdigest(), len(data))

@@ -67,9 +67,11 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
                 f"the input of a deterministic job comes before it starts, {MAX_WHOLE_INPUT} bytes at most",
             )
         limits = offer.limits
+        given = sum(each.length for each in offer.inputs.values())
         for what, asked, most in (
             ("the module", offer.module.length, limits.module_bytes),
             ("the input", offer.input or 0, limits.stdin_bytes),
+            ("all input files", given, min(limits.stdin_bytes, MAX_WHOLE_INPUT)),
         ):
             if asked > most:
                 raise RefusedError(Reason.INVALID_REQUEST, f"{what} has {asked} bytes; its limit is {most}")

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from phase.foreign import MalformedError, read_json
+from phase.jobs.grant import MAX_FILES
 from phase.jobs.limits import Limits
 from phase.jobs.receipt import Attempt, Content, Hex256
 from phase.node.blobs import Blobs
@@ -21,7 +22,19 @@ from phase.node.requests import Checker, UnsignedError
 from phase.node.scheduler import Scheduler
 from phase.node.serving import Serving, check_words
 from phase.peer.framing import MAX_MESSAGE, SECONDS
-from phase.peer.messages import Count, JobId, JobStatus, Nonce, Offer, Reason, Request, State, Word, schema
+from phase.peer.messages import (
+    Count,
+    FileName,
+    JobId,
+    JobStatus,
+    Nonce,
+    Offer,
+    Reason,
+    Request,
+    State,
+    Word,
+    schema,
+)
 
 #: The largest blob.
 MAX_BLOB = Limits().module_bytes
@@ -67,6 +80,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         args: arguments.
         env: the whole environment.
         stdin: hash of a blob; null for no input.
+        inputs: hashes of blobs, which the module finds as files in `/input`, by their names.
+        outputs: names of the files in `/output` that are kept.
         limits: of the job.
         arch: what the node must be; null for any.
         runtime: what must run it.
@@ -81,6 +96,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     args: tuple[str, ...] = ()
     env: dict[str, str] = msgspec.field(default_factory=dict)
     stdin: Hex256 | None = None
+    inputs: Annotated[dict[FileName, Hex256], msgspec.Meta(max_length=MAX_FILES)] = msgspec.field(
+        default_factory=dict
+    )
+    outputs: Annotated[tuple[FileName, ...], msgspec.Meta(max_length=MAX_FILES)] = ()
     limits: Limits = msgspec.field(default_factory=Limits)
     arch: Literal["x86_64", "arm64"] | None = None
     runtime: Word = "wasi-preview1"
@@ -136,6 +155,7 @@ class Gateway:
             web.get("/v1/jobs/{job}", self._get, allow_head=False),
             web.delete("/v1/jobs/{job}", self._delete),
             web.get("/v1/jobs/{job}/{name:stdout|stderr}", self._output, allow_head=False),
+            web.get("/v1/jobs/{job}/files/{file}", self._file, allow_head=False),
             web.get("/v1/jobs/{job}/receipt", self._receipt, allow_head=False),
             web.route("OPTIONS", "/v1/{rest:.*}", self._options),
         ]
@@ -179,7 +199,8 @@ class Gateway:
             raise ProblemError(400, "invalid request", f"not a job: {error}") from error
         module = self._blob(asked.module)
         stdin = b"" if asked.stdin is None else self._blob(asked.stdin)
-        await self._take(client, asked, module, stdin)
+        inputs = {name: self._blob(sha256) for name, sha256 in asked.inputs.items()}
+        await self._take(client, asked, module, stdin, inputs)
         return _json(self._serving.status(client, asked.job), 202)
 
     def _blob(self, sha256: str) -> bytes:
@@ -188,7 +209,9 @@ class Gateway:
             raise ProblemError(404, "blob missing", f"the blob {sha256} is not here: PUT it first")
         return data
 
-    async def _take(self, client: str, asked: Asked, module: bytes, stdin: bytes) -> None:
+    async def _take(
+        self, client: str, asked: Asked, module: bytes, stdin: bytes, inputs: dict[str, bytes]
+    ) -> None:
         offer = Offer(
             job=asked.job,
             nonce=asked.nonce,
@@ -200,12 +223,14 @@ class Gateway:
             attempt=asked.attempt,
             detached=True,
             input=len(stdin),
+            inputs={name: Content(asked.inputs[name], len(data)) for name, data in inputs.items()},
+            outputs=asked.outputs,
         )
         said = Request(args=asked.args, env=asked.env)
         check_words(said)
         work = self._scheduler.admit(client, offer)
         try:
-            work.request, work.module, work.stdin = said, module, stdin
+            work.request, work.module, work.stdin, work.inputs = said, module, stdin, inputs
             work.spool = self._scheduler.kept.begin(client, asked.job)
             await self._scheduler.enqueue(work)
         except BaseException:
@@ -240,6 +265,16 @@ class Gateway:
             raise ProblemError(404, "unknown job", _no_receipt(status))
         return web.Response(body=receipt, content_type="application/json")
 
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        client, job = await self._client(request), request.match_info["job"]
+        status = self._serving.status(client, job)
+        if self._scheduler.find(client, job) is not None:
+            raise ProblemError(409, "not ended", f"the job is {status.state.value}")
+        descriptor = self._scheduler.kept.file(client, job, request.match_info["file"])
+        if descriptor is None:
+            raise ProblemError(404, "no file", "the job has left no file of this name, or it is not kept")
+        return await self._sent(request, client, job, descriptor)
+
     async def _output(self, request: web.Request) -> web.StreamResponse:
         client, job = await self._client(request), request.match_info["job"]
         status = self._serving.status(client, job)
@@ -247,6 +282,12 @@ class Gateway:
         descriptor = self._scheduler.kept.output(client, job, name)
         if descriptor is None:
             raise ProblemError(404, "unknown job", _no_receipt(status))
+        return await self._sent(request, client, job, descriptor)
+
+    async def _sent(
+        self, request: web.Request, client: str, job: str, descriptor: int
+    ) -> web.StreamResponse:
+        """Send a file, which is closed then."""
         answer = web.StreamResponse(headers=_CORS)
         answer.content_type = "application/octet-stream"
         try:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -78,8 +79,8 @@ class Kept:
         """
         return Spool(self._directory / _name(client, job))
 
-    def finish(self, client: str, job: str, receipt: bytes) -> None:
-        """Keep the receipt of a job whose outputs are complete.
+    def finish(self, client: str, job: str, receipt: bytes, left: Mapping[str, bytes] | None = None) -> None:
+        """Keep the receipt of a job whose outputs are complete, and the files that it left.
 
         Raises:
             OSError: it cannot be written.
@@ -88,6 +89,8 @@ class Kept:
         directory = self._directory / name
         for output in ("stdout", "stderr"):
             _sync(directory / output)
+        for file, data in (left or {}).items():
+            files.write(directory / _file(file), data, mode=0o600)
         files.write(directory / "receipt", receipt, mode=0o600)
         self._sizes[name] = _size(directory)
         self._make_room(client)
@@ -104,6 +107,13 @@ class Kept:
         """A descriptor of an output, also of a job that still runs; None if there is none."""
         try:
             return files.open_plain(self._directory / _name(client, job) / name)
+        except OSError:
+            return None
+
+    def file(self, client: str, job: str, name: str) -> int | None:
+        """A descriptor of a file that a job left; None if there is none."""
+        try:
+            return files.open_plain(self._directory / _name(client, job) / _file(name))
         except OSError:
             return None
 
@@ -136,6 +146,10 @@ class Kept:
 def _name(client: str, job: str) -> str:
     """The directory's name: a job's id may hold characters that a file's name may not."""
     return f"{client[:32]}-{hashlib.sha256(f'{client}/{job}'.encode()).hexdigest()[:32]}"
+
+
+def _file(name: str) -> str:
+    return f"file-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def _found(directory: Path) -> list[tuple[str, int]]:

@@ -213,7 +213,7 @@ class Scheduler:
             envelope = receipts.issue(said, self._identity)
         except PhaseError as error:
             return Ending(state=State.FAILED, detail=f"it ran, and has no receipt: {error}"[:500])
-        return Ending(state=State.DONE, status=execution.status, receipt=envelope)
+        return Ending(state=State.DONE, status=execution.status, receipt=envelope, files=execution.files)
 
     async def _finish(self, work: Work, ending: Ending) -> None:
         """Put the end of a job on record, then tell of it."""
@@ -253,7 +253,7 @@ class Scheduler:
             self.kept.drop(work.client, work.offer.job)
             return ending
         try:
-            self.kept.finish(work.client, work.offer.job, ending.receipt)
+            self.kept.finish(work.client, work.offer.job, ending.receipt, ending.files)
         except OSError as error:
             self.kept.drop(work.client, work.offer.job)
             return Ending(state=State.FAILED, detail=f"its result cannot be kept: {error.strerror}")

@@ -1,6 +1,7 @@
 """The node's side of the job protocol: what it answers on the streams of its clients."""
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import logging
@@ -8,10 +9,13 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from importlib import metadata
+from typing import Any
 
 from phase.errors import printable
+from phase.foreign import read_json
 from phase.jobs import location
 from phase.jobs.job import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS
+from phase.jobs.receipt import Content, Statement
 from phase.node import capacity
 from phase.node.blobs import Blobs
 from phase.node.errors import RefusedError, StateError
@@ -19,7 +23,17 @@ from phase.node.scheduler import Scheduler
 from phase.node.streams import Feed, Output, Taps
 from phase.node.work import Work
 from phase.peer.errors import PeerError
-from phase.peer.framing import CHUNK, MAX_MESSAGE, SECONDS, Frames, Kind, ProtocolError, pack
+from phase.peer.framing import (
+    CHUNK,
+    MAX_MESSAGE,
+    SECONDS,
+    Frames,
+    Kind,
+    ProtocolError,
+    file_frames,
+    file_part,
+    pack,
+)
 from phase.peer.messages import (
     EARLY_INPUT,
     MAX_OFFER,
@@ -225,8 +239,9 @@ class Serving:
         early = offer.input is not None and offer.input <= EARLY_INPUT
         module = self._blobs.get(offer.module.sha256)
         waiting = max(self._scheduler.queued - 1, 0)
-        frames.later(frame(Accepted(send_module=module is None, waiting=waiting)))
-        if module is None or not early or offer.detached:
+        lacking = tuple(name for name, each in offer.inputs.items() if not self._blobs.has(each.sha256))
+        frames.later(frame(Accepted(send_module=module is None, send_files=lacking, waiting=waiting)))
+        if module is None or lacking or not early or offer.detached:
             await self._send(frames)
         if module is None:
             module = await _module(frames, offer)
@@ -234,6 +249,9 @@ class Serving:
         elif len(module) != offer.module.length:
             raise ProtocolError(f"the module of this hash has {len(module)} bytes")
         work.module = module
+        for name in lacking:
+            self._blobs.put(offer.inputs[name].sha256, await _file(frames, name, offer.inputs[name]))
+        work.inputs = {name: self._blob(each.sha256) for name, each in offer.inputs.items()}
         if offer.detached:
             work.spool = self._scheduler.kept.begin(work.client, offer.job)
         else:
@@ -242,6 +260,12 @@ class Serving:
             work.stdin = await _input(frames, offer.input)
         elif not early:
             work.feed = Feed()
+
+    def _blob(self, sha256: str) -> bytes:
+        data = self._blobs.get(sha256)
+        if data is None:
+            raise RefusedError(Reason.INSUFFICIENT_RESOURCES, "this node has no room for the input files")
+        return data
 
     async def _attached(self, work: Work, frames: Frames) -> None:
         """Carry input and output until the job ends, or the client leaves."""
@@ -295,6 +319,9 @@ class Serving:
             work.taps.leave()
             raise
         ending, result = await work.result()
+        for name, data in ending.files.items():
+            for packed in file_frames(name, data):
+                await self._send(frames, packed)
         await self._send(frames, *_ended(ending.receipt, result))
 
     async def _gathered(self, taps: Taps, frames: Frames) -> Output | None:
@@ -317,11 +344,20 @@ class Serving:
         for name, kind in (("stdout", Kind.STDOUT), ("stderr", Kind.STDERR)):
             if receipt is not None:
                 await self._file(frames, kept.output(client, job, name), kind)  # type: ignore[arg-type]
+        for file in () if receipt is None else left_files(receipt):
+            await self._left(frames, kept.file(client, job, file), file)
         detail = known.detail
         if receipt is None and known.state is State.DONE:
             detail = "its result is not kept"
         said = Result(job=job, state=known.state, status=known.status, detail=detail)
         await self._send(frames, *_ended(receipt, said))
+
+    async def _left(self, frames: Frames, descriptor: int | None, name: str) -> None:
+        if descriptor is None:
+            return
+        with open(descriptor, "rb") as file:
+            for packed in file_frames(name, file.read()):
+                await self._send(frames, packed)
 
     async def _file(self, frames: Frames, descriptor: int | None, kind: Kind) -> None:
         if descriptor is None:
@@ -357,6 +393,13 @@ def _version() -> str:
         return metadata.version("phase")
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+def left_files(receipt: bytes) -> tuple[str, ...]:
+    """The names of the files of which a receipt of this node tells."""
+    body = read_json(receipt, dict[str, Any])["payload"]
+    statement = read_json(base64.b64decode(body), Statement)
+    return tuple(statement.predicate.outputs)
 
 
 def _ended(receipt: bytes | None, result: Result) -> list[bytes]:
@@ -412,6 +455,27 @@ async def _module(frames: Frames, offer: Offer) -> bytes:
     if hashlib.sha256(data).hexdigest() != offer.module.sha256:
         raise ProtocolError("the module does not have the hash that was offered")
     return data
+
+
+async def _file(frames: Frames, name: str, content: Content) -> bytes:
+    data = bytearray()
+    try:
+        async with asyncio.timeout(SECONDS + content.length / LEAST_RATE):
+            while not data or len(data) < content.length:
+                found = await frames.receive(seconds=None, message=MAX_OFFER)
+                if found is None or found.kind is not Kind.FILE:
+                    raise ProtocolError(f"an input file ended after {len(data)} of {content.length} bytes")
+                of, part = file_part(found.data)
+                if of != name or (content.length and not part):
+                    raise ProtocolError("the input files come in another order, or not at all")
+                data += part
+                if not content.length:
+                    break
+    except TimeoutError:
+        raise ProtocolError(f"an input file came too slowly: {len(data)} bytes") from None
+    if hashlib.sha256(data).hexdigest() != content.sha256:
+        raise ProtocolError("an input file does not have the hash that was offered")
+    return bytes(data)
 
 
 async def _input(frames: Frames, length: int) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 
 import msgspec
 
@@ -23,12 +24,14 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         status: how the module ended, if it ran.
         receipt: for it: a DSSE envelope.
         detail: for people.
+        files: that the module left, of those that were asked for, by their names.
     """
 
     state: State
     status: Status | None = None
     receipt: bytes | None = None
     detail: str = ""
+    files: Mapping[str, bytes] = msgspec.field(default_factory=dict)
 
 
 class Work:
@@ -45,6 +48,7 @@ class Work:
         self.request = Request()
         self.module = b""
         self.stdin = b""
+        self.inputs: dict[str, bytes] = {}
         self.feed: Feed | None = None
         self.taps: Taps | None = None
         self.spool: Spool | None = None
@@ -66,6 +70,8 @@ class Work:
             env=self.request.env,
             limits=self.offer.limits,
             seed=self.offer.seed,
+            inputs=self.inputs,
+            outputs=self.offer.outputs,
         )
 
     def streams(self) -> Streams:

@@ -6,6 +6,7 @@ limit for its length, which is checked before anything is read, and each read ha
 
 import asyncio
 import struct
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from phase.peer.transport import Stream
 
 #: Most bytes of module, input or output in one frame.
 CHUNK = 64 << 10
+#: Most bytes of a file's name.
+MAX_NAME = 255
 #: Most bytes of a message. Arguments and variables have 128 KiB at most; JSON may take six bytes for one.
 MAX_MESSAGE = 1 << 20
 #: Most bytes of a receipt; as `phase.dsse` reads envelopes.
@@ -41,6 +44,8 @@ class Kind(IntEnum):
     STDERR = 5
     #: The receipt: a DSSE envelope, whole.
     RECEIPT = 6
+    #: A part of a file, behind its name (`file_part`); a file without bytes has one part.
+    FILE = 7
 
 
 _MOST = {
@@ -50,6 +55,7 @@ _MOST = {
     Kind.STDOUT: CHUNK,
     Kind.STDERR: CHUNK,
     Kind.RECEIPT: MAX_RECEIPT,
+    Kind.FILE: 1 + MAX_NAME + CHUNK,
 }
 
 
@@ -63,6 +69,31 @@ class Frame(NamedTuple):
 def pack(kind: Kind, data: bytes | memoryview) -> bytes:
     """The bytes of one frame."""
     return _HEAD.pack(kind, len(data)) + data
+
+
+def file_frames(name: str, data: bytes) -> Iterator[bytes]:
+    """The packed frames of one file.
+
+    Args:
+        name: at most 255 bytes of UTF-8.
+        data: its content.
+    """
+    head = name.encode()
+    for start in range(0, max(len(data), 1), CHUNK):
+        yield pack(Kind.FILE, bytes((len(head),)) + head + data[start : start + CHUNK])
+
+
+def file_part(data: bytes) -> tuple[str, bytes]:
+    """The name of a file, and the part of it that a frame holds.
+
+    Raises:
+        ProtocolError: it is malformed.
+    """
+    try:
+        end = 1 + data[0]
+        return data[1:end].decode(), data[end:]
+    except (IndexError, UnicodeDecodeError):
+        raise ProtocolError("a part of a file has no name") from None
 
 
 class Frames:

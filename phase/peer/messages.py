@@ -5,9 +5,9 @@ offer is followed at once by its `Request`, and by its input if that is known an
 client sends the module, if the node has not got it, and other input only once the answer says `accepted`.
 
     Offer, Request, stdin ->     <- Accepted, or Rejected and the end
-    module, if it is wanted ->
+    module, files that are wanted ->
     stdin … ->                   <- Progress, stdout, stderr …
-                                 <- receipt, Result
+                                 <- files, receipt, Result
 
 A client must not ask for anything that a node would silently leave out, so a node refuses fields that it
 does not know. A client ignores fields that it does not know. The schemas are in `phase/peer/schemas`.
@@ -19,13 +19,14 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from phase.foreign import MalformedError, read_json
+from phase.jobs.grant import MAX_FILES
 from phase.jobs.limits import MAX_INTEGER, Limits
 from phase.jobs.receipt import Attempt, Content, Hex256
 from phase.jobs.status import Status
 from phase.peer.framing import Kind, ProtocolError, pack
 
 #: Most bytes of an offer, and of every other question but a request.
-MAX_OFFER = 16 << 10
+MAX_OFFER = 64 << 10
 #: Input up to so many bytes follows the request at once, and is in memory before the job is queued.
 EARLY_INPUT = 64 << 10
 #: Jobs that a list holds at most: the newest.
@@ -35,6 +36,7 @@ MAX_TEXT = 500
 
 JobId = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[0-9A-Za-z._:-]*$(?!\n)")]
 Nonce = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[0-9A-Za-z._:+/=-]*$(?!\n)")]
+FileName = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f]*$(?!\n)")]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Word = Annotated[str, msgspec.Meta(max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
@@ -97,6 +99,8 @@ class Offer(_Asked, frozen=True, kw_only=True, tag="offer"):
         detached: whether the node keeps the result until the client comes for it. A job that is not detached
             is cancelled when its client leaves.
         input: bytes of standard input, which follow; null for a stream of unknown length.
+        inputs: files that the module finds in `/input`: hash and length, by their names.
+        outputs: names of the files in `/output` that are brought back.
     """
 
     job: JobId
@@ -109,6 +113,10 @@ class Offer(_Asked, frozen=True, kw_only=True, tag="offer"):
     attempt: Attempt = 1
     detached: bool = False
     input: Count | None = 0
+    inputs: Annotated[dict[FileName, Content], msgspec.Meta(max_length=MAX_FILES)] = msgspec.field(
+        default_factory=dict
+    )
+    outputs: Annotated[tuple[FileName, ...], msgspec.Meta(max_length=MAX_FILES)] = ()
 
 
 class Request(_Asked, frozen=True, kw_only=True, tag="request"):
@@ -158,10 +166,12 @@ class Accepted(_Said, frozen=True, kw_only=True, tag="accepted"):
 
     Args:
         send_module: whether the module must be sent; otherwise the node has it.
+        send_files: names of the input files that must be sent.
         waiting: jobs that are queued before it.
     """
 
     send_module: bool = False
+    send_files: tuple[str, ...] = ()
     waiting: Count = 0
 
 

@@ -38,6 +38,21 @@ CAT = """(memory (export "memory") 4)
       (if (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12))
         (then (call $proc_exit (i32.const 8))))
       (br $more)))"""
+#: Copies 64 KiB of /input/in to /output/out.
+COPY = """(import "wasi_snapshot_preview1" "path_open"
+    (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (memory (export "memory") 2) (data (i32.const 100) "in") (data (i32.const 110) "out")
+  (func (export "_start")
+    (if (call $path_open (i32.const 3) (i32.const 0) (i32.const 100) (i32.const 2) (i32.const 0)
+          (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 16)) (then (call $proc_exit (i32.const 7))))
+    (if (call $path_open (i32.const 4) (i32.const 0) (i32.const 110) (i32.const 3) (i32.const 1)
+          (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 20)) (then (call $proc_exit (i32.const 8))))
+    (i32.store (i32.const 0) (i32.const 1024)) (i32.store (i32.const 4) (i32.const 65536))
+    (if (call $fd_read (i32.load (i32.const 16)) (i32.const 0) (i32.const 1) (i32.const 8))
+      (then (call $proc_exit (i32.const 9))))
+    (i32.store (i32.const 4) (i32.load (i32.const 8)))
+    (if (call $fd_write (i32.load (i32.const 20)) (i32.const 0) (i32.const 1) (i32.const 8))
+      (then (call $proc_exit (i32.const 10)))))"""
 #: Computes for ever.
 LOOP = """(memory (export "memory") 1) (func (export "_start") (loop $l (br $l)))"""
 #: Prints 64 KiB at a time, for ever, whatever becomes of it.

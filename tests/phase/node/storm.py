@@ -30,6 +30,7 @@ import asyncio, json, sys
 from pathlib import Path
 from phase.client import Client, ClientError, JobLostError, NotRunError, RejectedError, Task
 from phase.identity import Identity
+from phase.peer.errors import PeerError
 state, place, module, receipts = map(Path, sys.argv[1:5])
 task = Task(module=module.read_bytes(), stdin=b"Hello")
 
@@ -127,7 +128,8 @@ class Storm:
         try:
             self._kill(clients)
             for process in clients.values():
-                process.wait(max(self._deadline - time.monotonic(), 1))
+                if process.wait(max(self._deadline - time.monotonic(), 1)):
+                    raise RuntimeError("a client failed; its words are above")
             return self._told()
         finally:
             for process in clients.values():

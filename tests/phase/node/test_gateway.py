@@ -23,7 +23,7 @@ from phase.node.requests import Checker
 from phase.peer.messages import State
 from phase.provider import listening
 from tests import pages
-from tests.phase.node.conftest import CAT, CLIENT, FLOOD, LOOP, NODE, Scene, Start, wasm
+from tests.phase.node.conftest import CAT, CLIENT, COPY, FLOOD, LOOP, NODE, Scene, Start, wasm
 
 PAGE = (pages.PROJECT / "docs/develop/gateway.md").read_text()
 
@@ -90,6 +90,21 @@ async def test_a_job_by_http_has_output_and_a_receipt_that_holds(start: Start) -
         assert (again.status, again.json["reason"]) == (409, "duplicate")
     said = receipts.verify(envelope, key=NODE.public_key, job_id=job, nonce="n", stdout=b"Hello")
     assert (said.args, said.env) == (("a",), {"A": "b"})
+
+
+async def test_files_go_there_and_back(start: Start) -> None:
+    async with start() as scene, http(scene) as client:
+        inputs = {"in": await client.put(b"table")}
+        job = await client.job(wasm(COPY), inputs=inputs, outputs=["out", "none"])
+        done = await client.call("GET", f"/v1/jobs/{job}?wait=20")
+        assert done.json["status"] == {"kind": "exited", "code": 0}
+        assert (await client.call("GET", f"/v1/jobs/{job}/files/out")).body == b"table"
+        missing = await client.call("GET", f"/v1/jobs/{job}/files/none")
+        assert (missing.status, missing.json["reason"]) == (404, "no file")
+        said = receipts.verify(
+            (await client.call("GET", f"/v1/jobs/{job}/receipt")).body, key=NODE.public_key
+        )
+    assert [each.sha256 for each in said.outputs.values()] == list(inputs.values())
 
 
 async def test_output_comes_while_the_job_runs_and_a_job_is_cancelled(start: Start) -> None:
@@ -232,7 +247,9 @@ async def test_operators_see_what_goes_on(start: Start) -> None:
 
 def test_the_page_has_every_field_state_and_header() -> None:
     job = json.loads(re.findall(r"### A job\n```json\n(.*?)```", PAGE, re.DOTALL)[0])
-    assert set(job) | {"arch", "runtime", "seed", "attempt"} == set(Asked.__struct_fields__)
+    assert set(job) | {"arch", "runtime", "seed", "attempt", "inputs", "outputs"} == set(
+        Asked.__struct_fields__
+    )
     assert all(f"`{state.value}`" in PAGE for state in State)
     lines = re.findall(r"```\n(phase-request-v1\n.*?)\n```", PAGE, re.DOTALL)[0].split("\n")
     named = dict(zip(("node", "key", "at", "nonce", "sha256"), lines[3:], strict=True))

@@ -46,7 +46,7 @@ async def _rejected(frames: Frames) -> Rejected:
     [
         (b"\xff" * 5, "there is no frame of the kind 255"),
         (bytes([Kind.MESSAGE]) + (1 << 30).to_bytes(4, "big"), "a frame of message has 1073741824 bytes"),
-        (pack(Kind.MESSAGE, b" " * (16 << 10) + b"{}"), "the limit is 16384"),
+        (pack(Kind.MESSAGE, b" " * (64 << 10) + b"{}"), "the limit is 65536"),
         (pack(Kind.MESSAGE, b"{"), "not a message that is expected here"),
         (pack(Kind.MESSAGE, b"[" * 10_000), "not a message that is expected here"),
         (pack(Kind.STDIN, b"x"), "a stream begins with a message"),

@@ -14,7 +14,7 @@ from phase.jobs.status import Exited, Killed, LimitHit, Rejected, Trapped
 from phase.node.admission import Admission
 from phase.peer.messages import Reason, State
 from tests import pages
-from tests.phase.node.conftest import CAT, CLIENT, FLOOD, LOOP, NODE, Start, until, wasm
+from tests.phase.node.conftest import CAT, CLIENT, COPY, FLOOD, LOOP, NODE, Start, until, wasm
 
 
 async def test_a_job_gives_its_output_and_a_receipt_that_holds(start: Start) -> None:
@@ -37,6 +37,22 @@ async def test_a_receipt_says_who_asked_and_a_deterministic_job_is_the_same_ever
     assert [each.receipt.requester for each in found] == [CLIENT.public_key] * 3
     assert [each.receipt.seed for each in found] == [7, 7, 8]
     assert found[0].stdout == found[1].stdout != found[2].stdout
+
+
+async def test_files_go_there_and_back_and_are_in_the_receipt(start: Start) -> None:
+    """Copies /input/in to /output/out; `none` is asked for, and not left."""
+    inputs = {"in": b"x" * 100_000, "empty": b""}
+    task = Task(module=wasm(COPY), inputs=inputs, outputs=("out", "none"))
+    async with start() as scene:
+        made = await scene.client.submit(scene.address, task)
+        result = await made.result()
+        assert (result.status, result.files) == (Exited(0), {"out": inputs["in"][:65_536]})
+        assert set(result.receipt.inputs) == {"in", "empty"}
+        assert [each.length for each in result.receipt.outputs.values()] == [65_536]
+        await scene.client.submit(scene.address, task, job="kept", detached=True)
+        kept = await scene.client.fetch(scene.address, "kept")
+        assert kept.files == result.files
+        assert scene.daemon.blobs.has(task.asked("", "").inputs["in"].sha256)
 
 
 async def test_a_module_is_sent_once(start: Start) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from phase.identity import Identity
 from phase.jobs import receipt as receipts
-from tests.phase.node.conftest import CAT, LOOP, wasm
+from tests.phase.node.conftest import CAT, COPY, LOOP, wasm
 from tests.phase.node.service import Node, begin
 
 _EXIT7 = '(memory (export "memory") 1) (func (export "_start") (call $proc_exit (i32.const 7)))'
@@ -36,6 +36,17 @@ def test_a_job_runs_at_a_node_and_its_receipt_is_verified(node: Node, tmp_path: 
     assert said.module.length == len(wasm(CAT))
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(30) == 0
+
+
+def test_files_of_a_job_go_to_the_node_and_back(node: Node, tmp_path: Path) -> None:
+    module, table, out = tmp_path / "copy.wasm", tmp_path / "table.csv", tmp_path / "out.csv"
+    module.write_bytes(wasm(COPY))
+    table.write_bytes(b"a,b")
+    words = ("submit", "--no-stdin", "--node", node.address, "--input", f"in={table}")
+    done = node.job(*words, "--output", f"out={out}", str(module))
+    assert (done.returncode, done.stderr, out.read_bytes()) == (0, b"", b"a,b")
+    lost = node.job(*words, "--output", f"other={out}", str(module))
+    assert (lost.returncode, b"output other is lost" in lost.stderr) == (141, True)
 
 
 def test_exit_codes_tell_the_module_from_the_node_and_the_network(node: Node, tmp_path: Path) -> None:
