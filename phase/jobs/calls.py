@@ -140,6 +140,12 @@ _THREAD_MASK, _THREAD = 0xFFBFFFFF, 0x003D0F00
 _Instruction = tuple[int, int, int, int]
 
 
+#: Filters without and with files, for a process whose number is not known yet: in its place is a number
+#: that no process and nothing else in a filter has.
+_prepared: dict[bool, bytes] = {}
+_ANY_PROCESS = 0x7EADBEEF
+
+
 class _Program(ctypes.Structure):
     """sock_fprog."""
 
@@ -156,12 +162,24 @@ def close(libc: ctypes.CDLL, *, files: bool = False) -> None:
     Raises:
         OSError: the kernel has no filters, or refuses this one.
     """
-    code = program(os.uname().machine, os.getpid(), files=files)
+    prepare(files)
+    own = os.getpid().to_bytes(4, "little")
+    code = _prepared[files].replace(_ANY_PROCESS.to_bytes(4, "little"), own)
     seccomp = 317 if os.uname().machine == "x86_64" else 277
     given = _Program(len(code) // 8, code)
     if libc.syscall(seccomp, _FILTER, _ALL_THREADS, ctypes.byref(given)) != 0:
         number = ctypes.get_errno() or errno.EBUSY  # otherwise it has returned the id of a thread
         raise OSError(number, os.strerror(number))
+
+
+def prepare(files: bool) -> None:
+    """Write a filter, once for all processes that this one forks: that takes longer than to set it.
+
+    Raises:
+        OSError: this architecture's calls are not known.
+    """
+    if files not in _prepared:
+        _prepared[files] = program(os.uname().machine, _ANY_PROCESS, files=files)
 
 
 def program(machine: str, process: int, *, files: bool = False) -> bytes:

@@ -30,6 +30,8 @@ _FILE_BYTES, _FILES = 1 << 30, 256
 _THREADS, _PROCESSES = 32, 512
 #: Descriptor of /proc/self/statm, opened before the cage closes; -1 without /proc.
 _statm = -1
+#: The C library, once it is loaded.
+_loaded: list[ctypes.CDLL] = []
 #: The one of those two limits that holds for this process; 0 for neither.
 _threads = 0
 
@@ -51,7 +53,7 @@ def give_up(parent: int, grant: Grant | None = None) -> tuple[list[str], list[st
         The layers of the cage, by name; and the missing protections, a sentence each, usually empty.
     """
     global _statm, _threads
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = _library()
     layers, missing = [], []
     try:
         _statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -91,6 +93,23 @@ def give_up(parent: int, grant: Grant | None = None) -> tuple[list[str], list[st
     except OSError as error:
         missing.append(f"the kernel does not filter its system calls: {error.strerror}")
     return layers, missing
+
+
+def prepare() -> None:
+    """Do ahead what each process that this one forks would do for itself."""
+    try:
+        for files in (False, True):
+            calls.prepare(files)
+    except OSError:
+        pass  # each of them reports it
+    _library()
+
+
+def _library() -> ctypes.CDLL:
+    """The C library, with errno. To load it makes a class, so it is loaded once."""
+    if not _loaded:
+        _loaded.append(ctypes.CDLL(None, use_errno=True))
+    return _loaded[0]
 
 
 def _die_first() -> None:
@@ -210,7 +229,7 @@ def limit_memory(memory_bytes: int) -> None:
     Args:
         memory_bytes: of the job.
     """
-    libc = ctypes.CDLL(None)
+    libc = _library()
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)  # memory that compiling has freed must not count as the job's
     _lower(resource.RLIMIT_DATA, _private() + memory_bytes + _SLACK)

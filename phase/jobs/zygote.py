@@ -22,7 +22,7 @@ import os
 import select
 import sys
 
-from phase.jobs import grant, wire, worker
+from phase.jobs import grant, protect, wire, worker
 from phase.jobs.engine import Engine
 from phase.jobs.host import READER
 
@@ -151,6 +151,7 @@ def main() -> None:
         os.dup(0)
     engine = Engine(sys.argv[1])
     engine.reader = engine.compile(READER)
+    protect.prepare()
     gc.disable()  # a worker runs one job, and a collection would copy every page that it looks at
     gc.freeze()
     if len(os.listdir("/proc/self/task")) != 1:

@@ -31,11 +31,11 @@ _USERS = {
     ],
 }
 #: For a worker, before its cage is closed: it has no cage, or one layer is refused.
-_NO_CAGE = "from phase.jobs import protect; protect.give_up = lambda parent: ([], [])"
+_NO_CAGE = "from phase.jobs import protect; protect.give_up = lambda parent, grant: ([], [])"
 _LAYERS = {
-    "filter": "from phase.jobs import calls; calls.close = lambda libc: None",
-    "landlock": "from phase.jobs import landlock; landlock.close = lambda libc: 0",
-    "namespaces": "from phase.jobs import protect; protect._leave_network = lambda libc: False",
+    "filter": "from phase.jobs import calls; calls.close = lambda libc, files: None",
+    "landlock": "from phase.jobs import landlock; landlock.close = lambda libc, but: 0",
+    "namespaces": "from phase.jobs import protect; protect._leave_network = lambda libc, files: False",
     "user": "from phase.jobs import protect; protect._leave_root = lambda libc: []",
 }
 _STOPPED = f"killed by signal {signal.SIGSYS:d}"

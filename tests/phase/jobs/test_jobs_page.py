@@ -61,7 +61,8 @@ def test_the_page_has_the_defaults_of_the_limits() -> None:
     assert f"| `--memory MIB` | {limits.memory_bytes // MIB} |" in PAGE
     assert f"| `--compile MIB` | {limits.compile_bytes // MIB} |" in PAGE
     assert f"| `--max-output BYTES` | {limits.output_bytes // MIB} MiB |" in PAGE
-    assert f"| | {limits.stdin_bytes // MIB} MiB | standard input |" in PAGE
+    assert f"| | {limits.stdin_bytes // MIB} MiB | standard input; and input files together |" in PAGE
+    assert f"| `--scratch MIB` | {limits.scratch_bytes // MIB} |" in PAGE
     assert f"| | {limits.module_bytes // MIB} MiB | the module |" in PAGE
 
 
