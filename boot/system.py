@@ -9,7 +9,7 @@ from boot import cache, tree
 from boot import stage as staging
 from boot.run import run
 
-FILES = ("system-init", "network", "names6", "udhcpc", "inittab", "rc", "daemon", "console")
+FILES = ("system-init", "network", "names6", "udhcpc", "inittab", "rc", "daemon", "node", "console")
 _SBIN = ("init", "reboot", "poweroff", "halt", "udhcpc", "ip", "insmod", "modprobe", "losetup")
 _PYTHON_SKIPPED = {
     "__pycache__", "bin", "config-3.11-aarch64-linux-gnu", "config-3.11-x86_64-linux-gnu", "distutils",
@@ -92,14 +92,15 @@ def _fill_base(root: Path, stage: Path) -> None:
         if applet != "busybox":
             place = "sbin" if applet in _SBIN else "bin"
             (stage / place / applet).symlink_to("/bin/busybox")
-    for name in ("rc", "daemon", "console", "network", "names6", "udhcpc"):
+    for name in ("rc", "daemon", "node", "console", "network", "names6", "udhcpc"):
         staging.copy_file(tree.HERE / "files" / name, stage / "usr/lib/phase" / name)
     etc = stage / "etc"
     staging.copy_file(tree.HERE / "files/inittab", etc / "inittab")
     (etc / "passwd").write_text(
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\nphase:x:100:100::/:/bin/false\n"
+        "node:x:101:101::/:/bin/false\n"
     )
-    (etc / "group").write_text("root:x:0:\nphase:x:100:\nnogroup:x:65534:\n")
+    (etc / "group").write_text("root:x:0:\nphase:x:100:\nnode:x:101:\nnogroup:x:65534:\n")
     (etc / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
     (etc / "resolv.conf").symlink_to("/run/phase/resolv")
     tree.kernel_modules(root, tree.packages()["modules"]["seed"], stage)

@@ -11,6 +11,9 @@ MODES = ("internet", "local", "private")
 RESCUES = ("shell", "reboot", "poweroff")
 MAX_TIMEOUT = 86_400
 MAX_PROVIDERS = 16
+#: Keys of `phase.node=`, and relays of `phase.relay=`.
+MAX_CLIENTS = 16
+MAX_RELAYS = 4
 #: Parameters that a person at this machine sets and that the next kernel must get, too. All others
 #: on the second command line are signed: a person who controls the boot menu can give `root=`, `init=` or
 #: `module.sig_enforce=` to the seed, and these must not reach the system.
@@ -26,6 +29,8 @@ CARRIED = (
     "phase.mdns",
     "phase.dht",
     "phase.job",
+    "phase.node",
+    "phase.relay",
     "phase.marks",
 )
 #: Set by the seed itself at handoff; ignored on its own command line.
@@ -124,6 +129,22 @@ def _provider(text: str) -> str:
         raise ValueError(str(error)) from error
 
 
+def _clients(text: str) -> str:
+    keys = text.split(",")
+    if text != "open" and (len(keys) > MAX_CLIENTS or not all(map(_KEY.fullmatch, keys))):
+        raise ValueError
+    return text
+
+
+def _relays(text: str) -> str:
+    relays = text.split(",")
+    if len(relays) > MAX_RELAYS or not all(map(_RELAY.fullmatch, relays)):
+        raise ValueError
+    return text
+
+
+_KEY = re.compile("[0-9a-f]{64}")
+_RELAY = re.compile(r"https?://[0-9A-Za-z.:\[\]_-]{1,255}/?")
 _KINDS = {
     # A person who typed a mode that does not exist wanted less than everything.
     "mode": _Kind(_one_of(*MODES), " or ".join(MODES), "mode", careful="private"),
@@ -137,7 +158,10 @@ _KINDS = {
     "rescue": _Kind(_one_of(*RESCUES), " or ".join(RESCUES), "rescue"),
     "rootfs": _Kind(_digest, "sha256: and 64 digits", "rootfs"),
     "job": _Kind(_name_of, "the name of a job", "job"),
-    # The init scripts read these; only the signed line can bring the shell there.
+    # The init scripts read these.
+    "node": _Kind(_clients, f"open, or up to {MAX_CLIENTS} keys of 64 hex digits"),
+    "relay": _Kind(_relays, f"up to {MAX_RELAYS} times http://HOST:PORT"),
+    # The same; only the signed line can bring the shell there.
     "console": _Kind(_one_of("shell"), "shell"),
     "marks": _Kind(_one_of(*"123456789"), "1 to 9"),
 }

@@ -38,6 +38,8 @@ def test_parse_reads_every_documented_parameter() -> None:
         "phase.channel=../x", "phase.channel=", "phase.timeout=0", "phase.timeout=-1",
         "phase.timeout=1e3", "phase.rescue=never", "phase.cache=enabled", "phase.colour=red",
         "phase.provider=",
+        "phase.node=", "phase.node=everybody", f"phase.node={'a' * 63}", f"phase.node=open,{'a' * 64}",
+        "phase.node=" + ",".join(["a" * 64] * 17), "phase.relay=192.0.2.1", "phase.relay=http://a;b:1",
         "phase.rootfs=sha256:12",
     ],
 )  # fmt: skip
@@ -55,6 +57,14 @@ def test_compose_keeps_the_signed_words_and_carries_only_the_allowed() -> None:
     assert line == (
         f"quiet panic=-1 console=ttyS0 phase.channel=stable phase.job=hello phase.rootfs=sha256:{ROOTFS}"
     )
+
+
+def test_compose_carries_who_may_bring_jobs_unless_it_is_signed() -> None:
+    words = f"phase.node={'a' * 64},{'b' * 64} phase.relay=http://192.0.2.1:8080,http://[2001:db8::1]:80"
+    assert words in cmdline.compose("quiet", words, rootfs=ROOTFS)
+    line = cmdline.compose(f"phase.node={'c' * 64}", words, rootfs=ROOTFS)
+    assert f"phase.node={'c' * 64}" in line
+    assert "a" * 64 not in line
 
 
 def test_compose_lets_a_signed_word_win_over_a_carried_one() -> None:
