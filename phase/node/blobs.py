@@ -11,8 +11,10 @@ from pathlib import Path
 
 from phase import files
 
-#: Bytes of all files, and of those kept in memory beside.
-DISK_BYTES, MEMORY_BYTES = 512 << 20, 64 << 20
+#: Bytes of all files, and of those kept in memory beside; and how many there may be.
+DISK_BYTES, MEMORY_BYTES, MAX_BLOBS = 512 << 20, 64 << 20, 4096
+#: What a file takes up at least, and in steps of, on most file systems.
+_BLOCK = 4096
 
 
 class Blobs:
@@ -37,6 +39,8 @@ class Blobs:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, size in _found(directory):
             self._sizes[name] = size
+        self._held = sum(self._sizes.values())
+        self._remembered = 0
         self._make_room(0)
 
     def has(self, sha256: str) -> bool:
@@ -69,7 +73,7 @@ class Blobs:
         self._remember(sha256, data)
         if sha256 in self._sizes or len(data) > self._disk_bytes:
             return
-        self._make_room(len(data))
+        self._make_room(_taken_up(len(data)))
         temporary = self._directory / f".{os.urandom(8).hex()}.tmp"
         try:
             # Not synced: a blob that a power cut damages is found out when it is read.
@@ -78,7 +82,8 @@ class Blobs:
         except OSError:
             temporary.unlink(missing_ok=True)
             return
-        self._sizes[sha256] = len(data)
+        self._sizes[sha256] = _taken_up(len(data))
+        self._held += self._sizes[sha256]
 
     def _read(self, sha256: str) -> bytes | None:
         try:
@@ -90,23 +95,28 @@ class Blobs:
         return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
     def _remember(self, sha256: str, data: bytes) -> None:
+        if sha256 not in self._memory:
+            self._remembered += len(data)
         self._memory[sha256] = data
         self._memory.move_to_end(sha256)
-        held = sum(map(len, self._memory.values()))
-        while held > self._memory_bytes and len(self._memory) > 1:
-            held -= len(self._memory.popitem(last=False)[1])
+        while (self._remembered > self._memory_bytes or len(self._memory) > MAX_BLOBS) and len(
+            self._memory
+        ) > 1:
+            self._remembered -= len(self._memory.popitem(last=False)[1])
 
     def _make_room(self, size: int) -> None:
-        held = sum(self._sizes.values())
-        while self._sizes and held + size > self._disk_bytes:
-            oldest = next(iter(self._sizes))
-            held -= self._sizes[oldest]
-            self._remove(oldest)
+        while self._sizes and (self._held + size > self._disk_bytes or len(self._sizes) >= MAX_BLOBS):
+            self._remove(next(iter(self._sizes)))
 
     def _remove(self, sha256: str) -> None:
-        self._sizes.pop(sha256, None)
-        self._memory.pop(sha256, None)
+        self._held -= self._sizes.pop(sha256, 0)
+        self._remembered -= len(self._memory.pop(sha256, b""))
         (self._directory / sha256).unlink(missing_ok=True)
+
+
+def _taken_up(length: int) -> int:
+    """Bytes that a file takes up on a disk."""
+    return -(-max(length, 1) // _BLOCK) * _BLOCK
 
 
 def _found(directory: Path) -> list[tuple[str, int]]:
@@ -116,7 +126,7 @@ def _found(directory: Path) -> list[tuple[str, int]]:
         for entry in entries:
             if len(entry.name) == 64 and entry.is_file(follow_symlinks=False):
                 status = entry.stat(follow_symlinks=False)
-                found.append((status.st_mtime, entry.name, status.st_size))
+                found.append((status.st_mtime, entry.name, _taken_up(status.st_size)))
             elif entry.name.endswith(".tmp"):
                 Path(entry.path).unlink(missing_ok=True)
     return [(name, size) for _, name, size in sorted(found)]

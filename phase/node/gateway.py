@@ -19,6 +19,7 @@ from phase.jobs.receipt import Attempt, Content, Hex256
 from phase.node.blobs import Blobs
 from phase.node.errors import RefusedError, StateError
 from phase.node.requests import Checker, UnsignedError
+from phase.node.room import Room
 from phase.node.scheduler import Scheduler
 from phase.node.serving import Serving, check_words
 from phase.peer.framing import MAX_MESSAGE, SECONDS
@@ -38,6 +39,10 @@ from phase.peer.messages import (
 
 #: The largest blob.
 MAX_BLOB = Limits().module_bytes
+#: Bytes of bodies on their way, of one sender and of all: while it is not known whose they are, by address;
+#: and of blobs, by client.
+UNPROVEN_BYTES = 4 << 20, 32 << 20
+COMING_BYTES = 64 << 20, 256 << 20
 #: Longest wait for the end of a job in one request, seconds.
 MAX_WAIT = 30.0
 #: The slowest body: bytes a second, after the first seconds.
@@ -143,6 +148,7 @@ class Gateway:
 
     def __init__(self, scheduler: Scheduler, serving: Serving, blobs: Blobs, checker: Checker) -> None:
         self._scheduler, self._serving, self._blobs, self._checker = scheduler, serving, blobs, checker
+        self._unproven, self._coming = Room(*UNPROVEN_BYTES), Room(*COMING_BYTES)
 
     def routes(self) -> list[web.RouteDef]:
         """For an application that has `answered` among its middlewares."""
@@ -167,9 +173,15 @@ class Gateway:
         return _json(self._serving.describe())
 
     async def _client(self, request: web.Request) -> str:
-        """The client of a request whose body is small; checks the signature."""
-        body = await _body(request, MAX_MESSAGE)
-        return self._signed(request, hashlib.sha256(body).hexdigest())
+        """The client of a request without a body; checks the signature."""
+        return (await self._small(request, 0))[0]
+
+    async def _small(self, request: web.Request, most: int) -> tuple[str, bytes]:
+        """The client and the body of a request whose signature can be checked only once the body is here."""
+        self._checker.look(request.headers)
+        with self._unproven.taken(request.remote or "", _length(request, most)):
+            body = await _body(request, most)
+        return self._signed(request, hashlib.sha256(body).hexdigest()), body
 
     def _signed(self, request: web.Request, sha256: str) -> str:
         return self._checker.check(request.method, request.raw_path, request.headers, sha256)
@@ -181,18 +193,18 @@ class Gateway:
     async def _put(self, request: web.Request) -> web.Response:
         sha256 = _hash(request)
         # The name is the hash of the body: a client that may not bring one is refused before it is read.
-        self._signed(request, sha256)
+        client = self._signed(request, sha256)
         if self._blobs.has(sha256):
             return _json({"sha256": sha256})
-        body = await _body(request, MAX_BLOB)
+        with self._coming.taken(client, _length(request, MAX_BLOB)):
+            body = await _body(request, MAX_BLOB)
         if hashlib.sha256(body).hexdigest() != sha256:
             raise ProblemError(422, "invalid request", "the body does not have the hash that names it")
         self._blobs.put(sha256, body)
         return _json({"sha256": sha256}, 201)
 
     async def _post(self, request: web.Request) -> web.Response:
-        body = await _body(request, MAX_MESSAGE)
-        client = self._signed(request, hashlib.sha256(body).hexdigest())
+        client, body = await self._small(request, MAX_MESSAGE)
         try:
             asked = read_json(body, Asked)
         except MalformedError as error:
@@ -365,6 +377,11 @@ def _wait(text: str) -> float:
         if 0 <= seconds <= MAX_WAIT:
             return seconds
     raise ProblemError(400, "invalid request", f"wait is a number of seconds up to {MAX_WAIT:g}")
+
+
+def _length(request: web.Request, most: int) -> int:
+    """Bytes that a body may take: what it says, or the most."""
+    return most if request.content_length is None else min(request.content_length, most)
 
 
 async def _body(request: web.Request, most: int) -> bytes:

@@ -4,8 +4,9 @@ import hashlib
 import os
 import re
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
@@ -17,8 +18,8 @@ from phase.peer.messages import Reason
 
 #: Seconds that the clocks of client and node may differ.
 CLOCK_SECONDS = 300
-#: Nonces that are remembered; no more requests are taken within twice `CLOCK_SECONDS`.
-MAX_NONCES = 200_000
+#: Nonces that are remembered, of one client and of all: so many requests within twice `CLOCK_SECONDS`.
+CLIENT_NONCES, MAX_NONCES = 20_000, 200_000
 _KEY, _NONCE, _SIGNATURE = (re.compile(f"[0-9a-f]{{{count}}}") for count in (64, 32, 128))
 _TIME = re.compile("[0-9]{1,12}")
 
@@ -86,7 +87,33 @@ class Checker:
 
     def __init__(self, node: str, admission: Admission, clock: Callable[[], float] = time.time) -> None:
         self._node, self._admission, self._clock = node, admission, clock
-        self._nonces: OrderedDict[str, float] = OrderedDict()
+        #: Nonces of earlier processes are not known: what was signed before this one began is refused.
+        self._began = int(clock())
+        self._nonces: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._of: Counter[str] = Counter()
+
+    def look(self, headers: Mapping[str, str]) -> str:
+        """Refuse a request that cannot be good, before its body is read.
+
+        Args:
+            headers: its fields.
+
+        Returns:
+            The key that it claims.
+
+        Raises:
+            UnsignedError: it has no signature, or is of another time.
+            RefusedError: its key is not allowed.
+        """
+        fields = _fields(headers)
+        if why := self._admission.refusal(fields.key):
+            raise RefusedError(Reason.NOT_AUTHORISED, why)
+        now, at = self._clock(), int(fields.at)
+        if abs(now - at) > CLOCK_SECONDS:
+            raise UnsignedError(f"Phase-Time is {at - now:+.0f} s off this node's clock")
+        if at < self._began:
+            raise UnsignedError(f"Phase-Time is {self._began - at} s before this node began")
+        return fields.key
 
     def check(self, method: str, target: str, headers: Mapping[str, str], sha256: str) -> str:
         """Check a request.
@@ -104,35 +131,48 @@ class Checker:
             UnsignedError: it has no signature that holds, or is a repetition.
             RefusedError: it is signed by a key that is not allowed.
         """
-        key, at, nonce, signature = (
-            headers.get(name, "") for name in ("Phase-Key", "Phase-Time", "Phase-Nonce", "Phase-Signature")
-        )
-        for name, value, pattern in (
-            ("Phase-Key", key, _KEY),
-            ("Phase-Time", at, _TIME),
-            ("Phase-Nonce", nonce, _NONCE),
-            ("Phase-Signature", signature, _SIGNATURE),
-        ):
-            if not pattern.fullmatch(value):
-                raise UnsignedError(f"the header field {name} is missing or malformed")
-        if why := self._admission.refusal(key):
-            raise RefusedError(Reason.NOT_AUTHORISED, why)
-        now = self._clock()
-        if abs(now - int(at)) > CLOCK_SECONDS:
-            raise UnsignedError(f"Phase-Time is {int(at) - now:+.0f} s off this node's clock")
+        self.look(headers)
+        key, at, nonce, signature = _fields(headers)
         covered = text(method, target, node=self._node, key=key, at=at, nonce=nonce, sha256=sha256)
         try:
             crypto_sign_open(bytes.fromhex(signature) + covered, bytes.fromhex(key))
         except (BadSignatureError, ValueError) as error:
             raise UnsignedError("Phase-Signature does not hold for this request") from error
-        self._once(f"{key}{nonce}", now)
+        self._once(key, nonce)
         return key
 
-    def _once(self, nonce: str, now: float) -> None:
+    def _once(self, key: str, nonce: str) -> None:
+        now = self._clock()
         while self._nonces and next(iter(self._nonces.values())) < now - 2 * CLOCK_SECONDS:
-            self._nonces.popitem(last=False)
-        if nonce in self._nonces:
+            (client, _), _ = self._nonces.popitem(last=False)
+            self._of[client] -= 1
+        if (key, nonce) in self._nonces:
             raise UnsignedError("Phase-Nonce was used before")
-        if len(self._nonces) >= MAX_NONCES:
-            raise RefusedError(Reason.QUOTA, "this node has too many requests to remember")
-        self._nonces[nonce] = now
+        if self._of[key] >= CLIENT_NONCES or len(self._nonces) >= MAX_NONCES:
+            raise RefusedError(Reason.QUOTA, "too many requests in the last ten minutes")
+        self._nonces[key, nonce] = now
+        self._of[key] += 1
+
+
+class _Fields(NamedTuple):
+    """The header fields that sign a request, well-formed."""
+
+    key: str
+    at: str
+    nonce: str
+    signature: str
+
+
+def _fields(headers: Mapping[str, str]) -> _Fields:
+    found = []
+    for name, pattern in (
+        ("Phase-Key", _KEY),
+        ("Phase-Time", _TIME),
+        ("Phase-Nonce", _NONCE),
+        ("Phase-Signature", _SIGNATURE),
+    ):
+        value = headers.get(name, "")
+        if not pattern.fullmatch(value):
+            raise UnsignedError(f"the header field {name} is missing or malformed")
+        found.append(value)
+    return _Fields(*found)

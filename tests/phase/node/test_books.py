@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from phase.jobs.status import Exited
+from phase.node import blobs as blobbing
 from phase.node import ledger as ledgers
 from phase.node.blobs import Blobs
 from phase.node.errors import RefusedError, StateError
@@ -128,12 +129,12 @@ async def test_clients_take_turns() -> None:
 
 
 def test_blobs_make_room_and_damaged_ones_are_not_used(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path / "b", disk_bytes=100, memory_bytes=1)
+    blobs = Blobs(tmp_path / "b", disk_bytes=8192, memory_bytes=1)
     data = [bytes([number]) * 40 for number in range(3)]
     for each in data:
         blobs.put(_sha256(each), each)
     assert [blobs.has(_sha256(each)) for each in data] == [False, True, True]
-    again = Blobs(tmp_path / "b", disk_bytes=100)
+    again = Blobs(tmp_path / "b", disk_bytes=8192)
     assert again.get(_sha256(data[1])) == data[1]
     (tmp_path / "b" / _sha256(data[2])).write_bytes(b"x" * 40)
     (tmp_path / "b/.0.tmp").write_bytes(b"half")
@@ -141,6 +142,16 @@ def test_blobs_make_room_and_damaged_ones_are_not_used(tmp_path: Path) -> None:
     assert last.get(_sha256(data[2])) is None
     assert not last.has(_sha256(data[2]))
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [_sha256(data[1])]
+
+
+def test_tiny_blobs_are_bounded_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobbing, "MAX_BLOBS", 3)
+    blobs = Blobs(tmp_path)
+    data = [bytes([number]) for number in range(5)]
+    for each in data:
+        blobs.put(_sha256(each), each)
+    assert [blobs.has(_sha256(each)) for each in data] == [False, False, True, True, True]
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_kept_results_make_room_for_newer_ones_of_the_same_client(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -15,9 +16,10 @@ import pytest
 
 from phase.identity import Identity
 from phase.jobs import receipt as receipts
-from phase.node import requests
+from phase.node import gateway, requests
 from phase.node.admission import Admission
 from phase.node.daemon import split_listen
+from phase.node.errors import RefusedError
 from phase.node.gateway import Asked
 from phase.node.requests import Checker
 from phase.peer.messages import State
@@ -25,6 +27,7 @@ from phase.provider import listening
 from tests import pages
 from tests.phase.node.conftest import CAT, CLIENT, COPY, FLOOD, LOOP, NODE, Scene, Start, wasm
 
+_EMPTY = hashlib.sha256(b"").hexdigest()
 PAGE = (pages.PROJECT / "docs/develop/gateway.md").read_text()
 
 
@@ -152,7 +155,9 @@ async def test_a_signature_is_for_one_request_at_one_node_once(start: Start) -> 
         signed = requests.sign(CLIENT, "GET", "/v1/jobs", node=NODE.public_key)
         assert (await client.send("GET", "/v1/jobs?wait=1", b"", signed)).status == 401
         assert (await client.send("DELETE", "/v1/jobs/x", b"", signed)).status == 401
-        assert (await client.send("GET", "/v1/jobs", b"body", signed)).status == 401
+        assert (await client.send("GET", "/v1/jobs", b"body", signed)).status == 413
+        post = requests.sign(CLIENT, "POST", "/v1/jobs", node=NODE.public_key, body=b"{}")
+        assert (await client.send("POST", "/v1/jobs", b"{ }", post)).status == 401
         assert (await client.send("GET", "/v1/jobs", b"", signed)).status == 200
         again = await client.send("GET", "/v1/jobs", b"", signed)
         assert (again.status, again.json["detail"]) == (401, "Phase-Nonce was used before")
@@ -162,7 +167,8 @@ async def test_a_signature_is_for_one_request_at_one_node_once(start: Start) -> 
 
 def test_a_request_is_taken_within_the_clocks_difference_only() -> None:
     now = 1_000_000_000.0
-    checker = Checker(NODE.public_key, Admission([CLIENT.public_key]), clock=lambda: now)
+    times = iter([now - 1000])
+    checker = Checker(NODE.public_key, Admission([CLIENT.public_key]), clock=lambda: next(times, now))
     empty = hashlib.sha256(b"").hexdigest()
     for seconds, good in ((-301, False), (-299, True), (299, True), (301, False)):
         at, nonce = str(int(now + seconds)), os.urandom(16).hex()
@@ -180,6 +186,78 @@ def test_a_request_is_taken_within_the_clocks_difference_only() -> None:
         else:
             with pytest.raises(requests.UnsignedError):
                 checker.check("GET", "/", headers, empty)
+
+
+def _signed(at: float) -> dict[str, str]:
+    """A request of one moment."""
+    nonce, said = os.urandom(16).hex(), str(int(at))
+    covered = requests.text(
+        "GET", "/", node=NODE.public_key, key=CLIENT.public_key, at=said, nonce=nonce, sha256=_EMPTY
+    )
+    fields = (CLIENT.public_key, said, nonce, CLIENT.sign(covered).hex())
+    names = ("Phase-Key", "Phase-Time", "Phase-Nonce", "Phase-Signature")
+    return dict(zip(names, fields, strict=True))
+
+
+def test_what_an_earlier_process_took_is_not_taken_again() -> None:
+    """It knew the nonces; this one does not."""
+    allowed = Admission([CLIENT.public_key])
+    signed = _signed(1_000_000_000)
+    earlier = Checker(NODE.public_key, allowed, clock=lambda: 1_000_000_000.0)
+    assert earlier.check("GET", "/", signed, _EMPTY) == CLIENT.public_key
+    later = Checker(NODE.public_key, allowed, clock=lambda: 1_000_000_010.0)
+    with pytest.raises(requests.UnsignedError, match="10 s before this node began"):
+        later.check("GET", "/", signed, _EMPTY)
+
+
+def test_a_client_that_asks_too_often_does_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "CLIENT_NONCES", 2)
+    other = Identity.ephemeral()
+    checker = Checker(NODE.public_key, Admission(anyone=True))
+    for identity, good in ((CLIENT, 1), (CLIENT, 1), (CLIENT, 0), (other, 1)):
+        headers = requests.sign(identity, "GET", "/", node=NODE.public_key)
+        if good:
+            checker.check("GET", "/", headers, _EMPTY)
+        else:
+            with pytest.raises(RefusedError, match="quota"):
+                checker.check("GET", "/", headers, _EMPTY)
+
+
+async def test_bodies_under_way_are_bounded(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of requests that may not be anybody's, and blobs of a client."""
+    monkeypatch.setattr(gateway, "UNPROVEN_BYTES", (1 << 20, 1 << 20))
+    monkeypatch.setattr(gateway, "COMING_BYTES", (1 << 20, 1 << 20))
+    async with start() as scene, http(scene) as client:
+        host, port = client.url.removeprefix("http://").split(":")
+        for method, target, size in (
+            ("POST", "/v1/jobs", 1 << 20),
+            ("PUT", f"/v1/blobs/{'1' * 64}", 1 << 20),
+        ):
+            signed = requests.sign(CLIENT, method, target, node=NODE.public_key)
+            if method == "PUT":
+                signed = _blob("1" * 64)
+            _, writer = await asyncio.open_connection(host, int(port))
+            lines = [f"{method} {target} HTTP/1.1", "Host: x", f"Content-Length: {size}"]
+            lines += [f"{name}: {value}" for name, value in signed.items()]
+            writer.write("\r\n".join([*lines, "", "x"]).encode())
+            await writer.drain()
+            await asyncio.sleep(0.2)
+            full = await client.call(method, target if method == "POST" else f"/v1/blobs/{_EMPTY}", b"x" * 9)
+            if method == "PUT":
+                full = await client.send("PUT", f"/v1/blobs/{'2' * 64}", b"x", _blob("2" * 64))
+            assert (full.status, full.json["reason"]) == (429, "quota used up")
+            writer.close()
+
+
+def _blob(sha256: str) -> dict[str, str]:
+    """A signature for a blob, whatever it is."""
+    nonce, at, target = os.urandom(16).hex(), str(int(time.time())), f"/v1/blobs/{sha256}"
+    covered = requests.text(
+        "PUT", target, node=NODE.public_key, key=CLIENT.public_key, at=at, nonce=nonce, sha256=sha256
+    )
+    fields = (CLIENT.public_key, at, nonce, CLIENT.sign(covered).hex())
+    names = ("Phase-Key", "Phase-Time", "Phase-Nonce", "Phase-Signature")
+    return dict(zip(names, fields, strict=True))
 
 
 async def test_strangers_are_refused_before_their_body_is_read(start: Start) -> None:
