@@ -157,16 +157,37 @@ class Submission:
         """Wait until the node is sure to have a detached job."""
         try:
             progress = await self._frames.receive(seconds=None)
-            if self._sending is not None:
-                await self._sending
             if progress is None or progress.kind is not Kind.MESSAGE:
                 raise ProtocolError("the node does not confirm that it has the job")
             said = messages.read(progress.data, Progress | Rejected)  # type: ignore[arg-type]
             if isinstance(said, Rejected):
                 raise RejectedError(said.reason, said.detail)
-            await self._frames.stream.finish()
+            await self._delivered()
         except PeerError as error:
             raise JobLostError(self.job, str(error)) from error
+
+    async def _delivered(self) -> None:
+        """Wait until the node has all of the input, or wants no more of it: it finishes the stream then.
+
+        To leave before would throw away what is on the way.
+        """
+        told = asyncio.ensure_future(self._frames.receive(seconds=None))
+        try:
+            if self._sending is not None:
+                await asyncio.wait({self._sending, told}, return_when=asyncio.FIRST_COMPLETED)
+                if self._sending.done():
+                    self._sending.result()
+                self._sending.cancel()
+            with contextlib.suppress(PeerError):  # what the node has to say is in the other direction
+                await self._frames.stream.finish()
+            found = await told
+        finally:
+            told.cancel()
+        if found is not None and found.kind is Kind.MESSAGE:
+            said = messages.read(found.data, Rejected)
+            raise ProtocolError(f"the node refuses the input: {said.reason.value} ({said.detail})")
+        if found is not None:
+            raise ProtocolError(f"the node sends {found.kind.name.lower()}")
 
     async def outputs(self) -> AsyncIterator[Output]:
         """The output, part by part as it comes, until the job ends. Then `result` has no output itself.

@@ -143,13 +143,19 @@ class Scheduler:
         if work is not None:
             await self.drop(work)
 
-    async def drop(self, work: Work) -> None:
-        """End a job, whatever it does."""
+    async def drop(self, work: Work, why: str = "") -> None:
+        """End a job, whatever it does.
+
+        Args:
+            work: the job.
+            why: for its client, if that did not ask for it.
+        """
         if work.ended.done():
             return
+        work.why = why
         work.stop()
         if self._queue.remove(work.client, work):
-            await self._finish(work, Ending(state=State.CANCELLED))
+            await self._finish(work, Ending(state=State.CANCELLED, detail=why))
 
     async def work(self) -> None:
         """Run one job after the other, for ever: one slot."""
@@ -213,7 +219,13 @@ class Scheduler:
             envelope = receipts.issue(said, self._identity)
         except PhaseError as error:
             return Ending(state=State.FAILED, detail=f"it ran, and has no receipt: {error}"[:500])
-        return Ending(state=State.DONE, status=execution.status, receipt=envelope, files=execution.files)
+        return Ending(
+            state=State.DONE,
+            status=execution.status,
+            receipt=envelope,
+            detail=work.why,
+            files=execution.files,
+        )
 
     async def _finish(self, work: Work, ending: Ending) -> None:
         """Put the end of a job on record, then tell of it."""

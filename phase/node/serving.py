@@ -228,8 +228,7 @@ class Serving:
                 self._scheduler.withdraw(work)
         _log.info("job %s of client %s is taken", work.offer.job, client[:16])
         if offer.detached:
-            await self._send(frames, frame(Progress(state=work.known.state)))
-            await self._feed(work, frames)
+            await self._detached(work, frames)
         else:
             await self._attached(work, frames)
 
@@ -267,6 +266,22 @@ class Serving:
             raise RefusedError(Reason.INSUFFICIENT_RESOURCES, "this node has no room for the input files")
         return data
 
+    async def _detached(self, work: Work, frames: Frames) -> None:
+        """Take the input of a job that goes on without its client, until it has all or the job has ended."""
+        feeding: asyncio.Future[Any] = asyncio.ensure_future(self._feed(work, frames))
+        try:
+            await self._send(frames, frame(Progress(state=work.known.state)))
+            await asyncio.wait({feeding, work.ended}, return_when=asyncio.FIRST_COMPLETED)
+            if feeding.done():
+                feeding.result()
+        except (PeerError, asyncio.CancelledError):
+            if work.feed is not None:
+                await self._scheduler.drop(work, "its input did not arrive whole")
+            raise
+        finally:
+            feeding.cancel()
+            await asyncio.wait({feeding})
+
     async def _attached(self, work: Work, frames: Frames) -> None:
         """Carry input and output until the job ends, or the client leaves."""
         inward = self._tasks.once("input of a job", self._inward(work, frames))
@@ -301,7 +316,9 @@ class Serving:
                 await _give(work, work.feed, found.data, given)
             elif found.kind is not Kind.STDIN:
                 raise ProtocolError("a job takes input now, and nothing else")
-        if work.feed is not None:
+        if work.feed is not None and not work.ended.done():
+            if work.offer.input is not None and given < work.offer.input:
+                raise ProtocolError(f"the input ended after {given} of {work.offer.input} bytes")
             work.feed.end()
 
     async def _outward(self, work: Work, frames: Frames) -> None:

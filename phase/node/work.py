@@ -58,6 +58,8 @@ class Work:
         self.moving = asyncio.Event()
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.cancelled = False
+        #: Why it was ended, if its client did not ask for that.
+        self.why = ""
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     @property

@@ -12,7 +12,8 @@ from phase.jobs import receipt as receipts
 from phase.jobs.limits import Limits
 from phase.jobs.status import Exited, Killed, LimitHit, Rejected, Trapped
 from phase.node.admission import Admission
-from phase.peer.messages import Reason, State
+from phase.peer.framing import Frames, Kind, pack
+from phase.peer.messages import Offer, Reason, Request, State, frame
 from tests import pages
 from tests.phase.node.conftest import CAT, CLIENT, COPY, FLOOD, LOOP, NODE, Start, until, wasm
 
@@ -257,3 +258,58 @@ async def test_a_node_that_stops_hands_back_what_waits_and_ends_what_runs(start:
         assert refused.value.reason is Reason.STOPPING
         assert (await runs.result()).status == LimitHit("wall")
         await stopping
+
+
+async def _parts(size: int) -> AsyncIterator[bytes]:
+    for start in range(0, size, 65_536):
+        yield b"x" * min(65_536, size - start)
+
+
+async def test_a_client_leaves_a_job_once_all_of_its_input_has_arrived(start: Start) -> None:
+    async with start(slots=1) as scene:
+        first = await scene.client.submit(scene.address, Task(module=wasm(LOOP)))
+        await until(lambda: scene.daemon.scheduler.running == 1)
+        task = Task(module=wasm(CAT))
+        whole = scene.client.submit(
+            scene.address, task, job="whole", source=_parts(3_000_000), detached=True
+        )
+        submitted = asyncio.ensure_future(whole)
+        await until(lambda: scene.daemon.scheduler.queued == 1)
+        await first.cancel()
+        made = await submitted
+        await scene.client.close()
+        result = await scene.client.fetch(scene.address, "whole", made.asked)
+        assert result.receipt.stdin.length == len(result.stdout) == 3_000_000
+
+
+async def test_a_detached_job_that_reads_no_input_lets_its_client_go(start: Start) -> None:
+    async with start() as scene:
+        task = Task(module=wasm(FLOOD))
+        made = await scene.client.submit(scene.address, task, source=_parts(1 << 40), detached=True)
+        result = await scene.client.fetch(scene.address, made.job, made.asked)
+        assert result.status == LimitHit("output")
+
+
+@pytest.mark.parametrize("known", [1_000_000, None])
+async def test_a_detached_job_whose_client_leaves_too_early_ends_and_says_so(
+    start: Start, known: int | None
+) -> None:
+    """Where the length is known, an early end of the stream is enough."""
+    module = wasm(CAT)
+    offer = Offer(job="half", module=Task(module=module).content, detached=True, input=known)
+    async with start() as scene:
+        await scene.client.run(scene.address, Task(module=module))
+        member = scene.member(Identity.from_seed(CLIENT.seed()))
+        frames = Frames(await (await member.connect(scene.address, 5.0)).open())
+        await frames.send(frame(offer), frame(Request()), pack(Kind.STDIN, b"x" * 1000))
+        await frames.receive()
+        await frames.receive()
+        if known is None:
+            member.kill()
+        else:
+            await frames.stream.finish()
+        await until(lambda: scene.daemon.serving.status(CLIENT.public_key, "half").ended is not None)
+        status = scene.daemon.serving.status(CLIENT.public_key, "half")
+        assert isinstance(status.status, Killed)
+        assert status.detail == "its input did not arrive whole"
+        assert scene.daemon.scheduler.running == 0
