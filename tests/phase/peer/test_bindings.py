@@ -15,6 +15,7 @@ def test_buffer_is_filled_as_before_and_by_one_copy() -> None:
     for data in (b"", b"a", bytes(range(256)), os.urandom(1 << 20)):
         lowered = iroh_ffi._UniffiFfiConverterBytes.lower(data)  # type: ignore[no-untyped-call]
         with lowered.consume_with_stream() as stream:
+            assert iroh_ffi._UniffiRustBufferBuilder.write is bindings._write
             back = iroh_ffi._UniffiFfiConverterBytes.read(stream)  # type: ignore[no-untyped-call]
         assert back == data
 

@@ -197,6 +197,17 @@ async def test_reset_wakes_a_sender_that_waits(pair: Pair) -> None:
         await sending
 
 
+async def test_reset_wakes_the_own_calls_that_wait(pair: Pair) -> None:
+    here, _ = await streams(pair)
+    waiting = [asyncio.ensure_future(each) for each in (here.receive(1), here.send(bytes(LOTS)))]
+    await asyncio.wait(waiting, timeout=0.2)
+    async with asyncio.timeout(10):
+        await here.reset(1)
+        for each in waiting:
+            with pytest.raises(PeerError):
+                await each
+
+
 async def test_what_was_finished_survives_a_reset_of_the_answer(pair: Pair) -> None:
     here, there = await streams(pair)
     await here.send(b"all")

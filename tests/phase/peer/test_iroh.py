@@ -55,9 +55,8 @@ async def test_ipv6(start: Start) -> None:
     only = tuple(each for each in address.hosts if each.startswith("[::1]:"))
     assert only
     connection = await client.connect(Address(address.key, only), 5)
-    path = connection.path()
-    assert path is not None
-    assert (path.kind, path.remote) == ("direct", only[0])
+    # They tell each other their other addresses, so another path may have been chosen by now.
+    assert only[0] in {each.remote_addr for each in connection.inner.paths()}
 
 
 async def test_names_are_resolved_by_this_machine(start: Start) -> None:
@@ -209,7 +208,8 @@ async def test_path_is_noted(start: Start) -> None:
     connection = await client.connect(server.address(), 5)
     while not connection.taken:
         await asyncio.sleep(0.02)
-    assert [(each.kind, each.remote) for each in connection.taken] == [("direct", server.address().hosts[0])]
+    assert connection.taken[0].kind == "direct"
+    assert connection.taken[0].remote in server.address().hosts
 
 
 async def test_nothing_is_left_when_it_is_closed() -> None:
