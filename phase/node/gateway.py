@@ -342,6 +342,9 @@ async def answered(request: web.Request, handler: _Handler) -> web.StreamRespons
         answer = _problem(ProblemError(error.status, "invalid request", error.reason))
     if not answer.prepared:
         answer.headers.update(_CORS)
+    if answer.status >= 400 and not request.content.is_eof():
+        # Its body has not been read.
+        answer.force_close()
     return answer
 
 
@@ -354,9 +357,6 @@ def _problem(error: ProblemError) -> web.Response:
     )
     if error.status == 429:
         answer.headers["Retry-After"] = "1"
-    if error.status in (401, 403, 413, 422):
-        # Its body may not have been read.
-        answer.force_close()
     return answer
 
 

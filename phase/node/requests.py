@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -18,8 +18,10 @@ from phase.peer.messages import Reason
 
 #: Seconds that the clocks of client and node may differ.
 CLOCK_SECONDS = 300
-#: Nonces that are remembered, of one client and of all: so many requests within twice `CLOCK_SECONDS`.
-CLIENT_NONCES, MAX_NONCES = 20_000, 200_000
+#: Nonces that are remembered, of one client and of all. A client that has few is taken all the same, up to
+#: twice as many: so that those who ask a lot do not keep out the others.
+CLIENT_NONCES, MAX_NONCES, FEW_NONCES = 100_000, 300_000, 2_000
+_KEY_BYTES = 32
 _KEY, _NONCE, _SIGNATURE = (re.compile(f"[0-9a-f]{{{count}}}") for count in (64, 32, 128))
 _TIME = re.compile("[0-9]{1,12}")
 
@@ -89,8 +91,7 @@ class Checker:
         self._node, self._admission, self._clock = node, admission, clock
         #: Nonces of earlier processes are not known: what was signed before this one began is refused.
         self._began = int(clock())
-        self._nonces: OrderedDict[tuple[str, str], float] = OrderedDict()
-        self._of: Counter[str] = Counter()
+        self._nonces = _Nonces()
 
     def look(self, headers: Mapping[str, str]) -> str:
         """Refuse a request that cannot be good, before its body is read.
@@ -138,20 +139,49 @@ class Checker:
             crypto_sign_open(bytes.fromhex(signature) + covered, bytes.fromhex(key))
         except (BadSignatureError, ValueError) as error:
             raise UnsignedError("Phase-Signature does not hold for this request") from error
-        self._once(key, nonce)
+        self._nonces.once(key, int(at), nonce, self._clock())
         return key
 
-    def _once(self, key: str, nonce: str) -> None:
-        now = self._clock()
-        while self._nonces and next(iter(self._nonces.values())) < now - 2 * CLOCK_SECONDS:
-            (client, _), _ = self._nonces.popitem(last=False)
-            self._of[client] -= 1
-        if (key, nonce) in self._nonces:
+
+class _Nonces:
+    """Those that were used, as long as a request with them would still be taken."""
+
+    def __init__(self) -> None:
+        #: By the time of their requests: client and nonce.
+        self._at: dict[int, set[bytes]] = {}
+        self._of: Counter[bytes] = Counter()
+        self._total = self._oldest = 0
+
+    def once(self, key: str, at: int, nonce: str, now: float) -> None:
+        """Remember one.
+
+        Raises:
+            UnsignedError: it was used before.
+            RefusedError: there are too many.
+        """
+        self._sweep(int(now) - CLOCK_SECONDS)
+        client = bytes.fromhex(key)
+        entry = client + bytes.fromhex(nonce)
+        # The same nonce with another time is another request, signed anew.
+        if entry in self._at.get(at, ()):
             raise UnsignedError("Phase-Nonce was used before")
-        if self._of[key] >= CLIENT_NONCES or len(self._nonces) >= MAX_NONCES:
-            raise RefusedError(Reason.QUOTA, "too many requests in the last ten minutes")
-        self._nonces[key, nonce] = now
-        self._of[key] += 1
+        mine, total = self._of[client], self._total
+        if mine >= CLIENT_NONCES or (total >= MAX_NONCES and mine >= FEW_NONCES) or total >= 2 * MAX_NONCES:
+            raise RefusedError(Reason.QUOTA, "too many requests in the last minutes")
+        self._at.setdefault(at, set()).add(entry)
+        self._of[client] += 1
+        self._total += 1
+
+    def _sweep(self, oldest: int) -> None:
+        """Forget what is older, once a second."""
+        if oldest == self._oldest:
+            return
+        self._oldest = oldest
+        for at in [at for at in self._at if at < oldest]:
+            gone = self._at.pop(at)
+            self._of.subtract(entry[:_KEY_BYTES] for entry in gone)
+            self._total -= len(gone)
+        self._of = +self._of  # without those of zero
 
 
 class _Fields(NamedTuple):
