@@ -25,6 +25,7 @@ from phase.peer.outcome import over
 
 #: As the bindings word it; the tests of the contract notice a change.
 _BY_PEER = re.compile(r"closed by peer: (?:(.*) \(code (\d{1,19})\)|(\d{1,19}))", re.DOTALL)
+_PLACE = re.compile(r" ?\((?:/|[A-Za-z]:)[^()]*:\d+:\d+\)")
 _RESET = re.compile(r"(?:Reset|Stopped)\((\d{1,19})\)")
 #: What a part of an error of `connect` means.
 _REFUSALS = {
@@ -107,8 +108,18 @@ def of_bind(error: iroh.IrohError, listen: Sequence[str]) -> PeerError:
 
 
 def _short(error: iroh.IrohError) -> str:
-    """The innermost cause. The rest are places in the library's source."""
-    return printable(error.message().strip().rsplit("\n", 1)[-1]).strip()[:200]
+    """The innermost cause, without the places in the library's source."""
+    return shortened(error.message())
+
+
+def shortened(text: str) -> str:
+    """An error of the library, for people.
+
+    Args:
+        text: its causes, one on each line, the innermost last; behind each may be a place in a source file.
+    """
+    last = text.strip().rsplit("\n", 1)[-1]
+    return printable(_PLACE.sub("", last)).strip()[:200]
 
 
 mend()

@@ -28,8 +28,8 @@ from phase.provider.background import Background
 _log = logging.getLogger(__name__)
 #: The protocol between nodes, and its version.
 ALPN = b"phase/1"
-#: For the peers' libraries to take note of the end.
-CLOSE_SECONDS = 3.0
+#: For the peers' libraries to take note of the end. Whoever is silent would take the library 3 s.
+CLOSE_SECONDS = 1.0
 #: Seconds between two questions to the relays which address they see: the first number after a question that
 #: none has answered, doubled each time; the second after an answer, and at most.
 ASK_SECONDS = (1.0, 60.0)

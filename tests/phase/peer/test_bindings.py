@@ -63,6 +63,14 @@ def test_what_the_bindings_say_of_the_end(told: str, kind: type[PeerError], said
         raise error
 
 
+def test_places_in_the_library_s_source_are_left_out() -> None:
+    text = (
+        "ConnectError::Connect (/a/b.rs:1:2)\nCaused by:\n    Endpoint is gone (x) (/home/c d/lib.rs:113:24)"
+    )
+    assert bindings.shortened(text) == "Endpoint is gone (x)"
+    assert bindings.shortened("") == ""
+
+
 def test_a_peer_s_reason_is_cut_and_printable() -> None:
     text = str(bindings.ended(f"closed by peer: \x1b[2J{'x' * 5000} (code 0)"))
     assert text.isprintable()
