@@ -60,15 +60,15 @@ def of(options: "Options", limits: "Limits") -> dict[str, Any]:
     }
 
 
-def bring(options: "Options", module: Path, execution: "Ended") -> int | None:
+def bring(words: tuple[str, ...], module: Path | str, execution: "Ended") -> int | None:
     """Write the outputs; the exit code if one is lost of a module that went well."""
     from phase import files
     from phase.jobs.status import Exited
 
-    if not options.output or not isinstance(execution.status, Exited):
+    if not words or not isinstance(execution.status, Exited):
         return None
     lost = None
-    for name, file in map(_target, options.output):
+    for name, file in map(_target, words):
         data = execution.files.get(name)
         try:
             if data is None:

@@ -244,7 +244,7 @@ async def _carried(made: Submission, options: Options, target: "Target | None") 
             _write(1 if name == "stdout" else 2, data)
     result = await made.result()
     code = _ended(result, made.job, as_json=options.as_json, target=target)
-    return _files.bring(options, options.module, result) or code
+    return _files.bring(options.output, options.module, result) or code
 
 
 def _ended(result: Result, job: str, *, as_json: bool, target: "Target | None") -> int:
@@ -274,7 +274,15 @@ def _ended(result: Result, job: str, *, as_json: bool, target: "Target | None") 
     return code
 
 
-def result(job: str, node: str | None, state: Path | None, *, as_json: bool, receipt: Path | None) -> int:
+def result(
+    job: str,
+    node: str | None,
+    state: Path | None,
+    *,
+    as_json: bool,
+    receipt: Path | None,
+    output: tuple[str, ...],
+) -> int:
     """Fetch the result of a detached job; returns the exit code."""
     address = where(job, node, state)
     known = book(state).find(job)
@@ -284,7 +292,8 @@ def result(job: str, node: str | None, state: Path | None, *, as_json: bool, rec
         if not as_json:
             _write(1, found.stdout)
             _write(2, found.stderr)
-        return _ended(found, job, as_json=as_json, target=target)
+        code = _ended(found, job, as_json=as_json, target=target)
+        return _files.bring(output, f"job {job}", found) or code
 
     with ExitStack() as stack:
         target = _target(stack, receipt, None)

@@ -39,6 +39,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("job", "result"): (
         "json",
         "node",
+        "output",
         "state",
     ),
     ("job", "status"): (

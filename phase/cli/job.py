@@ -92,14 +92,27 @@ def _about_one(function: Callable[..., None]) -> Callable[..., None]:
 @command.command("result", cls=run.Coded)
 @_about_one
 @option("--receipt", once=True, type=_options.PLACE, metavar="FILE", help="Write the receipt there.")
-def result(job: str, node: str | None, state: Path | None, as_json: bool, receipt: Path | None) -> None:
+@option(
+    "--output",
+    multiple=True,
+    metavar="NAME[=FILE]",
+    help="Bring back /output/NAME, of those named when it was submitted, as FILE; repeat for more.",
+)
+def result(
+    job: str,
+    node: str | None,
+    state: Path | None,
+    as_json: bool,
+    receipt: Path | None,
+    output: tuple[str, ...],
+) -> None:
     """Wait for a detached job; print its output, and end with its exit code.
 
-    JOB is its id. Whoever has submitted it from here need not name the node.
+    JOB is its id. The node need not be named where the job was submitted from here.
     """
     from phase.cli import _submit
 
-    sys.exit(_submit.result(job, node, state, as_json=as_json, receipt=receipt))
+    sys.exit(_submit.result(job, node, state, as_json=as_json, receipt=receipt, output=output))
 
 
 @command.command("status", cls=run.Coded)

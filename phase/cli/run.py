@@ -353,7 +353,7 @@ def command(module: Path, args: tuple[str, ...], **given: Any) -> None:
             options.check_names()
             execution = _execute(worker, job, options)
             code = _tell(module, execution)
-            code = _files.bring(options, module, execution) or code
+            code = _files.bring(options.output, module, execution) or code
             if target is not None and signer is not None:
                 _sign(job, execution, signer, target, options)
     except KeyboardInterrupt:

@@ -45,6 +45,11 @@ def test_files_of_a_job_go_to_the_node_and_back(node: Node, tmp_path: Path) -> N
     words = ("submit", "--no-stdin", "--node", node.address, "--input", f"in={table}")
     done = node.job(*words, "--output", f"out={out}", str(module))
     assert (done.returncode, done.stderr, out.read_bytes()) == (0, b"", b"a,b")
+    later = node.job(*words, "--detach", "--job-id", "later", "--output", "out", str(module))
+    assert later.returncode == 0
+    out.unlink()
+    assert node.job("result", "later", "--output", f"out={out}").returncode == 0
+    assert out.read_bytes() == b"a,b"
     lost = node.job(*words, "--output", f"other={out}", str(module))
     assert (lost.returncode, b"output other is lost" in lost.stderr) == (141, True)
 
