@@ -24,6 +24,7 @@ from phase.cli.run import LostError, limits_of, read_module, variables_of
 from phase.client import (
     Client,
     JobLostError,
+    NotKeptError,
     NotRunError,
     RejectedError,
     Result,
@@ -376,7 +377,7 @@ def with_client(state: Path | None, call: Callable[[Client], Coroutine[Any, Any,
     except LostError as error:
         note(str(error))
         return _outcome.LOST
-    except RejectedError as error:
+    except (RejectedError, NotKeptError) as error:
         return _told(error, _outcome.REFUSED)
     except JobLostError as error:
         return _told(error, _outcome.JOB_LOST)

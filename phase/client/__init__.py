@@ -9,6 +9,7 @@ A result is returned only once its receipt has been verified against the node's 
 from phase.client.client import Client as Client
 from phase.client.errors import ClientError as ClientError
 from phase.client.errors import JobLostError as JobLostError
+from phase.client.errors import NotKeptError as NotKeptError
 from phase.client.errors import NotRunError as NotRunError
 from phase.client.errors import RejectedError as RejectedError
 from phase.client.errors import UntrueError as UntrueError
@@ -20,6 +21,7 @@ __all__ = [
     "Client",
     "ClientError",
     "JobLostError",
+    "NotKeptError",
     "NotRunError",
     "RejectedError",
     "Result",

@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from phase.client.errors import RejectedError
 from phase.client.kept import fetch
+from phase.client.patience import ANSWER_SECONDS, check_job
 from phase.client.submission import Input, Submission, refusal
 from phase.client.task import Asked, Result, Task
 from phase.identity import Identity
 from phase.peer import messages
-from phase.peer.errors import ConnectionLostError, RefusedError, StreamResetError
+from phase.peer.errors import ConnectionLostError, PeerError, RefusedError
 from phase.peer.framing import Frames, Kind, ProtocolError
 from phase.peer.messages import (
     Cancel,
@@ -23,10 +24,11 @@ from phase.peer.messages import (
     List,
     Question,
     Rejected,
+    State,
     StatusAsked,
     frame,
 )
-from phase.peer.transport import Address, Connection, Stream, Transport
+from phase.peer.transport import Address, Code, Connection, Stream, Transport
 
 #: Seconds to connect to a node.
 CONNECT_SECONDS = 15.0
@@ -110,7 +112,8 @@ class Client:
 
         Raises:
             RejectedError: the node refuses.
-            PeerError: the network failed.
+            JobLostError: the network failed, or the node was silent; it may have the job.
+            PeerError: the network failed before the node had the job.
         """
         address = _address(node)
         stream = await self._stream(address)
@@ -121,6 +124,7 @@ class Client:
             job=os.urandom(16).hex() if job is None else job,
             nonce=os.urandom(16).hex() if nonce is None else nonce,
             client=self.key,
+            ask=lambda: self._state(address, made.job),
         )
         try:
             await made.offer(detached=detached, source=source)
@@ -139,11 +143,17 @@ class Client:
 
         Raises:
             RejectedError: the node does not know the job.
-            NotRunError, JobLostError, UntrueError: see `phase.client.errors`.
+            NotRunError, NotKeptError, JobLostError, UntrueError: see `phase.client.errors`.
             PeerError: the network failed.
         """
         address = _address(node)
-        return await fetch(Frames(await self._stream(address)), address.key, job, asked)
+        frames = Frames(await self._stream(address))
+        try:
+            return await fetch(frames, address.key, job, asked, lambda: self._state(address, job))
+        except PeerError as error:
+            raise refusal(error) or error from error
+        finally:
+            await frames.stream.reset(Code.DONE)
 
     async def status(self, node: Address | str, job: str) -> JobStatus:
         """How far a job is.
@@ -152,7 +162,10 @@ class Client:
             RejectedError: the node does not know it.
             PeerError: the network failed.
         """
-        return await self._ask(node, StatusAsked(job=job), JobStatus)
+        return _about(job, await self._ask(node, StatusAsked(job=job), JobStatus))
+
+    async def _state(self, address: Address, job: str) -> State:
+        return (await self.status(address, job)).state
 
     async def cancel(self, node: Address | str, job: str) -> JobStatus:
         """End a job.
@@ -161,7 +174,7 @@ class Client:
             RejectedError: the node does not know it.
             PeerError: the network failed.
         """
-        return await self._ask(node, Cancel(job=job), JobStatus)
+        return _about(job, await self._ask(node, Cancel(job=job), JobStatus))
 
     async def jobs(self, node: Address | str) -> tuple[JobStatus, ...]:
         """The newest jobs of this client at a node, the newest first.
@@ -189,10 +202,14 @@ class Client:
     async def _ask(self, node: Address | str, question: Question, kind: type[T]) -> T:
         frames = Frames(await self._stream(_address(node)))
         try:
-            await frames.send(frame(question))
-            found = await frames.receive()
-        except (RefusedError, StreamResetError) as error:
-            raise refusal(error) from error
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await frames.send(frame(question))
+                found = await frames.receive(seconds=None)
+        except TimeoutError:
+            await frames.stream.reset(Code.DONE)
+            raise ProtocolError(f"the node does not answer within {ANSWER_SECONDS:g} s") from None
+        except PeerError as error:
+            raise refusal(error) or error from error
         if found is None or found.kind is not Kind.MESSAGE:
             raise ProtocolError("the node does not answer")
         answer: object = messages.read(found.data, kind | Rejected)  # type: ignore[arg-type]
@@ -210,12 +227,15 @@ class Client:
                 try:
                     kept = await self._transport.connect(address, self._connect_seconds)
                 except RefusedError as error:
-                    raise refusal(error) from error
+                    raise refusal(error) or error from error
                 self._connections[address.key] = kept
         try:
-            return await kept.open()
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await kept.open()
+        except TimeoutError:
+            raise ProtocolError(f"the node lets no stream be opened for {ANSWER_SECONDS:g} s") from None
         except RefusedError as error:
-            raise refusal(error) from error
+            raise refusal(error) or error from error
         except ConnectionLostError:
             if self._connections.get(address.key) is kept:
                 del self._connections[address.key]
@@ -227,3 +247,8 @@ class Client:
 
 def _address(node: Address | str) -> Address:
     return Address.parse(node) if isinstance(node, str) else node
+
+
+def _about(job: str, said: JobStatus) -> JobStatus:
+    check_job(job, said.job)
+    return said

@@ -4,6 +4,7 @@
     +-- RejectedError   the node refuses, and says why
     +-- NotRunError     the node took the job and did not run it: cancelled, handed back, or it could not
     +-- JobLostError    whether the job ran is not known
+    +-- NotKeptError    the job has ended, and the node has no result to fetch
     +-- UntrueError     the node's receipt does not prove what was asked
 
 What a module does, also a trap or a limit, is no error: it is in the result. Errors of the network are
@@ -68,7 +69,21 @@ class JobLostError(ClientError):
         self.job = job
         super().__init__(
             f"job {job} is lost: {printable(why)}",
-            hint="It may have run; `phase job status` asks once the node is back.",
+            hint=f"It may run, or have run; to ask its node: `phase job status --node KEY@HOST:PORT {job}`.",
+        )
+
+
+class NotKeptError(ClientError):
+    """The job has ended, and the node has no result of it to fetch: it was not detached, or made room.
+
+    Args:
+        job: its id.
+        why: the node's words.
+    """
+
+    def __init__(self, job: str, why: str) -> None:
+        super().__init__(
+            f"job {job} has ended, and the node does not keep its result: {printable(why)[:200]}"
         )
 
 

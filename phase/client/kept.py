@@ -1,6 +1,10 @@
 """Fetches the result that a node has kept."""
 
-from phase.client.errors import JobLostError, NotRunError, RejectedError, UntrueError
+import io
+from collections.abc import Awaitable, Callable
+
+from phase.client.errors import JobLostError, NotKeptError, NotRunError, RejectedError, UntrueError
+from phase.client.patience import Patience, check_end
 from phase.client.task import Asked, Result
 from phase.client.verify import check
 from phase.jobs.flow import Counted
@@ -11,7 +15,7 @@ from phase.peer.framing import Frames, Kind, ProtocolError, file_part
 from phase.peer.messages import Fetch, Rejected, State, frame
 
 #: Most bytes of output that are taken of a job that this side does not know.
-MAX_OUTPUT = 1 << 30
+MAX_OUTPUT = 1 << 28
 
 
 class _Arrived:
@@ -19,15 +23,17 @@ class _Arrived:
 
     def __init__(self, job: str, most: int) -> None:
         self._job, self._most = job, most
-        self.data = {Kind.STDOUT: bytearray(), Kind.STDERR: bytearray()}
+        self.data = {Kind.STDOUT: io.BytesIO(), Kind.STDERR: io.BytesIO()}
+        self._counted = {kind: Counted() for kind in self.data}
         self.files: dict[str, bytearray] = {}
         self.envelope: bytes | None = None
         self.ended: messages.Result | None = None
 
     def take(self, kind: Kind, data: bytes) -> None:
         if kind in self.data:
-            self.data[kind] += data
-            if sum(map(len, self.data.values())) > self._most:
+            self.data[kind].write(data)
+            self._counted[kind].add(data)
+            if sum(each.length for each in self._counted.values()) > self._most:
                 raise UntrueError(f"the node sends more output of job {self._job} than its limit allows")
         elif kind is Kind.FILE:
             name, part = file_part(data)
@@ -40,22 +46,23 @@ class _Arrived:
             said = messages.read(data, messages.Result | Rejected)  # type: ignore[arg-type]
             if isinstance(said, Rejected):
                 raise RejectedError(said.reason, said.detail)
-            self.ended = said
+            self.ended = check_end(self._job, said)
         else:
             raise ProtocolError(f"the node sends {kind.name.lower()}")
 
     def content(self, kind: Kind) -> Content:
-        counted = Counted()
-        counted.add(bytes(self.data[kind]))
-        return Content.of(counted.content())
+        return Content.of(self._counted[kind].content())
 
 
-async def fetch(frames: Frames, node: str, job: str, asked: Asked | None) -> Result:
+async def fetch(
+    frames: Frames, node: str, job: str, asked: Asked | None, ask: Callable[[], Awaitable[State]]
+) -> Result:
     """See `Client.fetch`."""
     await frames.send(frame(Fetch(job=job)))
+    patience = Patience(frames, job, None if asked is None else asked.limits.wall_seconds, ask)
     arrived = _Arrived(job, MAX_OUTPUT if asked is None else asked.limits.output_bytes)
     while arrived.ended is None:
-        found = await frames.receive(seconds=None)
+        found = await patience.receive()
         if found is None:
             raise JobLostError(job, "the node said nothing of its end")
         arrived.take(found.kind, found.data)
@@ -65,7 +72,7 @@ async def fetch(frames: Frames, node: str, job: str, asked: Asked | None) -> Res
     if arrived.ended.state is not State.DONE:
         raise NotRunError(arrived.ended.state, arrived.ended.detail)
     if arrived.envelope is None:
-        raise UntrueError(f"there is no receipt of job {job}: {arrived.ended.detail[:200]}")
+        raise NotKeptError(job, arrived.ended.detail)
     receipt = check(
         arrived.envelope,
         node=node,
@@ -77,8 +84,8 @@ async def fetch(frames: Frames, node: str, job: str, asked: Asked | None) -> Res
     )
     return Result(
         status=receipt.status,
-        stdout=bytes(arrived.data[Kind.STDOUT]),
-        stderr=bytes(arrived.data[Kind.STDERR]),
+        stdout=arrived.data[Kind.STDOUT].getvalue(),
+        stderr=arrived.data[Kind.STDERR].getvalue(),
         receipt=receipt,
         envelope=arrived.envelope,
         node=node,

@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal, NamedTuple
 
 from phase.client.errors import JobLostError, NotRunError, RejectedError, UntrueError
+from phase.client.patience import ANSWER_SECONDS, Patience, check_end
 from phase.client.task import Result, Task
 from phase.client.verify import check
 from phase.jobs.flow import Counted
 from phase.jobs.receipt import Content, Receipt
 from phase.peer import messages
-from phase.peer.errors import ConnectionLostError, PeerError, RefusedError, StreamResetError
+from phase.peer.errors import PeerError, RefusedError, StreamResetError
 from phase.peer.framing import CHUNK, Frames, Kind, ProtocolError, file_frames, file_part, pack
 from phase.peer.messages import (
     EARLY_INPUT,
@@ -27,8 +29,6 @@ from phase.peer.messages import (
 )
 from phase.peer.transport import Code, Stream
 
-#: Seconds for a node to answer an offer.
-ANSWER_SECONDS = 30.0
 #: Most bytes of output that are kept in memory, beyond what the limits of the job let through.
 _SLACK = 1 << 16
 #: The input, if it is not known as a whole.
@@ -52,9 +52,20 @@ class Submission:
         job: the job's id.
         nonce: for its receipt.
         client: this side's key.
+        ask: how far the job is, asked on another stream.
     """
 
-    def __init__(self, stream: Stream, task: Task, *, node: str, job: str, nonce: str, client: str) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        task: Task,
+        *,
+        node: str,
+        job: str,
+        nonce: str,
+        client: str,
+        ask: Callable[[], Awaitable[State]],
+    ) -> None:
         self.task, self.node, self.job = task, node, job
         #: What its receipt must be of.
         self.asked = task.asked(nonce, client)
@@ -65,6 +76,7 @@ class Submission:
         #: Whether the node wanted the module.
         self.sent_module = False
         self._frames = Frames(stream)
+        self._patience = Patience(self._frames, job, task.limits.wall_seconds, ask)
         self._source: Input | None = None
         self._sending: asyncio.Task[None] | None = None
         self._passed = {"stdout": Counted(), "stderr": Counted()}
@@ -101,13 +113,16 @@ class Submission:
         )
         request = Request(args=tuple(self.task.args), env=dict(self.task.env))
         try:
-            await self._frames.send(frame(asked), frame(request), *self._early())
-            answer = await self._answer()
-        except (RefusedError, StreamResetError) as error:
-            raise refusal(error) from error
-        except (ConnectionLostError, ProtocolError) as error:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._frames.send(frame(asked), frame(request), *self._early())
+                answer = await self._answer()
+        except TimeoutError:
+            raise JobLostError(self.job, f"the node does not answer within {ANSWER_SECONDS:g} s") from None
+        except PeerError as error:
+            if (refused := refusal(error)) is not None:
+                raise refused from error
             # The node may have the offer, and the offer may be all that it needs.
-            raise JobLostError(self.job, str(error)) from error
+            raise JobLostError(self.job, error.what) from error
         self.waiting, self.sent_module = answer.waiting, answer.send_module
         if answer.send_module or answer.send_files or source is not None or not self._early():
             sending = self._send(answer.send_module, answer.send_files)
@@ -116,7 +131,7 @@ class Submission:
             await self._taken()
 
     async def _answer(self) -> Accepted:
-        found = await self._frames.receive(seconds=ANSWER_SECONDS)
+        found = await self._frames.receive(seconds=None)
         if found is None or found.kind is not Kind.MESSAGE:
             raise ProtocolError("the node does not answer the offer")
         answer = messages.read(found.data, Accepted | Rejected)  # type: ignore[arg-type]
@@ -156,7 +171,7 @@ class Submission:
     async def _taken(self) -> None:
         """Wait until the node is sure to have a detached job."""
         try:
-            progress = await self._frames.receive(seconds=None)
+            progress = await self._patience.receive()
             if progress is None or progress.kind is not Kind.MESSAGE:
                 raise ProtocolError("the node does not confirm that it has the job")
             said = messages.read(progress.data, Progress | Rejected)  # type: ignore[arg-type]
@@ -164,14 +179,14 @@ class Submission:
                 raise RejectedError(said.reason, said.detail)
             await self._delivered()
         except PeerError as error:
-            raise JobLostError(self.job, str(error)) from error
+            raise JobLostError(self.job, error.what) from error
 
     async def _delivered(self) -> None:
         """Wait until the node has all of the input, or wants no more of it: it finishes the stream then.
 
         To leave before would throw away what is on the way.
         """
-        told = asyncio.ensure_future(self._frames.receive(seconds=None))
+        told = asyncio.ensure_future(self._patience.receive())
         try:
             if self._sending is not None:
                 await asyncio.wait({self._sending, told}, return_when=asyncio.FIRST_COMPLETED)
@@ -198,11 +213,11 @@ class Submission:
         """
         while self._ended is None:
             try:
-                found = await self._frames.receive(seconds=None)
+                found = await self._patience.receive()
                 if found is not None and found.kind is Kind.MESSAGE:
                     self._message(found.data)
             except PeerError as error:
-                raise JobLostError(self.job, str(error)) from error
+                raise JobLostError(self.job, error.what) from error
             if found is None or found.kind in (Kind.MODULE, Kind.STDIN):
                 raise JobLostError(self.job, "the node said nothing of its end")
             if found.kind in (Kind.STDOUT, Kind.STDERR):
@@ -235,7 +250,7 @@ class Submission:
             case Rejected(reason=reason, detail=detail):
                 raise RejectedError(reason, detail)
             case messages.Result():
-                self._ended, self.state = said, said.state
+                self._ended, self.state = check_end(self.job, said), said.state
 
     async def result(self) -> Result:
         """Wait for the end, and verify the receipt.
@@ -246,10 +261,10 @@ class Submission:
             UntrueError: the receipt does not prove what was asked.
             RejectedError: the node refuses what it was sent.
         """
-        collected = {"stdout": bytearray(), "stderr": bytearray()}
+        collected = {"stdout": io.BytesIO(), "stderr": io.BytesIO()}
         try:
             async for name, data in self.outputs():
-                collected[name] += data
+                collected[name].write(data)
         finally:
             if self._sending is not None:
                 self._sending.cancel()
@@ -265,8 +280,8 @@ class Submission:
         receipt = self._verified(self._envelope)
         return Result(
             status=receipt.status,
-            stdout=bytes(collected["stdout"]),
-            stderr=bytes(collected["stderr"]),
+            stdout=collected["stdout"].getvalue(),
+            stderr=collected["stderr"].getvalue(),
             receipt=receipt,
             envelope=self._envelope,
             node=self.node,
@@ -300,10 +315,12 @@ class Submission:
         await self._frames.stream.reset(Code.DONE)
 
 
-def refusal(error: RefusedError | StreamResetError) -> RejectedError:
-    """A connection or stream that the node refused, as the client's own error."""
-    if isinstance(error, StreamResetError):
+def refusal(error: PeerError) -> RejectedError | None:
+    """A connection or stream that the node refused unread, as the client's own error; None for another."""
+    if isinstance(error, StreamResetError) and error.code == Code.BUSY:
         return RejectedError(Reason.QUOTA, "the node takes no more streams")
+    if not isinstance(error, RefusedError):
+        return None
     known = Reason.NOT_AUTHORISED.value
     reason = Reason.NOT_AUTHORISED if known in error.what else Reason.QUOTA
     return RejectedError(reason, error.what)

@@ -28,7 +28,7 @@ from phase.node.serving import check_words
 from phase.peer import messages
 from phase.peer.errors import PeerError
 from phase.peer.framing import MAX_RECEIPT, Frames, Kind, ProtocolError, pack
-from phase.peer.messages import Cancel, Describe, Fetch, List, Offer, Request, StatusAsked, frame
+from phase.peer.messages import Cancel, Describe, Fetch, List, Offer, Request, State, StatusAsked, frame
 from phase.peer.transport import Path as Way
 from tests.fuzz.envelopes import NODE
 from tests.fuzz.publishing import short
@@ -178,10 +178,13 @@ def node(data: bytes) -> None:
 def client(data: bytes) -> None:
     """All that a node sends on the stream of a job: a receipt that does not hold is never a result."""
 
+    async def gone() -> State:
+        raise PeerError("the stream has ended")
+
     async def take() -> None:
         task = Task(module=_MODULE)
         made = Submission(
-            Wire(data), task, node=NODE.public_key, job="a", nonce="b", client=CLIENT.public_key
+            Wire(data), task, node=NODE.public_key, job="a", nonce="b", client=CLIENT.public_key, ask=gone
         )
         await made.offer()
         await made.result()

@@ -169,7 +169,9 @@ async def _stranger(address: Address) -> Reason:
         await stream.send(frame(_OFFER))
         await stream.receive(1)
     except RefusedError as error:
-        return refusal(error).reason
+        told = refusal(error)
+        assert told is not None
+        return told.reason
     except PeerError:
         return Reason.INVALID_REQUEST
     finally:
