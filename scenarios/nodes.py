@@ -38,9 +38,10 @@ class Node:
         """What the node has written so far."""
         return self.vm.shell().succeed(f"cat {_LOG}")
 
-    def logs(self, text: str, *, timeout: float = 60) -> None:
-        """Wait until the node has written a text."""
-        self.vm.shell().wait_until_succeeds(f"grep -q '{text}' {_LOG}", timeout=timeout)
+    def logs(self, text: str, *, times: int = 1, timeout: float = 60) -> None:
+        """Wait until the node has written lines with a text, so many."""
+        written = f"[ $(grep -c '{text}' {_LOG}) -ge {times} ]"
+        self.vm.shell().wait_until_succeeds(written, timeout=timeout)
 
 
 @dataclass(frozen=True)
