@@ -44,7 +44,7 @@ class NodeReady(Facts, frozen=True, kw_only=True):
 
 
 class Peer(Facts, frozen=True, kw_only=True):
-    """One line of `phase peers --json`: what a node says of itself, signed by its key."""
+    """One line of `phase peers --json`: what a node says of itself; in the DHT, signed by its key."""
 
     node: Annotated[str, Meta(description="public key of the node, 64 hex digits")]
     address: Annotated[str, Meta(description="for `--node`")]
@@ -53,7 +53,7 @@ class Peer(Facts, frozen=True, kw_only=True):
     processors: int
     memory: Annotated[int, Meta(description="that it has for jobs, MiB")]
     slots: Annotated[int, Meta(description="jobs that it would take at once")]
-    expires: Annotated[int, Meta(description="seconds since the epoch")]
+    expires: Annotated[int, Meta(description="seconds since the epoch; 0 of what was heard nearby")]
 
 
 class JobTaken(Facts, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ PORT = 8470
 )
 @dht_option
 @option("--no-dht", is_flag=True, help="Take no part in the DHT, whatever --dht says.")
+@option("--no-mdns", is_flag=True, help="Do not use multicast DNS.")
 @option("--open", "anyone", is_flag=True, help="Take jobs from every client.")
 @option(
     "--relay",
@@ -129,6 +130,7 @@ def _serve(state: Path, *, as_json: bool, **given: Any) -> None:
         listen=given["listen"] or (f"0.0.0.0:{PORT}", f"[::]:{PORT}"),
         relays=given["relay"],
         dht=() if given["no_dht"] else given["dht"],
+        mdns=not given["no_mdns"],
         admission=Admission(read_keys(given["allow"]), anyone=given["anyone"]),
         capacity=Capacity.of_this_machine(
             slots=given["slots"],

@@ -1,7 +1,7 @@
 """`phase peers`: which nodes are there, and what can they do?"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,15 +37,25 @@ SECONDS = 5.0
     help="Memory that the node must have for a job.",
 )
 @dht_option
+@option("--no-mdns", is_flag=True, help="Do not use multicast DNS.")
 @_options.timeout(SECONDS, 0.1, 600)
 @_options.as_json_lines
 def command(
-    arch: str, runtime: str, memory: int, dht: tuple[tuple[str, int], ...], timeout: float, as_json: bool
+    arch: str,
+    runtime: str,
+    memory: int,
+    dht: tuple[tuple[str, int], ...],
+    no_mdns: bool,
+    timeout: float,
+    as_json: bool,
 ) -> None:
-    """Look for nodes in the DHT. What they say of themselves is signed, and not verified by anybody else."""
+    """Look for nodes on the local networks and in the DHT.
+
+    What they say of themselves is verified by nobody. In the DHT it is signed by their keys.
+    """
     from phase.cli.facts import Peer
 
-    found = search(dht, arch, runtime, memory, timeout)
+    found = search(dht, arch, runtime, memory, timeout, mdns=not no_mdns)
     out = Out(as_json)
     for each in found:
         out.facts(
@@ -64,12 +74,18 @@ def command(
     if not found:
         raise PhaseError(
             f"no node with {runtime} was found within {timeout:g} s",
-            hint="Is `phase node --dht` running, with the same DHT?",
+            hint="Is `phase node` running on this network, or with the same --dht?",
         )
 
 
 def search(
-    dht: Sequence[tuple[str, int]], arch: str, runtime: str, memory: int, seconds: float
+    dht: Sequence[tuple[str, int]],
+    arch: str,
+    runtime: str,
+    memory: int,
+    seconds: float,
+    *,
+    mdns: bool = False,
 ) -> "list[Capability]":
     """Nodes that say they can do something, those with the most free slots first.
 
@@ -79,20 +95,28 @@ def search(
         runtime: wanted.
         memory: MiB that a job needs.
         seconds: for the search.
+        mdns: search the local networks, too.
 
     Raises:
-        PhaseError: there is no DHT to search.
+        PhaseError: there is nothing to search.
     """
-    from phase.peer.publish import find
+    from phase.peer import nearby, publish
 
-    if not dht:
+    if not dht and not mdns:
         raise click.UsageError("--dht is missing: a node of the DHT to begin with, HOST:PORT")
     wanted = arches.ARCHES if arch == "any" else (arches.canonical(arch),)
     newest: dict[str, Any] = {}
 
+    async def take(searched: "AsyncIterator[Capability]") -> None:
+        async for each in searched:
+            # What is signed counts; what was heard nearby, only where there is nothing signed.
+            if each.seq or not (each.key in newest and newest[each.key].seq):
+                newest[each.key] = each
+
     async def look() -> None:
-        async for each in find(wanted, runtime, peers=dht, timeout=seconds):
-            newest[each.key] = each
+        searches = [publish.find(wanted, runtime, peers=dht, timeout=seconds)] if dht else []
+        searches += [nearby.find(wanted, runtime, timeout=seconds)] if mdns else []
+        await asyncio.gather(*map(take, searches))
 
     asyncio.run(look())
     found = [each for each in newest.values() if each.memory >= memory]

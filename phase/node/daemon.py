@@ -47,6 +47,7 @@ class Options:
         listen: `HOST:PORT` of UDP, and of TCP for HTTP.
         relays: URLs.
         dht: DHT nodes to begin with, hosts and ports; where there are none, the node takes no part.
+        mdns: answer for the node on the local networks.
         admission: who may bring jobs.
         capacity: limits.
     """
@@ -55,6 +56,7 @@ class Options:
     listen: tuple[str, ...]
     relays: tuple[str, ...] = ()
     dht: tuple[tuple[str, int], ...] = ()
+    mdns: bool = True
     admission: Admission = field(default_factory=Admission)
     capacity: Capacity = field(default_factory=Capacity)
 
@@ -128,19 +130,7 @@ class Daemon:
             transport: where it is reached.
             dht: nodes of the DHT to begin with, hosts and ports.
         """
-
-        def can() -> Capability:
-            said = self.serving.describe()
-            return Capability(
-                arch=said.arch,
-                runtimes=said.runtimes,
-                hosts=(),
-                processors=said.processors,
-                memory=said.memory_bytes // MIB,
-                slots=said.free,
-            )
-
-        published = Published(identity, can, transport.address)
+        published = Published(identity, self.can, transport.address)
         taking = functools.partial(
             announce.take_part,
             published.offers,
@@ -150,6 +140,34 @@ class Daemon:
             port=0,
         )
         self.tasks.start("the DHT node", taking)
+
+    def advertise(self, key: str, listen: Sequence[str]) -> None:
+        """Answer for this node on the local networks, as long as it runs.
+
+        Args:
+            key: the node's.
+            listen: `HOST:PORT` of UDP, numeric.
+        """
+        from phase.peer import nearby
+
+        places = [split_listen(each) for each in listen]
+        # One port: an instance of the service has one, on every address.
+        port = places[0][1]
+        hosts = [host for host, other in places if other == port]
+        telling = functools.partial(nearby.advertise, self.can, key=key, hosts=hosts, port=port)
+        self.tasks.start("multicast DNS", telling)
+
+    def can(self) -> Capability:
+        """What this node can do now, without its addresses."""
+        said = self.serving.describe()
+        return Capability(
+            arch=said.arch,
+            runtimes=said.runtimes,
+            hosts=(),
+            processors=said.processors,
+            memory=said.memory_bytes // MIB,
+            slots=said.free,
+        )
 
     @contextlib.asynccontextmanager
     async def web(self, listeners: Sequence[socket.socket]) -> AsyncIterator[Web]:
@@ -248,6 +266,8 @@ async def run(options: Options, *, ready: Callable[[str], None], stopping: Calla
                 daemon.listen(transport, transport.refused)
                 if options.dht:
                     daemon.publish(identity, transport, options.dht)
+                if options.mdns:
+                    daemon.advertise(identity.public_key, listen)
                 ready(str(transport.address()))
                 systemd.notify("READY=1")
                 await ended.wait()

@@ -19,6 +19,7 @@ from phase.discovery.mdns.responder import Responder
 from phase.discovery.mdns.wire import NODE_SERVICE_NAME
 from phase.discovery.records import MAX_TXT, DiscoveryError, Heard
 from phase.peer.address import join_host
+from phase.peer.publish import Steady
 from phase.peer.records import MAX_RUNTIMES, Capability
 from phase.provider.advertise import WATCH_SECONDS, chooser
 
@@ -64,10 +65,11 @@ async def advertise(can: Callable[[], Capability], *, key: str, hosts: Sequence[
         hosts: numeric addresses that are listened on; `0.0.0.0` for all of IPv4, `::` for all of IPv6.
         port: UDP.
     """
+    steady = Steady(can)
     responder = Responder(port=port, identity=key[:8], choose=chooser(hosts), service=NODE_SERVICE_NAME)
 
     def look() -> None:
-        responder.offer([NodeOffer(key, msgspec.structs.replace(can(), hosts=()))])
+        responder.offer([NodeOffer(key, msgspec.structs.replace(steady(), hosts=()))])
 
     await responder.run(look, WATCH_SECONDS)
 

@@ -23,6 +23,28 @@ MAX_FOUND = 64
 _AGAIN_SECONDS = 2.0
 
 
+class Steady:
+    """What a node can do, where a change of its free slots alone is kept back for a while.
+
+    Args:
+        can: what it can do now.
+    """
+
+    def __init__(self, can: Callable[[], Capability]) -> None:
+        self._can = can
+        self._told: Capability | None = None
+        self._told_at = 0.0
+
+    def __call__(self) -> Capability:
+        """What to say of it now."""
+        can, told, now = self._can(), self._told, time.monotonic()
+        same = told is not None and msgspec.structs.replace(can, slots=told.slots) == told
+        if told is not None and same and (can == told or now - self._told_at < STEADY_SECONDS):
+            return told
+        self._told, self._told_at = can, now
+        return can
+
+
 class Published:
     """What `phase.provider.announce.take_part` tells of this node.
 
@@ -40,28 +62,17 @@ class Published:
         address: Callable[[], Address],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._identity, self._can, self._address, self._clock = identity, can, address, clock
-        self._told: Capability | None = None
-        self._told_at = 0.0
+        self._identity, self._can, self._address, self._clock = identity, Steady(can), address, clock
 
     def offers(self) -> dict[bytes, Offer]:
         """What to announce, by place."""
-        can, address = self._steady(self._can()), self._address()
+        can, address = self._can(), self._address()
         return {
             records.key(can.arch, runtime): Offer(
                 (can, address), lambda host: self._sign(can, address, host)
             )
             for runtime in can.runtimes
         }
-
-    def _steady(self, can: Capability) -> Capability:
-        now = time.monotonic()
-        told = self._told
-        same = told is not None and msgspec.structs.replace(can, slots=told.slots) == told
-        if told is not None and same and (can == told or now - self._told_at < STEADY_SECONDS):
-            return told
-        self._told, self._told_at = can, now
-        return can
 
     def _sign(self, can: Capability, address: Address, host: str) -> bytes:
         said = msgspec.structs.replace(can, hosts=hosts(address, host), relays=address.relays[:MAX_RELAYS])

@@ -39,6 +39,8 @@ class Node(NamedTuple):
 def begin(directory: Path, *options: str, listen: Sequence[str] = ("127.0.0.1:0",)) -> Node:
     """Start a node, and wait until it says where it is."""
     command = [*PHASE, "node", "--state", str(directory / "node"), "--json"]
+    # Nothing of a test reaches the network of the host.
+    command += ["--no-mdns"] if "--no-mdns" not in options else []
     for each in listen:
         command += ["--listen", each]
     with (directory / "log").open("a") as log:

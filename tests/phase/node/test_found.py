@@ -11,6 +11,7 @@ import pytest
 
 from phase.identity import Identity
 from phase.node.capacity import machine
+from tests.networks import cable, hosts
 from tests.phase.node.conftest import CAT, wasm
 from tests.phase.node.service import Node, begin
 
@@ -45,8 +46,38 @@ def node(tmp_path: Path, dht: str) -> Iterator[Node]:
 
 
 def _peers(dht: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "phase", "peers", "--dht", dht, "--timeout", "2", "--json", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "phase",
+        "peers",
+        "--dht",
+        dht,
+        "--no-mdns",
+        "--timeout",
+        "2",
+        "--json",
+        *words,
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_node_is_found_on_the_local_network(tmp_path: Path) -> None:
+    with hosts(2) as (one, other):
+        cable(one, "eth0", other, "eth0")
+        for number, host in ((1, one), (2, other)):
+            host.ip(f"address add 192.0.2.{number}/24 dev eth0", "link set eth0 up")
+        state = str(tmp_path)
+        with one.python("-m", "phase", "node", "--state", state, "--listen", "192.0.2.1:8470") as node:
+            assert node.stdout is not None
+            key = node.stdout.readline().split()[1].partition("@")[0]
+            said = other.phase("peers", "--timeout", "4", "--json")
+            none = other.phase("peers", "--timeout", "1", "--arch", "arm64", "--memory", "4096")
+            node.terminate()
+    (found,) = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert (found["node"], found["address"]) == (key, f"{key}@192.0.2.1:8470")
+    assert (found["arch"], found["expires"]) == (machine(), 0)
+    assert "no node with wasi-preview1" in none
 
 
 def test_a_job_finds_its_node_by_what_it_can_do(node: Node, dht: str, tmp_path: Path) -> None:
