@@ -86,6 +86,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "quota",
         "receipts",
         "relay",
+        "relay-for",
         "slots",
         "state",
     ),

@@ -11,6 +11,7 @@ from phase import node
 from phase.cli import _options
 from phase.cli._dht import dht_option
 from phase.cli._options import option
+from phase.cli._relay import relay_for_option
 from phase.cli._tell import Out
 
 #: A node's port, where nobody says: of UDP, and of TCP.
@@ -43,6 +44,7 @@ PORT = 8470
     metavar="URL",
     help="Relay by which peers may reach this node; repeat for more.",
 )
+@relay_for_option
 @option(
     "--slots",
     type=click.IntRange(1, 256),
@@ -131,6 +133,7 @@ def _serve(state: Path, *, as_json: bool, **given: Any) -> None:
         relays=given["relay"],
         dht=() if given["no_dht"] else given["dht"],
         mdns=not given["no_mdns"],
+        relay_for=given["relay_for"],
         admission=Admission(read_keys(given["allow"]), anyone=given["anyone"]),
         capacity=Capacity.of_this_machine(
             slots=given["slots"],

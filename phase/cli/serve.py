@@ -16,6 +16,7 @@ import click
 from phase.cli import _options
 from phase.cli._dht import dht_option
 from phase.cli._options import option
+from phase.cli._relay import relay_for_option
 from phase.cli._tell import Out, note
 from phase.errors import PhaseError
 from phase.provider.errors import ProviderError
@@ -91,13 +92,7 @@ class Options:
     help="Speak TLS with this certificate and key (PEM). Seeds do not: serve them plain HTTP.",
 )
 @option("--processes", type=click.IntRange(1, 64), default=1, metavar="N", help="How many serve at once.")
-@option(
-    "--relay-for",
-    multiple=True,
-    metavar="WHO",
-    help="Be a relay for the peer with this key, for those of a file with one key a line, or for all: "
-    "`open`. Repeat for more.",
-)
+@relay_for_option
 @_options.as_json
 def command(**given: Any) -> None:
     """Serve the releases in a directory, and advertise them.

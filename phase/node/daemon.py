@@ -48,6 +48,7 @@ class Options:
         relays: URLs.
         dht: DHT nodes to begin with, hosts and ports; where there are none, the node takes no part.
         mdns: answer for the node on the local networks.
+        relay_for: who may use the node as a relay; see `phase.peer.allowed`.
         admission: who may bring jobs.
         capacity: limits.
     """
@@ -57,6 +58,7 @@ class Options:
     relays: tuple[str, ...] = ()
     dht: tuple[tuple[str, int], ...] = ()
     mdns: bool = True
+    relay_for: tuple[str, ...] = ()
     admission: Admission = field(default_factory=Admission)
     capacity: Capacity = field(default_factory=Capacity)
 
@@ -170,15 +172,27 @@ class Daemon:
         )
 
     @contextlib.asynccontextmanager
-    async def web(self, listeners: Sequence[socket.socket]) -> AsyncIterator[Web]:
+    async def web(
+        self, listeners: Sequence[socket.socket], relay_for: Sequence[str] = ()
+    ) -> AsyncIterator[Web]:
         """Answer HTTP.
 
         Args:
             listeners: sockets that listen; closed at the end.
+            relay_for: who may use the node as a relay.
+
+        Raises:
+            PeerError: that is neither keys nor a file of keys.
         """
+        relay = None
+        if relay_for:
+            from phase.peer.allowed import Allowed
+            from phase.peer.relay import Relay
+
+            relay = Relay(Allowed(relay_for))
         checker = Checker(self.serving.node, self.admission)
         gateway = Gateway(self.scheduler, self.serving, self.blobs, checker)
-        web = Web(gateway, self.scheduler, self.serving, self.tasks, listeners)
+        web = Web(gateway, self.scheduler, self.serving, self.tasks, listeners, relay)
         await web.start()
         try:
             yield web
@@ -262,7 +276,7 @@ async def run(options: Options, *, ready: Callable[[str], None], stopping: Calla
         peering = Peering(listen=listen, relays=options.relays, admit=options.admission.refusal)
         transport = await IrohTransport.start(identity, peering)
         try:
-            async with daemon, daemon.web(listeners):
+            async with daemon, daemon.web(listeners, options.relay_for):
                 daemon.listen(transport, transport.refused)
                 if options.dht:
                     daemon.publish(identity, transport, options.dht)

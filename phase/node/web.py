@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Mapping, Sequence
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -18,6 +19,10 @@ from phase.provider.limits import Limits
 from phase.provider.metrics import Metrics, Values, formatted
 from phase.provider.protocol import Protocol
 
+if TYPE_CHECKING:
+    # Loaded only where it is wanted.
+    from phase.peer.relay import Relay
+
 #: Seconds that answers under way may take at the end.
 DRAIN_SECONDS = 5.0
 
@@ -31,6 +36,7 @@ class Web:
         serving: what its peers are answered.
         tasks: where the node's tasks run.
         listeners: sockets that listen; closed at the end.
+        relay: of peers, on the same port.
     """
 
     def __init__(
@@ -40,12 +46,16 @@ class Web:
         serving: Serving,
         tasks: Background,
         listeners: Sequence[socket.socket],
+        relay: "Relay | None" = None,
     ) -> None:
+        self._relay = relay
         self._scheduler, self._serving, self._tasks = scheduler, serving, tasks
         self._metrics, self._limits, self._connections = Metrics(), Limits(), Connections()
         self._started = monotonic()
         app = web.Application(middlewares=[answered], client_max_size=1 << 10)
         app.add_routes(gateway.routes())
+        if relay is not None:
+            app.add_routes(relay.routes())
         app.router.add_get("/health", self._health)
         app.router.add_get("/status", self._status)
         app.router.add_get("/metrics", self._measured)
@@ -62,6 +72,8 @@ class Web:
         def protocol(_: socket.socket) -> asyncio.Protocol:
             return Guard(Protocol(server, self._metrics), self._metrics, self._limits, self._connections)
 
+        if self._relay is not None:
+            self._relay.start(self._tasks)
         self._limits.fit(capacity())
         self._acceptors = [Acceptor(each, protocol, self._tasks, self._metrics) for each in self._listeners]
         for each in self._acceptors:
@@ -71,6 +83,8 @@ class Web:
         """Take no more connections, and finish the answers under way."""
         for each in self._acceptors:
             each.stop()
+        if self._relay is not None:
+            self._relay.end()
         await self._connections.drain(DRAIN_SECONDS, asyncio.Event())
         await self._runner.cleanup()
 
@@ -120,6 +134,8 @@ class Web:
             ),
             "phase_node_uptime_seconds": ("Seconds since start.", round(monotonic() - self._started, 3)),
         }
+        if self._relay is not None:
+            found |= self._relay.metrics()
         return web.Response(text=formatted(found), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 

@@ -16,6 +16,7 @@ from aiohttp import WSMsgType, web
 
 from phase.peer import frames
 from phase.peer.member import Counts, Limits, Member
+from phase.provider import guard
 from phase.provider.background import Background
 from phase.provider.limits import client_of
 from phase.provider.metrics import Values
@@ -118,9 +119,15 @@ class Relay:
             self._refuse("no relay protocol", client)
             return problem(400, f"this is a relay: it speaks {' or '.join(frames.PROTOCOLS)}")
         self._clients[client] += 1
+        # Whoever watches over the connection is not to take it for an idle one.
+        watched = guard.of(request)
+        if watched is not None:
+            watched.request_started()
         try:
             await self._serve(request, socket, client)
         finally:
+            if watched is not None:
+                watched.request_done()
             self._clients[client] -= 1
             if not self._clients[client]:
                 del self._clients[client]

@@ -1,5 +1,6 @@
 """Nodes that are found in the DHT by what they can do: `phase peers`, `phase job submit --dht`."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -7,10 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from phase.identity import Identity
 from phase.node.capacity import machine
+from phase.peer.iroh import IrohTransport, Options
+from phase.peer.transport import Address
 from tests.networks import cable, hosts
 from tests.phase.node.conftest import CAT, wasm
 from tests.phase.node.service import Node, begin
@@ -60,6 +64,27 @@ def _peers(dht: str, *words: str) -> "subprocess.CompletedProcess[str]":
         *words,
     ]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+async def test_a_node_is_a_relay_if_it_is_told(tmp_path: Path) -> None:
+    node = begin(tmp_path, "--relay-for", "open")
+    try:
+        url = f"http://{node.address.partition('@')[2].split(',')[0]}"
+        ends = [
+            await IrohTransport.start(Identity.ephemeral(), Options(listen=("127.0.0.1:0",), relays=(url,)))
+            for _ in range(2)
+        ]
+        connection = await ends[0].connect(Address(ends[1].key, (), (url,)), 20)
+        assert (await ends[1].accept()).peer == ends[0].key
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as answer:
+            assert "phase_relay_members 2" in await answer.text()
+        await connection.close()
+        for each in ends:
+            await each.close()
+        node.process.terminate()
+        assert await asyncio.to_thread(node.process.wait, 20) == 0
+    finally:
+        node.end()
 
 
 def test_a_node_is_found_on_the_local_network(tmp_path: Path) -> None:
