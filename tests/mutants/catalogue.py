@@ -3,7 +3,7 @@
 The old text occurs exactly once in its file. Keep it short and unlikely to change for other reasons.
 """
 
-from tests.mutants import boots, cage, judged, networks, proofs, publishing, unnoticed
+from tests.mutants import boots, cage, judged, networks, nodes, proofs, publishing, unnoticed
 
 MUTANTS = (
     *boots.MUTANTS,
@@ -11,6 +11,7 @@ MUTANTS = (
     *judged.MUTANTS,
     *proofs.MUTANTS,
     *networks.MUTANTS,
+    *nodes.MUTANTS,
     *publishing.MUTANTS,
     *unnoticed.MUTANTS,
 )

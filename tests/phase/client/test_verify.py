@@ -1,0 +1,103 @@
+"""A receipt counts only if each of its parts is what was asked for: a node that signs others is caught."""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from phase.client import Task, UntrueError
+from phase.client.verify import check, counted
+from phase.identity import Identity
+from phase.jobs import receipt as receipts
+from phase.jobs.limits import Limits
+from phase.jobs.receipt import Content, DirectoryRef, EngineRef, JobRef, Receipt
+from phase.jobs.status import Exited
+
+NODE, CLIENT = Identity.from_seed(b"\1" * 32), Identity.from_seed(b"\2" * 32)
+TASK = Task(
+    module=b"wasm", args=("a",), env={"A": "b"}, stdin=b"in", seed=3, inputs={"i": b"file"}, outputs=("o",)
+)
+ASKED = TASK.asked("nonce", CLIENT.public_key)
+OTHER = counted(b"other")
+
+
+def _receipt(**changed: Any) -> bytes:
+    """A receipt of the task, signed by the node, with something else in it."""
+    good = Receipt(
+        job=JobRef("job", "nonce"),
+        module=TASK.content,
+        args=TASK.args,
+        env=dict(TASK.env),
+        stdin=counted(b"in"),
+        stdout=counted(b"out"),
+        stderr=counted(b"err"),
+        limits=TASK.limits,
+        status=Exited(0),
+        fuel_used=1,
+        memory_bytes=1,
+        engine=EngineRef("wasmtime", "1", "x86_64"),
+        started="2026-01-01T00:00:00.000Z",
+        finished="2026-01-01T00:00:00.000Z",
+        wall_ms=1.0,
+        node=NODE.public_key,
+        seed=3,
+        requester=CLIENT.public_key,
+        attempt=1,
+        inputs={"i": counted(b"file")},
+        outputs={"o": counted(b"left")},
+    )
+    return receipts.issue(replace(good, **changed), NODE)
+
+
+def _check(envelope: bytes, node: str = NODE.public_key) -> Receipt:
+    return check(
+        envelope,
+        node=node,
+        job="job",
+        stdout=counted(b"out"),
+        stderr=counted(b"err"),
+        files={"o": b"left"},
+        asked=ASKED,
+        stdin=b"in",
+    )
+
+
+def test_a_receipt_of_what_was_asked_is_taken() -> None:
+    assert _check(_receipt()).status == Exited(0)
+    # The module need not read all of its input.
+    assert _check(_receipt(stdin=counted(b"i"))).stdin.length == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("job", JobRef("other", "nonce")),
+        ("job", JobRef("job", "other")),
+        ("module", OTHER),
+        ("module", Content(TASK.content.sha256, 5)),
+        ("args", ()),
+        ("env", {}),
+        ("stdin", OTHER),
+        ("stdin", Content(counted(b"in").sha256, 3)),
+        ("stdout", OTHER),
+        ("stderr", OTHER),
+        ("limits", Limits(fuel=1)),
+        ("seed", None),
+        ("requester", None),
+        ("requester", NODE.public_key),
+        ("attempt", 2),
+        ("directories", (DirectoryRef("/", True),)),
+        ("inputs", {}),
+        ("outputs", {}),
+        ("outputs", {"o": OTHER}),
+        ("outputs", {"o": counted(b"left"), "p": OTHER}),
+    ],
+)
+def test_a_receipt_of_anything_else_is_not(field: str, value: object) -> None:
+    with pytest.raises(UntrueError):
+        _check(_receipt(**{field: value}))
+
+
+def test_a_receipt_of_another_node_is_not() -> None:
+    with pytest.raises(UntrueError, match="does not hold"):
+        _check(_receipt(), node=CLIENT.public_key)
