@@ -15,7 +15,7 @@ from phase.node.admission import Admission
 from phase.node.errors import RefusedError
 from phase.node.requests import Checker
 from tests.phase.node.conftest import CLIENT, NODE, Start
-from tests.phase.node.test_gateway import Http, http
+from tests.phase.node.gate import Http, http
 
 _EMPTY = hashlib.sha256(b"").hexdigest()
 

@@ -2,16 +2,11 @@
 
 import asyncio
 import hashlib
-import io
 import json
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
 
-import aiohttp
 import pytest
 
 from phase.identity import Identity
@@ -23,61 +18,12 @@ from phase.node.errors import RefusedError
 from phase.node.gateway import Asked
 from phase.node.requests import Checker
 from phase.peer.messages import State
-from phase.provider import listening
 from tests import pages
-from tests.phase.node.conftest import CAT, CLIENT, COPY, FLOOD, LOOP, NODE, Scene, Start, wasm
+from tests.phase.node.conftest import CAT, CLIENT, COPY, FLOOD, LOOP, NODE, Start, wasm
+from tests.phase.node.gate import http
 
 _EMPTY = hashlib.sha256(b"").hexdigest()
 PAGE = (pages.PROJECT / "docs/develop/gateway.md").read_text()
-
-
-class Answer(NamedTuple):
-    status: int
-    body: bytes
-    headers: Mapping[str, str]
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class Http:
-    """A client of the gateway."""
-
-    def __init__(self, session: aiohttp.ClientSession, url: str, identity: Identity) -> None:
-        self.session, self.url, self.identity = session, url, identity
-
-    async def send(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        async with self.session.request(
-            method, self.url + target, data=io.BytesIO(body), headers=headers
-        ) as answer:
-            return Answer(answer.status, await answer.read(), answer.headers)
-
-    async def call(self, method: str, target: str, body: bytes | dict[str, Any] = b"") -> Answer:
-        data = json.dumps(body).encode() if isinstance(body, dict) else body
-        headers = requests.sign(self.identity, method, target, node=NODE.public_key, body=data)
-        return await self.send(method, target, data, headers)
-
-    async def put(self, data: bytes) -> str:
-        sha256 = hashlib.sha256(data).hexdigest()
-        assert (await self.call("PUT", f"/v1/blobs/{sha256}", data)).status in (200, 201)
-        return sha256
-
-    async def job(self, module: bytes, stdin: bytes | None = None, **more: Any) -> str:
-        name = os.urandom(16).hex()
-        asked = {"job": name, "module": await self.put(module), **more}
-        if stdin is not None:
-            asked["stdin"] = await self.put(stdin)
-        answer = await self.call("POST", "/v1/jobs", asked)
-        assert (answer.status, answer.json["state"]) in ((202, "queued"), (202, "running"), (202, "done"))
-        return name
-
-
-@asynccontextmanager
-async def http(scene: Scene, identity: Identity = CLIENT) -> AsyncIterator[Http]:
-    listeners = listening.listen(["127.0.0.1"], 0)
-    async with scene.daemon.web(listeners), aiohttp.ClientSession() as session:
-        yield Http(session, f"http://127.0.0.1:{listeners[0].getsockname()[1]}", identity)
 
 
 async def test_a_job_by_http_has_output_and_a_receipt_that_holds(start: Start) -> None:
