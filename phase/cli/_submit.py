@@ -23,6 +23,7 @@ from phase.cli.init import default_state, identity_in
 from phase.cli.run import LostError, limits_of, read_module, variables_of
 from phase.client import (
     Client,
+    ClientError,
     JobLostError,
     NotKeptError,
     NotRunError,
@@ -36,6 +37,8 @@ from phase.client import (
 from phase.client.book import Book, Remembered
 from phase.client.spread import ELSEWHERE
 from phase.client.submission import Input
+from phase.client.task import Asked
+from phase.client.words import check_name, check_text
 from phase.discovery.records import DiscoveryError
 from phase.errors import PhaseError
 from phase.jobs.limits import MIB
@@ -87,6 +90,7 @@ class Options:
 
 def submit(options: Options) -> int:
     """Give a job to a node; returns the exit code."""
+    _check(options)
     limits = limits_of(options.fuel, options.wall, options.memory, options.compile, options.max_output)
     if options.scratch is not None:
         limits = replace(limits, scratch_bytes=options.scratch << 20)
@@ -124,6 +128,18 @@ def submit(options: Options) -> int:
         return with_client(options.state, give)
 
 
+def _check(options: Options) -> None:
+    """Find what no node takes, before input is read or anything sent."""
+    if options.job_id is not None:
+        check_name("job id", options.job_id)
+    check_name("nonce", options.nonce)
+    try:
+        check_text("argument", options.args)
+        check_text("variable", options.env)
+    except ClientError as error:
+        raise click.UsageError(error.what) from error
+
+
 def _places(options: Options, limits: "Limits") -> list[Address]:
     """The nodes to ask: those that are named, or those that the DHT tells of."""
     if options.nodes:
@@ -145,16 +161,21 @@ async def _first(
 ) -> tuple[Submission, Address]:
     """Give a job to the first node that takes it."""
     last = len(addresses) - 1
+    job, nonce = options.job_id or os.urandom(16).hex(), options.nonce or os.urandom(16).hex()
     for number, address in enumerate(addresses):
         try:
             made = await client.submit(
                 address,
                 task,
-                job=options.job_id,
-                nonce=options.nonce or None,
+                job=job,
+                nonce=nonce,
                 source=source,
                 detached=options.detach,
             )
+        except JobLostError:
+            if options.detach:  # it may run, so it can be asked for
+                _remember(job, address, task.asked(nonce, client.key), options)
+            raise
         except (RejectedError, PeerError) as error:
             if number == last or (isinstance(error, RejectedError) and error.reason not in ELSEWHERE):
                 raise
@@ -224,11 +245,13 @@ def _keep(target: "Target | None", results: list[Result]) -> None:
             raise LostError(str(error)) from error
 
 
+def _remember(job: str, address: Address, asked: Asked, options: Options) -> None:
+    book(options.state).write(Remembered(job=job, node=str(address), asked=asked, submitted=time()))
+
+
 def _left(made: Submission, address: Address, options: Options) -> int:
     """Remember a detached job, and say its id."""
-    book(options.state).write(
-        Remembered(job=made.job, node=str(address), asked=made.asked, submitted=time())
-    )
+    _remember(made.job, address, made.asked, options)
     out = Out(options.as_json)
     out.done = True
     out.facts(JobTaken(job=made.job, node=made.node))
@@ -313,8 +336,9 @@ def where(job: str, node: str | None, state: Path | None) -> Address:
     """The address of the node that has a job.
 
     Raises:
-        PhaseError: nothing says where it is.
+        PhaseError: nothing says where it is, or no job has this id.
     """
+    check_name("job id", job)
     if node is not None:
         return Address.parse(node)
     known = book(state).find(job)

@@ -11,6 +11,7 @@ from phase.client.kept import fetch
 from phase.client.patience import ANSWER_SECONDS, check_job
 from phase.client.submission import Input, Submission, refusal
 from phase.client.task import Asked, Result, Task
+from phase.client.words import check_name, check_text
 from phase.identity import Identity
 from phase.peer import messages
 from phase.peer.errors import ConnectionLostError, PeerError, RefusedError
@@ -111,18 +112,22 @@ class Client:
             detached: whether the job goes on without this client, and the node keeps its result for `fetch`.
 
         Raises:
+            ClientError: no node takes this id, nonce, argument or variable.
             RejectedError: the node refuses.
             JobLostError: the network failed, or the node was silent; it may have the job.
             PeerError: the network failed before the node had the job.
         """
         address = _address(node)
+        job = os.urandom(16).hex() if job is None else job
+        nonce = os.urandom(16).hex() if nonce is None else nonce
+        _check(task, job, nonce)
         stream = await self._stream(address)
         made = Submission(
             stream,
             task,
             node=address.key,
-            job=os.urandom(16).hex() if job is None else job,
-            nonce=os.urandom(16).hex() if nonce is None else nonce,
+            job=job,
+            nonce=nonce,
             client=self.key,
             ask=lambda: self._state(address, made.job),
         )
@@ -146,6 +151,7 @@ class Client:
             NotRunError, NotKeptError, JobLostError, UntrueError: see `phase.client.errors`.
             PeerError: the network failed.
         """
+        check_name("job id", job)
         address = _address(node)
         frames = Frames(await self._stream(address))
         try:
@@ -162,6 +168,7 @@ class Client:
             RejectedError: the node does not know it.
             PeerError: the network failed.
         """
+        check_name("job id", job)
         return _about(job, await self._ask(node, StatusAsked(job=job), JobStatus))
 
     async def _state(self, address: Address, job: str) -> State:
@@ -174,6 +181,7 @@ class Client:
             RejectedError: the node does not know it.
             PeerError: the network failed.
         """
+        check_name("job id", job)
         return _about(job, await self._ask(node, Cancel(job=job), JobStatus))
 
     async def jobs(self, node: Address | str) -> tuple[JobStatus, ...]:
@@ -252,3 +260,11 @@ def _address(node: Address | str) -> Address:
 def _about(job: str, said: JobStatus) -> JobStatus:
     check_job(job, said.job)
     return said
+
+
+def _check(task: Task, job: str, nonce: str) -> None:
+    check_name("job id", job)
+    check_name("nonce", nonce)
+    check_text("argument", task.args)
+    check_text("variable", (word for pair in task.env.items() for word in pair))
+    check_text("file", (*task.inputs, *task.outputs))

@@ -34,6 +34,7 @@ _REFUSALS = {
 }
 _UNREACHABLE = {
     "UnknownIssuer": "another node answers there",
+    "not a valid public key": "no node can have this key",
     "Connecting to ourself": "that is this node's own key",
     "No addressing information": "no address of it is known",
     "Endpoint is closed": "this transport is closed",

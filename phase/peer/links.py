@@ -52,9 +52,10 @@ class IrohStream:
         # A call that waits holds the library's lock on the stream.
         for each in self._waiting:
             each.reschedule(0)
-        for call in (self._out.reset(code), self._in.stop(code)):
+        # One begins when the other has ended: a call that was made and never awaited would be warned of.
+        for end in (self._out.reset, self._in.stop):
             try:
-                await call
+                await end(code)
             except iroh.IrohError:
                 continue  # that direction is over already
 

@@ -1,12 +1,16 @@
+import asyncio
+import gc
 import os
 import subprocess
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 
+import iroh
 import pytest
 from iroh import iroh_ffi
 
-from phase.peer import bindings
+from phase.peer import bindings, links
 from phase.peer.errors import ConnectionLostError, PeerError, RefusedError
 from phase.peer.transport import MAX_REASON
 
@@ -75,3 +79,25 @@ def test_a_peer_s_reason_is_cut_and_printable() -> None:
     text = str(bindings.ended(f"closed by peer: \x1b[2J{'x' * 5000} (code 0)"))
     assert text.isprintable()
     assert len(text) < MAX_REASON + 100
+
+
+def test_a_key_that_is_none_is_named() -> None:
+    with pytest.raises(iroh.IrohError) as caught:
+        iroh.EndpointId.from_bytes(b"\2" + bytes(31))
+    assert "no node can have this key" in str(bindings.of_connect(caught.value, "02"))
+
+
+async def test_a_reset_that_is_cancelled_leaves_no_call_behind() -> None:
+    """Where a call was made and is never awaited, Python warns, and a warning is an error here."""
+
+    class Half:
+        async def reset(self, code: int) -> None:
+            raise asyncio.CancelledError
+
+        async def stop(self, code: int) -> None: ...
+
+    inner = SimpleNamespace(send=Half, recv=Half)
+    stream = links.IrohStream(SimpleNamespace(), inner)  # type: ignore[arg-type]
+    with pytest.raises(asyncio.CancelledError):
+        await stream.reset(0)
+    gc.collect()
