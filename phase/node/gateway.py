@@ -36,6 +36,7 @@ from phase.peer.messages import (
     Word,
     schema,
 )
+from phase.provider import guard
 
 #: The largest blob.
 MAX_BLOB = Limits().module_bytes
@@ -326,6 +327,18 @@ class Gateway:
 
 @web.middleware
 async def answered(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Answer, while the connection's guard knows of it: it cuts off those on which nothing is asked."""
+    watched = guard.of(request)
+    if watched is None:
+        return await _answered(request, handler)
+    watched.request_started()
+    try:
+        return await _answered(request, handler)
+    finally:
+        watched.request_done()
+
+
+async def _answered(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Answer with a problem where a handler refuses; allow browsers to read the answer."""
     try:
         answer = await handler(request)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,6 +19,7 @@ from phase.node.errors import RefusedError
 from phase.node.gateway import Asked
 from phase.node.requests import Checker
 from phase.peer.messages import State
+from phase.provider import guard
 from tests import pages
 from tests.phase.node.conftest import CAT, CLIENT, COPY, FLOOD, LOOP, NODE, Start, wasm
 from tests.phase.node.gate import http
@@ -39,6 +41,24 @@ async def test_a_job_by_http_has_output_and_a_receipt_that_holds(start: Start) -
         assert (again.status, again.json["reason"]) == (409, "duplicate")
     said = receipts.verify(envelope, key=NODE.public_key, job_id=job, nonce="n", stdout=b"Hello")
     assert (said.args, said.env) == (("a",), {"A": "b"})
+
+
+async def test_an_answer_may_take_longer_than_a_head(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "HEAD_SECONDS", 0.3)
+    async with start() as scene, http(scene) as client:
+        # A body that comes in two parts, with more time between them than a head may take.
+        data = os.urandom(1000)
+        target = f"/v1/blobs/{hashlib.sha256(data).hexdigest()}"
+        headers = requests.sign(client.identity, "PUT", target, node=NODE.public_key, body=data)
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield data[:500]
+            await asyncio.sleep(1)
+            yield data[500:]
+
+        sizes = {"Content-Length": str(len(data))}
+        async with client.session.put(client.url + target, data=slowly(), headers=headers | sizes) as answer:
+            assert answer.status in (200, 201)
 
 
 async def test_files_go_there_and_back(start: Start) -> None:
