@@ -16,12 +16,13 @@ from phase.foreign import MalformedError, read_json
 from phase.jobs.grant import MAX_FILES
 from phase.jobs.limits import Limits
 from phase.jobs.receipt import Attempt, Content, Hex256
+from phase.node.arriving import check_words
 from phase.node.blobs import Blobs
 from phase.node.errors import RefusedError, StateError
 from phase.node.requests import Checker, UnsignedError
 from phase.node.room import Room
 from phase.node.scheduler import Scheduler
-from phase.node.serving import Serving, check_words
+from phase.node.serving import Serving
 from phase.peer.framing import MAX_MESSAGE, SECONDS
 from phase.peer.messages import (
     Count,
@@ -241,7 +242,7 @@ class Gateway:
         )
         said = Request(args=asked.args, env=asked.env)
         check_words(said)
-        work = self._scheduler.admit(client, offer)
+        work = self._scheduler.admit(client, offer, whole=True)
         try:
             work.request, work.module, work.stdin, work.inputs = said, module, stdin, inputs
             work.spool = self._scheduler.kept.begin(client, asked.job)

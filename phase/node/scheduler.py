@@ -17,15 +17,18 @@ from phase.jobs.status import Killed, Rejected, Status, Trapped
 from phase.node.capacity import Capacity
 from phase.node.errors import RefusedError, StateError
 from phase.node.fair import FairQueue
+from phase.node.held import Held
 from phase.node.journal import Ended, Journal, Taken
 from phase.node.kept import Kept
 from phase.node.ledger import Ledger
 from phase.node.work import Ending, Work
-from phase.peer.messages import Offer, Reason, State
+from phase.peer.messages import EARLY_INPUT, Offer, Reason, State
 
 _log = logging.getLogger(__name__)
 #: Seconds that a clean stop gives to the jobs that run.
 STOP_SECONDS = 20.0
+#: Jobs that may be offered and not complete, of all clients: the queue has no place for them yet.
+MAX_INCOMPLETE = 1024
 
 
 class Runner(Protocol):
@@ -59,6 +62,8 @@ class Scheduler:
         self._queue: FairQueue[Work] = FairQueue()
         self._works: dict[tuple[str, str], Work] = {}
         self._of: Counter[str] = Counter()
+        self._held = Held()
+        self._incomplete: set[Work] = set()
         self._threads = ThreadPoolExecutor(capacity.slots, thread_name_prefix="phase-job")
         self.running = 0
         self.stopping = False
@@ -72,19 +77,29 @@ class Scheduler:
         """Jobs that wait, those included whose module is on its way."""
         return len(self._works) - self.running
 
-    def admit(self, client: str, offer: Offer) -> Work:
+    def admit(self, client: str, offer: Offer, *, whole: bool = False) -> Work:
         """Take a job, or refuse it. The caller must `enqueue` or `withdraw` it.
+
+        Args:
+            client: who offers it.
+            offer: the job.
+            whole: whether all of its input is in memory, however it is offered.
 
         Raises:
             RefusedError: the node does not take it.
         """
+        whole = whole or offer.seed is not None or (offer.input or 0) <= EARLY_INPUT
+        own = (offer.input or 0) * whole + sum(each.length for each in offer.inputs.values())
         try:
             self._check(client, offer)
+            self._held.take(client, offer.module, own)
         except RefusedError as error:
             self.refused[error.reason.value] += 1
             raise
         taken = Taken(client, offer.job, offer.module.sha256, time.time(), offer.detached)
         work = Work(client, offer, self.ledger.take(taken))
+        work.own_bytes = own
+        self._incomplete.add(work)
         self._works[client, offer.job] = work
         self._of[client] += 1
         return work
@@ -98,7 +113,13 @@ class Scheduler:
             raise RefusedError(
                 Reason.QUOTA, f"this client has {self._of[client]} jobs here, as many as it may have"
             )
-        if len(self._works) >= self.capacity.slots + self.capacity.queue:
+        self._check_queue()
+        if len(self._incomplete) >= MAX_INCOMPLETE:
+            raise RefusedError(Reason.QUEUE_FULL, "too many jobs wait for their modules")
+
+    def _check_queue(self) -> None:
+        """Refuse what would wait behind too many. Jobs whose module is on its way keep out nobody."""
+        if len(self._works) - len(self._incomplete) >= self.capacity.slots + self.capacity.queue:
             raise RefusedError(Reason.QUEUE_FULL, f"{self.queued} jobs wait, as many as may")
 
     def withdraw(self, work: Work) -> None:
@@ -114,7 +135,12 @@ class Scheduler:
 
         Raises:
             StateError: the journal cannot be written; the job is forgotten.
+            RefusedError: meanwhile too many others wait.
         """
+        self._check_queue()
+        self._incomplete.discard(work)
+        # What is counted once is there once.
+        work.module = self._held.shared(work.offer.module, work.module)
         try:
             self._journal.append(work.known.taken)
             if work.offer.detached:
@@ -273,6 +299,8 @@ class Scheduler:
 
     def _leave(self, work: Work) -> None:
         if self._works.pop((work.client, work.offer.job), None) is not None:
+            self._incomplete.discard(work)
+            self._held.give_back(work.client, work.offer.module, work.own_bytes)
             self._of[work.client] -= 1
             if not self._of[work.client]:
                 del self._of[work.client]

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import hashlib
 import logging
 import os
 from collections import Counter
@@ -14,9 +13,8 @@ from typing import Any
 from phase.errors import printable
 from phase.foreign import read_json
 from phase.jobs import location
-from phase.jobs.job import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS
-from phase.jobs.receipt import Content, Statement
-from phase.node import capacity
+from phase.jobs.receipt import Statement
+from phase.node import arriving, capacity
 from phase.node.blobs import Blobs
 from phase.node.errors import RefusedError, StateError
 from phase.node.scheduler import Scheduler
@@ -25,13 +23,11 @@ from phase.node.work import Work
 from phase.peer.errors import PeerError
 from phase.peer.framing import (
     CHUNK,
-    MAX_MESSAGE,
     SECONDS,
     Frames,
     Kind,
     ProtocolError,
     file_frames,
-    file_part,
     pack,
 )
 from phase.peer.messages import (
@@ -51,7 +47,6 @@ from phase.peer.messages import (
     Question,
     Reason,
     Rejected,
-    Request,
     Result,
     State,
     StatusAsked,
@@ -68,8 +63,6 @@ STREAMS = 64
 SEND_SECONDS = 60.0
 #: Seconds for a client to finish its side of a stream that is answered.
 CLOSE_SECONDS = 5.0
-#: The slowest module: bytes a second, after the first seconds.
-LEAST_RATE = 16 << 10
 #: Seconds for which what is said of a job waits for more to say: most jobs end sooner.
 GATHER_SECONDS = 0.003
 
@@ -86,6 +79,7 @@ class Serving:
 
     def __init__(self, scheduler: Scheduler, blobs: Blobs, node: str, tasks: Background) -> None:
         self._scheduler, self._blobs, self._tasks = scheduler, blobs, tasks
+        self._modules = arriving.Modules(blobs)
         #: This node's key.
         self.node = node
         #: Connections and streams that are open, and what clients did wrong.
@@ -217,9 +211,9 @@ class Serving:
         work = self._scheduler.admit(client, offer)
         queued = False
         try:
-            work.request = await _request(frames)
+            work.request = await arriving.request(frames)
             if offer.input is not None and offer.input <= EARLY_INPUT:
-                work.stdin = await _input(frames, offer.input)
+                work.stdin = await arriving.whole_input(frames, offer.input)
             await self._prepare(work, frames)
             await self._scheduler.enqueue(work)
             queued = True
@@ -233,31 +227,40 @@ class Serving:
             await self._attached(work, frames)
 
     async def _prepare(self, work: Work, frames: Frames) -> None:
-        """Have the module of a job, and the input of one that needs all of it before it starts."""
+        """Have the module of a job, its files, and its input if it needs all of it before it starts."""
         offer = work.offer
-        early = offer.input is not None and offer.input <= EARLY_INPUT
-        module = self._blobs.get(offer.module.sha256)
-        waiting = max(self._scheduler.queued - 1, 0)
+        module = await self._modules.find(work.client, offer.module.sha256)
         lacking = tuple(name for name, each in offer.inputs.items() if not self._blobs.has(each.sha256))
-        frames.later(frame(Accepted(send_module=module is None, send_files=lacking, waiting=waiting)))
-        if module is None or lacking or not early or offer.detached:
-            await self._send(frames)
+        waiting = max(self._scheduler.queued - 1, 0)
+        accepted = frame(Accepted(send_module=module is None, send_files=lacking, waiting=waiting))
         if module is None:
-            module = await _module(frames, offer)
-            self._blobs.put(offer.module.sha256, module)
+            async with self._modules.coming(work.client, offer):
+                await self._send(frames, accepted)
+                module = await self._modules.receive(frames, offer)
         elif len(module) != offer.module.length:
             raise ProtocolError(f"the module of this hash has {len(module)} bytes")
+        else:
+            frames.later(accepted)
+        if lacking or offer.detached or not _early(offer):
+            await self._send(frames)
         work.module = module
         for name in lacking:
-            self._blobs.put(offer.inputs[name].sha256, await _file(frames, name, offer.inputs[name]))
+            self._blobs.put(offer.inputs[name].sha256, await arriving.file(frames, name, offer.inputs[name]))
         work.inputs = {name: self._blob(each.sha256) for name, each in offer.inputs.items()}
+        await self._connect(work, frames)
+
+    async def _connect(self, work: Work, frames: Frames) -> None:
+        """Have a job's input, or a way for it, and a way for its output."""
+        offer = work.offer
         if offer.detached:
             work.spool = self._scheduler.kept.begin(work.client, offer.job)
         else:
             work.taps = Taps()
-        if offer.input is not None and not early and offer.seed is not None:
-            work.stdin = await _input(frames, offer.input)
-        elif not early:
+        if _early(offer):
+            return
+        if offer.input is not None and offer.seed is not None:
+            work.stdin = await arriving.whole_input(frames, offer.input)
+        else:
             work.feed = Feed()
 
     def _blob(self, sha256: str) -> bytes:
@@ -384,6 +387,11 @@ class Serving:
                 await self._send(frames, pack(kind, part))
 
 
+def _early(offer: Offer) -> bool:
+    """Whether the input comes with the request."""
+    return offer.input is not None and offer.input <= EARLY_INPUT
+
+
 async def _give(work: Work, feed: Feed, data: bytes, given: int) -> None:
     """Give a job input. It ends with an empty part, or where the offer said that it would."""
     expected = work.offer.input
@@ -423,77 +431,3 @@ def _ended(receipt: bytes | None, result: Result) -> list[bytes]:
     """The frames that end a job."""
     before = [] if receipt is None else [pack(Kind.RECEIPT, receipt)]
     return [*before, frame(result)]
-
-
-async def _request(frames: Frames) -> Request:
-    found = await frames.receive(message=MAX_MESSAGE)
-    if found is None or found.kind is not Kind.MESSAGE:
-        raise ProtocolError("an offer is followed by its request")
-    request = read(found.data, Request)
-    check_words(request)
-    return request
-
-
-def check_words(request: Request) -> None:
-    """Refuse arguments and variables that no job may have.
-
-    Raises:
-        RefusedError: there are too many.
-    """
-    words = [*request.args, *(word for pair in request.env.items() for word in pair)]
-    size = sum(len(word.encode("utf-8", "replace")) for word in words)
-    if len(words) >= MAX_ARGUMENTS or size > MAX_ARGUMENT_BYTES:
-        raise RefusedError(
-            Reason.INVALID_REQUEST,
-            f"arguments and variables have {len(words)} words and {size} bytes; "
-            f"the limits are {MAX_ARGUMENTS - 1} and {MAX_ARGUMENT_BYTES}",
-        )
-
-
-async def _parts(frames: Frames, kind: Kind, length: int) -> bytes:
-    """Bytes of a known length, in frames of one kind, in the time that the slowest client may take."""
-    data = bytearray()
-    try:
-        async with asyncio.timeout(SECONDS + length / LEAST_RATE):
-            while len(data) < length:
-                found = await frames.receive(seconds=None, message=MAX_OFFER)
-                if found is None or found.kind is not kind or not found.data:
-                    raise ProtocolError(f"{kind.name.lower()} ended after {len(data)} of {length} bytes")
-                data += found.data
-    except TimeoutError:
-        raise ProtocolError(f"{kind.name.lower()} came too slowly: {len(data)} of {length} bytes") from None
-    if len(data) > length:
-        raise ProtocolError(f"{kind.name.lower()} has more than its {length} bytes")
-    return bytes(data)
-
-
-async def _module(frames: Frames, offer: Offer) -> bytes:
-    data = await _parts(frames, Kind.MODULE, offer.module.length)
-    if hashlib.sha256(data).hexdigest() != offer.module.sha256:
-        raise ProtocolError("the module does not have the hash that was offered")
-    return data
-
-
-async def _file(frames: Frames, name: str, content: Content) -> bytes:
-    data = bytearray()
-    try:
-        async with asyncio.timeout(SECONDS + content.length / LEAST_RATE):
-            while not data or len(data) < content.length:
-                found = await frames.receive(seconds=None, message=MAX_OFFER)
-                if found is None or found.kind is not Kind.FILE:
-                    raise ProtocolError(f"an input file ended after {len(data)} of {content.length} bytes")
-                of, part = file_part(found.data)
-                if of != name or (content.length and not part):
-                    raise ProtocolError("the input files come in another order, or not at all")
-                data += part
-                if not content.length:
-                    break
-    except TimeoutError:
-        raise ProtocolError(f"an input file came too slowly: {len(data)} bytes") from None
-    if hashlib.sha256(data).hexdigest() != content.sha256:
-        raise ProtocolError("an input file does not have the hash that was offered")
-    return bytes(data)
-
-
-async def _input(frames: Frames, length: int) -> bytes:
-    return await _parts(frames, Kind.STDIN, length) if length else b""

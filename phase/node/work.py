@@ -49,6 +49,8 @@ class Work:
         self.module = b""
         self.stdin = b""
         self.inputs: dict[str, bytes] = {}
+        #: Of input and files that are in memory for this job alone.
+        self.own_bytes = 0
         self.feed: Feed | None = None
         self.taps: Taps | None = None
         self.spool: Spool | None = None

@@ -19,12 +19,12 @@ from phase.jobs.runner import Execution, Job
 from phase.jobs.status import Exited
 from phase.node import journal, requests
 from phase.node.admission import Admission
+from phase.node.arriving import check_words
 from phase.node.capacity import Capacity
 from phase.node.daemon import Daemon
 from phase.node.errors import RefusedError
 from phase.node.gateway import Asked
 from phase.node.ledger import Ledger
-from phase.node.serving import check_words
 from phase.peer import messages
 from phase.peer.errors import PeerError
 from phase.peer.framing import MAX_RECEIPT, Frames, Kind, ProtocolError, pack

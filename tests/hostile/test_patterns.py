@@ -16,6 +16,7 @@ _GOOD = {
     "phase.discovery.dht.announcement:_Name": "stable",
     "phase.jobs.receipt:Hex256": "a" * 64,
     "phase.jobs.receipt:Timestamp": "2026-11-27T22:00:00.000Z",
+    "phase.peer.messages:FileName": "a file.txt",
     "phase.peer.messages:JobId": "job:1",
     "phase.peer.messages:Nonce": "nonce+/=",
     "phase.peer.records:_Name": "wasi-preview1",

@@ -12,7 +12,7 @@ from phase.client import Client, RejectedError, Task
 from phase.client.submission import refusal
 from phase.identity import Identity
 from phase.jobs.limits import Limits
-from phase.node import serving
+from phase.node import arriving, serving
 from phase.node.admission import read_keys
 from phase.node.errors import NodeError
 from phase.peer import framing, messages
@@ -77,7 +77,7 @@ async def test_what_is_no_message_is_refused_and_leaves_nothing(
 async def test_slow_senders_are_cut_off(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(framing, "SECONDS", 0.2)
     monkeypatch.setattr(framing.Frames.receive, "__kwdefaults__", {"seconds": 0.2, "message": 1 << 20})
-    monkeypatch.setattr(serving, "SECONDS", 0.2)
+    monkeypatch.setattr(arriving, "SECONDS", 0.2)
     async with start() as scene:
         half, slow = await _open(scene), await _open(scene)
         await half.stream.send(frame(_OFFER)[:-1])
