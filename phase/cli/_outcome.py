@@ -64,7 +64,7 @@ CODES = (
     (LIMITS["stdin"], "limit of the input", "128 + SIGTTIN"),
     (LIMITS["fuel"], "fuel limit", "128 + SIGXCPU"),
     (LIMITS["output"], "output limit", "128 + SIGXFSZ"),
-    (REFUSED, "`phase job`: the node refuses, and says why", ""),
+    (REFUSED, "`phase job`: the node refuses, and says why; or it does not keep the result", ""),
     (UNREACHABLE, "`phase job`: no node was reached, or the network failed before it had the job", ""),
     (JOB_LOST, "`phase job`: the node or the way to it ended; whether the job ran is not known", ""),
     (NOT_RUN, "`phase job`: cancelled, handed back by a node that stops, or the node could not run it", ""),

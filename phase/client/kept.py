@@ -14,8 +14,9 @@ from phase.peer import messages
 from phase.peer.framing import Frames, Kind, ProtocolError, file_part
 from phase.peer.messages import Fetch, Rejected, State, frame
 
-#: Most bytes of output that are taken of a job that this side does not know.
-MAX_OUTPUT = 1 << 28
+#: Most bytes of output, and as many of files, that are taken of a job that this side does not know: as many
+#: as nodes keep of one.
+MAX_OUTPUT = 64 << 20
 
 
 class _Arrived:

@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from phase.cli._submit import Options, _first, book
 from phase.client import (
     Client,
     ClientError,
@@ -14,6 +17,7 @@ from phase.client import (
     RejectedError,
     Task,
     UntrueError,
+    kept,
     patience,
     submission,
 )
@@ -148,6 +152,22 @@ async def test_a_fetch_ends_too(sent: tuple[bytes, ...]) -> None:
             await client.fetch(node, "job")
 
 
+async def test_a_result_of_an_unknown_job_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MAX_OUTPUT", 1 << 20)
+    sent = 0
+
+    async def act(_: Connection, frames: Frames) -> None:
+        nonlocal sent
+        while True:
+            await frames.send(pack(Kind.STDOUT, bytes(1 << 15)), pack(Kind.STDERR, bytes(1 << 15)))
+            sent += 1 << 16
+
+    async with _node(act) as (client, node), asyncio.timeout(20):
+        with pytest.raises(UntrueError, match="more output"):
+            await client.fetch(node, "job")
+        assert sent < 8 << 20
+
+
 async def _closes(connection: Connection, _: Frames) -> None:
     await connection.close(Code.DONE, "bye")
 
@@ -247,3 +267,15 @@ async def test_a_refusal_after_the_acceptance_is_told() -> None:
     async with _node(_then(refused)) as (client, node), asyncio.timeout(20):
         with pytest.raises(ClientError, match="the module is not that"):
             await client.run(node, _TASK, job="job")
+
+
+async def test_a_detached_job_that_may_run_is_remembered(tmp_path: Path) -> None:
+    """Else `phase job status` could not ask for it."""
+    given: dict[str, Any] = dict.fromkeys(Options.__dataclass_fields__)
+    options = Options(**(given | {"detach": True, "state": tmp_path}))
+    async with _node(_finishes) as (client, node), asyncio.timeout(20):
+        with pytest.raises(JobLostError) as caught:
+            await _first(client, [node], _TASK, options, None)
+        found = book(tmp_path).find(caught.value.job)
+        assert found is not None
+        assert (found.node, found.asked.requester) == (str(node), client.key)

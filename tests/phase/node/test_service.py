@@ -101,6 +101,9 @@ def test_a_detached_job_is_followed_by_its_id(node: Node, tmp_path: Path) -> Non
     assert json.loads(node.job("list", "--node", node.address, "--json").stdout)["kept"] is True
     assert node.job("list").stdout.startswith(b"d  " + node.key.encode())
     assert node.job("result", "e").returncode == 128
+    assert node.job("submit", "--job-id", "a", "--node", node.address, str(module)).returncode == 0
+    gone = node.job("result", "a", "--node", node.address)
+    assert (gone.returncode, b"does not keep its result" in gone.stderr) == (160, True)
 
 
 def test_a_node_that_was_killed_answers_no_job_twice(node: Node, tmp_path: Path) -> None:
