@@ -152,7 +152,9 @@ class Submission:
                 await self._parts(Kind.STDIN, b"" if self._early() else self.task.stdin)
             else:
                 async for part in self._source:
-                    self._given += part
+                    # For the receipt: no module reads more than its limit.
+                    if len(self._given) <= self.task.limits.stdin_bytes:
+                        self._given += part
                     await self._parts(Kind.STDIN, part)
                 await self._frames.send(pack(Kind.STDIN, b""))
         except PeerError:

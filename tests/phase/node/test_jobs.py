@@ -313,3 +313,12 @@ async def test_a_detached_job_whose_client_leaves_too_early_ends_and_says_so(
         assert isinstance(status.status, Killed)
         assert status.detail == "its input did not arrive whole"
         assert scene.daemon.scheduler.running == 0
+
+
+async def test_input_beyond_its_limit_is_not_held_and_the_receipt_holds(start: Start) -> None:
+    async with start() as scene:
+        task = Task(module=wasm(CAT), limits=Limits(stdin_bytes=100_000))
+        made = await scene.client.submit(scene.address, task, source=_parts(1 << 40))
+        result = await made.result()
+        assert (result.status, result.receipt.stdin.length) == (LimitHit("stdin"), 100_000)
+        assert len(made._given) <= 100_000 + 65_536
