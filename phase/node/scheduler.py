@@ -10,7 +10,7 @@ from typing import Protocol
 from phase.errors import PhaseError
 from phase.identity import Identity
 from phase.jobs import receipt as receipts
-from phase.jobs.errors import JobRefusedError
+from phase.jobs.errors import JobError, JobRefusedError
 from phase.jobs.flow import Streams
 from phase.jobs.runner import Execution, Job
 from phase.jobs.status import Killed, Rejected, Status, Trapped
@@ -244,7 +244,7 @@ class Scheduler:
         try:
             envelope = receipts.issue(said, self._identity)
         except PhaseError as error:
-            return Ending(state=State.FAILED, detail=f"it ran, and has no receipt: {error}"[:500])
+            return Ending(state=State.LOST, detail=f"it ran, and has no receipt: {error}"[:500])
         return Ending(
             state=State.DONE,
             status=execution.status,
@@ -256,22 +256,13 @@ class Scheduler:
     async def _finish(self, work: Work, ending: Ending) -> None:
         """Put the end of a job on record, then tell of it."""
         ending = self._keep(work, ending)
-        ended = Ended(
-            client=work.client,
-            job=work.offer.job,
-            state=ending.state,
-            at=time.time(),
-            status=_bounded(ending.status),
-            detail=ending.detail,
-        )
         try:
-            self._journal.append(ended)
+            self._journal.append(_ended(work, ending))
             await self._journal.sync()
         except StateError as error:
-            # The client must not hear of an end that a restart would not know of.
             _log.error("%s", error)
-            ending = Ending(state=State.FAILED, detail=str(error)[:500])
-        self.ledger.end(ended)
+            ending = self._unrecorded(work, ending, error)
+        self.ledger.end(_ended(work, ending))
         self.ended[ending.state.value] += 1
         self._leave(work)
         work.end(ending)
@@ -281,6 +272,12 @@ class Scheduler:
             except StateError as error:
                 # The old one goes on; the journal says when it is time to try again.
                 _log.error("%s", error)
+
+    def _unrecorded(self, work: Work, ending: Ending, error: StateError) -> Ending:
+        """What is said of a job whose end the journal does not have: what a restart would say, too."""
+        if ending.receipt is None or self.kept.has(work.client, work.offer.job):
+            return ending
+        return Ending(state=State.LOST, detail=f"it ran, and its end cannot be recorded: {error}"[:500])
 
     def _keep(self, work: Work, ending: Ending) -> Ending:
         """Keep the result of a detached job."""
@@ -294,7 +291,9 @@ class Scheduler:
             self.kept.finish(work.client, work.offer.job, ending.receipt, ending.files)
         except OSError as error:
             self.kept.drop(work.client, work.offer.job)
-            return Ending(state=State.FAILED, detail=f"its result cannot be kept: {error.strerror}")
+            return Ending(
+                state=State.LOST, detail=f"it ran, and its result cannot be kept: {error.strerror}"
+            )
         return ending
 
     def _leave(self, work: Work) -> None:
@@ -308,16 +307,44 @@ class Scheduler:
     def _report_lost(self) -> None:
         """What an earlier process had taken and not ended is lost: it may have run, or not."""
         for known in self.ledger.unfinished():
-            lost = Ended(
-                client=known.taken.client,
-                job=known.taken.job,
-                state=State.LOST,
-                at=time.time(),
-                detail="the node ended while it had this job",
-            )
-            self._journal.append(lost)
-            self.ledger.end(lost)
-            self.ended[State.LOST.value] += 1
+            found = self._recovered(known.taken)
+            self._journal.append(found)
+            self.ledger.end(found)
+            self.ended[found.state.value] += 1
+
+    def _recovered(self, taken: Taken) -> Ended:
+        """How a job of an earlier process ended: its receipt may be kept, though the journal has no end."""
+        status, state, detail = None, State.LOST, "the node ended while it had this job"
+        envelope = self.kept.receipt(taken.client, taken.job)
+        if envelope is not None:
+            try:
+                said = receipts.verify(
+                    envelope,
+                    key=self._identity.public_key,
+                    job_id=taken.job,
+                    module_sha256=taken.module,
+                    requester=taken.client,
+                )
+            except JobError as error:
+                self.kept.drop(taken.client, taken.job)
+                detail = f"what is kept of it is damaged: {error}"[:500]
+            else:
+                status, state, detail = _bounded(said.status), State.DONE, ""
+        return Ended(
+            client=taken.client, job=taken.job, state=state, at=time.time(), status=status, detail=detail
+        )
+
+
+def _ended(work: Work, ending: Ending) -> Ended:
+    """For the journal."""
+    return Ended(
+        client=work.client,
+        job=work.offer.job,
+        state=ending.state,
+        at=time.time(),
+        status=_bounded(ending.status),
+        detail=ending.detail,
+    )
 
 
 def _bounded(status: Status | None) -> Status | None:

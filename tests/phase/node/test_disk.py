@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from phase import files
-from phase.client import Task
+from phase.client import JobLostError, Task
+from phase.jobs.status import Exited
 from phase.node import journal as journals
 from phase.node.errors import StateError
-from phase.node.journal import Journal, Taken, parse
+from phase.node.journal import Ended, Journal, Taken, parse
+from phase.node.kept import Kept
+from phase.node.kept import _name as kept_name
 from phase.peer.messages import State
-from tests.phase.node.conftest import CAT, Start, wasm
+from tests.phase.node.conftest import CAT, CLIENT, Start, wasm
 
 KEY = "1" * 64
 
@@ -110,3 +113,62 @@ async def test_jobs_go_on_while_the_journal_cannot_be_written_anew(
         assert not scene.daemon.tasks.found()
         assert scene.daemon.scheduler.ended == {State.DONE.value: 5}
     assert len(tries) == 1
+
+
+async def test_a_job_whose_receipt_is_kept_is_done_though_the_journal_does_not_say_so(
+    start: Start, tmp_path: Path
+) -> None:
+    """As after a power cut between the two; unless the receipt is damaged."""
+    task = Task(module=wasm(CAT), stdin=b"x")
+    async with start() as scene:
+        for job in ("whole", "damaged", "gone"):
+            await scene.client.submit(scene.address, task, job=job, detached=True)
+            await scene.client.fetch(scene.address, job)
+    path = tmp_path / "node/journal"
+    path.write_bytes(b"\n".join(each for each in path.read_bytes().split(b"\n") if b'"taken"' in each))
+    kept = scene.daemon.scheduler.kept
+    damaged = kept._directory / kept_name(CLIENT.public_key, "damaged")
+    (damaged / "receipt").write_bytes(b"{}")
+    kept.drop(CLIENT.public_key, "gone")
+    async with start() as scene:
+        said = {each.job: each for each in await scene.client.jobs(scene.address)}
+        assert {job: (each.state, each.kept) for job, each in said.items()} == {
+            "whole": (State.DONE, True),
+            "damaged": (State.LOST, False),
+            "gone": (State.LOST, False),
+        }
+        assert said["whole"].status == Exited(0)
+        assert (await scene.client.fetch(scene.address, "whole")).stdout == b"x"
+
+
+async def test_a_job_that_ran_and_whose_end_cannot_be_recorded_is_lost(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For its client, for who asks later, and after a restart; a kept result is as good as a record."""
+    append = Journal.append
+
+    def full(journal: Journal, event: journals.Event) -> None:
+        if isinstance(event, Ended):
+            raise StateError("the journal cannot be written: No space left on device")
+        append(journal, event)
+
+    task = Task(module=wasm(CAT), stdin=b"x")
+    async with start() as scene:
+        monkeypatch.setattr(Journal, "append", full)
+        with pytest.raises(JobLostError, match="it ran, and its end cannot be recorded"):
+            await scene.client.run(scene.address, task, job="attached")
+        await scene.client.submit(scene.address, task, job="detached", detached=True)
+        assert (await scene.client.fetch(scene.address, "detached")).stdout == b"x"
+        monkeypatch.setattr(Kept, "finish", _fails)
+        await scene.client.submit(scene.address, task, job="unkept", detached=True)
+        with pytest.raises(JobLostError, match="it ran, and its result cannot be kept: No space left"):
+            await scene.client.fetch(scene.address, "unkept")
+        before = {each.job: each.state for each in await scene.client.jobs(scene.address)}
+        monkeypatch.undo()
+    async with start() as scene:
+        after = {each.job: each.state for each in await scene.client.jobs(scene.address)}
+    assert before == after == {"attached": State.LOST, "detached": State.DONE, "unkept": State.LOST}
+
+
+def _fails(*_: Any, **__: Any) -> None:
+    raise OSError(28, os.strerror(28))
