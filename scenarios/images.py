@@ -85,10 +85,10 @@ class Release:
             arch: the machine's architecture.
             directory: where to write the initrd.
             running: what the seed's own command line would have been.
-            serves: architectures whose release it carries and serves.
+            serves: architectures whose release it carries and serves; without any, it serves nothing.
             flip: SHA-256 of a blob to carry with one bit wrong.
         """
-        metadata = self.repository.metadata([(CHANNEL, other) for other in serves])
+        metadata = self.repository.metadata([(CHANNEL, other) for other in serves]) if serves else {}
         own = self.repository.manifest(CHANNEL, arch)
         others = tuple(self.repository.manifest(CHANNEL, other) for other in serves if other != arch)
         plan = initrd.plan(own, metadata, also=others)

@@ -29,7 +29,7 @@ def loop(lab: Lab, record: Record, release: Release, arch: str, tmp_path: Path) 
     return Loop(lab, record, release, arch, tmp_path)
 
 
-@pytest.mark.lab(memory=1024, seconds=60)
+@pytest.mark.lab(memory=1024, vcpus=0.5, seconds=90)
 def test_a_job_of_the_other_architecture(loop: Loop, tmp_path: Path) -> None:
     """By `KEY@HOST:PORT`, from a client whose key the node was told; another one is refused by name."""
     own = nodes.identity(tmp_path, "ada")
@@ -105,7 +105,7 @@ class Apart:
         self._relay.close()
 
 
-@pytest.mark.lab(memory=1024, seconds=120)
+@pytest.mark.lab(memory=1024, vcpus=0.5, seconds=120)
 def test_over_a_relay(loop: Loop, tmp_path: Path) -> None:
     """Each is behind its own symmetric NAT; the relay dies and comes back while a job runs."""
     with closing(Apart(loop, tmp_path, client_nat=SYMMETRIC)) as apart:
