@@ -31,6 +31,7 @@ from phase.peer.records import Capability
 from phase.peer.transport import Code, Connection, Transport
 from phase.provider import announce, listening, systemd
 from phase.provider.background import Background
+from phase.provider.errors import ProviderError
 from phase.provider.status import DhtTold
 
 _log = logging.getLogger(__name__)
@@ -225,7 +226,11 @@ def _both(listen: Sequence[str]) -> tuple[list[socket.socket], tuple[str, ...]]:
     # Those of a port together: `::` is all of IPv4, too, and that can be listened on once.
     for port, those in hosts.items():
         number = found[0].getsockname()[1] if found and not port else port
-        found += listening.listen(those, number)
+        try:
+            found += listening.listen(those, number)
+        except ProviderError as error:
+            words = error.hint.replace("provider", "node").replace("--port", "--listen")
+            raise NodeError(error.what, hint=words.replace("--bind", "--listen")) from error
         places += [join_host(host, found[-1].getsockname()[1]) for host in those]
     return found, tuple(places)
 

@@ -70,7 +70,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
     #: The node stopped before it ran: submit it elsewhere, or again.
     RETURNED = "returned"
-    #: The node ended while it had the job. Whether it ran is not known; there is no receipt.
+    #: There is no receipt, and it may have run: the node ended while it had it, or could not record its end.
     LOST = "lost"
     #: The node could not run it: no engine, no memory, no room.
     FAILED = "failed"

@@ -14,12 +14,12 @@ from phase.identity import Identity
 from phase.jobs import receipt as receipts
 from phase.node import gateway, requests
 from phase.node.admission import Admission
-from phase.node.daemon import split_listen
-from phase.node.errors import RefusedError
+from phase.node.daemon import _both, split_listen
+from phase.node.errors import NodeError, RefusedError
 from phase.node.gateway import Asked
 from phase.node.requests import Checker
 from phase.peer.messages import State
-from phase.provider import guard
+from phase.provider import guard, listening
 from tests import pages
 from tests.phase.node.conftest import CAT, CLIENT, COPY, FLOOD, LOOP, NODE, Start, wasm
 from tests.phase.node.gate import http
@@ -267,6 +267,13 @@ async def test_bad_requests_are_problems_that_name_their_reason(start: Start) ->
         assert (await client.call("GET", f"/v1/jobs/{job}?wait=x")).status == 400
         assert (await client.call("GET", "/v2")).status == 404
         await client.call("DELETE", f"/v1/jobs/{job}")
+
+
+def test_a_port_that_is_taken_is_told_in_the_words_of_the_node() -> None:
+    [taken] = listening.listen(["127.0.0.1"], 0)
+    with taken, pytest.raises(NodeError) as caught:
+        _both([f"127.0.0.1:{taken.getsockname()[1]}"])
+    assert caught.value.hint == "Is another node running? Choose another --listen."
 
 
 async def test_browsers_may_call(start: Start) -> None:
