@@ -9,6 +9,7 @@ import pytest
 from lab.net.firewall import Rule
 from lab.net.hostport import refusal
 from lab.net.nat import SYMMETRIC, Nat
+from lab.net.packet import UDP
 from lab.net.segment import Segment
 from lab.plugin import Record
 from lab.topology import Lab
@@ -119,3 +120,14 @@ def test_over_a_relay(loop: Loop, tmp_path: Path) -> None:
         assert client.end() == "dlroW ,olleH"
         nodes.proves(client, node)
         assert "is direct by" not in node.log
+
+
+@pytest.mark.lab(memory=1024, vcpus=0.5, seconds=90)
+def test_udp_is_blocked(loop: Loop, tmp_path: Path) -> None:
+    """Nothing but TCP leaves the node's network: the job comes over the relay."""
+    blocked = (Rule("drop", protocol=UDP),)
+    with closing(Apart(loop, tmp_path, client_nat=None, rules=blocked)) as apart:
+        assert apart.client.submit(apart.where) == "dlroW ,olleH"
+        nodes.proves(apart.client, apart.node)
+        assert "is direct by" not in apart.node.log
+        assert apart.box.dropped["drop"]
