@@ -69,6 +69,20 @@ for each in filter(str.isdigit, os.listdir("/proc")):
         texts.append(open(f"/proc/{each}/status").read())
 print(sum(int(text.partition("Uid:")[2].split()[0]) >= OWN for text in texts))
 '''
+#: A job that copies its input file, and one that copies a file of a directory that it is granted.
+_FILES = """
+import os
+from phase.jobs.job import Directory
+from phase.jobs.limits import Limits
+from phase.jobs.runner import Job, execute
+module, limits = open("copy.wasm", "rb").read(), Limits(scratch_bytes=1 << 20, wall_seconds=100)
+done = execute(Job(module, inputs={"a": b"abc"}, limits=limits))
+print(done.status, done.stdout, " ".join(done.cage))
+os.mkdir("shared")
+open("shared/a", "w").write("shared")
+done = execute(Job(module, directories=[Directory("shared", "/data")], limits=Limits(wall_seconds=100)))
+print(done.status, done.stdout, " ".join(done.cage), open("shared/b").read())
+"""
 _WHOSE = (
     "for p in /proc/[0-9]*; do grep -q artifacts $p/cmdline && grep Uid: $p/status; done 2>/dev/null; true"
 )
@@ -141,3 +155,17 @@ def test_a_booted_node_serves_as_a_user_of_its_own(loop: Loop) -> None:
     shell.fail(f"{as_provider} {_IDENTITY}")
     shell.fail(f"{as_provider} /dev/kmsg </dev/null")
     loop.report("a provider of its own user", server)
+
+
+@pytest.mark.lab(seconds=120)
+def test_a_job_uses_the_files_that_it_is_granted(loop: Loop) -> None:
+    """By this architecture's numbers of the calls for files."""
+    server = loop.serve(staged=True)
+    shell = server.shell()
+    shell.succeed("mkdir /tmp/cage")
+    module = wat2wasm((Path(escape.__file__).parent / "copy.wat").read_text())
+    shell.put("/tmp/cage/copy.wasm", bytes(module))
+    assert _run(server, _FILES) == [
+        "Exited(code=0) b'abc' namespaces mounts user landlock filter cgroup",
+        "Exited(code=0) b'shared' namespaces mounts landlock filter cgroup shared",
+    ]
