@@ -35,7 +35,7 @@ class Modules:
         self._coming: dict[tuple[str, str], asyncio.Event] = {}
 
     async def find(self, client: str, sha256: str) -> bytes | None:
-        """A module that is here, or is on its way from this client; None if it must be sent."""
+        """A module of this client that is here, or is on its way; None if it must be sent."""
         coming = self._coming.get((client, sha256))
         if coming is not None:
             try:
@@ -43,7 +43,7 @@ class Modules:
                     await coming.wait()
             except TimeoutError:
                 return None
-        return self._blobs.get(sha256)
+        return self._blobs.get(client, sha256)
 
     @asynccontextmanager
     async def coming(self, client: str, offer: Offer) -> AsyncIterator[None]:
@@ -62,14 +62,14 @@ class Modules:
                     del self._coming[key]
                 done.set()
 
-    async def receive(self, frames: Frames, offer: Offer) -> bytes:
+    async def receive(self, client: str, frames: Frames, offer: Offer) -> bytes:
         """Receive a module.
 
         Raises:
             ProtocolError: something else came, or too slowly.
         """
         data = await _module(frames, offer)
-        self._blobs.put(offer.module.sha256, data)
+        self._blobs.put(client, offer.module.sha256, data)
         return data
 
 

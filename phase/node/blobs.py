@@ -1,5 +1,8 @@
 """Modules and inputs that clients have sent, by their SHA-256, so that they need not send them again.
 
+Each client has its own: who knows the hash of another's input, from a receipt for example, may not have the
+node read it out.
+
 Files in one directory, the longest unused removed first. Every file is hashed again when it is read: a power
 cut, or anybody else with access to the directory, changes nothing that runs.
 """
@@ -43,62 +46,66 @@ class Blobs:
         self._remembered = 0
         self._make_room(0)
 
-    def has(self, sha256: str) -> bool:
+    def has(self, client: str, sha256: str) -> bool:
         """Whether it is there."""
-        return sha256 in self._memory or sha256 in self._sizes
+        name = _name(client, sha256)
+        return name in self._memory or name in self._sizes
 
-    def get(self, sha256: str) -> bytes | None:
-        """The bytes of a blob; None if it is not there, or is damaged."""
-        data = self._memory.get(sha256)
+    def get(self, client: str, sha256: str) -> bytes | None:
+        """The bytes of a client's blob; None if it is not there, or is damaged."""
+        name = _name(client, sha256)
+        data = self._memory.get(name)
         if data is not None:
-            self._memory.move_to_end(sha256)
+            self._memory.move_to_end(name)
             return data
-        if sha256 not in self._sizes:
+        if name not in self._sizes:
             return None
-        data = self._read(sha256)
+        data = self._read(name, sha256)
         if data is None:
-            self._remove(sha256)
+            self._remove(name)
             return None
-        self._sizes.move_to_end(sha256)
-        self._remember(sha256, data)
+        self._sizes.move_to_end(name)
+        self._remember(name, data)
         return data
 
-    def put(self, sha256: str, data: bytes) -> None:
+    def put(self, client: str, sha256: str, data: bytes) -> None:
         """Keep a blob whose hash the caller has checked. Where the disk does not take it, memory has it.
 
         Args:
+            client: who brought it.
             sha256: hex.
             data: its bytes.
         """
-        self._remember(sha256, data)
-        if sha256 in self._sizes or len(data) > self._disk_bytes:
+        name = _name(client, sha256)
+        self._remember(name, data)
+        if name in self._sizes or len(data) > self._disk_bytes:
             return
         self._make_room(_taken_up(len(data)))
         temporary = self._directory / f".{os.urandom(8).hex()}.tmp"
         try:
             # Not synced: a blob that a power cut damages is found out when it is read.
             temporary.write_bytes(data)
-            temporary.replace(self._directory / sha256)
+            temporary.replace(self._directory / name)
         except OSError:
             temporary.unlink(missing_ok=True)
             return
-        self._sizes[sha256] = _taken_up(len(data))
-        self._held += self._sizes[sha256]
+        self._sizes[name] = _taken_up(len(data))
+        self._held += self._sizes[name]
 
-    def _read(self, sha256: str) -> bytes | None:
+    def _read(self, name: str, sha256: str) -> bytes | None:
         try:
-            opened = files.open_plain(self._directory / sha256)
+            opened = files.open_plain(self._directory / name)
         except OSError:
             return None
         with open(opened, "rb") as file:
-            data = file.read(self._sizes[sha256] + 1)
+            data = file.read(self._sizes[name] + 1)
         return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
-    def _remember(self, sha256: str, data: bytes) -> None:
-        if sha256 not in self._memory:
+    def _remember(self, name: str, data: bytes) -> None:
+        if name not in self._memory:
             self._remembered += len(data)
-        self._memory[sha256] = data
-        self._memory.move_to_end(sha256)
+        self._memory[name] = data
+        self._memory.move_to_end(name)
         while (self._remembered > self._memory_bytes or len(self._memory) > MAX_BLOBS) and len(
             self._memory
         ) > 1:
@@ -108,10 +115,14 @@ class Blobs:
         while self._sizes and (self._held + size > self._disk_bytes or len(self._sizes) >= MAX_BLOBS):
             self._remove(next(iter(self._sizes)))
 
-    def _remove(self, sha256: str) -> None:
-        self._held -= self._sizes.pop(sha256, 0)
-        self._remembered -= len(self._memory.pop(sha256, b""))
-        (self._directory / sha256).unlink(missing_ok=True)
+    def _remove(self, name: str) -> None:
+        self._held -= self._sizes.pop(name, 0)
+        self._remembered -= len(self._memory.pop(name, b""))
+        (self._directory / name).unlink(missing_ok=True)
+
+
+def _name(client: str, sha256: str) -> str:
+    return hashlib.sha256(f"{client}\n{sha256}".encode()).hexdigest()
 
 
 def _taken_up(length: int) -> int:

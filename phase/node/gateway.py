@@ -189,20 +189,20 @@ class Gateway:
         return self._checker.check(request.method, request.raw_path, request.headers, sha256)
 
     async def _has(self, request: web.Request) -> web.Response:
-        await self._client(request)
-        return web.Response(status=200 if self._blobs.has(_hash(request)) else 404)
+        client = await self._client(request)
+        return web.Response(status=200 if self._blobs.has(client, _hash(request)) else 404)
 
     async def _put(self, request: web.Request) -> web.Response:
         sha256 = _hash(request)
         # The name is the hash of the body: a client that may not bring one is refused before it is read.
         client = self._signed(request, sha256)
-        if self._blobs.has(sha256):
+        if self._blobs.has(client, sha256):
             return _json({"sha256": sha256})
         with self._coming.taken(client, _length(request, MAX_BLOB)):
             body = await _body(request, MAX_BLOB)
         if hashlib.sha256(body).hexdigest() != sha256:
             raise ProblemError(422, "invalid request", "the body does not have the hash that names it")
-        self._blobs.put(sha256, body)
+        self._blobs.put(client, sha256, body)
         return _json({"sha256": sha256}, 201)
 
     async def _post(self, request: web.Request) -> web.Response:
@@ -211,14 +211,14 @@ class Gateway:
             asked = read_json(body, Asked)
         except MalformedError as error:
             raise ProblemError(400, "invalid request", f"not a job: {error}") from error
-        module = self._blob(asked.module)
-        stdin = b"" if asked.stdin is None else self._blob(asked.stdin)
-        inputs = {name: self._blob(sha256) for name, sha256 in asked.inputs.items()}
+        module = self._blob(client, asked.module)
+        stdin = b"" if asked.stdin is None else self._blob(client, asked.stdin)
+        inputs = {name: self._blob(client, sha256) for name, sha256 in asked.inputs.items()}
         await self._take(client, asked, module, stdin, inputs)
         return _json(self._serving.status(client, asked.job), 202)
 
-    def _blob(self, sha256: str) -> bytes:
-        data = self._blobs.get(sha256)
+    def _blob(self, client: str, sha256: str) -> bytes:
+        data = self._blobs.get(client, sha256)
         if data is None:
             raise ProblemError(404, "blob missing", f"the blob {sha256} is not here: PUT it first")
         return data

@@ -13,6 +13,7 @@ from typing import Any
 from phase.errors import printable
 from phase.foreign import read_json
 from phase.jobs import location
+from phase.jobs.flow import Content
 from phase.jobs.receipt import Statement
 from phase.node import arriving, capacity
 from phase.node.blobs import Blobs
@@ -230,13 +231,15 @@ class Serving:
         """Have the module of a job, its files, and its input if it needs all of it before it starts."""
         offer = work.offer
         module = await self._modules.find(work.client, offer.module.sha256)
-        lacking = tuple(name for name, each in offer.inputs.items() if not self._blobs.has(each.sha256))
+        lacking = tuple(
+            name for name, each in offer.inputs.items() if not self._blobs.has(work.client, each.sha256)
+        )
         waiting = max(self._scheduler.queued - 1, 0)
         accepted = frame(Accepted(send_module=module is None, send_files=lacking, waiting=waiting))
         if module is None:
             async with self._modules.coming(work.client, offer):
                 await self._send(frames, accepted)
-                module = await self._modules.receive(frames, offer)
+                module = await self._modules.receive(work.client, frames, offer)
         elif len(module) != offer.module.length:
             raise ProtocolError(f"the module of this hash has {len(module)} bytes")
         else:
@@ -245,8 +248,9 @@ class Serving:
             await self._send(frames)
         work.module = module
         for name in lacking:
-            self._blobs.put(offer.inputs[name].sha256, await arriving.file(frames, name, offer.inputs[name]))
-        work.inputs = {name: self._blob(each.sha256) for name, each in offer.inputs.items()}
+            data = await arriving.file(frames, name, offer.inputs[name])
+            self._blobs.put(work.client, offer.inputs[name].sha256, data)
+        work.inputs = {name: self._blob(work.client, name, each) for name, each in offer.inputs.items()}
         await self._connect(work, frames)
 
     async def _connect(self, work: Work, frames: Frames) -> None:
@@ -263,10 +267,13 @@ class Serving:
         else:
             work.feed = Feed()
 
-    def _blob(self, sha256: str) -> bytes:
-        data = self._blobs.get(sha256)
+    def _blob(self, client: str, name: str, offered: Content) -> bytes:
+        data = self._blobs.get(client, offered.sha256)
         if data is None:
             raise RefusedError(Reason.INSUFFICIENT_RESOURCES, "this node has no room for the input files")
+        # The job was admitted by the length that was said.
+        if len(data) != offered.length:
+            raise ProtocolError(f"the input {name} of this hash has {len(data)} bytes")
         return data
 
     async def _detached(self, work: Work, frames: Frames) -> None:

@@ -132,16 +132,19 @@ def test_blobs_make_room_and_damaged_ones_are_not_used(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path / "b", disk_bytes=8192, memory_bytes=1)
     data = [bytes([number]) * 40 for number in range(3)]
     for each in data:
-        blobs.put(_sha256(each), each)
-    assert [blobs.has(_sha256(each)) for each in data] == [False, True, True]
+        blobs.put(ONE, _sha256(each), each)
+    assert [blobs.has(ONE, _sha256(each)) for each in data] == [False, True, True]
     again = Blobs(tmp_path / "b", disk_bytes=8192)
-    assert again.get(_sha256(data[1])) == data[1]
-    (tmp_path / "b" / _sha256(data[2])).write_bytes(b"x" * 40)
+    assert again.get(ONE, _sha256(data[1])) == data[1]
+    assert not again.has(TWO, _sha256(data[1]))
+    assert again.get(TWO, _sha256(data[1])) is None, "the hash of another's input is no right to it"
+    files = {path.read_bytes(): path for path in (tmp_path / "b").iterdir()}
+    files[data[2]].write_bytes(b"x" * 40)
     (tmp_path / "b/.0.tmp").write_bytes(b"half")
     last = Blobs(tmp_path / "b")
-    assert last.get(_sha256(data[2])) is None
-    assert not last.has(_sha256(data[2]))
-    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [_sha256(data[1])]
+    assert last.get(ONE, _sha256(data[2])) is None
+    assert not last.has(ONE, _sha256(data[2]))
+    assert list((tmp_path / "b").iterdir()) == [files[data[1]]]
 
 
 def test_tiny_blobs_are_bounded_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +152,8 @@ def test_tiny_blobs_are_bounded_by_their_number(tmp_path: Path, monkeypatch: pyt
     blobs = Blobs(tmp_path)
     data = [bytes([number]) for number in range(5)]
     for each in data:
-        blobs.put(_sha256(each), each)
-    assert [blobs.has(_sha256(each)) for each in data] == [False, False, True, True, True]
+        blobs.put(ONE, _sha256(each), each)
+    assert [blobs.has(ONE, _sha256(each)) for each in data] == [False, False, True, True, True]
     assert len(list(tmp_path.iterdir())) == 3
 
 

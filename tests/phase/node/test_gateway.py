@@ -238,7 +238,7 @@ async def test_strangers_are_refused_before_their_body_is_read(start: Start) -> 
         writer.write("\r\n".join([*lines, "", ""]).encode())
         assert (await reader.readline()).startswith(b"HTTP/1.1 403")
         writer.close()
-        assert not scene.daemon.blobs.has(sha256)
+        assert not scene.daemon.blobs.has(client.identity.public_key, sha256)
         assert (await client.send("GET", "/v1/node", b"", {})).json["node"] == NODE.public_key
 
 

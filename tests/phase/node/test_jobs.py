@@ -53,14 +53,14 @@ async def test_files_go_there_and_back_and_are_in_the_receipt(start: Start) -> N
         await scene.client.submit(scene.address, task, job="kept", detached=True)
         kept = await scene.client.fetch(scene.address, "kept")
         assert kept.files == result.files
-        assert scene.daemon.blobs.has(task.asked("", "").inputs["in"].sha256)
+        assert scene.daemon.blobs.has(CLIENT.public_key, task.asked("", "").inputs["in"].sha256)
 
 
 async def test_a_module_is_sent_once(start: Start) -> None:
     async with start() as scene:
         for _ in range(2):
             await scene.client.run(scene.address, Task(module=wasm(CAT), stdin=b"x"))
-        assert scene.daemon.blobs.has(Task(module=wasm(CAT)).content.sha256)
+        assert scene.daemon.blobs.has(CLIENT.public_key, Task(module=wasm(CAT)).content.sha256)
         first = await scene.client.submit(scene.address, Task(module=wasm(CAT)))
         assert first.sent_module is False
         await first.result()
@@ -322,3 +322,19 @@ async def test_input_beyond_its_limit_is_not_held_and_the_receipt_holds(start: S
         result = await made.result()
         assert (result.status, result.receipt.stdin.length) == (LimitHit("stdin"), 100_000)
         assert len(made._given) <= 100_000 + 65_536
+
+
+async def test_a_client_cannot_have_a_node_read_out_what_another_has_brought(start: Start) -> None:
+    """Receipts publish the hash of an input; who knows it must bring the bytes all the same."""
+    other = Identity.ephemeral()
+    async with start(admission=Admission([CLIENT.public_key, other.public_key])) as scene:
+        secret = Task(module=wasm(COPY), inputs={"in": b"a secret"}, outputs=("out",))
+        await scene.client.run(scene.address, secret)
+        reader = Client(scene.network.join(other))
+        try:
+            made = await reader.submit(scene.address, secret)
+            assert made.sent_module
+            assert (await made.result()).files == {"out": b"a secret"}, "it has brought it, too"
+            assert scene.daemon.blobs.has(other.public_key, secret.asked("", "").inputs["in"].sha256)
+        finally:
+            await reader.close()
