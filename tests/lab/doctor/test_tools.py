@@ -30,7 +30,10 @@ BASE = {
 }
 #: Looked for, and done without. Once nginx is installed, it listens on port 80 of the host.
 # Node and npm come with a wheel.
-OPTIONAL = {"mkfs.exfat", "mount.exfat-fuse", "nginx", "node", "npm", "sudo", "systemctl"}
+OPTIONAL = {
+    *("mkfs.exfat", "mount.exfat-fuse", "nginx", "node", "npm", "sudo", "systemctl"),
+    "systemd-socket-activate",
+}
 _STARTED = re.compile(
     r'(?:subprocess\.\w+\(\s*\[|port\.run\()\s*"(?:/usr/s?bin/)?([a-z][\w.-]*)"|which\("([a-z][\w.-]*)"'
 )
