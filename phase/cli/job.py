@@ -94,6 +94,7 @@ def _about_one(function: Callable[..., None]) -> Callable[..., None]:
 @option("--receipt", once=True, type=_options.PLACE, metavar="FILE", help="Write the receipt there.")
 @option(
     "--output",
+    once=True,
     multiple=True,
     metavar="NAME[=FILE]",
     help="Bring back /output/NAME, of those named when it was submitted, as FILE; repeat for more.",

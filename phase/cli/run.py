@@ -301,12 +301,14 @@ def own(ctx: click.Context, _: click.Parameter, args: tuple[str, ...]) -> tuple[
 )
 @option(
     "--input",
+    once=True,
     multiple=True,
     metavar="NAME=FILE",
     help="Give it the content of FILE as /input/NAME; repeat for more.",
 )
 @option(
     "--output",
+    once=True,
     multiple=True,
     metavar="NAME[=FILE]",
     help="Bring back /output/NAME when it has exited, as FILE; repeat for more.",

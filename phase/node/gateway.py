@@ -416,6 +416,8 @@ async def _body(request: web.Request, most: int) -> bytes:
                     raise ProblemError(413, "invalid request", f"the body is over {most} bytes")
     except TimeoutError:
         raise ProblemError(408, "invalid request", "the body came too slowly") from None
+    except web.RequestPayloadError:
+        raise ProblemError(400, "invalid request", "the body ended early") from None
     return bytes(data)
 
 

@@ -39,6 +39,12 @@ class Protocol(web.RequestHandler):
         )
         self._metrics = metrics
 
+    def eof_received(self) -> None:
+        """The rest of a body will not come: tell the handler that waits for it."""
+        request = self._current_request
+        if request is not None and not request.content.is_eof():
+            request.content.set_exception(RequestPayloadError("the body ended early"))
+
     def log_exception(self, *args: object, **kw: Any) -> None:
         """Log a failure of this provider. A body that breaks off or is not HTTP is only counted."""
         if isinstance(kw.get("exc_info"), RequestPayloadError | HttpProcessingError | ConnectionError):

@@ -35,10 +35,15 @@ def phase(
 
 
 def test_one_word_means_one_thing_wherever_it_stands() -> None:
-    """The same kind of value with the same name and unit; only `--arch` may be given more than once."""
+    """The same kind of value with the same name and unit, where a file or a variable may give it.
+
+    `--output` is a directory that `fetch` fills, and one file of a job: that is for the command line alone.
+    """
     meanings: dict[str, set[tuple[str, str, str]]] = {}
     for several in OPTIONS.values():
         for each in several:
+            if each.once:
+                continue
             kind = type(each.type).__name__
             meanings.setdefault(each.word, set()).add((kind, each.metavar or "", each.unit))
     assert {word: found for word, found in meanings.items() if len(found) > 1} == {}
