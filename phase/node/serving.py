@@ -13,8 +13,7 @@ from typing import Any
 from phase.errors import printable
 from phase.foreign import read_json
 from phase.jobs import location
-from phase.jobs.flow import Content
-from phase.jobs.receipt import Statement
+from phase.jobs.receipt import Content, Statement
 from phase.node import arriving, capacity
 from phase.node.blobs import Blobs
 from phase.node.errors import RefusedError, StateError
