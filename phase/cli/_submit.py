@@ -159,8 +159,19 @@ def _places(options: Options, limits: "Limits") -> list[Address]:
 async def _first(
     client: Client, addresses: list[Address], task: Task, options: Options, source: Input | None
 ) -> tuple[Submission, Address]:
-    """Give a job to the first node that takes it."""
-    last = len(addresses) - 1
+    """Give a job to the first node that takes it.
+
+    Input that a node has begun to take cannot be given to another: it would get the rest of it.
+    """
+    last, given = len(addresses) - 1, False
+
+    async def noticed(parts: Input) -> AsyncIterator[bytes]:
+        nonlocal given
+        given = True
+        async for part in parts:
+            yield part
+
+    watched = None if source is None else noticed(source)
     job, nonce = options.job_id or os.urandom(16).hex(), options.nonce or os.urandom(16).hex()
     for number, address in enumerate(addresses):
         try:
@@ -169,7 +180,7 @@ async def _first(
                 task,
                 job=job,
                 nonce=nonce,
-                source=source,
+                source=watched,
                 detached=options.detach,
             )
         except JobLostError:
@@ -177,7 +188,8 @@ async def _first(
                 _remember(job, address, task.asked(nonce, client.key), options)
             raise
         except (RejectedError, PeerError) as error:
-            if number == last or (isinstance(error, RejectedError) and error.reason not in ELSEWHERE):
+            elsewhere = not isinstance(error, RejectedError) or error.reason in ELSEWHERE
+            if number == last or given or not elsewhere:
                 raise
             note(f"{address.key[:16]}: {error}; trying the next node")
         else:
@@ -224,7 +236,8 @@ async def _copied(
         _write(1, found.result.stdout)
         _write(2, found.result.stderr)
     _keep(target, results)
-    return _ended(found.result, found.result.receipt.job.id, as_json=options.as_json, target=None)
+    code = _ended(found.result, found.result.receipt.job.id, as_json=options.as_json, target=None)
+    return _files.bring(options.output, options.module, found.result) or code
 
 
 def _sides(error: copies.DisagreedError) -> None:

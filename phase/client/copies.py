@@ -95,5 +95,7 @@ def _sides(results: Sequence[Result]) -> list[tuple[Result, ...]]:
     found: dict[tuple[object, ...], list[Result]] = {}
     for each in results:
         said = each.receipt
-        found.setdefault((repr(said.status), said.stdout.sha256, said.stderr.sha256), []).append(each)
+        outputs = tuple(sorted((name, content.sha256) for name, content in said.outputs.items()))
+        key = repr(said.status), said.stdout.sha256, said.stderr.sha256, outputs
+        found.setdefault(key, []).append(each)
     return sorted(map(tuple, found.values()), key=len, reverse=True)

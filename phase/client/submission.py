@@ -10,6 +10,7 @@ from phase.client.errors import JobLostError, NotRunError, RejectedError, Untrue
 from phase.client.patience import ANSWER_SECONDS, Patience, check_end
 from phase.client.task import Result, Task
 from phase.client.verify import check
+from phase.errors import PhaseError
 from phase.jobs.flow import Counted
 from phase.jobs.receipt import Content, Receipt
 from phase.peer import messages
@@ -159,6 +160,11 @@ class Submission:
                 await self._frames.send(pack(Kind.STDIN, b""))
         except PeerError:
             return
+        except Exception:
+            # The caller's input failed. Without its end, the job would wait for the rest of it.
+            with contextlib.suppress(PeerError):
+                await self._frames.stream.reset(Code.DONE)
+            raise
 
     def _early(self) -> tuple[bytes, ...]:
         """Input that follows the offer at once."""
@@ -254,6 +260,16 @@ class Submission:
             case messages.Result():
                 self._ended, self.state = check_end(self.job, said), said.state
 
+    def _check_given(self) -> None:
+        """The caller's input may have failed in the middle: then the node had a part of it.
+
+        Raises:
+            Exception: what the input raised.
+        """
+        sending = self._sending
+        if sending is not None and sending.done() and not sending.cancelled():
+            sending.result()
+
     async def result(self) -> Result:
         """Wait for the end, and verify the receipt.
 
@@ -267,6 +283,9 @@ class Submission:
         try:
             async for name, data in self.outputs():
                 collected[name].write(data)
+        except PhaseError:
+            self._check_given()
+            raise
         finally:
             if self._sending is not None:
                 self._sending.cancel()

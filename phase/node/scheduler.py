@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from phase.node.capacity import Capacity
 from phase.node.errors import RefusedError, StateError
 from phase.node.fair import FairQueue
 from phase.node.held import Held
-from phase.node.journal import Ended, Journal, Taken
+from phase.node.journal import Ended, Event, Journal, Taken
 from phase.node.kept import Kept
 from phase.node.ledger import Ledger
 from phase.node.work import Ending, Work
@@ -64,6 +65,8 @@ class Scheduler:
         self._of: Counter[str] = Counter()
         self._held = Held()
         self._incomplete: set[Work] = set()
+        #: Ends that the journal has and the ledger has not yet.
+        self._recording: list[Ended] = []
         self._threads = ThreadPoolExecutor(capacity.slots, thread_name_prefix="phase-job")
         self.running = 0
         self.stopping = False
@@ -224,7 +227,14 @@ class Scheduler:
         await self._finish(work, ending)
 
     def _execute(self, work: Work) -> Ending:
-        """Run a job and sign for it; in a thread."""
+        """Run a job and sign for it, in a thread. Whatever goes wrong, the job has an end."""
+        try:
+            return self._signed(work)
+        except Exception as error:
+            _log.exception("the job %s of %s", work.offer.job, work.client)
+            return Ending(state=State.LOST, detail=f"a fault of the node: {error!r}"[:500])
+
+    def _signed(self, work: Work) -> Ending:
         job = work.job
         try:
             execution = self._runner.run(job, work.streams())
@@ -257,8 +267,7 @@ class Scheduler:
         """Put the end of a job on record, then tell of it."""
         ending = self._keep(work, ending)
         try:
-            self._journal.append(_ended(work, ending))
-            await self._journal.sync()
+            await self._record(_ended(work, ending))
         except StateError as error:
             _log.error("%s", error)
             ending = self._unrecorded(work, ending, error)
@@ -268,10 +277,31 @@ class Scheduler:
         work.end(ending)
         if self._journal.overlong:
             try:
-                await self._journal.compact(self.ledger.events())
+                await self._journal.compact(self._events())
             except StateError as error:
                 # The old one goes on; the journal says when it is time to try again.
                 _log.error("%s", error)
+
+    async def _record(self, ended: Ended) -> None:
+        """Have an end on the disk.
+
+        Raises:
+            StateError: the journal cannot be written.
+        """
+        self._journal.append(ended)
+        self._recording.append(ended)
+        try:
+            await self._journal.sync()
+        finally:
+            self._recording.remove(ended)
+
+    def _events(self) -> Iterator[Event]:
+        """What a new journal must have: not the jobs that are not complete, and all ends."""
+        incomplete = {(work.client, work.offer.job) for work in self._incomplete}
+        for event in self.ledger.events():
+            if (event.client, event.job) not in incomplete:
+                yield event
+        yield from self._recording
 
     def _unrecorded(self, work: Work, ending: Ending, error: StateError) -> Ending:
         """What is said of a job whose end the journal does not have: what a restart would say, too."""

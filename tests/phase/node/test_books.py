@@ -8,17 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from phase.identity import Identity
+from phase.jobs.flow import Streams
+from phase.jobs.receipt import Content
+from phase.jobs.runner import Execution, Job
 from phase.jobs.status import Exited
 from phase.node import blobs as blobbing
+from phase.node import journal as journals
 from phase.node import ledger as ledgers
 from phase.node.blobs import Blobs
+from phase.node.capacity import Capacity
 from phase.node.errors import RefusedError, StateError
 from phase.node.fair import FairQueue
 from phase.node.journal import Ended, Journal, Taken, line, parse
 from phase.node.kept import CLIENT_JOBS, Kept
 from phase.node.ledger import Ledger
+from phase.node.scheduler import Scheduler
 from phase.node.streams import HELD_BYTES, Feed, Taps
-from phase.peer.messages import Reason, State
+from phase.node.work import Ending
+from phase.peer.messages import Offer, Reason, State
 
 ONE, TWO = "1" * 64, "2" * 64
 
@@ -74,6 +82,43 @@ async def test_a_journal_is_written_anew_while_events_come(tmp_path: Path) -> No
     await waiting
     journal.close()
     assert parse((tmp_path / "journal").read_bytes()) == ([_taken("0"), _ended("0")], 0)
+
+
+async def test_two_jobs_that_end_together_are_both_in_the_new_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one writes the journal anew while the end of the second is there, and not yet booked."""
+    monkeypatch.setattr(journals, "COMPACT_BYTES", 100)
+    journal = Journal(tmp_path / "journal")
+    made = Scheduler(Identity.ephemeral(), Capacity(slots=2), journal, Kept(tmp_path / "k"), _Broken())
+    works = [made.admit(ONE, Offer(job=job, module=Content("a" * 64, 1))) for job in "ab"]
+    for each in works:
+        await made.enqueue(each)
+    half = made.admit(ONE, Offer(job="half", module=Content("a" * 64, 1)))
+    await asyncio.gather(*(made._finish(each, Ending(state=State.RETURNED)) for each in works))
+    journal.close()
+    events, damaged = parse((tmp_path / "journal").read_bytes())
+    assert damaged == 0
+    assert {each.job for each in events if isinstance(each, Ended)} == {"a", "b"}
+    assert half.offer.job not in {each.job for each in events}, "its client may offer it again"
+
+
+class _Broken:
+    def run(self, job: Job, streams: Streams | None = None) -> Execution:
+        raise ValueError("of the node's own")
+
+
+async def test_a_fault_of_the_node_ends_the_job_and_says_so(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    made = Scheduler(Identity.ephemeral(), Capacity(slots=1), journal, Kept(tmp_path / "k"), _Broken())
+    work = made.admit(ONE, Offer(job="a", module=Content("a" * 64, 1)))
+    await made.enqueue(work)
+    slot = asyncio.create_task(made.work())
+    ending = await asyncio.wait_for(work.ended, 20)
+    assert (ending.state, made.queued, made.running) == (State.LOST, 0, 0)
+    assert "of the node's own" in ending.detail
+    slot.cancel()
+    journal.close()
 
 
 async def test_a_full_disk_is_told_and_the_next_line_is_whole(

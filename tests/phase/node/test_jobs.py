@@ -338,3 +338,15 @@ async def test_a_client_cannot_have_a_node_read_out_what_another_has_brought(sta
             assert scene.daemon.blobs.has(other.public_key, secret.asked("", "").inputs["in"].sha256)
         finally:
             await reader.close()
+
+
+async def test_input_that_fails_is_the_callers_error_and_no_result(start: Start) -> None:
+    async def breaks() -> AsyncIterator[bytes]:
+        yield b"a part"
+        raise OSError(5, "the disk is broken")
+
+    async with start() as scene:
+        made = await scene.client.submit(scene.address, Task(module=wasm(CAT)), source=breaks())
+        with pytest.raises(OSError, match="the disk is broken"):
+            await made.result()
+        await until(lambda: scene.daemon.scheduler.running == 0)
