@@ -6,10 +6,12 @@ import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal, NamedTuple
 
+from msgspec.structs import replace
+
 from phase.client.errors import JobLostError, NotRunError, RejectedError, UntrueError
 from phase.client.patience import ANSWER_SECONDS, Patience, check_end
 from phase.client.task import Result, Task
-from phase.client.verify import check
+from phase.client.verify import check, counted
 from phase.errors import PhaseError
 from phase.jobs.flow import Counted
 from phase.jobs.receipt import Content, Receipt
@@ -98,6 +100,9 @@ class Submission:
             JobLostError: the network failed; the node may have the job.
         """
         self._source = source
+        stdin = self.task.stdin
+        if source is None and (self.task.seed is not None or len(stdin) <= EARLY_INPUT):
+            self.asked = replace(self.asked, stdin=counted(stdin))
         asked = Offer(
             job=self.job,
             nonce=self.asked.nonce,

@@ -87,6 +87,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         attempt: how often it was run.
         inputs: files, by their names.
         outputs: names of files.
+        stdin: the input, where the node has all of it before the job starts; None if the module reads as
+            much of it as it likes.
     """
 
     module: Content
@@ -99,6 +101,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     inputs: dict[str, Content] = msgspec.field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    stdin: Content | None = None
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,7 +59,9 @@ def check(
             ("input files", asked.inputs, receipt.inputs),
             ("output files", [], [name for name in receipt.outputs if name not in asked.outputs]),
         ]
-    if stdin is not None:
+    if asked is not None and asked.stdin is not None:
+        pairs.append(("stdin", asked.stdin, receipt.stdin))
+    elif stdin is not None:
         read = stdin[: receipt.stdin.length]
         pairs.append(("stdin", counted(read), receipt.stdin))
     for what, expected, found in pairs:

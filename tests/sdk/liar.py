@@ -134,7 +134,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             identity=OTHER if lie == "other key" else NODE,
             args=[*told["args"], "more"] if lie == "other args" else told["args"],
             env={**told["env"], "MORE": "1"} if lie == "other env" else told["env"],
-            stdin=stdin[::-1] if lie == "other input" else stdin,
+            stdin={"other input": stdin[::-1], "a part of the input": stdin[:-1]}.get(lie, stdin),
             limits=Limits(**told["limits"] | ({"fuel": 5_000_000} if lie == "other limits" else {})),
             job_id="another" if lie == "other job" else told["job"],
             nonce="older" if lie == "older receipt" else told["nonce"],

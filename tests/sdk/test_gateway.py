@@ -99,6 +99,7 @@ def test_a_large_module_is_brought_where_it_is_not_there(ask: Ask) -> None:
         ("other args", "binding", "args"),
         ("other env", "binding", "env"),
         ("other input", "binding", "stdin"),
+        ("a part of the input", "binding", "stdin"),
         ("other limits", "binding", "limits"),
         ("other seed", "binding", "seed"),
         ("other files", "binding", "files"),

@@ -44,11 +44,12 @@ final class Client
         $env = $says['env'];
         ksort($env, SORT_STRING);
         $limits = array_intersect_key($says['limits'], $job->manifest->limits);
+        // A node has all of the input; here, a module need not ask for all of it.
+        $input = $requester === null ? substr($job->stdin, 0, $says['stdin']['length']) : $job->stdin;
         $checks = [
             'args' => $says['args'] === $job->manifest->args,
             'env' => $env === $job->manifest->env,
-            // A module need not ask for all of its input.
-            'stdin' => self::is($says['stdin'], substr($job->stdin, 0, $says['stdin']['length'])),
+            'stdin' => self::is($says['stdin'], $input),
             'stderr' => self::is($says['stderr'], $stderr),
             'seed' => $says['seed'] === ($job->manifest->deterministic ? 0 : null),
             'requester' => $says['requester'] === $requester,

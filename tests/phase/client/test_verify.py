@@ -101,3 +101,26 @@ def test_a_receipt_of_anything_else_is_not(field: str, value: object) -> None:
 def test_a_receipt_of_another_node_is_not() -> None:
     with pytest.raises(UntrueError, match="does not hold"):
         _check(_receipt(), node=CLIENT.public_key)
+
+
+def test_input_that_the_node_had_whole_is_in_the_receipt_whole() -> None:
+    """Whether it was sent a moment ago, or by a client that has left and knows its hash alone."""
+    short = replace(ASKED, stdin=counted(b"in"))
+
+    def verify(envelope: bytes, stdin: bytes | None) -> Receipt:
+        return check(
+            envelope,
+            node=NODE.public_key,
+            job="job",
+            stdout=counted(b"out"),
+            stderr=counted(b"err"),
+            files={"o": b"left"},
+            asked=short,
+            stdin=stdin,
+        )
+
+    for given in (b"in", None):
+        assert verify(_receipt(), given).stdin == counted(b"in")
+        for said in (b"i", b"", b"other"):
+            with pytest.raises(UntrueError, match="another stdin"):
+                verify(_receipt(stdin=counted(said)), given)
