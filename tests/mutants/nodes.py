@@ -28,7 +28,7 @@ MUTANTS = (
     ),
     Mutant(
         "any module is the one that was offered",
-        "phase/node/serving.py",
+        "phase/node/arriving.py",
         "    if hashlib.sha256(data).hexdigest() != offer.module.sha256:",
         "    if False:",
         (f"{NODE}/test_hostile.py::test_what_is_no_message_is_refused_and_leaves_nothing",),
