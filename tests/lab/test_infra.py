@@ -10,7 +10,7 @@ from testinfra.host import Host
 
 from lab import infra
 from lab.shell import Shell
-from tests.lab.test_shell import Terminal
+from tests.lab.terminal import Terminal
 
 
 @pytest.fixture

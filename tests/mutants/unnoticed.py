@@ -211,7 +211,7 @@ MUTANTS = (
         "lab/shell.py",
         "if hashlib.sha256(whole).hexdigest() == end.digest:",
         "if len(whole) == end.size:",
-        ("tests/lab/test_shell.py::test_output_that_was_garbled_is_fetched_again",),
+        ("tests/lab/test_dialogue.py::test_output_that_was_garbled_is_fetched_again",),
     ),
     Mutant(
         "other inputs give the same stage",

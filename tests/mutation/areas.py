@@ -99,7 +99,7 @@ AREAS = (
     Area("phase/cli", _COMMANDS, 0),
     Area("lab/marks.py", ("tests/lab/test_marks.py",), 0),
     Area("lab/console.py", ("tests/lab/test_console.py",), 0),
-    Area("lab/shell.py", ("tests/lab/test_shell.py",), 0),
+    Area("lab/shell.py", ("tests/lab/test_shell.py", "tests/lab/test_dialogue.py"), 0),
     Area("lab/stages.py", ("tests/lab/test_stages.py",), 0),
     Area("lab/leases.py", ("tests/lab/test_leases.py",), 0),
     Area("lab/deaths.py", ("tests/lab/test_deaths.py",), 0),

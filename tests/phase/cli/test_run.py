@@ -1,16 +1,10 @@
-"""`phase run` as a whole process: its exit codes, streams, receipts and names."""
+"""`phase run` as a whole process: its exit codes, streams and files."""
 
 import hashlib
 import json
 import os
-import signal
-import socket
-import stat
 import subprocess
 import sys
-import time
-import tty
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,51 +13,7 @@ import wasmtime
 from phase.cli import _outcome
 from phase.jobs import receipt as receipts
 from phase.jobs.status import Exited
-
-FIXTURES = Path(__file__).parents[3] / "fixtures"
-PHASE = [sys.executable, "-m", "phase"]
-Phase = Callable[..., "subprocess.CompletedProcess[bytes]"]
-
-
-@pytest.fixture(scope="module")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("modules")
-    for name in ("hello", "exit", "spin", "flood", "huge", "overflow", "beyond"):
-        data = wasmtime.wat2wasm((FIXTURES / f"{name}.wat").read_text())
-        (directory / f"{name}.wasm").write_bytes(bytes(data))
-    return directory
-
-
-@pytest.fixture
-def phase(tmp_path: Path, modules: Path) -> Phase:
-    """Run the command line in a fresh directory, through a shell where redirections matter."""
-
-    def run(
-        *words: str, stdin: bytes = b"", redirect: str = "", before: tuple[str, ...] = ()
-    ) -> "subprocess.CompletedProcess[bytes]":
-        command = [*before, *PHASE, *words]
-        if redirect:
-            command = ["sh", "-c", f'"$@" {redirect}', "sh", *command]
-        environment = os.environ | {
-            "PHASE_STATE": str(tmp_path / "state"),
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
-            "PYTHONPATH": str(FIXTURES.parent),
-        }
-        for name in ("hello", "exit", "spin"):
-            if not (tmp_path / f"{name}.wasm").exists():
-                os.link(modules / f"{name}.wasm", tmp_path / f"{name}.wasm")
-        return subprocess.run(
-            command, input=stdin, capture_output=True, cwd=tmp_path, env=environment, timeout=60, check=False
-        )
-
-    return run
-
-
-def _key(phase: Phase) -> str:
-    return str(json.loads(phase("init", "--json").stdout)["node"])
-
-
-# Closed descriptors.
+from tests.phase.cli.conftest import FIXTURES, PHASE, Phase, key
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -95,10 +45,7 @@ def test_closed_descriptors_are_not_given_to_the_receipt(phase: Phase, tmp_path:
     """Its file would otherwise be descriptor 1, and the module's output would go into it."""
     done = phase("run", "--receipt", "r.json", "hello.wasm", stdin=b"ab", redirect=">&-")
     assert done.returncode == 0
-    assert receipts.verify((tmp_path / "r.json").read_bytes(), key=_key(phase)).status == Exited(0)
-
-
-# Exit codes.
+    assert receipts.verify((tmp_path / "r.json").read_bytes(), key=key(phase)).status == Exited(0)
 
 
 def test_exit_codes_tell_every_end_apart(phase: Phase, modules: Path) -> None:
@@ -169,10 +116,10 @@ def test_behind_two_dashes_every_argument_is_the_modules(phase: Phase, tmp_path:
     words = ("--receipt", "theirs", "--", "--wall")
     done = phase("run", "--receipt", "r.json", "hello.wasm", "--", *words, stdin=b"ab")
     assert (done.returncode, done.stdout) == (0, b"ba")
-    assert receipts.verify((tmp_path / "r.json").read_bytes(), key=_key(phase)).args == words
+    assert receipts.verify((tmp_path / "r.json").read_bytes(), key=key(phase)).args == words
     plain = phase("run", "--receipt", "r.json", "hello.wasm", "--theirs", "--", "-h", stdin=b"ab")
     assert plain.returncode == 0
-    found = receipts.verify((tmp_path / "r.json").read_bytes(), key=_key(phase))
+    found = receipts.verify((tmp_path / "r.json").read_bytes(), key=key(phase))
     assert found.args == ("--theirs", "--", "-h")
 
 
@@ -201,23 +148,6 @@ def test_exit_codes_of_what_phase_did_not_expect(error: str) -> None:
     code = _INTERRUPTED.format(name="phase.jobs.runner", error=error)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert done.returncode == _outcome.FAILED
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_leaves_no_half_receipt(phase: Phase, tmp_path: Path, number: signal.Signals) -> None:
-    phase("version")  # puts the modules there
-    target = tmp_path / "receipts"
-    target.mkdir()
-    command = [*PHASE, "run", "--ephemeral", "--receipt", str(target / "r.json"), "spin.wasm"]
-    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL) as child:
-        deadline = time.monotonic() + 30
-        while not os.listdir(target) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert os.listdir(target)
-        time.sleep(0.05)
-        child.send_signal(number)
-        assert child.wait(30) == -number
-    assert os.listdir(target) == []
 
 
 def test_exit_codes_of_output_that_is_lost(phase: Phase, tmp_path: Path) -> None:
@@ -251,16 +181,13 @@ def test_output_goes_to_a_pipe_that_does_not_block(phase: Phase, tmp_path: Path)
         assert child.wait(30) == 0
 
 
-# The text format, and what is not a module.
-
-
 def test_text_format_runs(phase: Phase, tmp_path: Path) -> None:
     source = (FIXTURES / "hello.wat").read_bytes()
     for name, before in (("hello.wat", b""), ("marked.wat", b"\xef\xbb\xbf"), ("comment.wat", b"\n;; (\n")):
         (tmp_path / name).write_bytes(before + source)
         done = phase("run", "--receipt", "r.json", name, stdin=b"ab")
         assert (done.returncode, done.stdout, done.stderr) == (0, b"ba", b"")
-    found = receipts.verify((tmp_path / "r.json").read_bytes(), key=_key(phase))
+    found = receipts.verify((tmp_path / "r.json").read_bytes(), key=key(phase))
     assert found.module.sha256 == hashlib.sha256(before + source).hexdigest(), "it is that of the file"
 
 
@@ -287,9 +214,6 @@ def test_text_format_or_what_it_is_instead(phase: Phase, tmp_path: Path, content
     assert len(done.stderr.splitlines()) == 1
 
 
-# Input and output as they come.
-
-
 def test_idle_input_does_not_hold_up_the_wall_clock(phase: Phase, tmp_path: Path) -> None:
     phase("version")  # puts the modules there
     command = [*PHASE, "run", "--wall", "0.5", "exit.wasm"]
@@ -310,157 +234,6 @@ def test_idle_input_is_left_to_who_reads_it_next(phase: Phase, tmp_path: Path) -
         check=False,
     )
     assert done.stdout == b"one\ntwo\n"
-
-
-# The receipt's target.
-
-
-@pytest.mark.parametrize(
-    ("target", "words"),
-    [
-        ("/nope/x", "No such file or directory. Make its directory first"),
-        (".", "Is a directory"),
-        ("", "Is a directory"),
-        ("loop", "Too many levels of symbolic links"),
-        ("a" * 300, "File name too long"),
-        ("/dev/fd/77", "Bad file descriptor"),
-        ("/dev/fd/0", "open for reading only"),
-        ("exit.wasm", "would replace the module"),
-        ("socket", "block device or a socket"),
-    ],
-)
-def test_receipts_target_that_cannot_be_written_is_refused_before_the_run(
-    phase: Phase, tmp_path: Path, target: str, words: str
-) -> None:
-    os.symlink("loop", tmp_path / "loop")
-    with socket.socket(socket.AF_UNIX) as unix:
-        unix.bind(os.path.relpath(tmp_path / "socket"))
-    done = phase("run", "--receipt", target, "exit.wasm", stdin=b"42")
-    assert done.returncode == _outcome.FAILED
-    assert words in done.stderr.decode()
-    assert len(done.stderr.splitlines()) == 1
-    assert not list(tmp_path.glob(".*.tmp"))
-
-
-def test_receipts_target_on_standard_output_follows_the_output(phase: Phase, tmp_path: Path) -> None:
-    # As /dev/stdout is. Never that itself: what is wrong here could replace it.
-    os.symlink("/proc/self/fd/1", tmp_path / "stdout")
-    for name in ("stdout", "/dev/fd/1", "/proc/self/fd/1"):
-        done = phase("run", "--receipt", name, "hello.wasm", stdin=b"ab")
-        assert (done.returncode, done.stdout[:3]) == (0, b"ba{")
-        assert receipts.verify(done.stdout[2:], key=_key(phase)).status == Exited(0)
-    # A file behind it is written to, not replaced: the output is in it, too.
-    phase("run", "--receipt", "stdout", "hello.wasm", stdin=b"ab", redirect="> both")
-    assert (tmp_path / "both").read_bytes()[:3] == b"ba{"
-    other = phase("run", "--receipt", "/dev/fd/7", "hello.wasm", stdin=b"ab", redirect="7> seven")
-    assert (other.stdout, (tmp_path / "seven").read_bytes()[:1]) == (b"ba", b"{")
-
-
-def test_receipts_target_behind_a_link_is_written_and_the_link_stays(phase: Phase, tmp_path: Path) -> None:
-    (tmp_path / "real").write_text("old")
-    os.symlink("real", tmp_path / "link")
-    os.symlink("not yet", tmp_path / "dangling")
-    for name in ("link", "dangling"):
-        assert phase("run", "--receipt", name, "hello.wasm").returncode == 0
-        assert (tmp_path / name).is_symlink()
-        receipts.verify((tmp_path / name).read_bytes(), key=_key(phase))
-    assert not list(tmp_path.glob(".*.tmp"))
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives a link to another user")
-def test_receipts_target_behind_a_link_of_another_user_is_refused(phase: Phase, tmp_path: Path) -> None:
-    (tmp_path / "precious").write_text("old")
-    os.symlink("precious", tmp_path / "link")
-    os.lchown(tmp_path / "link", 12345, 12345)
-    done = phase("run", "--receipt", "link", "hello.wasm")
-    assert done.returncode == _outcome.FAILED
-    assert b"a link of user 12345" in done.stderr
-    assert (tmp_path / "precious").read_text() == "old"
-
-
-def test_receipts_target_that_is_a_pipe_is_written_to(phase: Phase, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    with subprocess.Popen(["cat", "fifo"], stdout=subprocess.PIPE, cwd=tmp_path) as reader:
-        done = phase("run", "--receipt", "fifo", "hello.wasm")
-        assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
-        assert reader.stdout is not None
-        got = reader.stdout.read()
-    assert done.returncode == 0
-    receipts.verify(got, key=_key(phase))
-
-
-def test_receipts_target_that_is_a_device_is_written_to(phase: Phase, tmp_path: Path) -> None:
-    # A terminal: no file can be made beside one, so nothing that is wrong here can replace it.
-    master, slave = os.openpty()
-    tty.setraw(slave)
-    done = phase("run", "--receipt", os.ttyname(slave), "hello.wasm", stdin=b"ab")
-    assert (done.returncode, done.stdout) == (0, b"ba"), done.stderr
-    receipts.verify(os.read(master, 1 << 16), key=_key(phase))
-    assert os.isatty(slave)
-    os.close(slave)
-    os.close(master)
-
-
-def test_receipts_target_that_fails_at_the_end_loses_no_output(phase: Phase, tmp_path: Path) -> None:
-    """/dev/full takes no byte; descriptor 7 stands for it, so that nothing can be replaced."""
-    full = phase("run", "--receipt", "/dev/fd/7", "hello.wasm", stdin=b"ab", redirect="7> /dev/full")
-    assert (full.returncode, full.stdout) == (_outcome.LOST, b"ba")
-    assert b"receipt /dev/fd/7 cannot be written: No space left on device" in full.stderr
-
-
-def test_receipts_target_without_a_reader_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from phase.cli import _target
-    from phase.errors import PhaseError
-
-    os.mkfifo(tmp_path / "fifo")
-    monkeypatch.setattr(_target, "PATIENCE", 0.1)
-    with pytest.raises(PhaseError, match="Start what reads it first"):
-        _target.Target(tmp_path / "fifo", module=tmp_path)
-
-
-def test_receipts_target_stays_as_it_was_when_there_is_no_receipt(phase: Phase, tmp_path: Path) -> None:
-    (tmp_path / "kept").write_text("old")
-    assert phase("run", "--receipt", "kept", "nothing.wasm").returncode == _outcome.NOT_FOUND
-    assert (tmp_path / "kept").read_text() == "old"
-    assert not list(tmp_path.glob(".*.tmp"))
-
-
-def test_receipts_target_that_is_read_only_is_refused(phase: Phase, tmp_path: Path) -> None:
-    (tmp_path / "fixed").write_text("old")
-    (tmp_path / "fixed").chmod(0o444)
-    # Root may write everywhere, unless it has lost the capability for that.
-    less = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
-    done = phase("run", "--receipt", "fixed", "hello.wasm", before=less)
-    assert (done.returncode, b"Permission denied" in done.stderr) == (_outcome.FAILED, True)
-    assert (tmp_path / "fixed").read_text() == "old"
-
-
-# Job id and nonce.
-
-
-@pytest.mark.parametrize("option", ["--job-id", "--nonce"])
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ("x\x1b[31m\nsigned by  00", r"cannot be printed: 'x\x1b[31m\nsigned by  00'"),
-        ("a\u202eb", r"cannot be printed: 'a\u202eb'"),
-        ("\udcff", r"cannot be printed: '\udcff'"),
-        ("x" * 129, "has 129 characters"),
-    ],
-    ids=["control", "right to left", "not UTF-8", "long"],
-)
-def test_job_id_nonce_are_refused_before_the_run(phase: Phase, option: str, given: str, words: str) -> None:
-    done = phase("run", "--receipt", "r.json", option, given, "hello.wasm", stdin=b"ab")
-    assert (done.returncode, done.stdout) == (_outcome.FAILED, b"")
-    assert words in done.stderr.decode()
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_job_id_that_is_empty_is_refused(phase: Phase) -> None:
-    done = phase("run", "--receipt", "r.json", "--job-id", "", "hello.wasm")
-    assert (done.returncode, b"has 0 characters" in done.stderr) == (_outcome.FAILED, True)
 
 
 def test_a_deterministic_run_has_all_its_input_and_its_seed_in_the_receipt(
