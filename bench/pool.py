@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bench._modules import large
@@ -78,9 +79,9 @@ def _compared(pool: Pool) -> None:
     """A small and a large module: by a worker of its own, and by the pool, compiled anew and kept."""
     for name, module in (("5 kB", large(5_000)), ("2 MB", large(2_000_000))):
         job = Job(module)
-        alone = _median(lambda job=job: execute(job))  # type: ignore[misc]
-        first = _took(lambda job=job: pool.run(job))  # type: ignore[misc]
-        kept = _median(lambda job=job: pool.run(job))  # type: ignore[misc]
+        alone = _median(partial(execute, job))
+        first = _took(partial(pool.run, job))
+        kept = _median(partial(pool.run, job))
         print(f"{name}: worker of its own {alone:.1f} ms, pool {first:.1f} ms, kept compiled {kept:.1f} ms")
 
 

@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from phase.client.errors import RejectedError
+from phase.client.answers import answer
 from phase.client.kept import fetch
 from phase.client.patience import ANSWER_SECONDS, check_job
 from phase.client.submission import Input, Submission, refusal
 from phase.client.task import Asked, Result, Task
 from phase.client.words import check_name, check_text
 from phase.identity import Identity
-from phase.peer import messages
 from phase.peer.errors import ConnectionLostError, PeerError, RefusedError
 from phase.peer.framing import Frames, Kind, ProtocolError
 from phase.peer.messages import (
@@ -24,7 +23,6 @@ from phase.peer.messages import (
     JobStatus,
     List,
     Question,
-    Rejected,
     State,
     StatusAsked,
     frame,
@@ -220,11 +218,8 @@ class Client:
             raise refusal(error) or error from error
         if found is None or found.kind is not Kind.MESSAGE:
             raise ProtocolError("the node does not answer")
-        answer: object = messages.read(found.data, kind | Rejected)  # type: ignore[arg-type]
         await frames.stream.finish()
-        if isinstance(answer, Rejected):
-            raise RejectedError(answer.reason, answer.detail)
-        return answer  # type: ignore[return-value]  # msgspec has read that kind
+        return answer(found.data, kind)
 
     async def _stream(self, address: Address, *, again: bool = True) -> Stream:
         """A new stream to a node; over a connection that is open, or a new one."""

@@ -3,7 +3,8 @@
 import io
 from collections.abc import Awaitable, Callable
 
-from phase.client.errors import JobLostError, NotKeptError, NotRunError, RejectedError, UntrueError
+from phase.client.answers import answer
+from phase.client.errors import JobLostError, NotKeptError, NotRunError, UntrueError
 from phase.client.patience import Patience, check_end
 from phase.client.task import Asked, Result
 from phase.client.verify import check
@@ -12,7 +13,7 @@ from phase.jobs.grant import MAX_FILES
 from phase.jobs.receipt import Content
 from phase.peer import messages
 from phase.peer.framing import Frames, Kind, ProtocolError, file_part
-from phase.peer.messages import Fetch, Rejected, State, frame
+from phase.peer.messages import Fetch, State, frame
 
 #: Most bytes of output, and as many of files, that are taken of a job that this side does not know: as many
 #: as nodes keep of one.
@@ -44,10 +45,7 @@ class _Arrived:
         elif kind is Kind.RECEIPT:
             self.envelope = data
         elif kind is Kind.MESSAGE:
-            said = messages.read(data, messages.Result | Rejected)  # type: ignore[arg-type]
-            if isinstance(said, Rejected):
-                raise RejectedError(said.reason, said.detail)
-            self.ended = check_end(self._job, said)
+            self.ended = check_end(self._job, answer(data, messages.Result))
         else:
             raise ProtocolError(f"the node sends {kind.name.lower()}")
 

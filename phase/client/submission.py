@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
+from phase.client.answers import answer
 from phase.client.errors import JobLostError, NotRunError, RejectedError, UntrueError
 from phase.client.patience import ANSWER_SECONDS, Patience, check_end
 from phase.client.task import Result, Task
@@ -121,7 +122,7 @@ class Submission:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._frames.send(frame(asked), frame(request), *self._early())
-                answer = await self._answer()
+                accepted = await self._answer()
         except TimeoutError:
             raise JobLostError(self.job, f"the node does not answer within {ANSWER_SECONDS:g} s") from None
         except PeerError as error:
@@ -129,9 +130,9 @@ class Submission:
                 raise refused from error
             # The node may have the offer, and the offer may be all that it needs.
             raise JobLostError(self.job, error.what) from error
-        self.waiting, self.sent_module = answer.waiting, answer.send_module
-        if answer.send_module or answer.send_files or source is not None or not self._early():
-            sending = self._send(answer.send_module, answer.send_files)
+        self.waiting, self.sent_module = accepted.waiting, accepted.send_module
+        if accepted.send_module or accepted.send_files or source is not None or not self._early():
+            sending = self._send(accepted.send_module, accepted.send_files)
             self._sending = asyncio.get_running_loop().create_task(sending)
         if detached:
             await self._taken()
@@ -140,11 +141,7 @@ class Submission:
         found = await self._frames.receive(seconds=None)
         if found is None or found.kind is not Kind.MESSAGE:
             raise ProtocolError("the node does not answer the offer")
-        answer = messages.read(found.data, Accepted | Rejected)  # type: ignore[arg-type]
-        if isinstance(answer, Rejected):
-            raise RejectedError(answer.reason, answer.detail)
-        assert isinstance(answer, Accepted)  # noqa: S101  msgspec has read one of the two
-        return answer
+        return answer(found.data, Accepted)
 
     async def _send(self, module: bool, files: tuple[str, ...]) -> None:
         """Send module, files and input. Whatever fails here, the other direction says why."""
@@ -187,9 +184,7 @@ class Submission:
             progress = await self._patience.receive()
             if progress is None or progress.kind is not Kind.MESSAGE:
                 raise ProtocolError("the node does not confirm that it has the job")
-            said = messages.read(progress.data, Progress | Rejected)  # type: ignore[arg-type]
-            if isinstance(said, Rejected):
-                raise RejectedError(said.reason, said.detail)
+            answer(progress.data, Progress)
             await self._delivered()
         except PeerError as error:
             raise JobLostError(self.job, error.what) from error
@@ -256,12 +251,10 @@ class Submission:
         return Output(name, data)
 
     def _message(self, data: bytes) -> None:
-        said = messages.read(data, Progress | messages.Result | Rejected)  # type: ignore[arg-type]
+        said = answer(data, Progress, messages.Result)
         match said:
             case Progress(state=state):
                 self.state = state
-            case Rejected(reason=reason, detail=detail):
-                raise RejectedError(reason, detail)
             case messages.Result():
                 self._ended, self.state = check_end(self.job, said), said.state
 

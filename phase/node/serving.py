@@ -17,6 +17,7 @@ from phase.jobs.receipt import Content, Statement
 from phase.node import arriving, capacity
 from phase.node.blobs import Blobs
 from phase.node.errors import RefusedError, StateError
+from phase.node.kept import Name
 from phase.node.scheduler import Scheduler
 from phase.node.streams import Feed, Output, Taps
 from phase.node.work import Work
@@ -57,6 +58,7 @@ from phase.peer.transport import Code, Connection, Stream
 from phase.provider.background import Background
 
 _log = logging.getLogger(__name__)
+_OUTPUTS: tuple[tuple[Name, Kind], ...] = (("stdout", Kind.STDOUT), ("stderr", Kind.STDERR))
 #: Streams of one connection at a time.
 STREAMS = 64
 #: Seconds that a client may leave bytes unread.
@@ -368,9 +370,8 @@ class Serving:
             await asyncio.shield(work.ended)
         kept = self._scheduler.kept
         receipt = kept.receipt(client, job)
-        for name, kind in (("stdout", Kind.STDOUT), ("stderr", Kind.STDERR)):
-            if receipt is not None:
-                await self._file(frames, kept.output(client, job, name), kind)  # type: ignore[arg-type]
+        for name, kind in () if receipt is None else _OUTPUTS:
+            await self._file(frames, kept.output(client, job, name), kind)
         for file in () if receipt is None else left_files(receipt):
             await self._left(frames, kept.file(client, job, file), file)
         detail = known.detail

@@ -65,7 +65,7 @@ def _write(self: _Builder, value: bytes) -> None:
 
 def mend() -> None:
     """Replace the slow write of the bindings of iroh 1.2.0."""
-    iroh_ffi._UniffiRustBufferBuilder.write = _write  # type: ignore[method-assign]
+    iroh_ffi._UniffiRustBufferBuilder.write = _write  # type: ignore[method-assign]  # the repair
 
 
 def ended(reason: str) -> PeerError:
