@@ -13,14 +13,13 @@ from time import time
 from typing import TYPE_CHECKING, Any, cast
 
 import click
-from msgspec.structs import replace
 
 from phase.arch import canonical
 from phase.cli import _files, _outcome, peers
 from phase.cli._tell import Out, note
 from phase.cli.facts import JobEnded, JobTaken
 from phase.cli.init import default_state, identity_in
-from phase.cli.run import LostError, limits_of, read_module, variables_of
+from phase.cli.run import JobOptions, LostError, read_module
 from phase.client import (
     Client,
     ClientError,
@@ -56,7 +55,7 @@ _CHUNK = 64 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(JobOptions):
     """What `phase job submit` was told. As the options are called."""
 
     module: Path
@@ -67,23 +66,7 @@ class Options:
     runtime: str
     dht: tuple[tuple[str, int], ...]
     detach: bool
-    state: Path | None
     as_json: bool
-    env: tuple[str, ...]
-    fuel: int | None
-    wall: float | None
-    memory: int | None
-    compile: int | None
-    max_output: int | None
-    receipt: Path | None
-    job_id: str | None
-    nonce: str
-    no_stdin: bool
-    deterministic: bool
-    seed: int | None
-    input: tuple[str, ...]
-    output: tuple[str, ...]
-    scratch: int | None
     #: Directories are of the machine that runs the job, and no client may name any.
     dir: tuple[str, ...] = ()
 
@@ -91,15 +74,12 @@ class Options:
 def submit(options: Options) -> int:
     """Give a job to a node; returns the exit code."""
     _check(options)
-    limits = limits_of(options.fuel, options.wall, options.memory, options.compile, options.max_output)
-    if options.scratch is not None:
-        limits = replace(limits, scratch_bytes=options.scratch << 20)
+    limits, seed = options.limits(), options.world
     files = _files.of(options, limits)
-    seed = 0 if options.deterministic and options.seed is None else options.seed
     task = Task(
         module=read_module(options.module, limits),
         args=options.args,
-        env=variables_of(options.env),
+        env=options.variables(),
         limits=limits,
         stdin=b"" if seed is None or options.no_stdin else _whole_input(limits),
         seed=seed,

@@ -107,9 +107,9 @@ def _standard(name: str, unit: int = 1, suffix: str = "") -> Callable[[], str]:
     return text
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `phase run` was told, beside the module and its arguments. As the options are called."""
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What a command was told of a job, wherever it runs. As the options are called."""
 
     env: tuple[str, ...]
     fuel: int | None
@@ -119,15 +119,11 @@ class Options:
     max_output: int | None
     receipt: Path | None
     state: Path | None
-    ephemeral: bool
     job_id: str | None
     nonce: str
-    cage: Literal["best", "whole"]
     no_stdin: bool
-    no_cache: bool
     deterministic: bool
     seed: int | None
-    dir: tuple[str, ...]
     input: tuple[str, ...]
     output: tuple[str, ...]
     scratch: int | None
@@ -139,7 +135,7 @@ class Options:
 
     def limits(self) -> "Limits":
         """The limits of the job."""
-        limits = limits_of(self.fuel, self.wall, self.memory, self.compile, self.max_output)
+        limits = _limits(self.fuel, self.wall, self.memory, self.compile, self.max_output)
         if self.scratch is None:
             return limits
         from msgspec.structs import replace
@@ -148,7 +144,17 @@ class Options:
 
     def variables(self) -> dict[str, str]:
         """The module's environment."""
-        return variables_of(self.env)
+        return _variables(self.env)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(JobOptions):
+    """What `phase run` was told, beside the module and its arguments."""
+
+    ephemeral: bool
+    cage: Literal["best", "whole"]
+    no_cache: bool
+    dir: tuple[str, ...]
 
     def signer(self) -> "Identity":
         """Who signs the receipt."""
@@ -168,7 +174,7 @@ class Options:
             check_names(self.job_id, self.nonce)
 
 
-def limits_of(
+def _limits(
     fuel: int | None, wall: float | None, memory: int | None, compiling: int | None, max_output: int | None
 ) -> "Limits":
     """The limits that options give; of the others, the defaults.
@@ -192,7 +198,7 @@ def limits_of(
     return Limits(**{name: value for name, value in given.items() if value is not None})
 
 
-def variables_of(pairs: tuple[str, ...]) -> dict[str, str]:
+def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
     """The environment that `--env` gives.
 
     Raises:
