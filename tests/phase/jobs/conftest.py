@@ -4,7 +4,21 @@ from pathlib import Path
 import pytest
 import wasmtime
 
+from phase.jobs.limits import MIB, Limits
+
 FIXTURES = Path(__file__).parents[3] / "fixtures"
+#: Fixtures for the ends that a job can have, with the limits by which they have them.
+ENDINGS = (
+    ("hello", Limits()),
+    ("world", Limits()),
+    ("data", Limits()),
+    ("spin", Limits(fuel=1_000_000)),
+    ("hog", Limits(memory_bytes=64 * MIB)),
+    ("huge", Limits(memory_bytes=64 * MIB)),
+    ("flood", Limits(output_bytes=100_001)),
+    ("overflow", Limits()),
+    ("beyond", Limits()),
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.binary import leb, section
 from phase.jobs import binary
 from phase.jobs.limits import MIB, Limits
 from phase.jobs.runner import Job, execute
@@ -17,28 +18,16 @@ Wat = Callable[[str], bytes]
 _START = b"\x01\x06_start\x00\x00"
 
 
-def _leb(number: int) -> bytes:
-    out = b""
-    while number > 0x7F:
-        out += bytes([number & 0x7F | 0x80])
-        number >>= 7
-    return out + bytes([number])
-
-
-def _section(kind: int, body: bytes) -> bytes:
-    return bytes([kind]) + _leb(len(body)) + body
-
-
 def _functions(count: int, body: bytes = b"\x0b") -> bytes:
-    one = _leb(len(body) + 1) + b"\x00" + body
-    code = _section(10, _leb(count) + one * count)
-    types = _section(1, b"\x01\x60\x00\x00")
-    return b"\0asm\1\0\0\0" + types + _section(3, _leb(count) + b"\0" * count) + _section(7, _START) + code
+    one = leb(len(body) + 1) + b"\x00" + body
+    code = section(10, leb(count) + one * count)
+    types = section(1, b"\x01\x60\x00\x00")
+    return b"\0asm\1\0\0\0" + types + section(3, leb(count) + b"\0" * count) + section(7, _START) + code
 
 
 @pytest.mark.parametrize("padding", [0, 28 * MIB])
 def test_a_million_functions_are_refused_before_they_are_compiled(padding: int) -> None:
-    module = _functions(1_000_000) + _section(0, b"\4note" + b"\0" * padding)
+    module = _functions(1_000_000) + section(0, b"\4note" + b"\0" * padding)
     done = execute(Job(module, limits=Limits(wall_seconds=20)))
     assert isinstance(done.status, Rejected)
     assert done.status.reason.startswith("module needs more than ")
@@ -68,7 +57,7 @@ def test_an_assembler_out_of_memory_says_how_much_it_had() -> None:
 
 def test_what_the_compiler_may_have_follows_the_code_and_nothing_else() -> None:
     small = binary.read(_functions(10))
-    padded = binary.read(_functions(10) + _section(0, b"\4note" + b"\0" * MIB))
+    padded = binary.read(_functions(10) + section(0, b"\4note" + b"\0" * MIB))
     assert padded.code_bytes == small.code_bytes
     assert binary.compile_bytes(padded, MIB << 10) == binary.compile_bytes(small, MIB << 10)
     assert padded.module == small.module
@@ -80,14 +69,14 @@ def test_what_the_compiler_may_have_follows_the_code_and_nothing_else() -> None:
 
 
 def test_a_module_with_more_sections_than_there_are_kinds_is_left_as_it_is() -> None:
-    module = _functions(1) + _section(5, b"\0") * 40
+    module = _functions(1) + section(5, b"\0") * 40
     assert binary.read(module).module == module
     assert isinstance(execute(Job(module)).status, Rejected)
 
 
 def test_custom_sections_anywhere_are_dropped() -> None:
     plain = _functions(2)
-    noted = b"\0asm\1\0\0\0" + _section(0, b"\1a") * 1000 + plain[8:] + _section(0, b"\4name\0")
+    noted = b"\0asm\1\0\0\0" + section(0, b"\1a") * 1000 + plain[8:] + section(0, b"\4name\0")
     assert binary.read(noted).module == binary.read(plain).module
     assert execute(Job(noted)).status == Exited(0)
 

@@ -15,6 +15,7 @@ from phase.jobs.limits import MIB, Limits
 from phase.jobs.pool import Pool
 from phase.jobs.runner import Execution, Job, Worker
 from phase.jobs.status import Exited, LimitHit, Rejected, Trapped
+from tests.phase.jobs.conftest import ENDINGS
 
 Wasm = Callable[[str], bytes]
 Wat = Callable[[str], bytes]
@@ -39,18 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "limits"),
-    [
-        ("hello", Limits()),
-        ("world", Limits()),
-        ("data", Limits()),
-        ("spin", Limits(fuel=1_000_000)),
-        ("hog", Limits(memory_bytes=64 * MIB)),
-        ("huge", Limits(memory_bytes=64 * MIB)),
-        ("flood", Limits(output_bytes=100_001)),
-        ("overflow", Limits()),
-        ("beyond", Limits()),
-        ("sleep", Limits(wall_seconds=0.2)),
-    ],
+    [*ENDINGS, ("sleep", Limits(wall_seconds=0.2))],
 )
 def test_a_job_ends_the_same_compiled_and_kept(path: Path, wasm: Wasm, name: str, limits: Limits) -> None:
     job = Job(wasm(name), args=["a"], stdin=b"Hello", env={"A": "1"}, limits=limits)

@@ -13,11 +13,12 @@ import pytest
 
 from phase.jobs import location, pool
 from phase.jobs.errors import CageError, EngineError
-from phase.jobs.limits import MIB, Limits
+from phase.jobs.limits import Limits
 from phase.jobs.pool import Pool
 from phase.jobs.protect import OWN
 from phase.jobs.runner import Job, execute
 from phase.jobs.status import Exited, Killed, LimitHit, Trapped
+from tests.phase.jobs.conftest import ENDINGS
 
 Wasm = Callable[[str], bytes]
 Wat = Callable[[str], bytes]
@@ -62,20 +63,7 @@ def _idle(made: Pool) -> int:
     return made._ready[0].pid
 
 
-@pytest.mark.parametrize(
-    ("name", "limits"),
-    [
-        ("hello", Limits()),
-        ("world", Limits()),
-        ("data", Limits()),
-        ("spin", Limits(fuel=1_000_000)),
-        ("hog", Limits(memory_bytes=64 * MIB)),
-        ("huge", Limits(memory_bytes=64 * MIB)),
-        ("flood", Limits(output_bytes=100_001)),
-        ("overflow", Limits()),
-        ("beyond", Limits()),
-    ],
-)
+@pytest.mark.parametrize(("name", "limits"), ENDINGS)
 def test_a_job_ends_as_in_a_worker_of_its_own(two: Pool, wasm: Wasm, name: str, limits: Limits) -> None:
     job = Job(wasm(name), args=["a"], stdin=b"Hello", env={"A": "1"}, limits=limits)
     alone, pooled = execute(job), two.run(job)
