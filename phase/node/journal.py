@@ -28,7 +28,8 @@ COMPACT_BYTES = 16 << 20
 _RETRY_BYTES = 1 << 20
 #: Most bytes that are read at the start; a file does not become longer.
 _MAX_BYTES = 256 << 20
-_MAX_LINE = 4096
+#: Two texts of 500 characters, of which each may take six bytes, and the rest.
+_MAX_LINE = 8192
 
 
 class Taken(msgspec.Struct, frozen=True, tag="taken", tag_field="event"):
