@@ -27,10 +27,6 @@ LIBRARIES = {
     "idna": ("python3-idna", ("idna", "idna-*-info")),
     "multidict": ("python3-multidict", ("multidict", "multidict-*-info")),
     "pycparser": ("python3-pycparser", ("pycparser", "pycparser-*-info")),
-    "typing_extensions": (
-        "python3-typing-extensions",
-        ("typing_extensions.py", "typing_extensions-*-info"),
-    ),
 }
 DEBIAN_SITE = Path("/usr/lib/python3/dist-packages")
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -136,10 +132,14 @@ def take_from_debian(site: Path, name: str) -> str:
 def check(home: Path) -> None:
     """Everything is there in versions that fit, of Debian's too."""
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "--python", home / "bin/python3", "check"], text=True, check=False
-    )
+        [sys.executable, "-m", "pip", "--python", home / "bin/python3", "check"],
+        check=False, text=True, stdout=subprocess.PIPE,
+    )  # fmt: skip
     if done.returncode:
-        sys.exit("debian/environment.py: the environment is not whole, see above")
+        sys.exit(
+            f"debian/environment.py: libraries do not fit each other:\n{done.stdout}"
+            "Where Debian's version is too old, take the library out of LIBRARIES, and its wheel comes instead."
+        )
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ PROJECT = tree.HERE.parent
 #: What the package depends on; a test compares it with what the package says.
 DEPENDS = (
     "libc6", "libgcc-s1", "python3", "python3-attr", "python3-frozenlist", "python3-idna",
-    "python3-multidict", "python3-pycparser", "python3-typing-extensions", "python3.11", "systemd",
+    "python3-multidict", "python3-pycparser", "python3.11", "systemd",
 )  # fmt: skip
 _MODULES = (
     "virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "af_packet", "squashfs", "loop", "overlay",

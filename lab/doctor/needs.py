@@ -371,7 +371,6 @@ NEEDS = (
             "python3-idna",
             "python3-multidict",
             "python3-pycparser",
-            "python3-typing-extensions",
         ),
         files=("/usr/lib/python3/dist-packages/frozenlist/__init__.py",),
         purpose="scenarios",
