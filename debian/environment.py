@@ -138,7 +138,7 @@ def check(home: Path) -> None:
     if done.returncode:
         sys.exit(
             f"debian/environment.py: libraries do not fit each other:\n{done.stdout}"
-            "Where Debian's version is too old, take the library out of LIBRARIES, and its wheel comes instead."
+            "Where Debian's version is too old, take the library out of LIBRARIES: its wheel comes instead."
         )
 
 
