@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from phase.arch import ARCHES
 from phase.discovery.named import named
 from phase.discovery.records import MAX_PEERS, DiscoveryError, peer
 
@@ -14,6 +15,8 @@ MAX_PROVIDERS = 16
 #: Keys of `phase.node=`, and relays of `phase.relay=`.
 MAX_CLIENTS = 16
 MAX_RELAYS = 4
+#: Releases of `phase.mirror=`.
+MAX_MIRRORED = 16
 #: Parameters that a person at this machine sets and that the next kernel must get, too. All others
 #: on the second command line are signed: a person who controls the boot menu can give `root=`, `init=` or
 #: `module.sig_enforce=` to the seed, and these must not reach the system.
@@ -31,6 +34,7 @@ CARRIED = (
     "phase.job",
     "phase.node",
     "phase.relay",
+    "phase.mirror",
     "phase.marks",
 )
 #: Set by the seed itself at handoff; ignored on its own command line.
@@ -143,8 +147,16 @@ def _relays(text: str) -> str:
     return text
 
 
+def _mirrored(text: str) -> str:
+    releases = text.split(",")
+    if len(releases) > MAX_MIRRORED or not all(map(_MIRRORED.fullmatch, releases)):
+        raise ValueError
+    return text
+
+
 _KEY = re.compile("[0-9a-f]{64}")
 _RELAY = re.compile(r"https?://[0-9A-Za-z.:\[\]_-]{1,255}/?")
+_MIRRORED = re.compile(f"[0-9A-Za-z][0-9A-Za-z_-]{{0,63}}/(?:{'|'.join(ARCHES)})")
 _KINDS = {
     # A person who typed a mode that does not exist wanted less than everything.
     "mode": _Kind(_one_of(*MODES), " or ".join(MODES), "mode", careful="private"),
@@ -161,6 +173,7 @@ _KINDS = {
     # The init scripts read these.
     "node": _Kind(_clients, f"open, or up to {MAX_CLIENTS} keys of 64 hex digits"),
     "relay": _Kind(_relays, f"up to {MAX_RELAYS} times http://HOST:PORT"),
+    "mirror": _Kind(_mirrored, f"up to {MAX_MIRRORED} times CHANNEL/ARCH, ARCH being {' or '.join(ARCHES)}"),
     # The same; only the signed line can bring the shell there.
     "console": _Kind(_one_of("shell"), "shell"),
     "marks": _Kind(_one_of(*"123456789"), "1 to 9"),

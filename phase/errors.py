@@ -6,6 +6,7 @@ Each package derives its own root from `PhaseError`:
     +-- ReleaseError, TrustError      signing a release, and verifying it
     +-- DiscoveryError, FetchError    finding providers, and getting files from them
     +-- BootError                     starting a release
+    +-- MirrorError                   keeping what a publisher has
     +-- ProviderError, JobError       serving releases, and running jobs
     +-- PeerError                     talking to other nodes
 """

@@ -10,8 +10,11 @@ from lab.qemu.vm import VM
 from lab.topology import Lab
 from scenarios.images import CHANNEL, Release
 from scenarios.loop import PORT, Loop, mark, serves_health
+from scenarios.nodes import OTHER
 
 GENERATIONS = 5
+#: MiB of a machine that keeps the releases of two architectures.
+MIRRORING = 768
 
 
 @pytest.fixture
@@ -40,6 +43,44 @@ def test_each_generation_boots_from_the_one_before(loop: Loop) -> None:
         nodes.add(mark(machine, "job").facts["node"])
     assert len(nodes) == GENERATIONS
     loop.report(f"{GENERATIONS} generations", machine)
+
+
+@pytest.mark.images("x86_64", "arm64")
+@pytest.mark.lab(memory=1280, vcpus=1, seconds=300)
+def test_each_generation_is_of_the_other_architecture(
+    lab: Lab, record: Record, release: Release, tmp_path: Path
+) -> None:
+    """Each mirrors what the next one boots, and is off before that one serves: no key is on any of them."""
+    loop = Loop(lab, record, release, "arm64", tmp_path)
+    # The first has both from the start; all others have what the one before gave them.
+    parent, nodes = loop.serve(arch="x86_64"), set()
+    for number in range(1, GENERATIONS + 1):
+        other = OTHER[loop.arch]
+        machine = loop.boot_vm(
+            f"phase.mirror={CHANNEL}/{other}", memory=MIRRORING, name=f"generation-{number}"
+        )
+        loop.reaches_job(machine)
+        assert mark(machine, "discover").facts["provider"] == f"http://{loop.address(parent)}:{PORT}"
+        loop.handed_over(machine)
+        serves_health(machine)
+        mirrors(machine, other)
+        parent.stop()
+        parent = machine
+        for arch in (loop.arch, other):
+            serves_what_was_published(loop, machine, arch)
+        loop.receipt_holds(machine)
+        nodes.add(mark(machine, "job").facts["node"])
+        loop.arch = other
+    assert len(nodes) == GENERATIONS
+    loop.report(f"{GENERATIONS} generations of two architectures", machine)
+
+
+def mirrors(machine: VM, arch: str) -> None:
+    """Wait until it serves the release of another architecture, whole."""
+    asked = f"wget -q -O /dev/null http://127.0.0.1:{PORT}/{CHANNEL}/{arch}/manifest.json 2>/dev/null"
+    machine.shell().wait_until_succeeds(
+        f"n=0; until {asked} || [ $((n += 1)) -gt 20 ]; do sleep 1; done; [ $n -le 20 ]", timeout=180
+    )
 
 
 def serves_what_was_published(loop: Loop, machine: VM, arch: str) -> None:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from phase import arch as arches
-from phase import files
 from phase.cli import _options, _release
 from phase.cli._dht import dht_option
-from phase.cli._output import Output
 from phase.cli._tell import Out, note
 from phase.discovery import DiscoveryError, discover
 from phase.discovery.named import named
 from phase.errors import PhaseError
 from phase.fetch import FetchReport, Progress
+from phase.mirror.filling import Filling
+from phase.mirror.output import Output
 
 if TYPE_CHECKING:
     from phase.release.manifest import Manifest
-    from phase.trust import Floor, Refreshed
+    from phase.trust import Refreshed
 
 
 class Wanted(NamedTuple):
@@ -78,10 +78,15 @@ def command(
     wanted = Wanted(_release.read_root(root_file), channel, arches.canonical(arch), deadline)
     urls = urls or _found(dht, wanted)
     with Output(output) as place:
-        still, urls = _proven(place, wanted, urls)
-        reports = _fetched(place, still.found, urls, wanted.deadline)
-        _kept(place, still, wanted.deadline)
-    _told(reports, still.found.manifest, wanted, output, Out(as_json))
+        filling = Filling(place, wanted.root, deadline=deadline, tell=note)
+        name = wanted.channel, wanted.arch
+        # With one there is nothing to add to the error.
+        proven = filling.prove(name, urls, refused=_report if len(urls) > 1 else None)
+        found = proven.release
+        urls = (proven.url, *(url for url in urls if url != proven.url))
+        reports = _fetched(place, found, urls, deadline)
+        filling.keep(name, found, found.metadata)
+    _told(reports, found.manifest, wanted, output, Out(as_json))
 
 
 def _found(dht: tuple[tuple[str, int], ...], wanted: Wanted) -> tuple[str, ...]:
@@ -95,37 +100,6 @@ def _found(dht: tuple[tuple[str, int], ...], wanted: Wanted) -> tuple[str, ...]:
     )
 
 
-def _proven(place: Output, wanted: Wanted, urls: tuple[str, ...]) -> tuple["_Still", tuple[str, ...]]:
-    """The newest release that a provider proves, and the providers, that one first."""
-    from phase.fetch.release import refresh_from
-    from phase.trust import floor
-
-    publisher = floor.publisher(wanted.root)
-    known = floor.load_all(place.path, publisher, directory=place.descriptor)
-    for why in known.unreadable:
-        note(f"not of this publisher, and passed over: {why}")
-    proven = refresh_from(
-        urls,
-        wanted.root,
-        channel=wanted.channel,
-        arch=wanted.arch,
-        now=_release.now(known.own.time),
-        deadline=wanted.deadline,
-        floor=known.own,
-        others=known.others,
-        # With one there is nothing to add to the error below.
-        refused=_report if len(urls) > 1 else None,
-    )
-    found = proven.release
-    still = _Still(place, wanted, found)
-    # Before anything else: a release once seen is the least there may ever be again.
-    with place.locked(wanted.deadline, note), place.writing():
-        still.newest(known.own)
-        for name in floor.keep(place.path, publisher, found.floor, known, directory=place.descriptor):
-            note(f"{place.path / name} is removed; the limit is {floor.MAX_PUBLISHERS} publishers")
-    return still, (proven.url, *(url for url in urls if url != proven.url))
-
-
 def _fetched(place: Output, found: "Refreshed", urls: tuple[str, ...], deadline: float) -> list[FetchReport]:
     """Fetch all artifacts, one after another."""
     artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
@@ -135,19 +109,6 @@ def _fetched(place: Output, found: "Refreshed", urls: tuple[str, ...], deadline:
             place.fetch(artifact, urls, deadline=deadline, progress=progress.artifact(), liars=liars)
             for artifact in artifacts
         ]
-
-
-def _kept(place: Output, still: "_Still", deadline: float) -> None:
-    """Write the metadata that vouches for what is there now."""
-    found = still.found
-    with place.locked(max(deadline, time.monotonic() + 5), note):
-        still.newest(found.floor)
-        # The timestamp last: who serves this directory meanwhile sees the old release or the new one.
-        with place.below("metadata") as metadata, place.writing("metadata"):
-            for name in sorted(found.metadata, key=lambda name: name == "timestamp.json"):
-                files.write_at(metadata, name, found.metadata[name])
-        place.sweep()
-        files.sync(place.descriptor)
 
 
 def _told(reports: list[FetchReport], manifest: "Manifest", wanted: Wanted, output: Path, out: Out) -> None:
@@ -183,42 +144,6 @@ def _told(reports: list[FetchReport], manifest: "Manifest", wanted: Wanted, outp
 def _report(url: str, error: PhaseError) -> None:
     """Say of one provider, at once, why it is not used."""
     note(f"not from {url}: {error}")
-
-
-class _Still(NamedTuple):
-    """Whether what was proven is still the newest that has been seen by anybody who fills a directory."""
-
-    place: Output
-    wanted: Wanted
-    found: "Refreshed"
-
-    def newest(self, known: "Floor") -> None:
-        """Look at the floor of now; it may be another than `known`, since another fetch may have saved one.
-
-        Raises:
-            TrustError: another fetch has seen a newer release, which must not be replaced.
-        """
-        from phase import trust
-        from phase.trust import floor
-
-        file = self.place.path / floor.name_of(floor.publisher(self.wanted.root))
-        now = floor.load(file, directory=self.place.descriptor)
-        if now not in (known, self.found.floor):
-            metadata = self.found.metadata
-
-            def get(name: str, _: int) -> bytes:
-                if name not in metadata:
-                    raise trust.NotFoundError(f"there is no {name}")
-                return metadata[name]
-
-            trust.refresh(
-                self.wanted.root,
-                get,
-                channel=self.wanted.channel,
-                arch=self.wanted.arch,
-                now=_release.now(now.time),
-                floor=now,
-            )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import click
 
 from phase.cli import _options
 from phase.cli._dht import dht_option
+from phase.cli._mirror import Following, begin, mirror_options
 from phase.cli._options import option
 from phase.cli._relay import relay_for_option
 from phase.cli._tell import Out, note
@@ -51,13 +52,14 @@ class Options:
     tls: tuple[str, str] | None
     processes: int
     relay_for: tuple[str, ...]
+    following: Following
     as_json: bool
 
 
 @click.command("serve")
 @option(
     "--artifacts",
-    type=_options.DIRECTORY,
+    type=_options.PLACE,
     required=True,
     metavar="DIRECTORY",
     help="A repository, or files as {channel}/{arch}/kernel and so on.",
@@ -93,6 +95,7 @@ class Options:
 )
 @option("--processes", type=click.IntRange(1, 64), default=1, metavar="N", help="How many serve at once.")
 @relay_for_option
+@mirror_options()
 @_options.as_json
 def command(**given: Any) -> None:
     """Serve the releases in a directory, and advertise them.
@@ -110,6 +113,8 @@ def command(**given: Any) -> None:
         raise click.UsageError(
             "--relay-for needs one process, since peers meet in one: leave out --processes"
         )
+    if not options.following.follow and not options.artifacts.is_dir():
+        raise click.BadParameter(f"{options.artifacts} is not a directory", param_hint="--artifacts")
     log_to_stderr()
     options = replace(options, arch=arches.canonical(options.arch))
     repository, upkeep = _repository(options)
@@ -129,7 +134,12 @@ def command(**given: Any) -> None:
 
 
 def _repository(options: Options) -> tuple[Path, Callable[[], object] | None]:
-    """What is served, and what signs it here if no publisher has."""
+    """What is served, and what keeps it: it is signed here if no publisher has, or follows one."""
+    if options.following.follow:
+        dht = () if options.no_dht else options.dht
+        own = options.channel, options.arch
+        keep = begin(options.artifacts, options.following, own, mdns=not options.no_mdns, dht=dht)
+        return options.artifacts, keep
     if (options.artifacts / "metadata" / "timestamp.json").exists():
         return options.artifacts, None
     from phase.cli.init import default_state
@@ -161,7 +171,7 @@ def _run(
 ) -> None:
     """Serve until it is ended, in one process or several."""
     from phase.provider import announce, listening, workers
-    from phase.provider.server import serve
+    from phase.provider.server import UPKEEP_SECONDS, serve
     from phase.provider.store import Store
     from phase.provider.together import Board
 
@@ -195,6 +205,7 @@ def _run(
                 identity=identity,
                 ready=None if board else lambda _: ready(),
                 upkeep=upkeep if first else None,
+                every=options.following.every if options.following.follow else UPKEEP_SECONDS,
                 stopping=end_in_time,
                 listeners=sockets.listeners,
                 tls=context,

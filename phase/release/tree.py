@@ -47,6 +47,20 @@ class Tree:
         #: The bytes that are on disk, or will be: hashes of metadata are made from them.
         self._bytes: dict[str, bytes] = {}
 
+    @staticmethod
+    def published_in(directory: Path) -> "Tree":
+        """What is published in a directory, to be read only.
+
+        Args:
+            directory: of a repository, or of a copy that has some of its releases.
+
+        Raises:
+            RepositoryError: it is none, or it is damaged.
+        """
+        tree = Tree(directory)
+        tree._load_all()
+        return tree
+
     @property
     def unpublished(self) -> bool:
         """Whether there are changes that are not published."""

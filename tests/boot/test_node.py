@@ -1,43 +1,12 @@
 """What a booted system's node is started with, by the kernel command line."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from boot import tree
+from tests.boot.scripts import started
 
 _KEY, _OTHER = "a" * 64, "b" * 64
-
-
-def _started(words: str, directory: Path) -> str:
-    """The options that the node is given; empty if it is not started."""
-    tools = directory / "bin"
-    tools.mkdir()
-    said = directory / "said"
-    # What only a booted system has is not touched, and what would wait does not.
-    for name, does in {"start-stop-daemon": f'echo "$*" >{said}', "chown": "", "sleep": ""}.items():
-        (tools / name).write_text(f"#!/bin/sh\n{does}\n")
-        (tools / name).chmod(0o755)
-    run, groups, line = directory / "run", directory / "groups", directory / "cmdline"
-    for each in (run, groups):
-        each.mkdir()
-    (run / "job-ended").touch()
-    line.write_text(f"quiet {words}\n")
-    script = (tree.HERE / "files/node").read_text()
-    places = {
-        "/proc/cmdline": line,
-        "/run/phase": run,
-        "/sys/fs/cgroup/jobs": groups,
-        "/dev/kmsg": "/dev/null",
-    }
-    for place, instead in places.items():
-        script = script.replace(place, str(instead))
-    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
-    # bash: like busybox's shell, and unlike older ones of Debian, it knows pipefail.
-    subprocess.run(["bash", "-c", script], env=environment, timeout=60, check=False)
-    return said.read_text().strip().partition("--state /var/lib/phase ")[2] if said.exists() else ""
 
 
 @pytest.mark.parametrize(
@@ -58,4 +27,4 @@ def _started(words: str, directory: Path) -> str:
     ],
 )
 def test_the_command_line_decides(words: str, options: str, tmp_path: Path) -> None:
-    assert " ".join(_started(words, tmp_path).split()) == options
+    assert started("node", words, tmp_path).removeprefix("node --state /var/lib/phase ") == options

@@ -3,13 +3,14 @@
 The old text occurs exactly once in its file. Keep it short and unlikely to change for other reasons.
 """
 
-from tests.mutants import boots, cage, judged, networks, nodes, proofs, publishing, unnoticed
+from tests.mutants import boots, cage, judged, mirrors, networks, nodes, proofs, publishing, unnoticed
 
 MUTANTS = (
     *boots.MUTANTS,
     *cage.MUTANTS,
     *judged.MUTANTS,
     *proofs.MUTANTS,
+    *mirrors.MUTANTS,
     *networks.MUTANTS,
     *nodes.MUTANTS,
     *publishing.MUTANTS,

@@ -40,7 +40,8 @@ def test_parse_reads_every_documented_parameter() -> None:
         "phase.provider=",
         "phase.node=", "phase.node=everybody", f"phase.node={'a' * 63}", f"phase.node=open,{'a' * 64}",
         "phase.node=" + ",".join(["a" * 64] * 17), "phase.relay=192.0.2.1", "phase.relay=http://a;b:1",
-        "phase.rootfs=sha256:12",
+        "phase.rootfs=sha256:12", "phase.mirror=stable", "phase.mirror=a/riscv", "phase.mirror=../arm64",
+        "phase.mirror=" + ",".join(["stable/arm64"] * 17),
     ],
 )  # fmt: skip
 def test_parse_reports_what_it_cannot_use_and_keeps_the_default(word: str) -> None:
@@ -65,6 +66,11 @@ def test_compose_carries_who_may_bring_jobs_unless_it_is_signed() -> None:
     line = cmdline.compose(f"phase.node={'c' * 64}", words, rootfs=ROOTFS)
     assert f"phase.node={'c' * 64}" in line
     assert "a" * 64 not in line
+
+
+def test_compose_carries_what_is_mirrored() -> None:
+    words = "phase.mirror=stable/arm64,beta/x86_64"
+    assert words in cmdline.compose("quiet", words, rootfs=ROOTFS).split()
 
 
 def test_compose_lets_a_signed_word_win_over_a_carried_one() -> None:

@@ -123,7 +123,7 @@ def test_lists_flags_and_tables_of_groups(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("chanel = 'x'", "there is no option 'chanel'. Did you mean channel?"),
         ("[sevre]\nport = 1", "there is no option 'sevre'. Did you mean serve?"),
-        ("[serve]\nprot = 1", "[serve]: there is no option 'prot'. Did you mean port?"),
+        ("[serve]\nportt = 1", "[serve]: there is no option 'portt'. Did you mean port?"),
         ("[serve]\ndays = 1", "[serve]: there is no option 'days'."),
         ("[release.ad]\ndays = 1", "[release]: there is no option 'ad'. Did you mean add?"),
         ("serve = 1", "serve is a table of a command, not an option"),

@@ -18,9 +18,9 @@ from fixtures.hostile.provider import Provider
 from fixtures.hostile.server import Asked, Server
 from fixtures.hostile.world import ARCH, CHANNEL, World
 from phase.cli import cli
-from phase.cli._output import Output
 from phase.errors import PhaseError
 from phase.fetch import FetchReport
+from phase.mirror.output import Output
 from phase.release.manifest import Artifact
 from phase.trust import RollbackError
 from tests.phase.fetch.hostile import CHUNK, describe, good

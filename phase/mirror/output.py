@@ -1,4 +1,4 @@
-"""The directory that `phase fetch` fills: others may write there, and two of us may fill it at once.
+"""A directory that is filled from providers: others may write there, and two of us may fill it at once.
 
 Everything below it is opened by name in a directory that is open already, and no link is followed. An
 incomplete file has a random name of its own, and gets its real name when it is complete. After a crash, the

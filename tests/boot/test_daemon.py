@@ -1,0 +1,41 @@
+"""What a booted system's provider is started with, by the kernel command line."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.boot.scripts import started
+
+_MIRROR = "--follow found {}--root /phase/release/metadata/root.json --mirror {}/auto --mirror "
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("", ""),
+        ("phase.mdns=off phase.dht=off", "--no-mdns --no-dht"),
+        ("phase.dht=a:1,b:2", "--dht a:1 --dht b:2"),
+        ("phase.dht=a:1 phase.mode=local", "--no-dht"),
+        ("phase.provider=http://a:1", ""),
+    ],
+)
+def test_the_command_line_decides(words: str, options: str, tmp_path: Path) -> None:
+    expected = f"serve --artifacts /phase/release --channel stable {options} --port 8080"
+    assert started("daemon", words, tmp_path) == " ".join(expected.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("phase.mirror=stable/arm64", _MIRROR.format("", "stable") + "stable/arm64"),
+        (
+            "phase.mirror=a/arm64,b/x86_64 phase.channel=a phase.provider=http://a:1,http://b:2",
+            _MIRROR.format("--follow http://a:1 --follow http://b:2 ", "a") + "a/arm64 --mirror b/x86_64",
+        ),
+    ],
+)
+def test_a_mirror_is_a_place_of_its_own(words: str, options: str, tmp_path: Path) -> None:
+    """The release that booted stays as it is: what comes lies over it."""
+    said = started("daemon", words, tmp_path)
+    assert said.startswith("serve --artifacts /run/phase/mirror --channel ")
+    assert options in said

@@ -1,0 +1,223 @@
+"""A mirror: whole and verified, or as it was before."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.hostile.provider import Provider
+from fixtures.hostile.server import Server
+from fixtures.hostile.world import ARCH, CHANNEL, World
+from phase.errors import PhaseError
+from phase.mirror import filling
+from phase.mirror.mirror import Mirror, MirrorError, named
+from phase.provider import catalog
+from phase.trust import RollbackError
+
+OTHER = CHANNEL, "arm64"
+OWN = CHANNEL, ARCH
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def provider(world: World) -> Provider:
+    return Provider(world)
+
+
+@pytest.fixture
+def mirror(world: World, provider: Provider, tmp_path: Path) -> Iterator[Callable[..., Mirror]]:
+    """A mirror of the provider, or of some of it."""
+    with Server(provider.answer) as server:
+
+        def make(*names: tuple[str, str]) -> Mirror:
+            return Mirror(
+                tmp_path / "mirror",
+                world.root,
+                names or (OWN,),
+                everything=not names,
+                providers=named([server.url]),
+                tell=lambda _: None,
+            )
+
+        yield make
+
+
+def files(mirror: Mirror) -> Files:
+    """What can be asked for, by path; not what the mirror notes for itself."""
+    return {
+        f"/{path.relative_to(mirror.directory)}": path.read_bytes()
+        for place in ("metadata", "blobs/sha256")
+        for path in (mirror.directory / place).iterdir()
+    }
+
+
+def offered(mirror: Mirror) -> dict[tuple[str, str], str]:
+    return {name: each.release for name, each in catalog.load(mirror.directory).releases.items()}
+
+
+def test_everything_is_there_as_it_was_published(mirror: Callable[..., Mirror], world: World) -> None:
+    made = mirror()
+    made.round()
+    assert offered(made) == {OWN: "1.1.0", OTHER: "1.1.0"}
+    there = files(made)
+    assert there.items() <= world.now.items()
+    assert {path for path in there if path.startswith("/blobs/")} == {
+        path for path in world.now if path.startswith("/blobs/") and path not in world.before
+    }
+
+
+def test_only_what_was_asked_for(mirror: Callable[..., Mirror]) -> None:
+    made = mirror(OTHER)
+    made.round()
+    assert offered(made) == {OTHER: "1.1.0"}
+
+
+def test_a_release_beside_the_own_one_is_added(mirror: Callable[..., Mirror]) -> None:
+    """As in a system that has booted one: the timestamp is the same, and more is served under it."""
+    mirror(OWN).round()
+    made = mirror(OWN, OTHER)
+    made.round()
+    assert offered(made) == {OWN: "1.1.0", OTHER: "1.1.0"}
+
+
+def test_a_newer_release_replaces_the_older_one(
+    mirror: Callable[..., Mirror], world: World, provider: Provider
+) -> None:
+    provider.files = dict(world.before)
+    made = mirror()
+    made.round()
+    assert offered(made) == {OWN: "1.0.0", OTHER: "1.0.0"}
+    provider.files = dict(world.now)
+    made.round()
+    assert offered(made) == {OWN: "1.1.0", OTHER: "1.1.0"}
+
+
+def test_a_round_without_news_writes_nothing(mirror: Callable[..., Mirror]) -> None:
+    made = mirror()
+    made.round()
+    timestamp = made.directory / "metadata/timestamp.json"
+    before = timestamp.stat().st_ino
+    made.round()
+    assert timestamp.stat().st_ino == before
+
+
+def test_what_does_not_come_whole_changes_nothing(
+    mirror: Callable[..., Mirror], world: World, provider: Provider
+) -> None:
+    provider.files = dict(world.before)
+    made = mirror()
+    made.round()
+    before = files(made)
+    provider.files = dict(world.now)
+    del provider.files[provider.blob("initramfs")]
+    with pytest.raises(MirrorError, match="initramfs"):
+        made.round()
+    after = files(made)
+    # The kernel of the new release has come, and nothing says so yet.
+    assert {path: after[path] for path in before} == before
+    assert {path for path in after if path.startswith("/metadata/")} == {
+        path for path in before if path.startswith("/metadata/")
+    }
+    assert offered(made) == {OWN: "1.0.0", OTHER: "1.0.0"}
+
+
+def test_a_release_that_was_there_is_not_given_up_for_a_newer_one(
+    mirror: Callable[..., Mirror], world: World, provider: Provider
+) -> None:
+    """The new timestamp would lead to one release only; the old one leads to both."""
+    provider.files = dict(world.before)
+    made = mirror()
+    made.round()
+    provider.files = dict(world.now)
+    del provider.files["/metadata/2.stable-arm64.json"]
+    with pytest.raises(MirrorError, match="stable/arm64: "):
+        made.round()
+    assert offered(made) == {OWN: "1.0.0", OTHER: "1.0.0"}
+
+
+def test_wrong_bytes_get_no_name(mirror: Callable[..., Mirror], provider: Provider) -> None:
+    path = provider.blob("kernel")
+    provider.files[path] = bytes(len(provider.files[path]))
+    made = mirror()
+    with pytest.raises(MirrorError, match="not the signed one"):
+        made.round()
+    assert not (made.directory / path.lstrip("/")).exists()
+    assert not (made.directory / "metadata/timestamp.json").exists()
+
+
+def test_a_release_that_nobody_has_does_not_stop_the_others(mirror: Callable[..., Mirror]) -> None:
+    made = mirror(OWN, ("beta", ARCH), OTHER)
+    with pytest.raises(MirrorError, match=f"beta/{ARCH}: this repository has no release") as caught:
+        made.round()
+    assert "stable" not in str(caught.value).partition(" has no release")[0]
+    assert offered(made) == {OWN: "1.1.0", OTHER: "1.1.0"}
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_an_older_state_is_refused(
+    mirror: Callable[..., Mirror], world: World, provider: Provider, remembers: bool
+) -> None:
+    """Also where nothing but the metadata itself tells which state was there."""
+    made = mirror()
+    made.round()
+    if not remembers:
+        for floor in made.directory.glob("floor-*.json"):
+            floor.unlink()
+    provider.files = dict(world.before)
+    with pytest.raises(RollbackError):
+        made.round()
+    assert offered(made) == {OWN: "1.1.0", OTHER: "1.1.0"}
+
+
+def test_the_timestamp_is_written_last(
+    mirror: Callable[..., Mirror], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever a reader comes, all that the timestamp leads to is there."""
+    written: list[str] = []
+    write_at = filling.files.write_at
+
+    def write(directory: int, name: str, data: bytes, *, mode: int = 0o644) -> None:
+        written.append(name)
+        write_at(directory, name, data, mode=mode)
+
+    monkeypatch.setattr(filling.files, "write_at", write)
+    mirror().round()
+    assert written[-1] == "timestamp.json"
+    assert len(written) > 5
+
+
+def test_a_publishers_own_directory_is_left_alone(mirror: Callable[..., Mirror]) -> None:
+    made = mirror()
+    (made.directory / "staged").mkdir(parents=True)
+    with pytest.raises(MirrorError, match="where a publisher signs"):
+        made.round()
+    assert [path.name for path in made.directory.iterdir()] == ["staged"]
+
+
+def test_what_is_out_of_use_goes(mirror: Callable[..., Mirror], world: World, provider: Provider) -> None:
+    provider.files = dict(world.before)
+    made = mirror()
+    made.round()
+    shutil.copy(made.directory / "metadata/root.json", made.directory / "blobs/sha256" / ("0" * 64))
+    provider.files = dict(world.now)
+    made.round()
+    assert not (made.directory / "blobs/sha256" / ("0" * 64)).exists()
+
+
+def test_no_provider_is_an_error(world: World, tmp_path: Path) -> None:
+    made = Mirror(
+        tmp_path / "mirror",
+        world.root,
+        [OWN],
+        everything=True,
+        providers=named(["http://127.0.0.1:9"]),
+        tell=lambda _: None,
+    )
+    with pytest.raises(PhaseError, match=r"127\.0\.0\.1:9"):
+        made.round()
