@@ -25,7 +25,7 @@ for name in (
 for name in ("inspect", "shutil", "tempfile", "traceback"):
     dir(importlib.import_module(name))
 """
-FILES = ("seed-init", "network", "udhcpc")
+FILES = ("seed-init", "mode", "network", "udhcpc")
 
 
 def build(arch: str, base: Path, project: Path, into: Path) -> None:
@@ -51,7 +51,7 @@ def build(arch: str, base: Path, project: Path, into: Path) -> None:
         staging.copy_file(source, stage / tree.SITE / source.relative_to(project))
     tree.compile_python(stage, drop_source=True)
     staging.copy_file(tree.HERE / "files/seed-init", stage / "init")
-    for name in ("network", "udhcpc"):
+    for name in ("mode", "network", "udhcpc"):
         staging.copy_file(tree.HERE / "files" / name, stage / "usr/lib/phase" / name)
     (stage / "etc").mkdir()
     (stage / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")

@@ -9,7 +9,7 @@ from boot import cache, tree
 from boot import stage as staging
 from boot.run import run
 
-FILES = ("system-init", "network", "names6", "udhcpc", "inittab", "rc", "daemon", "node", "console")
+FILES = ("system-init", "mode", "network", "names6", "udhcpc", "inittab", "rc", "daemon", "node", "console")
 _SBIN = ("init", "reboot", "poweroff", "halt", "udhcpc", "ip", "insmod", "modprobe", "losetup")
 _PYTHON_SKIPPED = {
     "__pycache__", "bin", "config-3.11-aarch64-linux-gnu", "config-3.11-x86_64-linux-gnu", "distutils",
@@ -92,7 +92,7 @@ def _fill_base(root: Path, stage: Path) -> None:
         if applet != "busybox":
             place = "sbin" if applet in _SBIN else "bin"
             (stage / place / applet).symlink_to("/bin/busybox")
-    for name in ("rc", "daemon", "node", "console", "network", "names6", "udhcpc"):
+    for name in ("rc", "daemon", "node", "console", "mode", "network", "names6", "udhcpc"):
         staging.copy_file(tree.HERE / "files" / name, stage / "usr/lib/phase" / name)
     etc = stage / "etc"
     staging.copy_file(tree.HERE / "files/inittab", etc / "inittab")

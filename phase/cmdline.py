@@ -1,14 +1,16 @@
 """The kernel command line: Phase's parameters in it, and what may be carried over a handoff."""
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from phase import modes
 from phase.arch import ARCHES
 from phase.discovery.named import named
 from phase.discovery.records import MAX_PEERS, DiscoveryError, peer
 
-MODES = ("internet", "local", "private")
+MODES = modes.NAMES
 RESCUES = ("shell", "reboot", "poweroff")
 MAX_TIMEOUT = 86_400
 MAX_PROVIDERS = 16
@@ -63,6 +65,8 @@ class Parameters(NamedTuple):
     rescue: str = "reboot"
     rootfs: str = ""
     job: str = ""
+    #: Tor's SOCKS proxy, address and port; None for none.
+    tor: tuple[str, int] | None = None
     #: Unusable names and values, for one warning line each.
     problems: tuple[str, ...] = ()
 
@@ -133,6 +137,15 @@ def _provider(text: str) -> str:
         raise ValueError(str(error)) from error
 
 
+def _proxy(text: str) -> tuple[str, int]:
+    try:
+        host, port = peer(text)
+    except DiscoveryError as error:
+        raise ValueError from error
+    # A name server would hear of a name.
+    return str(ipaddress.IPv4Address(host)), port
+
+
 def _clients(text: str) -> str:
     keys = text.split(",")
     if text != "open" and (len(keys) > MAX_CLIENTS or not all(map(_KEY.fullmatch, keys))):
@@ -170,6 +183,7 @@ _KINDS = {
     "rescue": _Kind(_one_of(*RESCUES), " or ".join(RESCUES), "rescue"),
     "rootfs": _Kind(_digest, "sha256: and 64 digits", "rootfs"),
     "job": _Kind(_name_of, "the name of a job", "job"),
+    "tor": _Kind(_proxy, "ADDRESS:PORT of Tor's SOCKS proxy", "tor"),
     # The init scripts read these.
     "node": _Kind(_clients, f"open, or up to {MAX_CLIENTS} keys of 64 hex digits"),
     "relay": _Kind(_relays, f"up to {MAX_RELAYS} times http://HOST:PORT"),
@@ -305,11 +319,12 @@ def compose_within(
 
     Returns:
         The signed words, then the carried words that the signed line does not set itself, then the
-        rootfs hash. A signed word always wins over a carried one of the same name. An unusable word is not
-        carried, nor is one with a space or a quote: a program that splits the line without regard to quotes
-        would find words in it that are not allowed.
+        rootfs hash. A signed word always wins over a carried one of the same name, but for the mode: the
+        stricter one counts, since it is a promise to the person here. An unusable word is not carried, nor
+        is one with a space or a quote: a program that splits the line without regard to quotes would find
+        words in it that are not allowed.
     """
-    words = [word for word in split(signed) if _name(word) not in SET_AT_HANDOFF]
+    words = [word for word in _in_mode(signed, running) if _name(word) not in SET_AT_HANDOFF]
     decided = {_name(word) for word in words}
     words += [word for word in also if _name(word) not in decided]
     last = f"phase.rootfs=sha256:{rootfs}"
@@ -324,6 +339,16 @@ def compose_within(
         words.append(word)
         room -= len(word) + 1
     return Composed(" ".join([*words, last]), tuple(left_out))
+
+
+def _in_mode(signed: str, running: str) -> list[str]:
+    """The signed words, with the stricter of both modes where they name one."""
+    words = split(signed)
+    named = [word for word in words if _name(word.replace('"', "")) == "phase.mode"]
+    if not named:
+        return words
+    mode = modes.stricter(parse(signed).mode, parse(running).mode)
+    return [f"phase.mode={mode}", *(word for word in words if word not in named)]
 
 
 def _carried(running: str) -> Iterator[str]:

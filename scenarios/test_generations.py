@@ -46,7 +46,7 @@ def test_each_generation_boots_from_the_one_before(loop: Loop) -> None:
 
 
 @pytest.mark.images("x86_64", "arm64")
-@pytest.mark.lab(memory=1280, vcpus=1, seconds=300)
+@pytest.mark.lab(memory=1536, vcpus=1, seconds=300)
 def test_each_generation_is_of_the_other_architecture(
     lab: Lab, record: Record, release: Release, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from phase.boot.errors import BootError
 from phase.boot.machine import Kernel, Machine
 from phase.boot.remembered import if_it_can
 from phase.fetch import FetchReport
+from phase.fetch.way import Way
 from phase.release.manifest import Artifact, Manifest
 
 
@@ -20,10 +21,12 @@ class Assembly:
     Args:
         machine: gives the file.
         liars: providers that have sent wrong bytes: not asked for any more of them; new ones are added.
+        way: how to get to providers.
     """
 
-    def __init__(self, machine: Machine, liars: set[str]) -> None:
+    def __init__(self, machine: Machine, liars: set[str], way: Way) -> None:
         self._machine = machine
+        self._way = way
         self._liars = liars
         #: The layout of the file, and hashes of what an attempt has begun to put into it.
         self._layout: tuple[object, ...] = ()
@@ -62,7 +65,7 @@ class Assembly:
         length = sum(artifact.length for artifact in manifest.artifacts.values())
         progress = fetch.Progress(length, lambda line: marks.say(f"fetch: {line}"))
         contents = {artifact.content for artifact in manifest.artifacts.values()}
-        take = _Take(out, urls, deadline, kept, contents, places, self._begun, self._liars)
+        take = _Take(out, urls, deadline, kept, contents, places, self._begun, self._liars, self._way)
         reports: list[FetchReport] = []
         for name in sorted(manifest.artifacts):
             reports.append(take.one(manifest.artifacts[name], progress.artifact()))
@@ -130,8 +133,10 @@ class _Take:
         places: dict[str, int],
         begun: set[str],
         liars: set[str],
+        way: Way,
     ) -> None:
         self._out = out
+        self._way = way
         self._urls = urls
         self._deadline = deadline
         self._cache = kept
@@ -194,6 +199,7 @@ class _Take:
             resume=resume,
             keep_fd=keep_fd,
             liars=self._liars,
+            way=self._way,
         )
 
 

@@ -145,8 +145,9 @@ def _write(path: str, data: bytes) -> None:
 
 def _hint(path: str) -> str:
     return (
-        "It keeps old releases out; phase.mode=private boots without it. To start anew, if you know that no "
-        f"older release can be offered here: mount efivarfs, then `chattr -i {path}` and `rm {path}`."
+        "It keeps old releases out; phase.mode=private boots without it, through Tor. To start anew, if you "
+        "know that no older release can be offered here: mount efivarfs, then "
+        f"`chattr -i {path}` and `rm {path}`."
     )
 
 

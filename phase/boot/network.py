@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
-from phase import marks
+from phase import marks, modes
 from phase.boot.errors import NetworkError
 from phase.boot.machine import Address
 from phase.errors import printable
@@ -139,7 +139,8 @@ class Network:
         Args:
             names: of the cards to ask on.
         """
-        if "nameserver" in _text(f"{self._run}/resolv"):
+        mode = modes.of(_text(f"{self._run}/mode") or modes.INTERNET.name)
+        if not mode.beyond or "nameserver" in _text(f"{self._run}/resolv"):
             return
         from phase.boot import advertisement
 

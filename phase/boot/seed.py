@@ -6,7 +6,7 @@ follows (`phase.boot.policy`). Nothing unverified is ever loaded.
 
 import time
 
-from phase import cmdline, discovery, fetch, marks, trust
+from phase import cmdline, discovery, fetch, marks, modes, trust
 from phase.boot.assembly import Assembly
 from phase.boot.cache import Cache
 from phase.boot.errors import BootError, CacheError, HandoffError, NetworkError
@@ -19,6 +19,7 @@ from phase.boot.waiting import Waiting
 from phase.discovery import MAX_PROVIDERS, Provider
 from phase.errors import PhaseError
 from phase.fetch.release import refresh_from
+from phase.fetch.way import DIRECT, Way
 from phase.release.manifest import Manifest
 
 #: Seconds to wait for an address before a kept release is booted instead.
@@ -42,9 +43,11 @@ class Seed:
         self.stage = "init"
         self.running = machine.command_line()
         self.parameters = cmdline.parse(self.running)
+        #: What the person at this machine allows it.
+        self.mode = modes.of(self.parameters.mode)
+        self.way = _way(self.mode, self.parameters.tor)
         #: What follows a boot that failed, and after how many seconds.
-        self.rescue = (self.parameters.rescue, RESTART)
-        machine.set_rescue(*self.rescue)
+        self.give_way(RESTART)
         self.arch = machine.arch
         self.root = _required(machine, "root.json", hint="This seed was built without a trust root.")
         self.end = machine.monotonic() + self.parameters.timeout
@@ -60,7 +63,7 @@ class Seed:
         self.told = ""
         #: Providers that have sent wrong bytes: not asked for any more of them.
         self.liars: set[str] = set()
-        self.assembly = Assembly(machine, self.liars)
+        self.assembly = Assembly(machine, self.liars, self.way)
         self.remembered = Remembered(machine, self.root)
         _check_root(self.root, self.remembered)
         #: Whether this image lets a kept release boot when no provider gives one.
@@ -83,8 +86,12 @@ class Seed:
         parameters = self.parameters
         marks.emit("init", arch=self.arch, channel=parameters.channel, mode=parameters.mode)
         marks.say(f"looking for {parameters.channel}/{self.arch} for up to {parameters.timeout:.0f} s")
-        for line in cmdline.remarks(self.running):
+        for line in (*cmdline.remarks(self.running), *_overruled(self.mode, self.parameters)):
             marks.say(line)
+        if self.way.refusal:
+            # Nothing that comes later changes it.
+            self.give_way(RESTART_LASTING)
+            raise BootError(self.way.refusal, hint=self.way.hint)
         with self.waiting:
             self.open_cache()
             attempts = 0
@@ -117,8 +124,7 @@ class Seed:
         marks.emit(self.stage, "refused" if refused else "failed", reason=str(error), attempt=attempts)
         if decision.pause is None:
             if lasting:
-                self.rescue = (self.parameters.rescue, RESTART_LASTING)
-                self.machine.set_rescue(*self.rescue)
+                self.give_way(RESTART_LASTING)
             raise error
         again = f"trying again in {decision.pause:.0f} s, for {self.left():.0f} s more"
         # What is the same as before, or has been told of each provider, is not told again.
@@ -127,6 +133,11 @@ class Seed:
         marks.say(f"{line}{again}")
         self.waiting.what = "the next attempt"
         self.machine.sleep(decision.pause)
+
+    def give_way(self, seconds: int) -> None:
+        """Say what follows a boot that failed, and after how many seconds."""
+        self.rescue = (self.parameters.rescue, seconds)
+        self.machine.set_rescue(*self.rescue)
 
     def left(self) -> float:
         """Seconds until the time is up."""
@@ -138,7 +149,7 @@ class Seed:
 
     def open_cache(self) -> None:
         """Look for what earlier boots have kept, if this one may know of it."""
-        if self.parameters.mode == "private":
+        if not self.mode.disks:
             return
         self.remembered.look_at_firmware()
         if not self.parameters.cache:
@@ -200,11 +211,15 @@ class Seed:
 
     def searchable(self) -> bool:
         """Whether anybody but the named providers may be asked."""
-        return self.parameters.mdns or bool(self.dht_nodes())
+        return self.asks_nearby() or bool(self.dht_nodes())
+
+    def asks_nearby(self) -> bool:
+        """Whether this network may be asked: everybody on it hears what is looked for."""
+        return self.parameters.mdns and self.mode.mdns
 
     def dht_nodes(self) -> tuple[tuple[str, int], ...]:
         """Nodes to ask the DHT through. What it finds may be anywhere, and who is asked learns of us."""
-        return (self.parameters.dht or ()) if self.parameters.mode == "internet" else ()
+        return (self.parameters.dht or ()) if self.mode.dht else ()
 
     def boot_kept(self, kept: Cache) -> None:
         """Boot the release that is here whole. Returns only when it cannot: then nothing has happened."""
@@ -246,7 +261,9 @@ class Seed:
             self.searches = len(GATHER)
             raise discovery.DiscoveryError(
                 f"no provider of {self.parameters.channel}/{self.arch} was found",
-                hint="Start `phase serve` on this network, or boot with phase.provider= or phase.dht=.",
+                hint="Start `phase serve` on this network, or boot with phase.provider= or phase.dht=."
+                if self.mode.mdns
+                else f"{self.mode.name} mode asks nobody: name a provider with phase.provider=.",
             )
         marks.emit("discover", provider=found[0].url, source=found[0].source, count=len(found))
         return [provider.url for provider in found]
@@ -268,7 +285,7 @@ class Seed:
             Search(
                 self.parameters.channel,
                 self.arch,
-                mdns=self.parameters.mdns,
+                mdns=self.asks_nearby(),
                 dht=self.dht_nodes(),
                 timeout=min(max(self.left(), 1.0), 10.0),
                 gather=GATHER[min(self.searches, len(GATHER) - 1)],
@@ -294,6 +311,7 @@ class Seed:
             policy=self.policy,
             cached=self.cache.metadata() if self.cache else None,
             refused=self.refuse,
+            way=self.way,
         )
         if self.cache:
             # Before the floor that asks for them: a kept release is believed by the same root.
@@ -329,6 +347,24 @@ class Seed:
         self.machine.load(kernel)
         marks.emit("load")
         return kernel.line
+
+
+def _way(mode: modes.Mode, tor: tuple[str, int] | None) -> Way:
+    """How a mode gets to providers."""
+    lonely = "" if mode.beyond else mode.name
+    if mode.direct:
+        return DIRECT._replace(lonely=lonely)
+    if tor is None:
+        return DIRECT._replace(
+            refusal=f"{mode.name} mode fetches through Tor alone, and none is named",
+            hint="Name Tor's SOCKS proxy with phase.tor=ADDRESS:PORT.",
+        )
+    return DIRECT._replace(lonely=lonely, proxy=tor)
+
+
+def _overruled(mode: modes.Mode, parameters: cmdline.Parameters) -> list[str]:
+    """What the command line asks for, and the mode does not allow: a line each."""
+    return [f"phase.dht= is not used in {mode.name} mode"] if parameters.dht and not mode.dht else []
 
 
 def _check_root(root: bytes, remembered: Remembered) -> None:

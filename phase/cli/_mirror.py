@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from phase import arch as arches
+from phase import modes
 from phase.cli import _options, _release
 from phase.cli._tell import note
 from phase.discovery.named import named
 from phase.errors import PhaseError
 
 if TYPE_CHECKING:
-    from phase.mirror.mirror import Name, Providers
+    from phase.mirror.filling import Name
+    from phase.mirror.mirror import Providers
 
 #: In place of an address: those that discovery finds.
 FOUND = "found"
@@ -84,6 +86,7 @@ def begin(
     directory: Path,
     following: Following,
     own: "Name",
+    mode: modes.Mode,
     *,
     mdns: bool,
     dht: Sequence[tuple[str, int]],
@@ -94,12 +97,14 @@ def begin(
         directory: to be kept.
         following: what was told.
         own: channel and architecture of the release at `/manifest.json`.
+        mode: of this machine.
         mdns: whether discovery may ask the local network.
         dht: nodes through which it may ask the DHT.
 
     Raises:
         PhaseError: nothing is there yet, and nothing could be fetched.
     """
+    from phase.fetch.way import DIRECT
     from phase.mirror.mirror import Mirror
 
     if following.root_file is None:
@@ -110,6 +115,7 @@ def begin(
         following.mirror or (own,),
         everything=not following.mirror,
         providers=_providers(following.follow, mdns=mdns, dht=dht),
+        way=DIRECT if mode.beyond else DIRECT._replace(lonely=mode.name),
         tell=note,
     )
     if not (directory / "metadata" / "timestamp.json").exists():

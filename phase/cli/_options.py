@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from phase import modes
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -191,6 +193,12 @@ def place_of(ctx: click.Context) -> tuple[str, ...]:
 
 # Those that several commands have.
 
+mode = option(
+    "--mode",
+    type=click.Choice(modes.NAMES),
+    default=modes.INTERNET.name,
+    help="What this machine may do on networks.",
+)
 channel = option("--channel", default="stable", metavar="NAME", help="Channel of the release.")
 arch = option("--arch", default="auto", metavar="NAME", help="Architecture; auto is this machine's.")
 as_json = option("--json", "as_json", is_flag=True, help="Print a JSON object.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from phase import node
+from phase import modes, node
 from phase.cli import _options
 from phase.cli._dht import dht_option
 from phase.cli._options import option
@@ -19,6 +19,7 @@ PORT = 8470
 
 
 @click.command("node")
+@_options.mode
 @_options.state
 @option(
     "--listen",
@@ -93,6 +94,7 @@ PORT = 8470
 @option("--ephemeral", is_flag=True, help="Sign the receipt of --job with a key that is never written down.")
 @_options.as_json
 def command(
+    mode: str,
     state: Path | None,
     job: str | None,
     module: Path,
@@ -109,14 +111,17 @@ def command(
 
     place = state or default_state()
     if job is not None:
+        ephemeral = ephemeral or not modes.of(mode).lasting
         passed = node.run_job(job, state=place, module=module, receipts=receipts, ephemeral=ephemeral)
         sys.exit(0 if passed else 1)
     if ephemeral:
         raise click.UsageError("--ephemeral is for --job: a node that takes jobs is known by its key")
-    _serve(place, as_json=as_json, **given)
+    if not modes.of(mode).serves:
+        raise node.NodeError(f"{mode} mode answers nobody: no job is taken")
+    _serve(place, modes.of(mode), as_json=as_json, **given)
 
 
-def _serve(state: Path, *, as_json: bool, **given: Any) -> None:
+def _serve(state: Path, mode: modes.Mode, *, as_json: bool, **given: Any) -> None:
     from phase.cli.init import identity_in
     from phase.cli.serve import end_in_time, log_to_stderr
     from phase.jobs.limits import MIB
@@ -131,8 +136,8 @@ def _serve(state: Path, *, as_json: bool, **given: Any) -> None:
         state=state,
         listen=given["listen"] or (f"0.0.0.0:{PORT}", f"[::]:{PORT}"),
         relays=given["relay"],
-        dht=() if given["no_dht"] else given["dht"],
-        mdns=not given["no_mdns"],
+        dht=given["dht"] if mode.dht and not given["no_dht"] else (),
+        mdns=mode.mdns and not given["no_mdns"],
         relay_for=given["relay_for"],
         admission=Admission(read_keys(given["allow"]), anyone=given["anyone"]),
         capacity=Capacity.of_this_machine(

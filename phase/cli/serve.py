@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from phase import modes
 from phase.cli import _options
 from phase.cli._dht import dht_option
 from phase.cli._mirror import Following, begin, mirror_options
@@ -39,6 +40,7 @@ class Options:
     """What `phase serve` was told. As the options are called; `arch` is canonical."""
 
     artifacts: Path
+    mode: str
     channel: str
     arch: str
     binds: tuple[str, ...]
@@ -64,6 +66,7 @@ class Options:
     metavar="DIRECTORY",
     help="A repository, or files as {channel}/{arch}/kernel and so on.",
 )
+@_options.mode
 @_options.channel
 @_options.arch
 @option(
@@ -115,6 +118,12 @@ def command(**given: Any) -> None:
         )
     if not options.following.follow and not options.artifacts.is_dir():
         raise click.BadParameter(f"{options.artifacts} is not a directory", param_hint="--artifacts")
+    mode = modes.of(options.mode)
+    if not mode.serves:
+        raise ProviderError(f"{mode.name} mode answers nobody: nothing is served")
+    if options.dht and not mode.dht:
+        note(f"--dht is not used in {mode.name} mode")
+    options = replace(options, no_dht=options.no_dht or not mode.dht)
     log_to_stderr()
     options = replace(options, arch=arches.canonical(options.arch))
     repository, upkeep = _repository(options)
@@ -138,8 +147,8 @@ def _repository(options: Options) -> tuple[Path, Callable[[], object] | None]:
     if options.following.follow:
         dht = () if options.no_dht else options.dht
         own = options.channel, options.arch
-        keep = begin(options.artifacts, options.following, own, mdns=not options.no_mdns, dht=dht)
-        return options.artifacts, keep
+        mode, mdns = modes.of(options.mode), not options.no_mdns
+        return options.artifacts, begin(options.artifacts, options.following, own, mode, mdns=mdns, dht=dht)
     if (options.artifacts / "metadata" / "timestamp.json").exists():
         return options.artifacts, None
     from phase.cli.init import default_state

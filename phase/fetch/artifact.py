@@ -24,6 +24,7 @@ from phase.fetch.errors import (
 )
 from phase.fetch.http import Connection, Response, parse_url
 from phase.fetch.transfer import Transfer, Wanted
+from phase.fetch.way import DIRECT, Way
 from phase.fetch.whole import followed
 
 __all__ = ["FetchReport", "Wanted", "fetch_artifact"]
@@ -61,6 +62,7 @@ def fetch_artifact(
     keep_fd: int | None = None,
     liars: set[str] | None = None,
     whole: bool = False,
+    way: Way = DIRECT,
 ) -> FetchReport:
     """Fetch an artifact into a file.
 
@@ -78,6 +80,7 @@ def fetch_artifact(
         liars: providers that have sent wrong bytes before; they are not asked, and new ones are added. Use
             the same set for all artifacts and attempts.
         whole: also hash the whole while it arrives.
+        way: how to get to the providers.
 
     Raises:
         VerificationError: a provider's bytes are not the signed ones, and no other provider had them; or the
@@ -97,7 +100,7 @@ def fetch_artifact(
     banned = [url for url in dict.fromkeys(providers) if url in known]
     for url in [url for url in dict.fromkeys(providers) if url not in known][:MAX_PROVIDERS]:
         try:
-            sources.append(_Source(transfer, url))
+            sources.append(_Source(transfer, url, way))
         except UrlError as error:
             unusable[url] = str(error)
     transfer.providers = len(sources)
@@ -159,9 +162,9 @@ def _run_all(transfer: Transfer, sources: "list[_Source]") -> None:
 class _Source:
     """One provider and its connection."""
 
-    def __init__(self, transfer: Transfer, url: str) -> None:
+    def __init__(self, transfer: Transfer, url: str, way: Way) -> None:
         self.url = url
-        self.connection = Connection(parse_url(url))
+        self.connection = Connection(parse_url(url), way)
         self.delivered = 0
         #: Why it was given up; empty while it is in use.
         self.reason = ""

@@ -7,6 +7,7 @@ from time import monotonic
 from phase.errors import printable
 from phase.fetch.errors import ExhaustedError, NoSuchFileError, ProtocolError, ProviderFailedError
 from phase.fetch.http import Connection, Response, parse_url
+from phase.fetch.way import DIRECT, Way
 
 #: Parts of a web page that are not shown.
 _WORDS = re.compile(r"<(?:script|style)\b[^<]*+|<[^<>]*+>?")
@@ -21,11 +22,12 @@ class Client:
     Args:
         urls: the providers, in the order to try them.
         timeout: seconds for all requests together, from now on.
+        way: how to get to them.
     """
 
-    def __init__(self, urls: Sequence[str], *, timeout: float) -> None:
+    def __init__(self, urls: Sequence[str], *, timeout: float, way: Way = DIRECT) -> None:
         self._deadline = monotonic() + timeout
-        self._usable = [Connection(parse_url(url)) for url in dict.fromkeys(urls[:MAX_PROVIDERS])]
+        self._usable = [Connection(parse_url(url), way) for url in dict.fromkeys(urls[:MAX_PROVIDERS])]
         self._failures: list[str] = []
         self._last: ProviderFailedError | None = None
 

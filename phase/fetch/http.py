@@ -18,6 +18,7 @@ from phase.fetch.body import Response
 from phase.fetch.errors import NoSuchFileError, ProtocolError, ProviderFailedError, StalledError
 from phase.fetch.reach import Segments, explained
 from phase.fetch.url import Url, parse_url, redirected
+from phase.fetch.way import DIRECT, PROXY_SECONDS, Way, WayError, through
 
 __all__ = ["Connection", "Response", "Url", "parse_head", "parse_url"]
 
@@ -47,10 +48,12 @@ class Connection:
 
     Args:
         url: the provider.
+        way: how to get there.
     """
 
-    def __init__(self, url: Url) -> None:
+    def __init__(self, url: Url, way: Way = DIRECT) -> None:
         self.url = url
+        self._way = way
         self._socket: socket.socket | None = None
         self.buffer = bytearray()
         self._closed = False
@@ -173,16 +176,33 @@ class Connection:
         return target
 
     def _connect(self, deadline: float) -> socket.socket:
-        limit = min(CONNECT_SECONDS, deadline - monotonic())
+        way = self._way
+        if way.refusal:
+            raise ProviderFailedError(self.url.text, way.refusal, hint=way.hint)
+        if way.proxy is None:
+            return self._reach(self.url.host, self.url.port, min(CONNECT_SECONDS, deadline - monotonic()))
+        limit = min(PROXY_SECONDS, deadline - monotonic())
+        end = monotonic() + limit
+        connection = self._reach(*way.proxy, limit)
+        try:
+            through(connection, self.url.host, self.url.port, end)
+        except TimeoutError:
+            raise StalledError(self.url.text, f"Tor does not get there within {limit:.0f} s") from None
+        except (WayError, OSError) as error:
+            raise ProviderFailedError(self.url.text, f"not by Tor: {error}") from error
+        return connection
+
+    def _reach(self, host: str, port: int, limit: float) -> socket.socket:
+        """Connect to a host within a time, seconds."""
         if limit <= 0:
             raise StalledError(self.url.text, "no time is left to connect")
         end = monotonic() + limit
         problem: Exception | None = None
         try:
-            found = _resolve(self.url.host, self.url.port, limit)
+            found = _resolve(host, port, limit, names=not self._way.lonely)
         except TimeoutError:
             raise StalledError(
-                self.url.text, f"no name server answers for {self.url.host} within {limit:.0f} s"
+                self.url.text, f"no name server answers for {host} within {limit:.0f} s"
             ) from None
         except (OSError, ValueError) as error:
             found, problem = [], error
@@ -194,7 +214,7 @@ class Connection:
                 # Not `create_connection`: `abort` must reach a socket that is still connecting.
                 self._socket = connection = socket.socket(family, kind, protocol)
                 connection.settimeout(max(left, 0.001))
-                _segments.ask(connection, self.url.host)
+                _segments.ask(connection, host)
                 connection.connect(address)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
@@ -206,7 +226,7 @@ class Connection:
                 return connection
         if isinstance(problem, TimeoutError):
             raise StalledError(self.url.text, f"no connection within {limit:.0f} s") from None
-        why, hint = explained(problem, self.url.host)
+        why, hint = explained(problem, host, self._way.lonely)
         raise ProviderFailedError(self.url.text, f"no connection: {why}", hint=hint) from problem
 
     def _head(self, connection: socket.socket, deadline: float) -> tuple[int, dict[str, str]]:
@@ -283,7 +303,7 @@ class Connection:
 _Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
 
-def _resolve(host: str, port: int, seconds: float) -> Sequence[_Address]:
+def _resolve(host: str, port: int, seconds: float, *, names: bool = True) -> Sequence[_Address]:
     """Addresses of a host, within a time: getaddrinfo(3) has no limit, and a name server may be silent.
 
     Raises:
@@ -293,7 +313,9 @@ def _resolve(host: str, port: int, seconds: float) -> Sequence[_Address]:
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
-        pass  # a name; an address needs neither a name server nor a thread
+        # A name; an address needs neither a name server nor a thread.
+        if not names:
+            raise
     answers: list[Sequence[_Address] | Exception] = []
 
     def ask() -> None:

@@ -38,13 +38,18 @@ class Segments:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENTS[stalls - 1])
 
 
-def explained(problem: Exception | None, host: str) -> tuple[str, str]:
+def explained(problem: Exception | None, host: str, lonely: str = "") -> tuple[str, str]:
     """Why there is no connection, and what to try.
 
     Args:
         problem: the last error of resolving or connecting; None if there was no address.
         host: its name or address.
+        lonely: the mode in which nothing is asked or sent beyond the network segment; empty for others.
     """
+    if lonely and isinstance(problem, socket.gaierror):
+        return f"{lonely} mode asks no name server for {host}", "Write its address in place of its name."
+    if lonely and isinstance(problem, OSError) and problem.errno == errno.ENETUNREACH:
+        return f"{host} is beyond this network, where {lonely} mode sends nothing", ""
     if isinstance(problem, socket.gaierror):
         if problem.errno == socket.EAI_AGAIN:
             return f"no name server answers for {host}", _NAME_HINT

@@ -16,6 +16,7 @@ from phase import trust
 from phase.errors import PhaseError
 from phase.fetch.client import Client
 from phase.fetch.errors import ExhaustedError
+from phase.fetch.way import DIRECT, Way
 
 MAX_PROVIDERS = 16
 #: Seconds that all other providers together get to offer a newer release.
@@ -50,6 +51,7 @@ def refresh_from(
     policy: trust.Policy | None = None,
     cached: Mapping[str, bytes] | None = None,
     refused: Callable[[str, PhaseError], None] | None = None,
+    way: Way = DIRECT,
 ) -> Proven:
     """Refresh from one provider after the other until one proves its release; then look for a newer release.
 
@@ -66,6 +68,7 @@ def refresh_from(
         policy: limits, and for how long expired metadata is still taken.
         cached: metadata of an earlier refresh.
         refused: called with each provider that is given up, and why.
+        way: how to get to them.
 
     Raises:
         TrustError: no provider could prove a release, and the metadata of at least one was refused.
@@ -81,7 +84,7 @@ def refresh_from(
             left = max(deadline - monotonic(), 0.0)
             share = max(left / (len(among) - position + 1), min(left, 1.0))
             try:
-                with Client([url], timeout=share) as client:
+                with Client([url], timeout=share, way=way) as client:
                     found = trust.refresh(
                         root,
                         client.get_metadata,
@@ -109,20 +112,20 @@ def refresh_from(
         raise next((error for error in failures if isinstance(error, trust.TrustError)), failures[0])
     known = proven.release
     end = min(monotonic() + OFFER_SECONDS, deadline)
-    offers = _offers(asked[asked.index(proven.url) + 1 :], known, end)
+    offers = _offers(asked[asked.index(proven.url) + 1 :], known, end, way)
     ranks = {url: _rank(offer, known, now, policy) for url, offer in offers.items()}
     newer = sorted((url for url in ranks if ranks[url] > _of(known)), key=ranks.__getitem__, reverse=True)
     return prove(newer, known.floor, known.metadata) or proven
 
 
-def _offers(urls: Sequence[str], known: trust.Refreshed, end: float) -> dict[str, _Offer]:
+def _offers(urls: Sequence[str], known: trust.Refreshed, end: float, way: Way) -> dict[str, _Offer]:
     """Ask all of them at once for the two small files that show whether they have a newer release."""
     limits = trust.Policy()
     found: dict[str, _Offer] = {}
 
     def ask(url: str) -> None:
         try:
-            with Client([url], timeout=max(end - monotonic(), 0.0)) as client:
+            with Client([url], timeout=max(end - monotonic(), 0.0), way=way) as client:
                 try:
                     root = client.get_metadata(f"{known.floor.root + 1}.root.json", limits.max_root)
                 except trust.NotFoundError:

@@ -8,6 +8,7 @@ from phase import files, trust
 from phase.errors import PhaseError
 from phase.fetch import Client
 from phase.fetch.release import Proven, refresh_from
+from phase.fetch.way import DIRECT, Way
 from phase.mirror.output import Output
 from phase.trust import Floor, Refreshed, clock, floor
 
@@ -24,11 +25,21 @@ class Filling:
         place: the directory.
         root: bytes of the trusted root.
         deadline: `time.monotonic()` when to give up.
+        way: how to get to providers.
         tell: gets lines for people.
     """
 
-    def __init__(self, place: Output, root: bytes, *, deadline: float, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        place: Output,
+        root: bytes,
+        *,
+        deadline: float,
+        way: Way = DIRECT,
+        tell: Callable[[str], None],
+    ) -> None:
         self._place = place
+        self._way = way
         self._root = root
         self._publisher = floor.publisher(root)
         self._deadline = deadline
@@ -72,6 +83,7 @@ class Filling:
             others=(*known.others, *here),
             cached=cached,
             refused=refused,
+            way=self._way,
         )
         found = proven.release
         # Before anything else: a release once seen is the least there may ever be again.
@@ -96,7 +108,7 @@ class Filling:
         """
         had = proven.release.metadata
         left = max(self._deadline - time.monotonic(), 0.0)
-        with Client([proven.url, *urls], timeout=left) as client:
+        with Client([proven.url, *urls], timeout=left, way=self._way) as client:
 
             def get(file: str, limit: int) -> bytes:
                 # A newer root or timestamp is for the next round: all releases of one belong together.

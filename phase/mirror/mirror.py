@@ -15,6 +15,7 @@ from phase import trust
 from phase.discovery import DiscoveryError, discover
 from phase.errors import PhaseError
 from phase.fetch.release import Proven
+from phase.fetch.way import DIRECT, Way
 from phase.mirror.filling import Filling, Name, now
 from phase.mirror.output import Output
 from phase.release import prune, staging
@@ -49,6 +50,7 @@ class Mirror:
         names: channels and architectures that it keeps. The first is always one of them.
         everything: whether to keep all other releases of the repository, too.
         providers: whom to fetch from; asked anew in each round.
+        way: how to get to them.
         tell: gets lines for people.
     """
 
@@ -60,6 +62,7 @@ class Mirror:
         *,
         everything: bool,
         providers: Providers,
+        way: Way = DIRECT,
         tell: Callable[[str], None],
     ) -> None:
         self.directory = directory
@@ -67,6 +70,7 @@ class Mirror:
         self._names = tuple(dict.fromkeys(names))
         self._everything = everything
         self._providers = providers
+        self._way = way
         self._tell = tell
         #: Contents that this process has seen whole: a file of gigabytes is not hashed in every round.
         self._seen: set[str] = set()
@@ -84,7 +88,7 @@ class Mirror:
             )
         with Output(self.directory) as place:
             deadline = time.monotonic() + ROUND_SECONDS
-            filling = Filling(place, self._root, deadline=deadline, tell=self._tell)
+            filling = Filling(place, self._root, deadline=deadline, way=self._way, tell=self._tell)
             held, here = self._held()
             urls = self._providers(self._names)
             first = self._names[0]
@@ -153,7 +157,9 @@ class Mirror:
             blob = self.directory / "blobs" / "sha256" / artifact.sha256
             if artifact.content in self._seen and blob.is_file():
                 continue
-            place.fetch(artifact, urls, deadline=deadline, progress=lambda *_: None, liars=liars)
+            place.fetch(
+                artifact, urls, deadline=deadline, progress=lambda *_: None, liars=liars, way=self._way
+            )
             self._seen.add(artifact.content)
 
     def _keep(self, filling: Filling, whole: dict[Name, Refreshed], here: dict[str, bytes]) -> None:

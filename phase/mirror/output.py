@@ -20,6 +20,7 @@ from phase import files
 from phase.errors import PhaseError
 from phase.fetch import FetchReport, fetch_artifact
 from phase.fetch.transfer import verified
+from phase.fetch.way import DIRECT, Way
 from phase.release.manifest import Artifact
 
 _LOCK = ".lock"
@@ -120,6 +121,7 @@ class Output:
         deadline: float,
         progress: Callable[[int, int], None],
         liars: set[str],
+        way: Way = DIRECT,
     ) -> FetchReport:
         """Fetch an artifact to its place; as `fetch_artifact`.
 
@@ -143,6 +145,7 @@ class Output:
                         resume=True,
                         liars=liars,
                         whole=True,
+                        way=way,
                     )
                     os.ftruncate(part, artifact.length)
                     # On the disk before anything there says that it is: after a power cut it may be served.

@@ -8,7 +8,7 @@ jobs is in the other modules of this package, and nothing here imports them.
 import sys
 from pathlib import Path
 
-from phase import marks
+from phase import marks, modes
 from phase.errors import PhaseError, printable
 
 STATE = Path("/var/lib/phase")
@@ -106,13 +106,13 @@ def _hello(state: Path, module: Path, receipts: Path, *, ephemeral: bool) -> boo
 
 
 def main() -> int:
-    """Run the job that the first argument names, everything else as usual.
+    """Run the job that the first argument names, in the mode that the second names.
 
     Returns:
         The exit code: 0 passed, 1 failed, with the reason on stderr.
     """
     try:
-        return 0 if run_job(sys.argv[1]) else 1
+        return 0 if run_job(sys.argv[1], ephemeral=not modes.of(sys.argv[2]).lasting) else 1
     except PhaseError as error:
         print(f"phase: {printable(str(error))}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 from boot import tree
+from phase import cmdline
 
 #: What would change this host, or wait.
 _STUBS = {"chown": "", "sleep": "", "mount": "", "python3": "", "start-stop-daemon": 'echo "$*" >{said}'}
@@ -28,6 +29,7 @@ def started(name: str, words: str, directory: Path) -> str:
     for each in (run / "job-ended", run / "serve.log", release / "metadata/timestamp.json"):
         each.touch()
     line.write_text(f"quiet {words}\n")
+    (run / "mode").write_text(f"{cmdline.parse(words).mode}\n")
     script = (tree.HERE / "files" / name).read_text()
     places = {
         "/proc/cmdline": line,

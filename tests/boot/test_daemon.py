@@ -15,12 +15,11 @@ _MIRROR = "--follow found {}--root /phase/release/metadata/root.json --mirror {}
         ("", ""),
         ("phase.mdns=off phase.dht=off", "--no-mdns --no-dht"),
         ("phase.dht=a:1,b:2", "--dht a:1 --dht b:2"),
-        ("phase.dht=a:1 phase.mode=local", "--no-dht"),
         ("phase.provider=http://a:1", ""),
     ],
 )
 def test_the_command_line_decides(words: str, options: str, tmp_path: Path) -> None:
-    expected = f"serve --artifacts /phase/release --channel stable {options} --port 8080"
+    expected = f"serve --artifacts /phase/release --mode internet --channel stable {options} --port 8080"
     assert started("daemon", words, tmp_path) == " ".join(expected.split())
 
 
@@ -37,5 +36,14 @@ def test_the_command_line_decides(words: str, options: str, tmp_path: Path) -> N
 def test_a_mirror_is_a_place_of_its_own(words: str, options: str, tmp_path: Path) -> None:
     """The release that booted stays as it is: what comes lies over it."""
     said = started("daemon", words, tmp_path)
-    assert said.startswith("serve --artifacts /run/phase/mirror --channel ")
+    assert said.startswith("serve --artifacts /run/phase/mirror --mode internet --channel ")
     assert options in said
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [("local", "serve --artifacts /phase/release --mode local "), ("private", "")]
+)
+def test_the_mode_is_handed_on_or_nothing_listens(mode: str, said: str, tmp_path: Path) -> None:
+    found = started("daemon", f"phase.mode={mode} phase.mirror=stable/arm64", tmp_path)
+    assert found.replace("/run/phase/mirror", "/phase/release").startswith(said)
+    assert bool(found) == bool(said)

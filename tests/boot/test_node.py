@@ -22,9 +22,14 @@ _KEY, _OTHER = "a" * 64, "b" * 64
         ),
         ("phase.node=open phase.mdns=off phase.dht=off", "--open --no-mdns --no-dht"),
         ("phase.node=open phase.dht=a:1,b:2", "--open --dht a:1 --dht b:2"),
-        ("phase.node=open phase.dht=a:1 phase.mode=local", "--open --no-dht"),
         ("phase.node=open phase.mode=private", ""),
     ],
 )
 def test_the_command_line_decides(words: str, options: str, tmp_path: Path) -> None:
-    assert started("node", words, tmp_path).removeprefix("node --state /var/lib/phase ") == options
+    said = started("node", words, tmp_path)
+    assert said.removeprefix("node --mode internet --state /var/lib/phase ") == options
+
+
+def test_the_mode_is_handed_on(tmp_path: Path) -> None:
+    said = started("node", "phase.node=open phase.dht=a:1 phase.mode=local", tmp_path)
+    assert said.startswith("node --mode local ")

@@ -132,8 +132,8 @@ MUTANTS = (
     Mutant(
         "private mode keeps releases",
         "phase/boot/seed.py",
-        'if self.parameters.mode == "private":',
-        "if False:",
+        "        if not self.mode.disks:\n",
+        "        if False:\n",
         BOOT,
     ),
     Mutant(
@@ -258,7 +258,7 @@ MUTANTS = (
     Mutant(
         "a signed line may name another rootfs",
         "phase/cmdline.py",
-        "[word for word in split(signed) if _name(word) not in SET_AT_HANDOFF]",
+        "[word for word in _in_mode(signed, running) if _name(word) not in SET_AT_HANDOFF]",
         "split(signed)",
         ("tests/phase/test_cmdline.py",),
     ),

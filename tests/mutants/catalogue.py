@@ -3,7 +3,7 @@
 The old text occurs exactly once in its file. Keep it short and unlikely to change for other reasons.
 """
 
-from tests.mutants import boots, cage, judged, mirrors, networks, nodes, proofs, publishing, unnoticed
+from tests.mutants import boots, cage, judged, mirrors, modes, networks, nodes, proofs, publishing, unnoticed
 
 MUTANTS = (
     *boots.MUTANTS,
@@ -11,6 +11,7 @@ MUTANTS = (
     *judged.MUTANTS,
     *proofs.MUTANTS,
     *mirrors.MUTANTS,
+    *modes.MUTANTS,
     *networks.MUTANTS,
     *nodes.MUTANTS,
     *publishing.MUTANTS,

@@ -129,13 +129,6 @@ MUTANTS = (
         "return 0, False, self._distance(contact)",
         DHT,
     ),
-    Mutant(
-        "local machines ask the DHT",
-        "phase/boot/seed.py",
-        'if self.parameters.mode == "internet" else ()',
-        "",
-        ("tests/phase/boot/test_main.py",),
-    ),
     # Provider
     Mutant(
         "part of another file continues this one",

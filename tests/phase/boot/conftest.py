@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 from aiohttp import web
 
+from fixtures.socks import Socks
 from phase import arch
 from phase.boot import main
 from phase.boot.fake import FakeMachine, StartedError
@@ -142,6 +143,19 @@ def boot(tmp_path: Path) -> Iterator[Boot]:
     found = Boot(tmp_path)
     yield found
     found.machine.close()
+
+
+@pytest.fixture
+def proxy() -> Iterator[Socks]:
+    """What stands for Tor."""
+    with Socks() as found:
+        yield found
+
+
+@pytest.fixture
+def tor(proxy: Socks) -> str:
+    """Its address, as `phase.tor=` has it."""
+    return f"{proxy.address[0]}:{proxy.address[1]}"
 
 
 Publish = Callable[..., Repository]

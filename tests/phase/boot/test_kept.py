@@ -110,21 +110,22 @@ def test_nothing_older_is_taken_again(
 
 @pytest.mark.parametrize("words", ["phase.nowrite", "phase.mode=private", "phase.cache=off"])
 def test_nothing_is_kept_where_nothing_may_be(
-    boot: Boot, publish: Publish, serve: Serve, kept: Path, words: str
+    boot: Boot, publish: Publish, serve: Serve, tor: str, kept: Path, words: str
 ) -> None:
     publish()
+    words = f"{words} phase.tor={tor}"
     assert boot(serve(), words=words)[0] == 0
     assert not list(kept.rglob("*"))
 
 
 def test_firmware_remembers_where_no_disk_does(
-    boot: Boot, publish: Publish, serve: Serve, nvram: Path, tmp_path: Path
+    boot: Boot, publish: Publish, serve: Serve, tor: str, nvram: Path, tmp_path: Path
 ) -> None:
     repository = publish()
     shutil.copytree(tmp_path / "r", tmp_path / "old", symlinks=True)
     newer(repository, tmp_path)
     assert boot(serve(), words="phase.nowrite")[0] == 0
-    assert boot(serve(), words="phase.mode=private")[0] == 0
+    assert boot(serve(), words=f"phase.mode=private phase.tor={tor}")[0] == 0
     assert not list(nvram.iterdir())
     assert boot(serve())[0] == 0
     assert boot(serve("old")) == (1, Asked([], []))
@@ -345,6 +346,7 @@ def test_a_floor_that_cannot_be_read_is_said_with_the_way_out(
     boot: Boot,
     publish: Publish,
     serve: Serve,
+    tor: str,
     kept: Path,
     nvram: Path,
     capfd: pytest.CaptureFixture[str],
@@ -368,7 +370,7 @@ def test_a_floor_that_cannot_be_read_is_said_with_the_way_out(
     words = {"firmware": "phase.mode=private", "disk": "phase.cache=off", "image": ""}[place]
     assert (f"{words} boots without it" if words else "Build the seed anew") in said
     if words:
-        assert boot(serve(), words=words)[0] == 0
+        assert boot(serve(), words=f"{words} phase.tor={tor}")[0] == 0
         # The remedy that is named for good.
         assert "you know that no older release can be offered here" in said
         for path in (nvram / efi.name_of(publisher(boot)), kept / floor_of(boot)):

@@ -55,7 +55,7 @@ def test_each_step_is_marked_with_what_it_found(
 @pytest.mark.parametrize(("mode", "asked"), [("internet", 1), ("local", 0), ("private", 0)])
 def test_only_in_internet_mode_is_the_dht_asked(boot: Boot, publish: Publish, mode: str, asked: int) -> None:
     publish()
-    boot(words=f"phase.dht=192.0.2.1:8080 phase.mdns=off phase.mode={mode}")
+    boot(words=f"phase.dht=192.0.2.1:8080 phase.mdns=off phase.mode={mode} phase.tor=127.0.0.1:9")
     searches = boot.machine.searches
     assert [len(each.dht) for each in searches] == [asked] * len(searches)
     assert searches

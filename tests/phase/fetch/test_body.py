@@ -240,7 +240,7 @@ def test_every_address_of_a_name_gets_its_share_of_the_time(monkeypatch: pytest.
         port = int(server.url.rpartition(":")[2])
         kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
         found = [(*kind, full.getsockname()), (*kind, ("127.0.0.1", port))]
-        monkeypatch.setattr(http, "_resolve", lambda host, port, seconds: found)
+        monkeypatch.setattr(http, "_resolve", lambda *_, **__: found)
         connection = Connection(parse_url("http://boot.example"))
         assert connection.get("/x", deadline=monotonic() + 2).read(9) == b"abc"
         connection.close()

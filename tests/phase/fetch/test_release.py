@@ -18,6 +18,7 @@ from phase.errors import PhaseError
 from phase.fetch import Client, ExhaustedError
 from phase.fetch import release as releases
 from phase.fetch.release import OFFER_SECONDS, Proven, refresh_from
+from phase.fetch.way import DIRECT, Way
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
 
@@ -224,10 +225,10 @@ class Timed(Client):
     #: Whether the process waits for each of those who ask, when it ends.
     waited_for: ClassVar[list[bool]] = []
 
-    def __init__(self, urls: Sequence[str], *, timeout: float) -> None:
+    def __init__(self, urls: Sequence[str], *, timeout: float, way: Way = DIRECT) -> None:
         self.waited_for.append(not current_thread().daemon)
         self.given.append(timeout)
-        super().__init__(urls, timeout=timeout)
+        super().__init__(urls, timeout=timeout, way=way)
 
 
 @pytest.fixture

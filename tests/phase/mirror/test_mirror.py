@@ -9,8 +9,8 @@ import pytest
 from fixtures.hostile.provider import Provider
 from fixtures.hostile.server import Server
 from fixtures.hostile.world import ARCH, CHANNEL, World
+from phase import files as files_module
 from phase.errors import PhaseError
-from phase.mirror import filling
 from phase.mirror.mirror import Mirror, MirrorError, named
 from phase.provider import catalog
 from phase.trust import RollbackError
@@ -180,13 +180,13 @@ def test_the_timestamp_is_written_last(
 ) -> None:
     """Whenever a reader comes, all that the timestamp leads to is there."""
     written: list[str] = []
-    write_at = filling.files.write_at
+    write_at = files_module.write_at
 
     def write(directory: int, name: str, data: bytes, *, mode: int = 0o644) -> None:
         written.append(name)
         write_at(directory, name, data, mode=mode)
 
-    monkeypatch.setattr(filling.files, "write_at", write)
+    monkeypatch.setattr(files_module, "write_at", write)
     mirror().round()
     assert written[-1] == "timestamp.json"
     assert len(written) > 5

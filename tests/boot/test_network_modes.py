@@ -1,0 +1,100 @@
+"""What the scripts of the network cards leave undone in local and in private mode."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from lab.net.advertiser import Advertiser
+from lab.net.dhcp import DhcpFaults
+from lab.net.packet import parse
+from lab.net.segment import Segment
+from tests.boot.cards import FILES, Cards
+from tests.boot.test_network import LEASE
+
+LONELY = ["local", "private"]
+
+
+@pytest.fixture
+def lan(tmp_path: Path) -> Iterator[Segment]:
+    made = Segment("lan", tmp_path, 0)
+    yield made
+    made.switch.close()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, lan: Segment) -> Iterator[Cards]:
+    with Cards(tmp_path, {"eth0": lan}) as made:
+        yield made
+
+
+def choose(machine: Cards, mode: str) -> None:
+    machine.run(f"echo {mode} >/run/phase/mode")
+
+
+@pytest.mark.parametrize("mode", LONELY)
+@pytest.mark.parametrize("told", [{}, {"staticroutes": "0.0.0.0/0 10.77.0.9 172.16.0.0/12 10.77.0.8"}])
+def test_a_lease_gives_an_address_and_no_way_out(machine: Cards, mode: str, told: dict[str, str]) -> None:
+    choose(machine, mode)
+    machine.run("ip link set eth0 up")
+    machine.lease("bound", **LEASE, **told, domain="example.org")
+    assert machine.addresses() == ["10.77.0.10/24"]
+    assert not [route for route in machine.routes() if " via " in route or "default" in route]
+    machine.run("! ip route get 192.0.2.1")
+    resolv = machine.read("/run/phase/resolv")
+    assert "nameserver" not in resolv
+    assert "search" not in resolv
+
+
+@pytest.mark.parametrize("mode", LONELY)
+def test_nobody_is_a_router(machine: Cards, lan: Segment, mode: str) -> None:
+    """Neither one that advertises itself by IPv6, nor everybody on a cable without a DHCP server."""
+    choose(machine, mode)
+    router = Advertiser()
+    router.servers = (router.address,)
+    lan.switch.add_service(router, "router6")
+    lan.dhcp.faults = DhcpFaults(silent=True)
+    machine.start(FILES / "network", "1")
+    machine.wait(lambda: bool(machine.read("/run/phase/cards/eth0/link-local")), "an address of its own")
+    machine.wait(lambda: len(machine.addresses(family="-6")) > 1, "an IPv6 address")
+    assert "default" not in machine.run("ip -6 route; ip -4 route")
+    assert "nameserver" not in machine.read("/run/phase/resolv")
+
+
+def test_in_private_mode_no_packet_has_the_cards_own_address(machine: Cards, lan: Segment) -> None:
+    choose(machine, "private")
+    own = bytes.fromhex(machine.read("/sys/class/net/eth0/address").strip().replace(":", ""))
+    machine.start(FILES / "network")
+    machine.wait(lambda: bool(machine.read("/run/phase/cards/eth0/lease")), "a lease")
+    sent = [parse(each.frame) for each in lan.traffic() if each.direction == "inbound"]
+    servers = {lan.dhcp.mac}
+    senders = {packet.from_mac for packet in sent} - servers
+    assert senders
+    assert own not in senders
+    assert {sender[0] for sender in senders} == {2}
+
+
+def test_in_private_mode_each_card_of_each_boot_has_another_address(tmp_path: Path) -> None:
+    lans = [Segment(f"lan{number}", tmp_path, number) for number in range(2)]
+    with ExitStack() as stack:
+        for lan in lans:
+            stack.callback(lan.switch.close)
+        machine = stack.enter_context(Cards(tmp_path, {"eth0": lans[0], "eth1": lans[1]}))
+        choose(machine, "private")
+        machine.start(FILES / "network")
+        leases = "cat /run/phase/cards/eth0/lease /run/phase/cards/eth1/lease 2>/dev/null | wc -l"
+        machine.wait(lambda: machine.run(leases).strip() == "2", "two leases")
+        found = [machine.read(f"/sys/class/net/{name}/address") for name in ("eth0", "eth1")]
+    assert found[0] != found[1]
+
+
+def test_in_private_mode_a_card_that_cannot_hide_stays_down(machine: Cards, lan: Segment) -> None:
+    choose(machine, "private")
+    # As a card whose driver does not let its address be set.
+    machine.run("printf '#!/bin/sh\\nexit 1\\n' >/run/ip; chmod 755 /run/ip")
+    script = machine.run(f"sed 's#ip link set dev \"$name\" address#true \\&\\& /run/ip#' {FILES}/network")
+    machine.run(f"cat >/run/network <<'END'\n{script}\nEND")
+    machine.start("/bin/busybox", "sh", "/run/network")
+    machine.wait(lambda: "cannot be hidden" in machine.log.read_text(), "a word of it")
+    assert machine.read("/sys/class/net/eth0/operstate").strip() == "down"

@@ -1,0 +1,94 @@
+"""What each mode keeps a seed from: looked at from outside, by what it did and whom it asked."""
+
+import socket
+from typing import Any
+
+import pytest
+
+from fixtures.socks import Socks
+from phase.boot.policy import RESTART_LASTING
+from tests.phase.boot.conftest import Asked, Boot, Publish, Serve
+from tests.phase.boot.test_seed import nearby
+
+
+def test_private_mode_gets_everything_through_tor(
+    boot: Boot, publish: Publish, serve: Serve, proxy: Socks, tor: str
+) -> None:
+    publish()
+    url = serve()
+    code, asked = boot(url, words=f"phase.mode=private phase.tor={tor}")
+    assert (code, asked.started) == (0, [True])
+    assert "phase.mode=private" in asked.loaded[0][0].split()
+    host, _, port = url.removeprefix("http://").partition(":")
+    assert {*proxy.asked} == {(host, int(port))}
+
+
+def test_in_private_mode_no_name_server_hears_of_a_provider(
+    boot: Boot, publish: Publish, serve: Serve, proxy: Socks, tor: str
+) -> None:
+    publish()
+    host, _, port = serve().removeprefix("http://").partition(":")
+    onion = f"{'a' * 56}.onion"
+    proxy._names[onion] = (host, int(port))
+    assert boot(f"http://{onion}", words=f"phase.mode=private phase.tor={tor}")[0] == 0
+    assert {*proxy.asked} == {(onion, 80)}
+
+
+def test_private_mode_without_tor_fetches_nothing_and_says_why(
+    boot: Boot, publish: Publish, serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish()
+    boot.machine.nearby = nearby(serve())
+    assert boot(serve(), words="phase.mode=private") == (1, Asked([], []))
+    assert boot.machine.searches == []
+    said = capfd.readouterr().err
+    assert "private mode fetches through Tor alone, and none is named. Name Tor's SOCKS proxy" in said
+    # A restart alone changes nothing.
+    assert f"phase: next: this machine restarts and tries again in {RESTART_LASTING} s" in said
+
+
+def test_private_mode_asks_nobody_for_providers(
+    boot: Boot, publish: Publish, serve: Serve, tor: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish()
+    boot.machine.nearby = nearby()
+    assert boot(words=f"phase.mode=private phase.tor={tor} phase.dht=192.0.2.1:1")[0] == 1
+    assert not any(each.mdns or each.dht for each in boot.machine.searches)
+    said = capfd.readouterr().err
+    assert "private mode asks nobody: name a provider with phase.provider=" in said
+    assert "phase.dht= is not used in private mode" in said
+
+
+def test_tor_that_does_not_get_there_is_said(
+    boot: Boot, publish: Publish, tor: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish()
+    assert boot("http://127.0.0.1:9", words=f"phase.mode=private phase.tor={tor} phase.timeout=5")[0] == 1
+    assert "not by Tor: the host is unreachable, or is not known" in capfd.readouterr().err
+
+
+def test_local_mode_asks_no_name_server(
+    boot: Boot, publish: Publish, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    asked: list[object] = []
+    getaddrinfo = socket.getaddrinfo
+
+    def look_up(host: str, *words: Any, **more: Any) -> Any:
+        if not more.get("flags", 0) & socket.AI_NUMERICHOST:
+            asked.append(host)
+        return getaddrinfo(host, *words, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert boot("http://boot.example.org", words="phase.mode=local phase.mdns=off phase.timeout=5")[0] == 1
+    assert "local mode asks no name server for boot.example.org" in capfd.readouterr().err
+    assert asked == []
+
+
+def test_local_mode_keeps_and_boots_what_is_near(boot: Boot, publish: Publish, serve: Serve) -> None:
+    publish()
+    boot.machine.nearby = nearby(serve())
+    code, asked = boot(words="phase.mode=local")
+    assert code == 0
+    assert "phase.mode=local" in asked.loaded[0][0].split()
+    assert all(each.mdns for each in boot.machine.searches)
