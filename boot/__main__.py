@@ -1,21 +1,18 @@
-"""`python -m boot`: build images and say where they are."""
+"""`python -m boot`: build images and media, and say where they are."""
 
 import argparse
 import json
-import os
 import shutil
 import sys
-import time
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 
 try:
-    from boot import images, uki
+    from boot import baked, images, uki
     from boot.errors import BuildError
+    from boot.media import command as media
+    from boot.media import write
     from phase.errors import PhaseError
-    from phase.release import check
-    from phase.trust import Floor
-    from phase.trust import floor as floors
 except ModuleNotFoundError as error:
     sys.exit(
         f"phase: {sys.executable} lacks the module {error.name}. "
@@ -23,134 +20,141 @@ except ModuleNotFoundError as error:
     )
 
 ARCHES = ("x86_64", "arm64")
+IMAGES: dict[str, Callable[..., images.Seed | images.System]] = {
+    "seed": images.seed,
+    "system": images.system,
+}
 
 
 def main() -> int:
     """Run the command; 0 done, 1 a build failed (the reason on stderr), 2 usage."""
-    parser = argparse.ArgumentParser(prog="python -m boot", description="Build seed and system images.")
+    parser = argparse.ArgumentParser(prog="python -m boot", description="Build images, and media with them.")
     commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="build what is not in the cache yet; print paths")
-    build.add_argument("what", nargs="*", choices=["seed", "system", []], help="default: both")
-    build.add_argument("--arch", action="append", choices=ARCHES, help="default: both")
+    _add_build(commands.add_parser("build", help="build images and print their paths, or build a medium"))
+    _add_seed(
+        commands.add_parser("seed", help="write a seed that trusts a root: kernel, initramfs, cmdline, uki")
+    )
+    _add_system(
+        commands.add_parser(
+            "system",
+            help="write a system for `release add --artifacts`: kernel, initramfs, rootfs, cmdline",
+        )
+    )
+    _add_write(commands.add_parser("write", help="write a medium to a device, and compare"))
+    arguments = parser.parse_args()
+    try:
+        return _COMMANDS[arguments.command](parser, arguments)
+    except (BuildError, PhaseError, OSError) as error:
+        print(f"boot: {error}", file=sys.stderr)
+        return 1
+
+
+def _add_build(build: argparse.ArgumentParser) -> None:
+    build.add_argument(
+        "what",
+        nargs="*",
+        choices=[*IMAGES, *media.KINDS, []],
+        metavar="WHAT",
+        help=f"images: {', '.join(IMAGES)} (both when left out); or one medium: {', '.join(media.KINDS)}",
+    )
+    build.add_argument("--arch", action="append", choices=[*ARCHES, "both"], help="default: both")
     build.add_argument("--refresh", action="store_true", help="take newer packages from the archive")
     build.add_argument("--json", action="store_true", help="print one JSON object")
-    seed = commands.add_parser(
-        "seed", help="write a seed that trusts a root: kernel, initramfs, cmdline, uki"
-    )
-    seed.add_argument("--root", type=Path, required=True, help="root metadata of the repository it trusts")
+    media.add_options(build)
+
+
+def _add_seed(seed: argparse.ArgumentParser) -> None:
     seed.add_argument("--arch", choices=ARCHES, required=True)
     seed.add_argument("--cmdline", required=True, help="kernel command line")
-    seed.add_argument(
-        "--allow-shell", action="store_true", help="phase.rescue=shell may give a shell when nothing boots"
-    )
-    seed.add_argument(
-        "--allow-offline", action="store_true", help="what an earlier boot kept may boot without a provider"
-    )
-    seed.add_argument(
-        "--grace",
-        action="append",
-        default=[],
-        type=_grace,
-        metavar="MODE=DAYS",
-        help="for how long a mode still takes expired timestamps and snapshots; default: not at all",
-    )
-    seed.add_argument(
-        "--floor",
-        type=Path,
-        metavar="PATH",
-        help="take nothing older than this: the repository as it is now, or a floor-*.json of `phase fetch`",
-    )
+    baked.add_options(seed, root_required=True)
     seed.add_argument("out", type=Path, help="directory to write into")
-    system = commands.add_parser(
-        "system",
-        help="write a system for `release add --artifacts`: kernel, initramfs, rootfs, cmdline",
-    )
+
+
+def _add_system(system: argparse.ArgumentParser) -> None:
     system.add_argument("--arch", choices=ARCHES, required=True)
     system.add_argument(
         "--cmdline", default="quiet panic=-1", help="kernel command line to sign; default: %(default)s"
     )
     system.add_argument("out", type=Path, help="directory to write into")
-    arguments = parser.parse_args()
-    if arguments.command == "seed":
-        return _seed(arguments)
-    if arguments.command == "system":
-        return _system(arguments.arch, arguments.cmdline, arguments.out)
+
+
+def _add_write(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="from `build usb` or `build iso`")
+    parser.add_argument("device", type=Path, help="a whole device, such as /dev/sdb; all of it is erased")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _build(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    given = arguments.arch or ["both"]
+    arches = tuple(arch for arch in ARCHES if arch in given or "both" in given)
+    if set(arguments.what) & set(media.KINDS):
+        _medium(parser, arguments, arches)
+        return 0
+    if arguments.out or arguments.root:
+        parser.error(f"--out and --root are for a medium: {', '.join(media.KINDS)}")
     made: dict[str, dict[str, str]] = {}
-    try:
-        for arch in arguments.arch or ARCHES:
-            for what in arguments.what or ("seed", "system"):
-                image = (images.seed if what == "seed" else images.system)(arch, refresh=arguments.refresh)
-                made[f"{what}-{arch}"] = {
-                    name: str(path) for name, path in image._asdict().items() if name != "arch"
-                }
-                if not arguments.json:
-                    for name, path in made[f"{what}-{arch}"].items():
-                        print(f"{what} {arch} {name}: {path}")
-    except BuildError as error:
-        print(f"boot: {error}", file=sys.stderr)
-        return 1
+    for arch in arches:
+        for what in arguments.what or IMAGES:
+            image = IMAGES[what](arch, refresh=arguments.refresh)
+            made[f"{what}-{arch}"] = {
+                name: str(path) for name, path in image._asdict().items() if name != "arch"
+            }
+            if not arguments.json:
+                for name, path in made[f"{what}-{arch}"].items():
+                    print(f"{what} {arch} {name}: {path}")
     if arguments.json:
         print(json.dumps(made, indent=1))
     return 0
 
 
-def _grace(text: str) -> tuple[str, int]:
-    """`MODE=DAYS` as mode and seconds."""
-    mode, _, days = text.partition("=")
-    if not days.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not MODE=DAYS, for example local=30")
-    return mode, int(days) * 86_400
+def _medium(parser: argparse.ArgumentParser, arguments: argparse.Namespace, arches: tuple[str, ...]) -> None:
+    if len(arguments.what) > 1:
+        parser.error(f"one medium at a time, and nothing beside it: {' '.join(arguments.what)}")
+    if not arguments.out or not arguments.root:
+        parser.error("a medium needs --out FILE, where to write it, and --root FILE, whom it trusts")
+    if arguments.refresh:
+        for arch in arches:
+            images.seed(arch, refresh=True)
+    media.run(arguments.what[0], arches, arguments)
 
 
-def _floor(path: Path, root: bytes) -> Floor:
-    """A floor from a file, or from a repository's newest metadata."""
-    if path.is_dir():
-        return check.newest(path, root, now=datetime.now(UTC))
-    return floors.parse(path.read_bytes(), str(path))
-
-
-def _seed(arguments: argparse.Namespace) -> int:
+def _seed(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     arch: str = arguments.arch
     out: Path = arguments.out
     cmdline: str = arguments.cmdline
-    try:
-        root: bytes = arguments.root.read_bytes()
-        config = images.config(
-            root,
-            allow_shell=arguments.allow_shell,
-            allow_offline=arguments.allow_offline,
-            grace=dict(arguments.grace),
-            # The variable by which reproducible builds get their time.
-            build_time=int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()),
-            floor=_floor(arguments.floor, root) if arguments.floor else None,
-        )
-        image = images.seed(arch)
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(image.kernel, out / "kernel")
-        (out / "initramfs").write_bytes(image.initramfs.read_bytes() + config)
-        (out / "cmdline").write_text(f"{cmdline}\n")
-        uki.build(uki.stub(arch), out / "kernel", out / "initramfs", cmdline, out / "uki")
-    except (BuildError, PhaseError, OSError) as error:
-        print(f"boot: {error}", file=sys.stderr)
-        return 1
+    config = baked.config(arguments, baked.build_time())
+    image = images.seed(arch)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(image.kernel, out / "kernel")
+    (out / "initramfs").write_bytes(image.initramfs.read_bytes() + config)
+    (out / "cmdline").write_text(f"{cmdline}\n")
+    uki.build(uki.stub(arch), out / "kernel", out / "initramfs", cmdline, out / "uki")
     for name in ("kernel", "initramfs", "cmdline", "uki"):
         print(out / name)
     return 0
 
 
-def _system(arch: str, cmdline: str, out: Path) -> int:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, path in images.system(arch).artifacts().items():
-            shutil.copyfile(path, out / name)
-            print(out / name)
-        (out / "cmdline").write_text(f"{cmdline}\n")
-    except (BuildError, OSError) as error:
-        print(f"boot: {error}", file=sys.stderr)
-        return 1
+def _system(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    for name, path in images.system(arguments.arch).artifacts().items():
+        shutil.copyfile(path, out / name)
+        print(out / name)
+    (out / "cmdline").write_text(f"{arguments.cmdline}\n")
     print(out / "cmdline")
     return 0
 
+
+def _write(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    sure = (lambda device, medium: True) if arguments.yes else write.ask
+    if not write.write(arguments.file, arguments.device, sure=sure):
+        print("boot: nothing was written", file=sys.stderr)
+        return 1
+    print(f"{arguments.device} holds {arguments.file}, read back and compared")
+    return 0
+
+
+_COMMANDS = {"build": _build, "seed": _seed, "system": _system, "write": _write}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,6 +9,8 @@ from boot.errors import BuildError
 
 #: Fixed for every tool: a time zone, locale or umask of the host must not reach the image.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "SOURCE_DATE_EPOCH": "315532800"}
+#: Where administrators' tools are, on distributions whose users do not have them on their path.
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 def run(
@@ -18,6 +20,7 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float = 600,
     hint: str = "",
+    stdin: str = "",
 ) -> str:
     """Run one tool to its end.
 
@@ -27,6 +30,7 @@ def run(
         env: additions to the environment.
         timeout: seconds until it is killed.
         hint: what a person can do if it fails.
+        stdin: what it reads.
 
     Returns:
         Its standard output.
@@ -39,8 +43,8 @@ def run(
         done = subprocess.run(
             words,
             cwd=cwd,
-            env={**os.environ, **_ENVIRONMENT, **(env or {})},
-            stdin=subprocess.DEVNULL,
+            env={**os.environ, **_ENVIRONMENT, "PATH": _path(), **(env or {})},
+            input=stdin,
             capture_output=True,
             text=True,
             errors="replace",
@@ -57,3 +61,8 @@ def run(
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise BuildError(f"`{' '.join(words)[:300]}` exited {done.returncode}:\n{tail}\n", hint=hint)
     return done.stdout
+
+
+def _path() -> str:
+    words = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join([*words, *(place for place in _SBIN if place not in words)])

@@ -10,11 +10,9 @@ Source: the UAPI group's specification of unified kernel images; Microsoft's PE 
 import struct
 from pathlib import Path
 
-from boot import cache, debs, tree
+from boot import programs
 from boot.errors import BuildError
 
-_STUBS = {"x86_64": "linuxx64.efi.stub", "arm64": "linuxaa64.efi.stub"}
-_PACKAGE = "systemd-boot-efi"
 #: A section with data that is read and never written or executed.
 _READ_ONLY = 0x4000_0040
 _HEADER = struct.Struct("<8sIIIIIIHHI")
@@ -27,14 +25,7 @@ def stub(arch: str, *, refresh: bool = False) -> Path:
         arch: `x86_64` or `arm64`.
         refresh: look for a newer one in the archive.
     """
-    suite: str = tree.packages()["debian"]["suite"]
-    found = debs.resolve(suite, arch, [_PACKAGE], refresh=refresh)
-
-    def build(into: Path) -> None:
-        debs.unpack(suite, arch, found, into)
-
-    directory = cache.get(f"stub-{arch}", {"debs": [deb.sha256 for deb in found]}, build)
-    return directory / "usr/lib/systemd/boot/efi" / _STUBS[arch]
+    return programs.get("stub", arch, refresh=refresh).path
 
 
 def build(program: Path, kernel: Path, initramfs: Path, cmdline: str, out: Path) -> None:

@@ -28,7 +28,19 @@ _SHIFT = 3
 _BIRTH = "2030-01-01T00:00:00"
 #: The file name of a virtio port's socket, and its device.
 PORT, _PORT = "port", "virtserialport"
-_BUSES: Mapping[str, str] = {"virtio": "virtio-blk-pci", "usb": "usb-storage"}
+#: The device of a disk on each bus, and what that is plugged into if no machine has it by itself.
+_BUSES: Mapping[str, str] = {
+    "virtio": "virtio-blk-pci,drive=disk{0}",
+    "usb": "usb-storage,bus=usb.0,drive=disk{0}",
+    "nvme": "nvme,serial=disk{0},drive=disk{0}",
+    "ahci": "ide-hd,bus=ahci.{0},drive=disk{0}",
+    "cd": "ide-cd,bus=ahci.{0},drive=disk{0}",
+}
+_CONTROLLERS: Mapping[str, str] = {
+    "usb": "qemu-xhci,id=usb",
+    "ahci": "ich9-ahci,id=ahci",
+    "cd": "ich9-ahci,id=ahci",
+}
 
 
 class Card(NamedTuple):
@@ -45,18 +57,21 @@ class Card(NamedTuple):
     switch_socket: Path
 
 
+Bus = Literal["virtio", "usb", "nvme", "ahci", "cd"]
+
+
 class Disk(NamedTuple):
     """A disk.
 
     Attributes:
         path: its image.
-        bus: how it is plugged in; a USB stick is `usb`.
+        bus: how it is plugged in; a USB stick is `usb`; `cd` is a CD in a drive, read-only.
         format: of the image.
         access: `scratch` lets the machine write and forgets it at power-off.
     """
 
     path: Path
-    bus: Literal["virtio", "usb"] = "virtio"
+    bus: Bus = "virtio"
     format: Literal["raw", "qcow2"] = "raw"
     access: Literal["read-only", "read-write", "scratch"] = "scratch"
 
@@ -170,10 +185,13 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
         words += ["-kernel", str(spec.kernel), "-append", spec.append]
     if spec.initrd:
         words += ["-initrd", str(spec.initrd)]
-    if any(disk.bus == "usb" for disk in spec.disks):
-        words += ["-device", "qemu-xhci"]
+    buses = [_CONTROLLERS[disk.bus] for disk in spec.disks if disk.bus in _CONTROLLERS]
+    for controller in dict.fromkeys(buses):
+        words += ["-device", controller]
+    # Firmware that is told where to begin tries nothing else before; without a kernel, a disk is that.
+    boots = spec.kernel is None and not spec.option_rom
     for number, disk in enumerate(spec.disks):
-        words += _disk(number, disk)
+        words += _disk(number, disk, f",bootindex={number}" if boots else "")
     for number, card in enumerate(spec.cards):
         sockets = f"local.type=unix,local.path={card.machine_socket}"
         sockets += f",remote.type=unix,remote.path={card.switch_socket}"
@@ -202,14 +220,14 @@ def _accel(spec: Spec) -> str:
     return f"tcg,tb-size={_TRANSLATED}" if spec.accel == "tcg" else spec.accel
 
 
-def _disk(number: int, disk: Disk) -> list[str]:
+def _disk(number: int, disk: Disk, more: str) -> list[str]:
     options = {
         "read-only": "readonly=on",
         "read-write": "readonly=off",
         "scratch": "readonly=off,snapshot=on",
     }[disk.access]
     drive = f"if=none,id=disk{number},format={disk.format},{options},file={_value(disk.path)}"
-    return ["-drive", drive, "-device", f"{_BUSES[disk.bus]},drive=disk{number}"]
+    return ["-drive", drive, "-device", _BUSES[disk.bus].format(number) + more]
 
 
 def _value(path: Path) -> str:

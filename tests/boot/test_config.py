@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from boot import __main__ as command
-from boot import images
+from boot import baked, images
 from boot.errors import BuildError
 from phase.errors import PhaseError
 from phase.release.keys import ReleaseKeys
@@ -66,16 +66,16 @@ def test_a_floor_is_the_repositorys_or_a_clients(tmp_path: Path) -> None:
     for release in ("1", "2"):
         repository.add("stable", "x86_64", {"kernel": tmp_path / "kernel"}, release=release)
         repository.publish()
-    root = (tmp_path / "r/metadata/1.root.json").read_bytes()
-    found = command._floor(tmp_path / "r", root)
+    root, now = (tmp_path / "r/metadata/1.root.json").read_bytes(), int(time.time())
+    found = baked.read_floor(tmp_path / "r", root, now)
     assert (found.root, found.timestamp, found.meta["stable-x86_64.json"]) == (1, 2, 2)
     # As a machine that keeps nothing finds it in its image.
     image = names(images.config(root, floor=found))["etc/phase/floor.json"]
     (tmp_path / "floor.json").write_bytes(image)
-    assert command._floor(tmp_path / "floor.json", root) == found
+    assert baked.read_floor(tmp_path / "floor.json", root, now) == found
     Repository.create(tmp_path / "s", keys=ReleaseKeys.from_seed("stranger")).publish()
     with pytest.raises(PhaseError, match=r"timestamp.json is signed by 0"):
-        command._floor(tmp_path / "s", root)
+        baked.read_floor(tmp_path / "s", root, now)
 
 
 def test_a_floor_that_is_none_makes_no_seed(tmp_path: Path) -> None:

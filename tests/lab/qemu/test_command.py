@@ -2,13 +2,14 @@ import platform
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from lab.errors import MisuseError
-from lab.qemu.command import PROGRAMS, Card, Disk, Firmware, Memory, Spec, argv, reproduce
+from lab.qemu.command import PROGRAMS, Bus, Card, Disk, Firmware, Memory, Spec, argv, reproduce
 
+BUSES: tuple[Bus, ...] = get_args(Bus)
 CONSOLE, QMP = Path("/run/console"), Path("/run/qmp")
 
 
@@ -82,7 +83,7 @@ def test_cards_and_disks_in_order() -> None:
     first, second = options(words, "-drive")
     assert "snapshot=on" in first
     assert second.endswith("readonly=on,file=/b,,c")
-    assert devices.index("qemu-xhci") < devices.index("usb-storage,drive=disk1")
+    assert devices.index("qemu-xhci,id=usb") < devices.index("usb-storage,bus=usb.0,drive=disk1")
 
 
 def test_a_port_is_a_line_of_its_own_and_nobody_has_one_unasked() -> None:
@@ -130,7 +131,7 @@ def test_qemu_takes_every_machine(tmp_path: Path) -> None:
             kernel=kernel,
             initrd=None,
             cards=(card,),
-            disks=(Disk(disk), Disk(disk, bus="usb", access="read-only")),
+            disks=(*(Disk(disk, bus=bus) for bus in BUSES), Disk(disk, bus="usb", access="read-only")),
             port=True,
         )
         words = shlex.split(reproduce(argv(made, console=CONSOLE, qmp=QMP)))
@@ -158,3 +159,17 @@ def test_a_machine_may_boot_from_its_card() -> None:
     assert "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:00,bootindex=0" in words
     # Then there is a BIOS, which has only the serial line to speak on.
     assert "q35,graphics=off" in words
+
+
+def test_firmware_begins_with_the_first_disk() -> None:
+    """Unless a kernel is given, or a card that boots."""
+    firmware = Firmware(Path("/code"), Path("/variables"))
+    disks = (Disk(Path("/a"), bus="cd"), Disk(Path("/b"), bus="ahci"))
+    alone = spec(kernel=None, initrd=None, append="", firmware=firmware, disks=disks)
+    devices = options(argv(alone, console=CONSOLE, qmp=QMP), "-device")
+    assert devices.count("ich9-ahci,id=ahci") == 1
+    assert "ide-cd,bus=ahci.0,drive=disk0,bootindex=0" in devices
+    assert "ide-hd,bus=ahci.1,drive=disk1,bootindex=1" in devices
+    for other in (alone._replace(option_rom=True), spec(firmware=firmware, disks=disks)):
+        devices = options(argv(other, console=CONSOLE, qmp=QMP), "-device")
+        assert "ide-cd,bus=ahci.0,drive=disk0" in devices

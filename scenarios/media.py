@@ -1,0 +1,71 @@
+"""Media of the session's release, and machines that boot from them."""
+
+from boot import images
+from boot.media.build import Plan
+from lab.qemu.command import Disk
+from lab.qemu.vm import VM
+from phase import cmdline
+from scenarios import lab_guest
+from scenarios.images import ARCHES, CHANNEL, SIGNED_CMDLINE, Release
+from scenarios.loop import Loop, mark
+
+#: MiB. Firmware has a share of it.
+MEMORY = 768
+
+
+def plan(release: Release, arches: tuple[str, ...] = ARCHES) -> Plan:
+    """A medium that trusts a release's root.
+
+    Args:
+        release: of the session.
+        arches: for which machines.
+    """
+    root = (release.directory / "metadata" / "1.root.json").read_bytes()
+    return Plan(arches, images.config(root), CHANNEL, words="panic=-1 phase.job=hello")
+
+
+def boot(loop: Loop, disk: Disk, name: str = "client") -> VM:
+    """Switch on a machine that has nothing but firmware, a card and this disk.
+
+    Args:
+        loop: whose segment it is on.
+        disk: the medium.
+        name: of the machine.
+    """
+    client = loop.lab.vm(
+        name,
+        arch=loop.arch,
+        memory=MEMORY,
+        disks=(disk,),
+        firmware=lab_guest.FIRMWARE[loop.arch],
+        segments=(loop.lan,),
+    )
+    client.start()
+    return client
+
+
+def says(client: VM, words: str) -> None:
+    """Wait for what a boot loader draws, in no line that ends.
+
+    Args:
+        client: the machine.
+        words: of it.
+    """
+    client.console.wait(lambda: words.encode() in client.console.raw or None, words, timeout=60)
+
+
+def handed_over(loop: Loop, client: VM, running: str) -> None:
+    """Another kernel runs, on the signed command line and what the medium's own carried over.
+
+    Args:
+        loop: whose machine it is.
+        client: the machine, which has run its job.
+        running: the command line on the medium.
+    """
+    after = mark(client, "kernel2")
+    assert mark(client, "kernel").facts["boot_id"] != after.facts["boot_id"]
+    shell = client.shell()
+    assert shell.succeed("cat /proc/sys/kernel/random/boot_id") == after.facts["boot_id"]
+    rootfs = loop.release.repository.manifest(CHANNEL, loop.arch).artifacts["rootfs"].sha256
+    line = shell.succeed("cat /proc/cmdline")
+    assert line == cmdline.compose(SIGNED_CMDLINE, running, rootfs=rootfs)

@@ -1,0 +1,180 @@
+"""A disk image, read by other programs than those that made it."""
+
+import hashlib
+import json
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from boot.errors import BuildError
+from boot.media import build, disk, fat, gpt, iso, line
+from boot.media.build import Plan
+from phase.boot import cache
+
+FILES: dict[str, bytes | Path] = {
+    "EFI/BOOT/BOOTX64.EFI": b"x" * 3000,
+    "loader/entries/phase-internet-x86_64.conf": b"title Phase\n",
+}
+
+
+def table(image: Path) -> list[dict[str, object]]:
+    """The partitions, as sfdisk reads them; it checks both tables and their sums."""
+    told = subprocess.run(["/sbin/sfdisk", "--json", image], capture_output=True, text=True, check=True)
+    assert not told.stderr
+    found = json.loads(told.stdout)["partitiontable"]
+    assert (found["label"], found["sectorsize"]) == ("gpt", 512)
+    return list(found["partitions"])
+
+
+def test_firmware_finds_the_files(tmp_path: Path) -> None:
+    image = tmp_path / "disk, of a kind"
+    disk.write(image, FILES)
+    (esp,) = table(image)
+    assert str(esp["type"]).lower() == gpt.ESP
+    assert esp["start"] == 2048
+    assert (2048 + int(str(esp["size"])) + 2048) * 512 == image.stat().st_size
+    alone = tmp_path / "esp"
+    alone.write_bytes(image.read_bytes()[1 << 20 :][: int(str(esp["size"])) * 512])
+    for name, content in FILES.items():
+        got = subprocess.run(["mtype", "-i", alone, f"::/{name}"], capture_output=True, check=True)
+        assert got.stdout == content
+    # Another program judges the file system as a whole, where there is one.
+    assert alone.read_bytes()[82:90] == b"FAT32   "
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
+    """In whatever order they are named, and wherever they lie."""
+    (tmp_path / "other").mkdir()
+    program = tmp_path / "other" / "program"
+    program.write_bytes(b"x" * 3000)
+    turned: dict[str, bytes | Path] = {name: FILES[name] for name in reversed(FILES)} | {
+        "EFI/BOOT/BOOTX64.EFI": program
+    }
+    places = [tmp_path / "one", tmp_path / "other" / "two"]
+    for place, files in zip(places, (FILES, turned), strict=True):
+        disk.write(place, files)
+    one, two = (hashlib.sha256(place.read_bytes()).hexdigest() for place in places)
+    assert one == two
+    disk.write(places[1], FILES | {"a": b""})
+    assert table(places[0])[0]["uuid"] != table(places[1])[0]["uuid"], "another medium, and the same name"
+
+
+def test_it_is_fat32_however_little_is_in_it(tmp_path: Path) -> None:
+    """EDK2 counts clusters, as the specification says, and takes fewer for FAT16."""
+    (tmp_path / "image").write_bytes(b"")
+    length = fat.size({"a": b""})
+    with (tmp_path / "image").open("r+b") as image:
+        image.truncate(length)
+    fat.write(tmp_path / "image", {"a": b""}, offset=0, length=length, serial=1)
+    head = (tmp_path / "image").read_bytes()[:512]
+    reserved, tables = int.from_bytes(head[14:16], "little"), head[16]
+    sectors, each = (int.from_bytes(head[at : at + 4], "little") for at in (32, 36))
+    assert (sectors - reserved - tables * each) // head[13] >= 65_525
+    assert sectors * 512 == length
+
+
+def test_there_is_room_for_all_that_is_given(tmp_path: Path) -> None:
+    files = {f"d{number}/f{number}": b"x" * 513 for number in range(40)} | {"large": bytes(70 << 20)}
+    disk.write(tmp_path / "image", files)
+    assert table(tmp_path / "image")
+    got = subprocess.run(
+        ["mdir", "-b", "-/", "-i", f"{tmp_path / 'image'}@@1M", "::/"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(got.stdout.splitlines()) == 81
+
+
+def test_a_command_line_names_consoles_unless_it_has_one() -> None:
+    plain = line.compose("arm64", channel="beta", mode="local")
+    assert plain == "console=tty0 console=ttyAMA0,115200 quiet phase.channel=beta phase.mode=local"
+    own = line.compose("x86_64", channel="stable", mode="private", words="console=hvc0 phase.mdns=off")
+    assert own == "quiet phase.channel=stable phase.mode=private console=hvc0 phase.mdns=off"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("phase.rescue=never", "phase.rescue=never"),
+        ("phase.chanel=x", "there is no such parameter"),
+        ("phase.mode=local", "stands there twice"),
+        ("x" * 2048, "2047 is the most"),
+        ('a="b c"', "loaders differ"),
+        ("a=$b", "loaders differ"),
+    ],
+)
+def test_a_command_line_that_no_seed_would_take_as_written(words: str, why: str) -> None:
+    with pytest.raises(BuildError, match=why):
+        line.compose("x86_64", channel="stable", mode="internet", words=words)
+
+
+def test_a_channel_is_one_word() -> None:
+    with pytest.raises(BuildError, match=r"'phase.channel=a init=/bin/sh' cannot be"):
+        line.compose("x86_64", channel="a init=/bin/sh", mode="internet")
+
+
+def test_a_partition_for_releases(tmp_path: Path) -> None:
+    """The seed knows it by its label; e2fsck finds nothing wrong with it."""
+    image = tmp_path / "image"
+    disk.write(image, FILES, kept=disk.LEAST_CACHE)
+    esp, kept = table(image)
+    assert (kept["name"], kept["start"]) == ("phase-cache", int(str(esp["start"])) + int(str(esp["size"])))
+    with image.open("rb") as handle:
+        handle.seek(int(str(kept["start"])) * 512)
+        (tmp_path / "ext4").write_bytes(handle.read(disk.LEAST_CACHE))
+    assert cache.find(*directory_of(tmp_path / "ext4")) is not None
+    subprocess.run(["/sbin/e2fsck", "-f", "-n", tmp_path / "ext4"], check=True, capture_output=True)
+    disk.write(tmp_path / "again", FILES, kept=disk.LEAST_CACHE)
+    assert (tmp_path / "again").read_bytes() == image.read_bytes()
+
+
+def directory_of(device: Path) -> tuple[str, str]:
+    """A directory of devices that has this one alone."""
+    made = device.with_name("devices")
+    made.mkdir()
+    device.rename(made / device.name)
+    device.symlink_to(made / device.name)
+    return str(made), str(made)
+
+
+@pytest.mark.parametrize("kept", [1, disk.LEAST_CACHE - (1 << 20), disk.LEAST_CACHE + 1])
+def test_a_cache_that_cannot_be(kept: int, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="128M is the least"):
+        disk.write(tmp_path / "image", FILES, kept=kept)
+
+
+def test_an_iso_is_a_cd_and_a_stick(tmp_path: Path) -> None:
+    """Both ways lead to the same file system."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        iso.write(tmp_path / name / "image", FILES)
+    image = tmp_path / "one" / "image"
+    content = image.read_bytes()
+    assert content == (tmp_path / "two" / "image").read_bytes()
+    esp = table(image)[1]
+    assert str(esp["type"]).lower() == gpt.ESP
+    start = int(str(esp["start"])) * 512
+    # The boot record of El Torito names the catalog, and that the image, in blocks of 2048 bytes.
+    assert content[17 * 2048 :][1:6] == b"CD001"
+    (catalog,) = struct.unpack_from("<I", content, 17 * 2048 + 71)
+    platform, bootable = content[catalog * 2048 + 1], content[catalog * 2048 + 32]
+    assert (platform, bootable) == (0xEF, 0x88)
+    (first,) = struct.unpack_from("<I", content, catalog * 2048 + 40)
+    assert first * 2048 == start
+    assert content[start:][82:90] == b"FAT32   "
+
+
+def test_what_is_in_a_place_is_not_replaced_by_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(plan: Plan, files: disk.Files, image: Path, work: Path) -> None:
+        image.write_bytes(b"half")
+        raise BuildError("no room")
+
+    monkeypatch.setitem(build.KINDS, "usb", broken)
+    monkeypatch.setattr(build, "gather", lambda plan, work: build.Content({}, []))
+    (tmp_path / "stick").write_bytes(b"before")
+    with pytest.raises(BuildError, match="no room"):
+        build.build("usb", Plan(("x86_64",), b""), tmp_path / "stick")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("stick", b"before")]
