@@ -280,6 +280,7 @@ TYPED = (
     "new-passphrase-file",
     "nonce",
     "object",
+    "oci",
     "plain",
     "public",
     "receipt",

@@ -191,7 +191,14 @@ def withdraw(directory: Path, channel: str, arch: str, hold: bool, signer: Signe
 
 @command.command("export")
 @_signing.directory
-@click.argument("target", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("target", required=False, type=click.Path(file_okay=False, path_type=Path))
+@option(
+    "--oci",
+    once=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIRECTORY",
+    help="Write an OCI image layout here, for registries.",
+)
 @option(
     "--only",
     multiple=True,
@@ -200,20 +207,34 @@ def withdraw(directory: Path, channel: str, arch: str, hold: bool, signer: Signe
     help="What to export; repeat for more.",
 )
 @_options.as_json
-def export(directory: Path, target: Path, only: tuple[str, ...], as_json: bool) -> None:
-    """Copy what clients need into TARGET, for a web server, CDN or object store."""
+def export(
+    directory: Path, target: Path | None, oci: Path | None, only: tuple[str, ...], as_json: bool
+) -> None:
+    """Copy what clients need into TARGET, for a web server, CDN or object store.
+
+    With --oci and without TARGET, for registries alone.
+    """
     from phase.cli.facts import Exported
     from phase.release import export as exports
+    from phase.release import oci as layouts
     from phase.release.repository import Repository
 
+    places = [(target, exports.export), (oci, layouts.export)]
+    if target is None and oci is None:
+        raise click.UsageError("say where to: TARGET, or --oci DIRECTORY")
     out, wanted = Out(as_json), [_pair(each) for each in only] if only else None
     _publishing.identity(directory, None)
+    total = 0
     with _signing.locked(directory):
-        written = exports.export(Repository.open(directory, resume=False), target, wanted)
+        repository = Repository.open(directory, resume=False)
+        for place, write in places:
+            if place is not None:
+                written = write(repository, place, wanted)
+                out.line(f"{written} files written to {place}")
+                total += written
     out.done = True
-    out.line(f"{written} files written to {target}")
-    out.facts(Exported(target=str(target), files=written))
-    if not target.stat().st_mode & 0o011:
+    out.facts(Exported(target=str(target or oci), files=total))
+    if target is not None and not target.stat().st_mode & 0o011:
         note(f"only this account can enter {target}: let the account of the web server in")
 
 

@@ -44,7 +44,7 @@ def export(repository: Tree, target: Path, only: Iterable[tuple[str, str]] | Non
     written = 0
     # The order of a publication: files named by their hash, metadata with a version, the timestamp, and last
     # a newer root.
-    with _Export(target) as tree:
+    with Target(target) as tree:
         for entry in repository.subset(wanted):
             if entry.path.startswith(blobs.PLACE):
                 written += tree.blob(entry.file, entry.file.name)
@@ -53,20 +53,21 @@ def export(repository: Tree, target: Path, only: Iterable[tuple[str, str]] | Non
                 blob = repository.directory / blobs.PLACE / artifact.sha256
                 names = ("targets", channel, arch, f"{artifact.sha256}.{artifact.name}")
                 written += tree.link(blob, artifact.sha256, names)
-        for name, data in sorted(repository.metadata(wanted).items(), key=lambda item: _turn(item[0])):
+        for name, data in sorted(repository.metadata(wanted).items(), key=lambda item: turn(item[0])):
             written += tree.metadata(name, data)
         tree.sweep([("metadata",), ("blobs", "sha256"), *(("targets", *each) for each in wanted)])
     return written
 
 
-def _turn(name: str) -> tuple[int, str]:
+def turn(name: str) -> tuple[int, str]:
+    """The place of a metadata file in the order of a publication."""
     first = name == "1.root.json"
     last = name.endswith("root.json") and not first
     return (0 if first else 3 if last else 2 if name == "timestamp.json" else 1, name)
 
 
-class _Export:
-    """An open tree; created if it does not exist.
+class Target:
+    """An open directory that is exported to; created if it does not exist.
 
     Args:
         path: as it was given; may be a link of this account.
@@ -82,7 +83,7 @@ class _Export:
                 files.make_public(path)
             self._top = files.open_given(path)
 
-    def __enter__(self) -> "_Export":
+    def __enter__(self) -> "Target":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,7 +110,11 @@ class _Export:
 
     def metadata(self, name: str, data: bytes) -> int:
         """Write metadata, if it is missing; returns how many files were written."""
-        with self._below("metadata") as place:
+        return self.put(("metadata",), name, data)
+
+    def put(self, directories: tuple[str, ...], name: str, data: bytes) -> int:
+        """Write a small file, if it is missing or another; returns how many files were written."""
+        with self._below(*directories) as place:
             if _is(place, name, data):
                 return 0
             files.write_at(place, name, data)
