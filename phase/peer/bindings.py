@@ -1,14 +1,17 @@
-"""Loads the bindings of iroh, mends their slow write, and puts their errors into our words.
+"""Loads the bindings of iroh, mends what is slow in them, and puts their errors into our words.
 
 This module and `phase.peer.iroh` are the only ones that know iroh. It is loaded when a transport starts, not
 before: its declarations alone take 30 ms, and more than a second under emulation.
 """
 
+import asyncio
 import ctypes
+import itertools
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import iroh
 from iroh import iroh_ffi
@@ -23,6 +26,7 @@ from phase.peer.errors import (
 )
 from phase.peer.outcome import over
 
+T = TypeVar("T")
 #: As the bindings word it; the tests of the contract notice a change.
 _BY_PEER = re.compile(r"closed by peer: (?:(.*) \(code (\d{1,19})\)|(\d{1,19}))", re.DOTALL)
 _PLACE = re.compile(r" ?\((?:/|[A-Za-z]:)[^()]*:\d+:\d+\)")
@@ -63,9 +67,86 @@ def _write(self: _Builder, value: bytes) -> None:
         ctypes.memmove(ctypes.addressof(self.rbuf.data.contents) + self.rbuf.len, bytes(value), len(value))
 
 
+class _Poll:
+    """One question to the library whether a call of it has ended.
+
+    Args:
+        loop: of the task that asks.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._thread = loop, threading.get_ident()
+        self._asking = True
+        self._code: int | None = None
+        self._woken: asyncio.Future[None] | None = None
+
+    def told(self, code: int) -> None:
+        """The library's answer: in its own thread later on, or in the one that asks, at once."""
+        if self._asking and threading.get_ident() == self._thread:
+            self._code = code
+        else:
+            self._loop.call_soon_threadsafe(self._wake, code)
+
+    def _wake(self, code: int) -> None:
+        self._code = code
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    async def ended(self) -> bool:
+        """Whether the call has ended; waits for the answer. Otherwise it is to be asked again."""
+        self._asking = False
+        if self._code is None:
+            self._woken = self._loop.create_future()
+            await self._woken
+        return self._code == iroh_ffi._UNIFFI_RUST_FUTURE_POLL_READY
+
+
+#: Questions that have no answer yet, by a number. No lock: each step is one of the interpreter's.
+_polls: dict[int, _Poll] = {}
+_numbers = itertools.count(1)
+#: Calls in a row that had ended at once, after which other tasks get their turn.
+_IN_A_ROW = 16
+_turns = itertools.count(1)
+
+
+@iroh_ffi._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK  # type: ignore[untyped-decorator]  # of ctypes
+def _told(number: int, code: int) -> None:
+    _polls.pop(number).told(code)
+
+
+async def _call(
+    future: object,
+    poll: Callable[..., None],
+    complete: Callable[..., object],
+    free: Callable[[object], None],
+    lift: Callable[[object], T],
+    errors: object,
+) -> T:
+    """What the bindings' own function for calls of async methods does, with less for those that end at once.
+
+    The bindings take every answer through the loop's pipe, though most calls (to write, to finish, to read
+    what is here) have ended when the library is asked for the first time.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        while True:
+            asked, number = _Poll(loop), next(_numbers)
+            _polls[number] = asked
+            poll(future, _told, number)
+            if await asked.ended():
+                break
+        if next(_turns) % _IN_A_ROW == 0:
+            await asyncio.sleep(0)
+        ended = iroh_ffi._uniffi_rust_call_with_error(errors, complete, future)  # type: ignore[no-untyped-call]
+        return lift(ended)
+    finally:
+        free(future)
+
+
 def mend() -> None:
-    """Replace the slow write of the bindings of iroh 1.2.0."""
+    """Replace the slow write and the slow calls of the bindings of iroh 1.2.0."""
     iroh_ffi._UniffiRustBufferBuilder.write = _write  # type: ignore[method-assign]  # the repair
+    iroh_ffi._uniffi_rust_call_async = _call  # the repair
 
 
 def ended(reason: str) -> PeerError:

@@ -3,8 +3,10 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 from importlib import metadata
 from types import SimpleNamespace
+from typing import Any
 
 import iroh
 import pytest
@@ -101,3 +103,49 @@ async def test_a_reset_that_is_cancelled_leaves_no_call_behind() -> None:
     with pytest.raises(asyncio.CancelledError):
         await stream.reset(0)
     gc.collect()
+
+
+async def test_a_call_that_has_ended_at_once_waits_for_no_turn_of_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And one that others would have to wait for gives them a turn now and then."""
+    loop = asyncio.get_running_loop()
+    woken: list[object] = []
+    wake = loop.call_soon_threadsafe
+
+    def waking(*of: Any) -> object:
+        woken.append(of)
+        return wake(*of)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", waking)
+    answers: list[int] = []
+
+    def poll(_future: object, told: object, number: int) -> None:
+        told(number, answers.pop(0))  # type: ignore[operator]  # the function that ctypes has made
+
+    def later(_future: object, told: object, number: int) -> None:
+        threading.Thread(target=told, args=(number, 0)).start()  # type: ignore[arg-type]  # the same
+
+    async def called(asked: object) -> object:
+        made = bindings._call(7, asked, lambda future, _status: future, freed.append, int, None)  # type: ignore[arg-type]
+        return await made
+
+    freed: list[object] = []
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    for _ in range(64):
+        answers.extend((1, 0))  # to be asked again; ended
+        assert await called(poll) == 7
+    assert (woken, freed) == ([], [7] * 64)
+    assert 0 < turns <= 8
+    assert await called(later) == 7
+    assert len(woken) == 1
+    beside.cancel()
+    assert bindings._polls == {}
