@@ -24,6 +24,43 @@ ROOM = 64
 UNION = 8
 #: Bytes of one element of a table.
 _ELEMENT = 8
+#: What every job calls, and what that returns: looked up ahead by a process that forks workers.
+_USUAL: tuple[tuple[str, type | None], ...] = (
+    ("wasi_config_inherit_stdin", None),
+    ("wasi_config_new", c_void_p),
+    ("wasi_config_set_argv", c_bool),
+    ("wasi_config_set_env", c_bool),
+    ("wasi_config_set_stderr_custom", None),
+    ("wasi_config_set_stdin_bytes", None),
+    ("wasi_config_set_stdout_custom", None),
+    ("wasm_byte_vec_new", None),
+    ("wasm_exporttype_type", c_void_p),
+    ("wasm_externtype_as_functype", c_void_p),
+    ("wasm_functype_new", c_void_p),
+    ("wasm_functype_params", c_void_p),
+    ("wasm_functype_results", c_void_p),
+    ("wasm_trap_message", None),
+    ("wasm_valtype_new", c_void_p),
+    ("wasm_valtype_vec_new", None),
+    ("wasmtime_context_get_fuel", c_void_p),
+    ("wasmtime_context_set_fuel", c_void_p),
+    ("wasmtime_context_set_wasi", c_void_p),
+    ("wasmtime_func_call", c_void_p),
+    ("wasmtime_instance_export_get", c_bool),
+    ("wasmtime_instance_pre_instantiate", c_void_p),
+    ("wasmtime_linker_define_func_unchecked", c_void_p),
+    ("wasmtime_linker_instantiate_pre", c_void_p),
+    ("wasmtime_module_deserialize", c_void_p),
+    ("wasmtime_module_exports", None),
+    ("wasmtime_store_limiter", None),
+    ("wasmtime_trap_code", c_bool),
+)
+#: Types of arrays that every job makes; each is a class, which is found again while somebody has it.
+_ARRAYS = [
+    kind * count
+    for kind, counts in ((c_void_p, 5), (c_char_p, 5), (ctypes.c_uint32, 7), (c_uint64, 9))
+    for count in range(counts)
+]
 #: A table that may grow without end gets this part of the job's memory to grow into.
 _GROWTH = 16
 
@@ -102,9 +139,15 @@ class Engine:
     def call(self, name: str, result: type | None, *args: object) -> int:
         """Call a function of the C API; returns its result, 0 for a null pointer."""
         function = getattr(self._dll, name)
-        function.restype = result
+        if function.restype is not result:
+            function.restype = result
         value = function(*args)
         return value or 0
+
+    def prepare(self) -> None:
+        """Look up ahead what each process that this one forks would look up for itself."""
+        for name, result in _USUAL:
+            getattr(self._dll, name).restype = result
 
     def wasi(
         self,

@@ -4,7 +4,7 @@
     +-- EngineError              no engine here, or its worker process broke
     |   +-- UnsuitableProcessorError   no engine can run on this processor
     |   +-- CageError                  the kernel refuses a part of the cage; the policy demands all
-    |   +-- SilentError                a process has not answered in time
+    |   +-- SilentError                the process that forks workers has not answered in time
     +-- JobRefusedError          the job asks for more than its limits allow
     +-- ReceiptError
         +-- ReceiptFormatError     not a receipt at all
@@ -35,7 +35,7 @@ class CageError(EngineError):
 
 
 class SilentError(EngineError):
-    """A worker process, or the one that forks workers, has not answered in time."""
+    """The process that forks workers has not answered in time."""
 
 
 class JobRefusedError(JobError):

@@ -238,6 +238,11 @@ class Outlet:
         self.broken: OSError | None = None
 
     @property
+    def pending(self) -> bool:
+        """Whether there are bytes that the sink has not taken yet."""
+        return bool(self._pending)
+
+    @property
     def open(self) -> bool:
         """Whether there are bytes to carry, or more may come."""
         return self.pipe >= 0 or bool(self._pending)
@@ -401,13 +406,20 @@ class Pump:
         self.late = self.over = self.stopped = False
 
     def run(self, deadline: float) -> None:
-        """Carry until all is done, or until a time of the monotonic clock."""
+        """Carry until all is done, or until a time of the monotonic clock.
+
+        All is done once the worker has said its last word, and what it had written before is carried: the
+        kernel takes as long to clear the worker away as a small job runs.
+        """
         while self.messages.waits() or any(outlet.open for outlet in self.outlets):
             left = deadline - time.monotonic()
             if left <= 0:
                 self.late = True
                 return
-            ready = self._wait(left)
+            last = self.messages.done is not None and not any(outlet.pending for outlet in self.outlets)
+            ready = self._wait(0 if last else left)
+            if last and not ready:
+                return
             if self._stop in ready:
                 self.stopped = True
                 return
@@ -433,7 +445,7 @@ class Pump:
         poll = select.poll()
         for descriptor, wanted in events.items():
             poll.register(descriptor, wanted)
-        busy = self.inlet.busy() or any(outlet.busy() for outlet in self.outlets)
+        busy = self.inlet.busy() or any(outlet.busy() for outlet in self.outlets) or not seconds
         return dict(poll.poll(0 if busy else seconds * 1000))
 
     def _send(self, ready: dict[int, int]) -> None:

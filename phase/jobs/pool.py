@@ -59,9 +59,14 @@ class _Forked:
             EngineError: the zygote could not fork it.
         """
         if self._pid is None:
-            number = self._told(_FORK_SECONDS)
+            try:
+                number = self._told(_FORK_SECONDS)
+            except TimeoutError:
+                raise SilentError(
+                    f"the pool's process has forked no worker in {_FORK_SECONDS:g} s"
+                ) from None
             if number is None:
-                raise SilentError(f"the pool's process has forked no worker in {_FORK_SECONDS:g} s")
+                raise EngineError("the pool's process has ended, or has no descriptors left for a worker")
             if number <= 0:
                 raise EngineError(f"the pool cannot fork a worker process: {os.strerror(-number)}")
             self._pid = number
@@ -73,9 +78,12 @@ class _Forked:
             return self._code
         with contextlib.suppress(OSError):  # it has ended, and the zygote has told how
             self._leash.send(b"k")
-        if self._pid is None:
-            self._pid = self._told(_FORK_SECONDS) or -1
-        raw = self._told(_FORK_SECONDS) if self._pid > 0 else None
+        raw = None
+        with contextlib.suppress(TimeoutError):
+            if self._pid is None:
+                self._pid = self._told(_FORK_SECONDS) or -1
+            if self._pid > 0:
+                raw = self._told(_FORK_SECONDS)
         if raw is None:
             raw = signal.SIGKILL.value  # its zygote has left, and that was its end, too
         self._code = os.waitstatus_to_exitcode(raw)
@@ -89,10 +97,16 @@ class _Forked:
             self._leash.close()
 
     def _told(self, seconds: float) -> int | None:
-        """The next number from the zygote; None if it does not come in that time, or never can."""
+        """The next number from the zygote; None if it never can come.
+
+        Raises:
+            TimeoutError: it does not come in that time.
+        """
         self._leash.settimeout(seconds)
         try:
             data = self._leash.recv(_SIZE)
+        except TimeoutError:
+            raise
         except OSError:
             return None
         return int.from_bytes(data, "little", signed=True) if len(data) == _SIZE else None
@@ -108,21 +122,28 @@ class _Zygote:
     def __init__(self) -> None:
         location.check_processor()
         library = location.engine_library()
-        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        said, says = process.pipes(1)[0]
-        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._process = process.spawn((nothing, says, says, theirs.fileno()), _BOOTSTRAP, library)
-        except OSError as error:
-            self._ours.close()
-            os.close(said)
-            raise EngineError(f"cannot start the pool's process: {error.strerror}") from error
-        finally:
-            theirs.close()
-            os.close(says)
-            os.close(nothing)
-        self._diagnostics, self._said = said, b""
+        with contextlib.ExitStack() as kept, contextlib.ExitStack() as theirs:
+            try:
+                self._start(library, kept, theirs)
+            except OSError as error:
+                raise EngineError(f"cannot start the pool's process: {error.strerror}") from error
+            kept.pop_all()
+        self._said = b""
+        self._waiting = threading.Lock()
         self.up = False
+
+    def _start(self, library: str, kept: contextlib.ExitStack, theirs: contextlib.ExitStack) -> None:
+        ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        kept.callback(ours.close)
+        theirs.callback(other.close)
+        said, says = os.pipe()
+        kept.callback(os.close, said)
+        theirs.callback(os.close, says)
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        theirs.callback(os.close, nothing)
+        descriptors = (nothing, says, says, other.fileno())
+        self._process = process.spawn(descriptors, _BOOTSTRAP, library, forks=True)
+        self._ours, self._diagnostics = ours, said
 
     @property
     def pid(self) -> int:
@@ -134,16 +155,18 @@ class _Zygote:
         return self._process.alive()
 
     def wait_up(self) -> None:
-        """Wait until it has loaded the engine.
+        """Wait until it has loaded the engine. Threads may call this at the same time.
 
         Raises:
             EngineError: it did not.
         """
-        if not self.up:
-            # It is closed where the process was seen to have ended before anyone asked whether it is up.
-            with contextlib.suppress(OSError):
-                self._ours.settimeout(_STARTUP_SECONDS)
-                self.up = bool(self._ours.recv(_SIZE))
+        with self._waiting:
+            if not self.up:
+                # It is closed where the process was seen to have ended before anyone asked whether it is up.
+                with contextlib.suppress(OSError):
+                    self._ours.settimeout(_STARTUP_SECONDS)
+                    self.up = bool(self._ours.recv(_SIZE))
+                    self._ours.settimeout(_FORK_SECONDS)
         if not self.up:
             raise EngineError(
                 f"the pool's process {self.pid} did not load its engine: {self._last_words()}",
@@ -211,6 +234,7 @@ class Pool:
         self._lock = threading.Lock()
         self._closed = False
         self._ready: deque[Worker] = deque()
+        self._running = 0
         self._zygote = _Zygote()
         #: How often each event has happened.
         self.counts: dict[Event, int] = {"worker replaced": 0, "zygote restarted": 0}
@@ -264,8 +288,19 @@ class Pool:
         """
         grant = grant_of(job)
         with self._slots, self._take(grant) as worker:
-            self._order()  # of the next job's, while this one runs
-            return worker.run(job, streams, self._cache)
+            with self._lock:
+                self._running += 1
+                scarce = len(self._ready) < self._running
+            try:
+                # A job's own worker needs the processor: another one is made meanwhile only if the jobs that
+                # end next would have to wait for it.
+                if scarce:
+                    self._order()
+                return worker.run(job, streams, self._cache)
+            finally:
+                with self._lock:
+                    self._running -= 1
+                self._order()
 
     def _order(self) -> None:
         """Have a worker forked, without waiting for it."""
@@ -286,8 +321,11 @@ class Pool:
         """
         reason = ""
         for _ in range(_TRIES):
-            zygote, worker = self._next(grant or Grant())
-            if worker is None:
+            zygote = self._up()
+            try:
+                worker = self._next(zygote, grant or Grant())
+            except EngineError as error:
+                reason = str(error)
                 continue
             try:
                 worker.wait_ready()
@@ -305,11 +343,11 @@ class Pool:
                 reason = self._replaced(zygote, worker, str(error))
         raise EngineError(f"{_TRIES} workers of the pool broke before they had the job; the last: {reason}")
 
-    def _next(self, grant: Grant) -> tuple[_Zygote, Worker | None]:
-        """The zygote, and a worker of it; none if it has ended just now.
+    def _up(self) -> _Zygote:
+        """The zygote, with its engine loaded.
 
         Raises:
-            EngineError: no zygote can be had.
+            EngineError: none can be had.
         """
         if not self._zygote.alive():
             self._restart(self._zygote, f"process {self._zygote.pid} has ended")
@@ -317,16 +355,22 @@ class Pool:
             if self._closed:
                 raise EngineError("the pool of workers is closed")
             zygote = self._zygote
-            zygote.wait_up()
-            if self._ready and grant.empty:
-                return zygote, self._ready.popleft()
-            try:
-                return zygote, self._make(grant)
-            except EngineError:
-                return zygote, None
+        zygote.wait_up()
+        return zygote
 
-    def _make(self, grant: Grant | None = None) -> Worker:
-        return Worker(self._policy, grant, self._zygote.start, _FORK_SECONDS)
+    def _next(self, zygote: _Zygote, grant: Grant) -> Worker:
+        """A worker of it.
+
+        Raises:
+            EngineError: none can be had; the zygote may have ended just now.
+        """
+        with self._lock:
+            if zygote is self._zygote and self._ready and grant.empty:
+                return self._ready.popleft()
+        return Worker(self._policy, grant, zygote.start, _FORK_SECONDS)
+
+    def _make(self) -> Worker:
+        return Worker(self._policy, None, self._zygote.start, _FORK_SECONDS)
 
     def _restart(self, broken: _Zygote, reason: str) -> None:
         """Replace the zygote, unless another thread has done so."""
@@ -347,7 +391,7 @@ class Pool:
         if not zygote.alive():
             self._restart(zygote, f"process {zygote.pid} has ended")
         code = worker.close()
-        if code < 0:
+        if code < 0 and worker.pid > 0:
             reason = f"worker process {worker.pid} was ended by signal {-code} before it had a job"
         with self._lock:
             self.counts["worker replaced"] += 1

@@ -70,13 +70,14 @@ class Spawned:
         self.end()
 
 
-def spawn(descriptors: Sequence[int], bootstrap: str, *words: str) -> Spawned:
+def spawn(descriptors: Sequence[int], bootstrap: str, *words: str, forks: bool = False) -> Spawned:
     """Start Python of our own, with an empty environment and only the standard library on its path.
 
     Args:
         descriptors: become 0, 1, 2 and so on; all others are closed.
         bootstrap: Python; it finds the directory of `phase` as its last argument.
         words: its other arguments.
+        forks: whether it will fork others: then it links its libraries once for all of them.
 
     Raises:
         OSError: no process, or no descriptors are left.
@@ -91,7 +92,7 @@ def spawn(descriptors: Sequence[int], bootstrap: str, *words: str) -> Spawned:
         for end in descriptors:
             moved.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10))
         actions = [(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(moved)]
-        return Spawned(os.posix_spawn(sys.executable, command, _environment(), file_actions=actions))
+        return Spawned(os.posix_spawn(sys.executable, command, _environment(forks), file_actions=actions))
     finally:
         for end in moved:
             os.close(end)
@@ -114,7 +115,11 @@ def pipes(count: int) -> list[tuple[int, int]]:
     return found
 
 
-def _environment() -> dict[str, str]:
+def _environment(forks: bool) -> dict[str, str]:
     """A worker's environment: from the caller's, only the directories of a shared libpython."""
     found = os.environ.get("LD_LIBRARY_PATH")
-    return _ENVIRONMENT | ({"LD_LIBRARY_PATH": found} if found else {})
+    return (
+        _ENVIRONMENT
+        | ({"LD_BIND_NOW": "1"} if forks else {})
+        | ({"LD_LIBRARY_PATH": found} if found else {})
+    )

@@ -36,7 +36,7 @@ _loaded: list[ctypes.CDLL] = []
 _threads = 0
 
 
-def give_up(parent: int, grant: Grant | None = None) -> tuple[list[str], list[str]]:
+def give_up(parent: int, grant: Grant | None = None, *, apart: bool = False) -> tuple[list[str], list[str]]:
     """Close the cage: drop the rights of this process, and every way to get them back.
 
     A protection that the kernel refuses is left out. It is reported if a module that broke out could make
@@ -45,6 +45,7 @@ def give_up(parent: int, grant: Grant | None = None) -> tuple[list[str], list[st
     Args:
         parent: process that this one must not outlive.
         grant: the files that its job may have; None for no files.
+        apart: whether it is in an empty network namespace already (`phase.jobs.apart`).
 
     Raises:
         OSError: what is granted cannot be had.
@@ -53,7 +54,7 @@ def give_up(parent: int, grant: Grant | None = None) -> tuple[list[str], list[st
         The layers of the cage, by name; and the missing protections, a sentence each, usually empty.
     """
     global _statm, _threads
-    libc = _library()
+    libc = c_library()
     layers, missing = [], []
     try:
         _statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -62,7 +63,7 @@ def give_up(parent: int, grant: Grant | None = None) -> tuple[list[str], list[st
         missing.append(f"where memory runs out, another process may be ended: {error.strerror}")
     root = os.geteuid() == 0
     grant = grant or Grant()
-    if _leave_network(libc, files=not grant.empty):
+    if _leave_network(libc, files=not grant.empty, apart=apart):
         layers.append("namespaces")
     if not grant.empty:
         mounts.enter(libc, grant)
@@ -102,10 +103,10 @@ def prepare() -> None:
             calls.prepare(files)
     except OSError:
         pass  # each of them reports it
-    _library()
+    c_library()
 
 
-def _library() -> ctypes.CDLL:
+def c_library() -> ctypes.CDLL:
     """The C library, with errno. To load it makes a class, so it is loaded once."""
     if not _loaded:
         _loaded.append(ctypes.CDLL(None, use_errno=True))
@@ -127,7 +128,7 @@ def _granted(grant: Grant) -> list[tuple[str, bool]]:
     return [*found, (mounts.MEMORY, True)] if grant.memory_bytes else found
 
 
-def _leave_network(libc: ctypes.CDLL, *, files: bool = False) -> bool:
+def _leave_network(libc: ctypes.CDLL, *, files: bool = False, apart: bool = False) -> bool:
     """Leave the network, and the shared memory and queues (System V) of others; whether that was possible.
 
     Without root this needs a user namespace, whose capabilities are dropped right after.
@@ -135,12 +136,15 @@ def _leave_network(libc: ctypes.CDLL, *, files: bool = False) -> bool:
     Args:
         libc: the C library, with errno.
         files: leave the mounts of others, too.
+        apart: it has left the network, and has what right it needs.
     """
     user, group = os.geteuid(), os.getegid()
-    flags = _CLONE_NEWNET | _CLONE_NEWIPC | (_CLONE_NEWNS if files else 0) | (_CLONE_NEWUSER if user else 0)
+    flags = _CLONE_NEWIPC | (_CLONE_NEWNS if files else 0)
+    if not apart:
+        flags |= _CLONE_NEWNET | (_CLONE_NEWUSER if user else 0)
     if libc.unshare(flags) != 0:
         return False
-    if files and user:
+    if files and user and not apart:
         mounts.own_user(user, group)
     return True
 
@@ -223,15 +227,16 @@ def limit_compiler(compile_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
 
 
-def limit_memory(memory_bytes: int) -> None:
+def limit_memory(memory_bytes: int, *, freed: bool) -> None:
     """Limit the process to what it has once the module is compiled, and the job's memory.
 
     Args:
         memory_bytes: of the job.
+        freed: whether it has freed memory, by compiling, which must not count as the job's.
     """
-    libc = _library()
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)  # memory that compiling has freed must not count as the job's
+    libc = c_library()
+    if freed and hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
     _lower(resource.RLIMIT_DATA, _private() + memory_bytes + _SLACK)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from phase.errors import printable
 from phase.jobs import location, process, wire
-from phase.jobs.errors import CageError, EngineError, JobRefusedError, SilentError
+from phase.jobs.errors import CageError, EngineError, JobRefusedError
 from phase.jobs.flow import Collected, Content, Inlet, Messages, Outlet, Pump, Streams
 from phase.jobs.grant import Grant
 from phase.jobs.job import Execution as Execution
@@ -250,7 +250,8 @@ class Worker:
         deadline = time.monotonic() + self._patience
         while True:
             if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
-                raise SilentError(f"worker process {self.pid} has loaded no engine in {self._patience:g} s")
+                # To ask for its number is to ask the process that forks workers whether it lives at all.
+                raise EngineError(f"worker process {self.pid} has loaded no engine in {self._patience:g} s")
             part = os.read(control, wire.MAX_MESSAGE)
             buffer += part
             if not part:

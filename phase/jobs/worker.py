@@ -135,7 +135,8 @@ class _Run:
     def _prepare(self) -> None:
         """Everything up to the module's first instruction."""
         engine, output = self._engine, self._output
-        shape, compiled = self._restored() or self._compiled()
+        restored = self._restored()
+        shape, compiled = restored or self._compiled()
         self._files.put()
         engine.wasi(
             argv=self._argv,
@@ -148,7 +149,7 @@ class _Run:
         # Kept: a collection would free its functions, which the engine still calls.
         self._host = Host(engine, shape.imports, _want if self._streamed else None, self._world)
         memory = self._memory - self._grant.memory_bytes
-        protect.limit_memory(memory)
+        protect.limit_memory(memory, freed=restored is None)
         engine.link(shape, compiled, fuel=self._fuel, memory_bytes=memory)
         self._linked = True
 
@@ -227,15 +228,16 @@ def main() -> None:
     serve(Engine(sys.argv[1]), parent, grants.read(sys.argv[2:]))
 
 
-def serve(engine: Engine, parent: int, grant: Grant) -> None:
+def serve(engine: Engine, parent: int, grant: Grant, *, apart: bool = False) -> None:
     """Close the cage, and run the job that arrives. Never returns.
 
     Args:
         engine: loaded; nothing has run in it.
         parent: process that this one must not outlive.
         grant: the files that the job may have.
+        apart: whether this process is in an empty network namespace already.
     """
-    wire.send(CONTROL, wire.READY, *(_list(texts) for texts in protect.give_up(parent, grant)))
+    wire.send(CONTROL, wire.READY, *(_list(texts) for texts in protect.give_up(parent, grant, apart=apart)))
     fields = wire.unpack(wire.read_all(REQUEST))
     os.close(REQUEST)
     _Run(engine, fields, grant).run()

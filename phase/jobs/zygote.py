@@ -23,6 +23,7 @@ import select
 import sys
 
 from phase.jobs import grant, protect, wire, worker
+from phase.jobs.apart import Namespaces
 from phase.jobs.engine import Engine
 from phase.jobs.host import READER
 
@@ -35,10 +36,10 @@ _REQUEST_BYTES = 1 << 16
 
 
 class _Child:
-    """A worker: its number, its leash, and a descriptor that tells when it has ended."""
+    """A worker: its number, its leash, a descriptor that tells when it has ended, and its namespace."""
 
-    def __init__(self, pid: int, leash: int, handle: int) -> None:
-        self.pid, self.leash, self.handle = pid, leash, handle
+    def __init__(self, pid: int, leash: int, handle: int, namespace: int) -> None:
+        self.pid, self.leash, self.handle, self.namespace = pid, leash, handle, namespace
 
 
 class Zygote:
@@ -53,6 +54,7 @@ class Zygote:
         self._engine = engine
         self._requests = requests
         self._children: dict[int, _Child] = {}
+        self._namespaces = Namespaces()
         self._poll = select.poll()
         self._poll.register(requests.fileno(), select.POLLIN)
 
@@ -96,29 +98,35 @@ class Zygote:
         return True
 
     def _fork(self, given: list[int], data: bytes) -> None:
-        leash = given[-1]
+        leash, namespace = given[-1], self._namespaces.enter()
+        pid = -1
         try:
             pid = os.fork()
+            if pid == 0:
+                self._work(given, data, apart=namespace >= 0)
+            handle = os.pidfd_open(pid)
         except OSError as error:
+            if pid > 0:  # there is no descriptor to watch it by
+                os.kill(pid, _SIGKILL)
+                os.waitpid(pid, 0)
+            self._namespaces.give_back(namespace)
             _tell(leash, -(error.errno or errno.EAGAIN))
             os.close(leash)
             return
-        if pid == 0:
-            self._work(given, data)
-        child = _Child(pid, leash, os.pidfd_open(pid))
+        child = _Child(pid, leash, handle, namespace)
         self._children[leash] = self._children[child.handle] = child
         _tell(leash, pid)
         self._poll.register(leash, select.POLLIN)
         self._poll.register(child.handle, select.POLLIN)
 
-    def _work(self, given: list[int], data: bytes) -> None:
+    def _work(self, given: list[int], data: bytes, *, apart: bool) -> None:
         """Be a worker. Never returns: above is the zygote's loop."""
         try:
             for number, each in enumerate(given[:-1]):
                 os.dup2(each, number)
             os.closerange(worker.REQUEST + 1, 1 << 20)
             words = [word.decode("utf-8", "surrogateescape") for word in wire.unpack(data)]
-            worker.serve(self._engine, os.getppid(), grant.read(words))
+            worker.serve(self._engine, os.getppid(), grant.read(words), apart=apart)
         except BaseException:
             import traceback
 
@@ -129,6 +137,7 @@ class Zygote:
     def _reap(self, child: _Child) -> None:
         _, status = os.waitpid(child.pid, 0)
         _tell(child.leash, status)
+        self._namespaces.give_back(child.namespace)
         for each in (child.leash, child.handle):
             if self._children.pop(each, None) is not None:
                 self._poll.unregister(each)
@@ -151,6 +160,7 @@ def main() -> None:
         os.dup(0)
     engine = Engine(sys.argv[1])
     engine.reader = engine.compile(READER)
+    engine.prepare()
     protect.prepare()
     gc.disable()  # a worker runs one job, and a collection would copy every page that it looks at
     gc.freeze()

@@ -24,7 +24,7 @@ MUTANTS = (
     Mutant(
         "a worker has the network where calls are not filtered",
         _PROTECT,
-        "    if _leave_network(libc, files=not grant.empty):\n",
+        "    if _leave_network(libc, files=not grant.empty, apart=apart):\n",
         "    if False:\n",
         (f"{_ESCAPE}::test_a_job_that_broke_out_where_calls_are_not_filtered",),
     ),

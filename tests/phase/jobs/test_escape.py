@@ -35,7 +35,7 @@ _NO_CAGE = "from phase.jobs import protect; protect.give_up = lambda parent, gra
 _LAYERS = {
     "filter": "from phase.jobs import calls; calls.close = lambda libc, files: None",
     "landlock": "from phase.jobs import landlock; landlock.close = lambda libc, but: 0",
-    "namespaces": "from phase.jobs import protect; protect._leave_network = lambda libc, files: False",
+    "namespaces": "from phase.jobs import protect; protect._leave_network = lambda *_, **__: False",
     "user": "from phase.jobs import protect; protect._leave_root = lambda libc: []",
 }
 _STOPPED = f"killed by signal {signal.SIGSYS:d}"

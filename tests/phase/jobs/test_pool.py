@@ -1,6 +1,7 @@
 """Warm workers: the same results as from a worker of its own, and no death that goes unseen."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from phase.jobs.pool import Pool
 from phase.jobs.protect import OWN
 from phase.jobs.runner import Job, execute
 from phase.jobs.status import Exited, Killed, LimitHit, Trapped
+from phase.jobs.zygote import DESCRIPTORS
 from tests.phase.jobs.conftest import ENDINGS
 
 Wasm = Callable[[str], bytes]
@@ -55,6 +57,15 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except FileNotFoundError:
         return False
+
+
+def _settled(zygote: int) -> set[int]:
+    """The descriptors of a zygote, once it has cleared away its dead."""
+    before: set[int] = set()
+    while before != (now := set(map(int, os.listdir(f"/proc/{zygote}/fd")))) or _children(zygote):
+        before = now
+        time.sleep(0.2)
+    return now
 
 
 def _idle(made: Pool) -> int:
@@ -181,7 +192,7 @@ print(made.zygote, flush=True)
         process.stdin.close()
         zygote = int(process.stdout.readline())
         until = time.monotonic() + 20
-        while len(_children(zygote)) < 3:  # two that are ready, and the one with the job
+        while len(_children(zygote)) < 2:  # one that is ready, and the one with the job
             assert time.monotonic() < until
             time.sleep(0.02)
         workers = _children(zygote)
@@ -194,7 +205,68 @@ def test_the_zygote_has_one_thread_and_no_descriptor_of_the_caller(two: Pool) ->
     assert len(os.listdir(f"/proc/{two.zygote}/task")) == 1
     for each in os.listdir(f"/proc/{two.zygote}/fd"):
         target = os.readlink(f"/proc/{two.zygote}/fd/{each}")
-        assert target == "/dev/null" or target.startswith(("pipe:", "socket:", "anon_inode:[pidfd]")), target
+        kinds = ("pipe:", "socket:", "anon_inode:[pidfd]", "net:[")
+        assert target == "/dev/null" or target.startswith(kinds), target
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look at a worker")
+def test_workers_at_the_same_time_are_in_different_networks_and_later_ones_in_the_same(
+    two: Pool, wasm: Wasm
+) -> None:
+    seen = set()
+    for _ in range(6):
+        two.wait_ready()
+        now = [os.readlink(f"/proc/{each.pid}/ns/net") for each in two._ready]
+        assert len(set(now)) == len(now)
+        assert os.readlink("/proc/self/ns/net") not in now
+        seen |= set(now)
+        assert _hello(two, wasm) == _HELLO
+    # Two wait, up to two run, and some of them have not been cleared away.
+    assert len(seen) < 6
+
+
+def test_a_worker_that_is_never_ready_ends_no_job_of_others(
+    wasm: Wasm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_FORK_SECONDS", 1.0)
+    seen: list[tuple[str, str]] = []
+    with Pool(2, told=lambda event, reason: seen.append((event, reason))) as made:
+        made.wait_ready()
+        found: list[object] = []
+        long = Job(wasm("sleep"), limits=Limits(wall_seconds=5.0))
+        other = threading.Thread(target=lambda: found.append(made.run(long).status))
+        other.start()
+        while not made._running:
+            time.sleep(0.01)
+        mute, first = made._ready[0], made.zygote
+        reader, writer = os.pipe()
+        os.close(mute._ends[3])
+        mute._ends[3], mute._cage, mute._patience = reader, None, 0.2
+        assert _hello(made, wasm) == _HELLO
+        assert made.zygote == first
+        assert [event for event, _ in seen] == ["worker replaced"]
+        other.join()
+        os.close(writer)
+    assert found == [LimitHit("wall")]
+
+
+def test_a_zygote_without_descriptors_says_so_and_goes_on(wasm: Wasm) -> None:
+    with Pool(1) as made:
+        assert _hello(made, wasm) == _HELLO
+        first = made.zygote
+        soft, hard = resource.prlimit(first, resource.RLIMIT_NOFILE)
+        # Too few to take a request, and too few to watch the worker that is forked for it.
+        for few in (DESCRIPTORS - 1, DESCRIPTORS):
+            while made._ready:
+                made._ready.popleft().close()
+            used = _settled(first)
+            free = [number for number in range(max(used) + 20) if number not in used]
+            resource.prlimit(first, resource.RLIMIT_NOFILE, (free[few], hard))
+            with pytest.raises(EngineError, match=r"descriptors|Too many open files"):
+                made.run(Job(wasm("hello")))
+            resource.prlimit(first, resource.RLIMIT_NOFILE, (soft, hard))
+            assert _hello(made, wasm) == _HELLO
+        assert (made.zygote, made.counts["zygote restarted"]) == (first, 0)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look at a worker")
