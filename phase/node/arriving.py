@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from phase.jobs.job import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS
 from phase.jobs.receipt import Content
 from phase.node.blobs import Blobs
+from phase.node.disk import Disk
 from phase.node.errors import RefusedError
 from phase.node.room import Room
 from phase.peer.framing import MAX_MESSAGE, SECONDS, Frames, Kind, ProtocolError, file_part
@@ -28,10 +29,11 @@ class Modules:
 
     Args:
         blobs: those that are here.
+        disk: threads for them.
     """
 
-    def __init__(self, blobs: Blobs) -> None:
-        self._blobs, self._room = blobs, Room(*MODULE_BYTES)
+    def __init__(self, blobs: Blobs, disk: Disk) -> None:
+        self._blobs, self._disk, self._room = blobs, disk, Room(*MODULE_BYTES)
         self._coming: dict[tuple[str, str], asyncio.Event] = {}
 
     async def find(self, client: str, sha256: str) -> bytes | None:
@@ -43,7 +45,18 @@ class Modules:
                     await coming.wait()
             except TimeoutError:
                 return None
-        return self._blobs.get(client, sha256)
+        return await self.blob(client, sha256)
+
+    async def blob(self, client: str, sha256: str) -> bytes | None:
+        """What this client has brought before; None if it is not here."""
+        found = self._blobs.here(client, sha256)
+        if found is None and self._blobs.has(client, sha256):
+            found = await self._disk.run(self._blobs.get, client, sha256)
+        return found
+
+    async def keep(self, client: str, sha256: str, data: bytes) -> None:
+        """Keep what a client has brought, whose hash is checked."""
+        await self._disk.run(self._blobs.put, client, sha256, data)
 
     @asynccontextmanager
     async def coming(self, client: str, offer: Offer) -> AsyncIterator[None]:
@@ -69,7 +82,7 @@ class Modules:
             ProtocolError: something else came, or too slowly.
         """
         data = await _module(frames, offer)
-        self._blobs.put(client, offer.module.sha256, data)
+        await self.keep(client, offer.module.sha256, data)
         return data
 
 
@@ -104,9 +117,12 @@ def check_words(request: Request) -> None:
         )
 
 
-async def _parts(frames: Frames, kind: Kind, length: int) -> bytes:
-    """Bytes of a known length, in frames of one kind, in the time that the slowest client may take."""
-    data = bytearray()
+async def _parts(frames: Frames, kind: Kind, length: int, sha256: str = "") -> bytes:
+    """Bytes of a known length, in frames of one kind, in the time that the slowest client may take.
+
+    They are hashed as they come: all at once would stop the event loop for as long as it takes.
+    """
+    data, hashed = bytearray(), hashlib.sha256()
     try:
         async with asyncio.timeout(SECONDS + length / LEAST_RATE):
             while len(data) < length:
@@ -114,18 +130,19 @@ async def _parts(frames: Frames, kind: Kind, length: int) -> bytes:
                 if found is None or found.kind is not kind or not found.data:
                     raise ProtocolError(f"{kind.name.lower()} ended after {len(data)} of {length} bytes")
                 data += found.data
+                if sha256:
+                    hashed.update(found.data)
     except TimeoutError:
         raise ProtocolError(f"{kind.name.lower()} came too slowly: {len(data)} of {length} bytes") from None
     if len(data) > length:
         raise ProtocolError(f"{kind.name.lower()} has more than its {length} bytes")
+    if sha256 and hashed.hexdigest() != sha256:
+        raise ProtocolError(f"the {kind.name.lower()} does not have the hash that was offered")
     return bytes(data)
 
 
 async def _module(frames: Frames, offer: Offer) -> bytes:
-    data = await _parts(frames, Kind.MODULE, offer.module.length)
-    if hashlib.sha256(data).hexdigest() != offer.module.sha256:
-        raise ProtocolError("the module does not have the hash that was offered")
-    return data
+    return await _parts(frames, Kind.MODULE, offer.module.length, offer.module.sha256)
 
 
 async def file(frames: Frames, name: str, content: Content) -> bytes:
@@ -134,7 +151,7 @@ async def file(frames: Frames, name: str, content: Content) -> bytes:
     Raises:
         ProtocolError: something else came, or too slowly.
     """
-    data = bytearray()
+    data, hashed = bytearray(), hashlib.sha256()
     try:
         async with asyncio.timeout(SECONDS + content.length / LEAST_RATE):
             while not data or len(data) < content.length:
@@ -145,11 +162,12 @@ async def file(frames: Frames, name: str, content: Content) -> bytes:
                 if of != name or (content.length and not part):
                     raise ProtocolError("the input files come in another order, or not at all")
                 data += part
+                hashed.update(part)
                 if not content.length:
                     break
     except TimeoutError:
         raise ProtocolError(f"an input file came too slowly: {len(data)} bytes") from None
-    if hashlib.sha256(data).hexdigest() != content.sha256:
+    if hashed.hexdigest() != content.sha256:
         raise ProtocolError("an input file does not have the hash that was offered")
     return bytes(data)
 

@@ -4,12 +4,15 @@ Each client has its own: who knows the hash of another's input, from a receipt f
 node read it out.
 
 Files in one directory, the longest unused removed first. Every file is hashed again when it is read: a power
-cut, or anybody else with access to the directory, changes nothing that runs.
+cut, or anybody else with access to the directory, changes nothing that runs. Any thread may use the store;
+`has` and `here` never wait for the disk.
 """
 
 import hashlib
 import os
+import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 
 from phase import files
@@ -39,34 +42,45 @@ class Blobs:
         self._disk_bytes, self._memory_bytes = disk_bytes, memory_bytes
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._memory: OrderedDict[str, bytes] = OrderedDict()
+        self._counting = threading.Lock()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, size in _found(directory):
             self._sizes[name] = size
         self._held = sum(self._sizes.values())
         self._remembered = 0
-        self._make_room(0)
+        self._discard(self._too_many(0))
 
     def has(self, client: str, sha256: str) -> bool:
         """Whether it is there."""
         name = _name(client, sha256)
         return name in self._memory or name in self._sizes
 
+    def here(self, client: str, sha256: str) -> bytes | None:
+        """The bytes of a client's blob, if they are in memory."""
+        name = _name(client, sha256)
+        with self._counting:
+            data = self._memory.get(name)
+            if data is not None:
+                self._memory.move_to_end(name)
+            return data
+
     def get(self, client: str, sha256: str) -> bytes | None:
         """The bytes of a client's blob; None if it is not there, or is damaged."""
+        data = self.here(client, sha256)
         name = _name(client, sha256)
-        data = self._memory.get(name)
-        if data is not None:
-            self._memory.move_to_end(name)
+        size = self._sizes.get(name)
+        if data is not None or size is None:
             return data
-        if name not in self._sizes:
-            return None
-        data = self._read(name, sha256)
-        if data is None:
-            self._remove(name)
-            return None
-        self._sizes.move_to_end(name)
-        self._remember(name, data)
-        return data
+        data = self._read(name, size, sha256)
+        with self._counting:
+            if data is not None:
+                if name in self._sizes:
+                    self._sizes.move_to_end(name)
+                self._remember(name, data)
+                return data
+            self._forget(name)
+        self._discard([name])
+        return None
 
     def put(self, client: str, sha256: str, data: bytes) -> None:
         """Keep a blob whose hash the caller has checked. Where the disk does not take it, memory has it.
@@ -76,11 +90,13 @@ class Blobs:
             sha256: hex.
             data: its bytes.
         """
-        name = _name(client, sha256)
-        self._remember(name, data)
-        if name in self._sizes or len(data) > self._disk_bytes:
-            return
-        self._make_room(_taken_up(len(data)))
+        name, size = _name(client, sha256), _taken_up(len(data))
+        with self._counting:
+            self._remember(name, data)
+            if name in self._sizes or len(data) > self._disk_bytes:
+                return
+            gone = self._too_many(size)
+        self._discard(gone)
         temporary = self._directory / f".{os.urandom(8).hex()}.tmp"
         try:
             # Not synced: a blob that a power cut damages is found out when it is read.
@@ -89,16 +105,18 @@ class Blobs:
         except OSError:
             temporary.unlink(missing_ok=True)
             return
-        self._sizes[name] = _taken_up(len(data))
-        self._held += self._sizes[name]
+        with self._counting:
+            # Another thread may have brought the same.
+            self._held += size - self._sizes.get(name, 0)
+            self._sizes[name] = size
 
-    def _read(self, name: str, sha256: str) -> bytes | None:
+    def _read(self, name: str, size: int, sha256: str) -> bytes | None:
         try:
             opened = files.open_plain(self._directory / name)
         except OSError:
             return None
         with open(opened, "rb") as file:
-            data = file.read(self._sizes[name] + 1)
+            data = file.read(size + 1)
         return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
     def _remember(self, name: str, data: bytes) -> None:
@@ -111,14 +129,21 @@ class Blobs:
         ) > 1:
             self._remembered -= len(self._memory.popitem(last=False)[1])
 
-    def _make_room(self, size: int) -> None:
+    def _too_many(self, size: int) -> list[str]:
+        """Those that must go for so many bytes, counted no more."""
+        gone = []
         while self._sizes and (self._held + size > self._disk_bytes or len(self._sizes) >= MAX_BLOBS):
-            self._remove(next(iter(self._sizes)))
+            gone.append(next(iter(self._sizes)))
+            self._forget(gone[-1])
+        return gone
 
-    def _remove(self, name: str) -> None:
+    def _forget(self, name: str) -> None:
         self._held -= self._sizes.pop(name, 0)
         self._remembered -= len(self._memory.pop(name, b""))
-        (self._directory / name).unlink(missing_ok=True)
+
+    def _discard(self, names: Iterable[str]) -> None:
+        for name in names:
+            (self._directory / name).unlink(missing_ok=True)
 
 
 def _name(client: str, sha256: str) -> str:

@@ -182,8 +182,8 @@ class Gateway:
         """The client and the body of a request whose signature can be checked only once the body is here."""
         self._checker.look(request.headers)
         with self._unproven.taken(request.remote or "", _length(request, most)):
-            body = await _body(request, most)
-        return self._signed(request, hashlib.sha256(body).hexdigest()), body
+            body, sha256 = await _body(request, most)
+        return self._signed(request, sha256), body
 
     def _signed(self, request: web.Request, sha256: str) -> str:
         return self._checker.check(request.method, request.raw_path, request.headers, sha256)
@@ -199,10 +199,10 @@ class Gateway:
         if self._blobs.has(client, sha256):
             return _json({"sha256": sha256})
         with self._coming.taken(client, _length(request, MAX_BLOB)):
-            body = await _body(request, MAX_BLOB)
-        if hashlib.sha256(body).hexdigest() != sha256:
-            raise ProblemError(422, "invalid request", "the body does not have the hash that names it")
-        self._blobs.put(client, sha256, body)
+            body, found = await _body(request, MAX_BLOB)
+            if found != sha256:
+                raise ProblemError(422, "invalid request", "the body does not have the hash that names it")
+            await self._serving.brought.keep(client, sha256, body)
         return _json({"sha256": sha256}, 201)
 
     async def _post(self, request: web.Request) -> web.Response:
@@ -211,14 +211,14 @@ class Gateway:
             asked = read_json(body, Asked)
         except MalformedError as error:
             raise ProblemError(400, "invalid request", f"not a job: {error}") from error
-        module = self._blob(client, asked.module)
-        stdin = b"" if asked.stdin is None else self._blob(client, asked.stdin)
-        inputs = {name: self._blob(client, sha256) for name, sha256 in asked.inputs.items()}
+        module = await self._blob(client, asked.module)
+        stdin = b"" if asked.stdin is None else await self._blob(client, asked.stdin)
+        inputs = {name: await self._blob(client, sha256) for name, sha256 in asked.inputs.items()}
         await self._take(client, asked, module, stdin, inputs)
         return _json(self._serving.status(client, asked.job), 202)
 
-    def _blob(self, client: str, sha256: str) -> bytes:
-        data = self._blobs.get(client, sha256)
+    async def _blob(self, client: str, sha256: str) -> bytes:
+        data = await self._serving.brought.blob(client, sha256)
         if data is None:
             raise ProblemError(404, "blob missing", f"the blob {sha256} is not here: PUT it first")
         return data
@@ -245,11 +245,11 @@ class Gateway:
         work = self._scheduler.admit(client, offer, whole=True)
         try:
             work.request, work.module, work.stdin, work.inputs = said, module, stdin, inputs
-            work.spool = self._scheduler.kept.begin(client, asked.job)
+            await self._scheduler.begin(work)
             await self._scheduler.enqueue(work)
         except BaseException:
             if not work.ended.done():
-                self._scheduler.withdraw(work)
+                await self._scheduler.withdraw(work)
             raise
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -274,7 +274,7 @@ class Gateway:
         status = self._serving.status(client, job)
         if self._scheduler.find(client, job) is not None:
             raise ProblemError(409, "not ended", f"the job is {status.state.value}")
-        receipt = self._scheduler.kept.receipt(client, job)
+        receipt = await self._scheduler.disk.run(self._scheduler.kept.receipt, client, job)
         if receipt is None:
             raise ProblemError(404, "unknown job", _no_receipt(status))
         return web.Response(body=receipt, content_type="application/json")
@@ -316,7 +316,7 @@ class Gateway:
         """Send a file to its end; while its job runs, also what is added."""
         while True:
             work = self._scheduler.find(client, job)
-            part = os.read(descriptor, _CHUNK)
+            part = await self._scheduler.disk.run(os.read, descriptor, _CHUNK)
             if part:
                 async with asyncio.timeout(_SEND_SECONDS):
                     await answer.write(part)
@@ -398,8 +398,8 @@ def _length(request: web.Request, most: int) -> int:
     return most if request.content_length is None else min(request.content_length, most)
 
 
-async def _body(request: web.Request, most: int) -> bytes:
-    """The body of a request, within a length and a time.
+async def _body(request: web.Request, most: int) -> tuple[bytes, str]:
+    """The body of a request, within a length and a time, and its SHA-256 in hex.
 
     Raises:
         ProblemError: it is too long, or comes too slowly.
@@ -407,18 +407,19 @@ async def _body(request: web.Request, most: int) -> bytes:
     length = request.content_length
     if length is not None and length > most:
         raise ProblemError(413, "invalid request", f"the body has {length} bytes; the limit is {most}")
-    data = bytearray()
+    data, hashed = bytearray(), hashlib.sha256()
     try:
         async with asyncio.timeout(SECONDS + (length or most) / LEAST_RATE):
             while part := await request.content.readany():
                 data += part
+                hashed.update(part)
                 if len(data) > most:
                     raise ProblemError(413, "invalid request", f"the body is over {most} bytes")
     except TimeoutError:
         raise ProblemError(408, "invalid request", "the body came too slowly") from None
     except web.RequestPayloadError:
         raise ProblemError(400, "invalid request", "the body ended early") from None
-    return bytes(data)
+    return bytes(data), hashed.hexdigest()
 
 
 def _no_receipt(status: JobStatus) -> str:

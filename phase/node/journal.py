@@ -1,13 +1,15 @@
 """The node's journal: which jobs it took and how they ended, so that it answers none twice after a restart.
 
 One line for each event: the CRC-32 of the rest, a blank, JSON. A line that is torn or damaged is passed over
-and counted: a power cut may leave one at the end. Those who wait for the disk share one fsync.
+and counted: a power cut may leave one at the end. Those who wait for the disk in the event loop share one
+fsync. The threads of jobs write, and wait for, the ends of their jobs themselves.
 """
 
 import asyncio
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -138,28 +140,55 @@ class Journal:
         # Whatever a torn line left, the next one begins on a line of its own.
         self._torn = self.size > 0
         self._compact_at = COMPACT_BYTES
+        self._writing = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="phase-journal")
         self._waiting: list[asyncio.Future[None]] = []
         self._syncing: asyncio.Task[None] | None = None
 
     def append(self, event: Event) -> None:
-        """Write an event. It outlives the process, though not yet a power cut: see `sync`.
+        """Write an event. It outlives the process, though not yet a power cut: see `sync`. Any thread may.
 
         Raises:
             StateError: it cannot be written.
         """
-        data = b"\n" * self._torn + line(event)
+        text = line(event)
         try:
-            if self.size + len(data) > _MAX_BYTES:
-                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-            count = os.write(self._file, data)
-            self.size += count
-            # A full disk took a part; the next line must not continue it, whenever there is room again.
-            self._torn = count < len(data)
-            if self._torn:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with self._writing:
+                self._write(b"\n" * self._torn + text)
         except OSError as error:
-            raise StateError(f"the journal {self._path} cannot be written: {reason(error)}") from error
+            raise _unwritten(self._path, error) from error
+
+    def _write(self, data: bytes) -> None:
+        if self.size + len(data) > _MAX_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        count = os.write(self._file, data)
+        self.size += count
+        # A full disk took a part; the next line must not continue it, whenever there is room again.
+        self._torn = count < len(data)
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def record(self, event: Event) -> None:
+        """Write an event, and wait until it is on the disk. In a thread that may wait.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        self.append(event)
+        try:
+            self._sync()
+        except OSError as error:
+            raise _unwritten(self._path, error) from error
+
+    def _sync(self) -> None:
+        # A descriptor of its own: the file may be written anew meanwhile, and the new one has all that the
+        # old one had.
+        with self._writing:
+            file = os.dup(self._file)
+        try:
+            os.fdatasync(file)
+        finally:
+            os.close(file)
 
     async def sync(self) -> None:
         """Wait until everything that was appended is on the disk.
@@ -180,7 +209,7 @@ class Journal:
             waiting, self._waiting = self._waiting, []
             error: OSError | None = None
             try:
-                await loop.run_in_executor(self._thread, os.fdatasync, self._file)
+                await loop.run_in_executor(self._thread, self._sync)
             except OSError as caught:
                 error = caught
             for each in waiting:
@@ -193,25 +222,49 @@ class Journal:
         return self.size > self._compact_at
 
     async def compact(self, events: Iterable[Event]) -> None:
-        """Write the file anew with these events alone.
+        """Write the file anew with these events, and with those that are appended from now on.
+
+        Args:
+            events: all that must stay of what was appended so far.
 
         Raises:
             StateError: it cannot be written; the old one is still there.
         """
-        data = b"".join(map(line, events))
+        begun, self._compact_at = self.size, _MAX_BYTES
+        kept, again = list(events), 0
         try:
-            # In this thread on purpose: nothing is appended between here and the next file. It is a few
-            # megabytes, once in a great while.
-            files.write(self._path, data, mode=0o600)
-            fresh = files.open_plain(self._path, os.O_RDWR | os.O_APPEND)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._rewrite, kept, begun)
+            again = max(COMPACT_BYTES, 2 * self.size)
         except OSError as error:
-            self._compact_at = self.size + _RETRY_BYTES
             raise StateError(f"the journal {self._path} cannot be written anew: {reason(error)}") from error
-        old, self._file, self.size = self._file, fresh, len(data)
-        self._torn, self._compact_at = False, max(COMPACT_BYTES, 2 * self.size)
-        if self._syncing is not None:
-            await self._syncing
-        os.close(old)
+        finally:
+            self._compact_at = again or self.size + _RETRY_BYTES
+
+    def _rewrite(self, events: list[Event], begun: int) -> None:
+        temporary = files.put_beside(self._path, b"".join(map(line, events)), mode=0o600)
+        try:
+            with self._writing:
+                fresh = files.open_plain(temporary, os.O_RDWR | os.O_APPEND)
+                try:
+                    size = self._move(fresh, temporary, begun)
+                except BaseException:
+                    os.close(fresh)
+                    raise
+                old, self._file, self.size = self._file, fresh, size
+            os.close(old)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _move(self, fresh: int, temporary: Path, begun: int) -> int:
+        """Add to a new file what was appended meanwhile, and give it the name; returns its size."""
+        left = os.pread(self._file, self.size - begun, begun)
+        if os.write(fresh, left) < len(left):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fdatasync(fresh)
+        os.replace(temporary, self._path)
+        files.sync_directory(self._path.parent)
+        return os.fstat(fresh).st_size
 
     def close(self) -> None:
         """Close it; what was appended is on the disk then."""
@@ -251,4 +304,8 @@ def _settle(done: "asyncio.Future[None]", error: OSError | None, path: Path) -> 
     if error is None:
         done.set_result(None)
     else:
-        done.set_exception(StateError(f"the journal {path} cannot be written: {reason(error)}"))
+        done.set_exception(_unwritten(path, error))
+
+
+def _unwritten(path: Path, error: OSError) -> StateError:
+    return StateError(f"the journal {path} cannot be written: {reason(error)}")

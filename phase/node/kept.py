@@ -7,6 +7,7 @@ whole and synced: what has one is complete. The oldest are removed where there a
 import hashlib
 import os
 import shutil
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ TOTAL_BYTES, CLIENT_BYTES, JOB_BYTES = 1 << 30, 256 << 20, 64 << 20
 CLIENT_JOBS = 256
 #: Most bytes of a receipt, as `phase.dsse` reads envelopes.
 _MAX_RECEIPT = 4 << 20
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 Name = Literal["stdout", "stderr"]
 
@@ -38,9 +40,12 @@ class Spool:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(mode=0o700)
         self.directory = directory
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self.stdout = os.open(directory / "stdout", flags, 0o600)
-        self.stderr = os.open(directory / "stderr", flags, 0o600)
+        self.stdout = os.open(directory / "stdout", _NEW, 0o600)
+        try:
+            self.stderr = os.open(directory / "stderr", _NEW, 0o600)
+        except OSError:
+            os.close(self.stdout)
+            raise
 
     def close(self) -> None:
         """Write nothing more. May be called twice."""
@@ -51,7 +56,7 @@ class Spool:
 
 
 class Kept:
-    """All kept results.
+    """All kept results. Any thread may use it.
 
     Args:
         directory: made if it does not exist.
@@ -70,6 +75,7 @@ class Kept:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         #: Name of the directory to its bytes, the oldest first.
         self._sizes: OrderedDict[str, int] = OrderedDict(_found(directory))
+        self._counting = threading.Lock()
 
     def begin(self, client: str, job: str) -> Spool:
         """Make room for a job's outputs.
@@ -89,15 +95,21 @@ class Kept:
         directory = self._directory / name
         for output in ("stdout", "stderr"):
             _sync(directory / output)
-        for file, data in (left or {}).items():
-            files.write(directory / _file(file), data, mode=0o600)
+        _add(directory, {_file(file): data for file, data in (left or {}).items()})
         files.write(directory / "receipt", receipt, mode=0o600)
-        self._sizes[name] = _size(directory)
-        self._make_room(client)
+        size = _size(directory)
+        with self._counting:
+            self._sizes[name] = size
+            gone = self._too_many(client)
+        for each in gone:
+            shutil.rmtree(self._directory / each, ignore_errors=True)
 
     def drop(self, client: str, job: str) -> None:
         """Remove what there is of a job."""
-        self._remove(_name(client, job))
+        name = _name(client, job)
+        with self._counting:
+            self._sizes.pop(name, None)
+        shutil.rmtree(self._directory / name, ignore_errors=True)
 
     def has(self, client: str, job: str) -> bool:
         """Whether the whole result of a job is there."""
@@ -126,21 +138,20 @@ class Kept:
         with open(opened, "rb") as file:
             return file.read(_MAX_RECEIPT)
 
-    def _make_room(self, client: str) -> None:
+    def _too_many(self, client: str) -> list[str]:
+        """The oldest, which must go, counted no more."""
+        gone = []
         mine = [name for name in self._sizes if name.startswith(f"{client[:32]}-")]
         held = sum(self._sizes[name] for name in mine)
         while mine[1:] and (held > self._client_bytes or len(mine) > CLIENT_JOBS):
-            held -= self._sizes[mine[0]]
-            self._remove(mine.pop(0))
+            gone.append(mine.pop(0))
+            held -= self._sizes.pop(gone[-1])
         total = sum(self._sizes.values())
         while total > self._total_bytes and len(self._sizes) > 1:
-            oldest = next(iter(self._sizes))
-            total -= self._sizes[oldest]
-            self._remove(oldest)
-
-    def _remove(self, name: str) -> None:
-        self._sizes.pop(name, None)
-        shutil.rmtree(self._directory / name, ignore_errors=True)
+            name, size = self._sizes.popitem(last=False)
+            gone.append(name)
+            total -= size
+        return gone
 
 
 def _name(client: str, job: str) -> str:
@@ -166,6 +177,15 @@ def _found(directory: Path) -> list[tuple[str, int]]:
 
 def _size(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.iterdir())
+
+
+def _add(directory: Path, left: Mapping[str, bytes]) -> None:
+    """Write files of a new directory: all, then the disk is waited for, once rather than for each."""
+    for name, data in left.items():
+        with open(os.open(directory / name, _NEW, 0o600), "wb") as file:
+            file.write(data)
+    for name in left:
+        _sync(directory / name)
 
 
 def _sync(path: Path) -> None:

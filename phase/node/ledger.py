@@ -95,7 +95,10 @@ class Ledger:
 
     def forget(self, taken: Taken) -> None:
         """Forget a job that was not taken after all."""
-        self._of.get(taken.client, {}).pop(taken.job, None)
+        mine = self._of.get(taken.client, {})
+        mine.pop(taken.job, None)
+        if not mine:
+            self._of.pop(taken.client, None)
 
     def end(self, ended: Ended) -> None:
         """Remember how a job ended; the oldest that ended is forgotten where there are too many."""

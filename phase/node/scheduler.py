@@ -1,14 +1,19 @@
-"""The node's core, without a network: takes jobs, runs them in slots, and keeps the books."""
+"""The node's core, without a network: takes jobs, runs them in slots, and keeps the books.
+
+What the disk may make slow is done in threads: the thread of a job also keeps its result and puts its end on
+record.
+"""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from phase.errors import PhaseError
+from phase.errors import PhaseError, reason
 from phase.identity import Identity
 from phase.jobs import receipt as receipts
 from phase.jobs.errors import JobError, JobRefusedError
@@ -16,11 +21,12 @@ from phase.jobs.flow import Streams
 from phase.jobs.runner import Execution, Job
 from phase.jobs.status import Killed, Rejected, Status, Trapped
 from phase.node.capacity import Capacity
+from phase.node.disk import Disk
 from phase.node.errors import RefusedError, StateError
 from phase.node.fair import FairQueue
 from phase.node.held import Held
 from phase.node.journal import Ended, Event, Journal, Taken
-from phase.node.kept import Kept
+from phase.node.kept import Kept, Spool
 from phase.node.ledger import Ledger
 from phase.node.work import Ending, Work
 from phase.peer.messages import EARLY_INPUT, Offer, Reason, State
@@ -68,6 +74,9 @@ class Scheduler:
         #: Ends that the journal has and the ledger has not yet.
         self._recording: list[Ended] = []
         self._threads = ThreadPoolExecutor(capacity.slots, thread_name_prefix="phase-job")
+        #: Threads for files.
+        self.disk = Disk()
+        self._finishing: set[asyncio.Task[None]] = set()
         self.running = 0
         self.stopping = False
         #: Ended jobs by state, and refusals by reason.
@@ -100,7 +109,12 @@ class Scheduler:
             self.refused[error.reason.value] += 1
             raise
         taken = Taken(client, offer.job, offer.module.sha256, time.time(), offer.detached)
-        work = Work(client, offer, self.ledger.take(taken))
+        try:
+            work = Work(client, offer, self.ledger.take(taken))
+        except OSError as error:
+            self.ledger.forget(taken)
+            self._held.give_back(client, offer.module, own)
+            raise lacking(error) from error
         work.own_bytes = own
         self._incomplete.add(work)
         self._works[client, offer.job] = work
@@ -125,13 +139,28 @@ class Scheduler:
         if len(self._works) - len(self._incomplete) >= self.capacity.slots + self.capacity.queue:
             raise RefusedError(Reason.QUEUE_FULL, f"{self.queued} jobs wait, as many as may")
 
-    def withdraw(self, work: Work) -> None:
+    async def begin(self, work: Work) -> None:
+        """Have a place for the result of a detached job.
+
+        Raises:
+            RefusedError: the disk has no room.
+        """
+        try:
+            work.spool = await self.disk.made(self.kept.begin, Spool.close, work.client, work.offer.job)
+        except OSError as error:
+            raise lacking(error) from error
+
+    async def withdraw(self, work: Work) -> None:
         """Forget a job that never was complete: the client may offer it again."""
-        self.ledger.forget(work.known.taken)
-        self._leave(work)
+        # A cancelled caller forgets it all the same.
+        await self._whole(self._withdraw(work))
+
+    async def _withdraw(self, work: Work) -> None:
         work.end(Ending(state=State.CANCELLED, detail="it never was complete"))
         if work.spool is not None:
-            self.kept.drop(work.client, work.offer.job)
+            await self.disk.run(self.kept.drop, work.client, work.offer.job)
+        self.ledger.forget(work.known.taken)
+        self._leave(work)
 
     async def enqueue(self, work: Work) -> None:
         """Have a job run that is complete but for streamed input. Once this returns, a detached one is safe.
@@ -148,14 +177,21 @@ class Scheduler:
             self._journal.append(work.known.taken)
             if work.offer.detached:
                 await self._journal.sync()
-        except StateError:
-            self.withdraw(work)
+        except (StateError, asyncio.CancelledError):
+            await self._whole(self._unsay(work))
             raise
         if work.cancelled or self.stopping:
             state = State.CANCELLED if work.cancelled else State.RETURNED
             await self._finish(work, Ending(state=state))
             return
         self._queue.put(work.client, work)
+
+    async def _unsay(self, work: Work) -> None:
+        """The client is told that the job is not taken: a line that says so must not be the last word."""
+        ended = _ended(work, Ending(state=State.CANCELLED, detail="it was not taken"))
+        with contextlib.suppress(StateError):  # what cannot be written is not there either
+            await self.disk.run(self._journal.record, ended)
+        await self._withdraw(work)
 
     def find(self, client: str, job: str) -> Work | None:
         """A job that has not ended."""
@@ -203,8 +239,8 @@ class Scheduler:
             seconds: for those that run; then they are ended, and their receipts say so.
         """
         self.stopping = True
-        for work in self._queue.drain():
-            await self._finish(work, Ending(state=State.RETURNED, detail="this node stops"))
+        returned = Ending(state=State.RETURNED, detail="this node stops")
+        await asyncio.gather(*(self._finish(work, returned) for work in self._queue.drain()))
         running = [work.ended for work in self._works.values() if work.started is not None]
         if running:
             await asyncio.wait(running, timeout=seconds)
@@ -213,7 +249,10 @@ class Scheduler:
         left = [work.ended for work in self._works.values() if work.started is not None]
         if left:
             await asyncio.wait(left, timeout=5.0)
+        if self._finishing:
+            await asyncio.wait(self._finishing, timeout=5.0)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self.disk.close()
 
     async def _run(self, work: Work) -> None:
         if work.ended.done():
@@ -221,18 +260,20 @@ class Scheduler:
         work.started = time.monotonic()
         work.known.state = State.RUNNING
         work.moving.set()
-        ending = await asyncio.shield(
+        ending, ended = await asyncio.shield(
             asyncio.get_running_loop().run_in_executor(self._threads, self._execute, work)
         )
-        await self._finish(work, ending)
+        self._told(work, ending, ended)
+        await self._compact()
 
-    def _execute(self, work: Work) -> Ending:
-        """Run a job and sign for it, in a thread. Whatever goes wrong, the job has an end."""
+    def _execute(self, work: Work) -> tuple[Ending, Ended]:
+        """Run a job, sign for it and settle it, in a thread. Whatever goes wrong, the job has an end."""
         try:
-            return self._signed(work)
+            ending = self._signed(work)
         except Exception as error:
             _log.exception("the job %s of %s", work.offer.job, work.client)
-            return Ending(state=State.LOST, detail=f"a fault of the node: {error!r}"[:500])
+            ending = Ending(state=State.LOST, detail=f"a fault of the node: {error!r}"[:500])
+        return self._settled(work, ending)
 
     def _signed(self, work: Work) -> Ending:
         job = work.job
@@ -264,17 +305,46 @@ class Scheduler:
         )
 
     async def _finish(self, work: Work, ending: Ending) -> None:
-        """Put the end of a job on record, then tell of it."""
+        """Put the end of a job that does not run on record, and tell of it, whatever its caller does."""
+        await self._whole(self._finished(work, ending))
+
+    async def _finished(self, work: Work, ending: Ending) -> None:
+        self._told(work, *await self.disk.run(self._settled, work, ending))
+        await self._compact()
+
+    async def _whole(self, steps: Coroutine[None, None, None]) -> None:
+        """Go through steps that must not be left in the middle."""
+        task = asyncio.get_running_loop().create_task(steps)
+        self._finishing.add(task)
+        task.add_done_callback(self._left)
+        await asyncio.shield(task)
+
+    def _left(self, task: "asyncio.Task[None]") -> None:
+        self._finishing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the end of a job failed: %r", error)
+
+    def _settled(self, work: Work, ending: Ending) -> tuple[Ending, Ended]:
+        """Keep a result, and put the end on record, in a thread."""
         ending = self._keep(work, ending)
+        ended = _ended(work, ending)
+        self._recording.append(ended)
         try:
-            await self._record(_ended(work, ending))
+            self._journal.record(ended)
         except StateError as error:
             _log.error("%s", error)
             ending = self._unrecorded(work, ending, error)
+        return ending, ended
+
+    def _told(self, work: Work, ending: Ending, ended: Ended) -> None:
+        """Tell of an end that is on record."""
         self.ledger.end(_ended(work, ending))
+        self._recording.remove(ended)
         self.ended[ending.state.value] += 1
         self._leave(work)
         work.end(ending)
+
+    async def _compact(self) -> None:
         if self._journal.overlong:
             try:
                 await self._journal.compact(self._events())
@@ -282,26 +352,13 @@ class Scheduler:
                 # The old one goes on; the journal says when it is time to try again.
                 _log.error("%s", error)
 
-    async def _record(self, ended: Ended) -> None:
-        """Have an end on the disk.
-
-        Raises:
-            StateError: the journal cannot be written.
-        """
-        self._journal.append(ended)
-        self._recording.append(ended)
-        try:
-            await self._journal.sync()
-        finally:
-            self._recording.remove(ended)
-
     def _events(self) -> Iterator[Event]:
         """What a new journal must have: not the jobs that are not complete, and all ends."""
         incomplete = {(work.client, work.offer.job) for work in self._incomplete}
         for event in self.ledger.events():
             if (event.client, event.job) not in incomplete:
                 yield event
-        yield from self._recording
+        yield from list(self._recording)  # threads add to it
 
     def _unrecorded(self, work: Work, ending: Ending, error: StateError) -> Ending:
         """What is said of a job whose end the journal does not have: what a restart would say, too."""
@@ -363,6 +420,12 @@ class Scheduler:
         return Ended(
             client=taken.client, job=taken.job, state=state, at=time.time(), status=status, detail=detail
         )
+
+
+def lacking(error: OSError) -> RefusedError:
+    """The answer to a client for whose job this node has no descriptor, or no room on its disk."""
+    _log.warning("a job is refused: %s", reason(error))
+    return RefusedError(Reason.INSUFFICIENT_RESOURCES, f"this node has no room for it: {error.strerror}")
 
 
 def _ended(work: Work, ending: Ending) -> Ended:

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -18,7 +19,7 @@ from phase.node import arriving, capacity
 from phase.node.blobs import Blobs
 from phase.node.errors import RefusedError, StateError
 from phase.node.kept import Name
-from phase.node.scheduler import Scheduler
+from phase.node.scheduler import Scheduler, lacking
 from phase.node.streams import Feed, Output, Taps
 from phase.node.work import Work
 from phase.peer.errors import PeerError
@@ -28,6 +29,7 @@ from phase.peer.framing import (
     Frames,
     Kind,
     ProtocolError,
+    file_frame,
     file_frames,
     pack,
 )
@@ -67,7 +69,7 @@ SEND_SECONDS = 60.0
 #: away then, and a path that has gone silent takes 15 to be given up for another one.
 CLOSE_SECONDS = 20.0
 #: Seconds for which what is said of a job waits for more to say: most jobs end sooner.
-GATHER_SECONDS = 0.003
+GATHER_SECONDS = 0.01
 
 
 class Serving:
@@ -82,7 +84,8 @@ class Serving:
 
     def __init__(self, scheduler: Scheduler, blobs: Blobs, node: str, tasks: Background) -> None:
         self._scheduler, self._blobs, self._tasks = scheduler, blobs, tasks
-        self._modules = arriving.Modules(blobs)
+        #: What clients have brought, and bring.
+        self.brought = arriving.Modules(blobs, scheduler.disk)
         #: This node's key.
         self.node = node
         #: Connections and streams that are open, and what clients did wrong.
@@ -122,11 +125,13 @@ class Serving:
             await self._last(frames, Rejected(reason=Reason.INVALID_REQUEST, detail=error.what[:500]))
         except RefusedError as error:
             _log.info("client %s is refused: %s", client[:16], printable(str(error)))
-            await self._last(frames, Rejected(reason=error.reason, detail=error.detail[:500]))
+            await self._last(frames, refused(error))
         except StateError as error:
             _log.error("%s", error)
             detail = "this node cannot write its journal"
             await self._last(frames, Rejected(reason=Reason.INSUFFICIENT_RESOURCES, detail=detail))
+        except OSError as error:
+            await self._last(frames, refused(lacking(error)))
         except PeerError as error:
             _log.info("a stream of client %s is over: %s", client[:16], printable(str(error)))
         finally:
@@ -222,7 +227,7 @@ class Serving:
             queued = True
         finally:
             if not queued and not work.ended.done():
-                self._scheduler.withdraw(work)
+                await self._scheduler.withdraw(work)
         _log.info("job %s of client %s is taken", work.offer.job, client[:16])
         if offer.detached:
             await self._detached(work, frames)
@@ -232,16 +237,16 @@ class Serving:
     async def _prepare(self, work: Work, frames: Frames) -> None:
         """Have the module of a job, its files, and its input if it needs all of it before it starts."""
         offer = work.offer
-        module = await self._modules.find(work.client, offer.module.sha256)
+        module = await self.brought.find(work.client, offer.module.sha256)
         lacking = tuple(
             name for name, each in offer.inputs.items() if not self._blobs.has(work.client, each.sha256)
         )
         waiting = max(self._scheduler.queued - 1, 0)
         accepted = frame(Accepted(send_module=module is None, send_files=lacking, waiting=waiting))
         if module is None:
-            async with self._modules.coming(work.client, offer):
+            async with self.brought.coming(work.client, offer):
                 await self._send(frames, accepted)
-                module = await self._modules.receive(work.client, frames, offer)
+                module = await self.brought.receive(work.client, frames, offer)
         elif len(module) != offer.module.length:
             raise ProtocolError(f"the module of this hash has {len(module)} bytes")
         else:
@@ -251,15 +256,16 @@ class Serving:
         work.module = module
         for name in lacking:
             data = await arriving.file(frames, name, offer.inputs[name])
-            self._blobs.put(work.client, offer.inputs[name].sha256, data)
-        work.inputs = {name: self._blob(work.client, name, each) for name, each in offer.inputs.items()}
+            await self.brought.keep(work.client, offer.inputs[name].sha256, data)
+        for name, each in offer.inputs.items():
+            work.inputs[name] = await self._blob(work.client, name, each)
         await self._connect(work, frames)
 
     async def _connect(self, work: Work, frames: Frames) -> None:
         """Have a job's input, or a way for it, and a way for its output."""
         offer = work.offer
         if offer.detached:
-            work.spool = self._scheduler.kept.begin(work.client, offer.job)
+            await self._scheduler.begin(work)
         else:
             work.taps = Taps()
         if _early(offer):
@@ -269,8 +275,8 @@ class Serving:
         else:
             work.feed = Feed()
 
-    def _blob(self, client: str, name: str, offered: Content) -> bytes:
-        data = self._blobs.get(client, offered.sha256)
+    async def _blob(self, client: str, name: str, offered: Content) -> bytes:
+        data = await self.brought.blob(client, offered.sha256)
         if data is None:
             raise RefusedError(Reason.INSUFFICIENT_RESOURCES, "this node has no room for the input files")
         # The job was admitted by the length that was said.
@@ -369,30 +375,33 @@ class Serving:
         if work is not None:
             await asyncio.shield(work.ended)
         kept = self._scheduler.kept
-        receipt = kept.receipt(client, job)
-        for name, kind in () if receipt is None else _OUTPUTS:
-            await self._file(frames, kept.output(client, job, name), kind)
-        for file in () if receipt is None else left_files(receipt):
-            await self._left(frames, kept.file(client, job, file), file)
+        receipt = await self._scheduler.disk.run(kept.receipt, client, job)
+        if receipt is not None:
+            for name, kind in _OUTPUTS:
+                await self._file(frames, kept.output(client, job, name), partial(pack, kind))
+            for file in left_files(receipt):
+                await self._file(frames, kept.file(client, job, file), partial(file_frame, file), least=1)
         detail = known.detail
         if receipt is None and known.state is State.DONE:
             detail = "its result is not kept"
         said = Result(job=job, state=known.state, status=known.status, detail=detail)
         await self._send(frames, *_ended(receipt, said))
 
-    async def _left(self, frames: Frames, descriptor: int | None, name: str) -> None:
+    async def _file(
+        self, frames: Frames, descriptor: int | None, packed: Callable[[bytes], bytes], least: int = 0
+    ) -> None:
+        """Send a file in frames, at least so many."""
         if descriptor is None:
             return
         with open(descriptor, "rb") as file:
-            for packed in file_frames(name, file.read()):
-                await self._send(frames, packed)
+            while (part := await self._scheduler.disk.run(file.read, CHUNK)) or least > 0:
+                least -= 1
+                await self._send(frames, packed(part))
 
-    async def _file(self, frames: Frames, descriptor: int | None, kind: Kind) -> None:
-        if descriptor is None:
-            return
-        with open(descriptor, "rb") as file:
-            while part := file.read(CHUNK):
-                await self._send(frames, pack(kind, part))
+
+def refused(error: RefusedError) -> Rejected:
+    """A refusal, as a client is told."""
+    return Rejected(reason=error.reason, detail=error.detail[:500])
 
 
 def _early(offer: Offer) -> bool:

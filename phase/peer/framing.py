@@ -78,9 +78,19 @@ def file_frames(name: str, data: bytes) -> Iterator[bytes]:
         name: at most 255 bytes of UTF-8.
         data: its content.
     """
-    head = name.encode()
     for start in range(0, max(len(data), 1), CHUNK):
-        yield pack(Kind.FILE, bytes((len(head),)) + head + data[start : start + CHUNK])
+        yield file_frame(name, data[start : start + CHUNK])
+
+
+def file_frame(name: str, part: bytes) -> bytes:
+    """A packed frame of a part of a file.
+
+    Args:
+        name: at most 255 bytes of UTF-8.
+        part: at most `CHUNK` bytes.
+    """
+    head = name.encode()
+    return pack(Kind.FILE, bytes((len(head),)) + head + part)
 
 
 def file_part(data: bytes) -> tuple[str, bytes]:

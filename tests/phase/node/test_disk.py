@@ -105,11 +105,11 @@ async def test_jobs_go_on_while_the_journal_cannot_be_written_anew(
         raise OSError(28, os.strerror(28))
 
     async with start(slots=1) as scene:
-        write = files.write
-        monkeypatch.setattr(files, "write", full)
+        write = files.put_beside
+        monkeypatch.setattr(files, "put_beside", full)
         for _ in range(5):
             assert (await scene.client.run(scene.address, Task(module=wasm(CAT), stdin=b"x"))).stdout == b"x"
-        monkeypatch.setattr(files, "write", write)
+        monkeypatch.setattr(files, "put_beside", write)
         assert not scene.daemon.tasks.found()
         assert scene.daemon.scheduler.ended == {State.DONE.value: 5}
     assert len(tries) == 1

@@ -235,6 +235,7 @@ async def test_a_full_queue_refuses_and_a_client_has_its_quota(start: Start) -> 
         assert caught.value.reason is Reason.QUOTA
         others = [Client(scene.member()) for _ in range(2)]
         second = await others[0].submit(scene.address, Task(module=wasm(LOOP)))
+        await until(lambda: not scene.daemon.scheduler._incomplete)
         with pytest.raises(RejectedError) as caught:
             await others[1].submit(scene.address, Task(module=wasm(LOOP)))
         assert caught.value.reason is Reason.QUEUE_FULL
