@@ -21,7 +21,7 @@ class Namespaces:
         self._own = False
 
     def enter(self) -> int:
-        """Go to a namespace that nobody else is in; what is forked next begins there.
+        """Go to a namespace without any other process; what is forked next begins there.
 
         Returns:
             Its descriptor, to be given back once nothing runs in it; -1 if the kernel gives none.

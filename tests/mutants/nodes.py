@@ -29,7 +29,7 @@ MUTANTS = (
     Mutant(
         "any module is the one that was offered",
         "phase/node/arriving.py",
-        "    if hashlib.sha256(data).hexdigest() != offer.module.sha256:",
+        "    if sha256 and hashed.hexdigest() != sha256:",
         "    if False:",
         (f"{NODE}/test_hostile.py::test_what_is_no_message_is_refused_and_leaves_nothing",),
     ),
