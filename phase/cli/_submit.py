@@ -127,7 +127,8 @@ def _places(options: Options, limits: "Limits") -> list[Address]:
     if not options.dht:
         raise click.UsageError("--node is missing: KEY[@HOST:PORT]; or --dht, to look for one")
     memory = -(-limits.memory_bytes // MIB)
-    found = peers.search(options.dht, options.arch, options.runtime, memory, peers.SECONDS)
+    count = 1 if options.copies is None else _shares(options.copies)[1]
+    found = peers.search(options.dht, options.arch, options.runtime, memory, peers.SECONDS, enough=count)
     if not found:
         raise UnreachableError(
             f"no node with {options.runtime}, architecture {options.arch} and {memory} MiB was found",
@@ -177,19 +178,15 @@ async def _first(
     raise AssertionError("the last node either took the job or raised")
 
 
-def _shares(text: str, nodes: int) -> tuple[int, int]:
+def _shares(text: str) -> tuple[int, int]:
     """K and N of `--copies K/N`.
 
     Raises:
-        click.BadParameter: it is not that, or there are fewer nodes.
+        click.BadParameter: it is not that.
     """
     wanted, slash, count = text.partition("/")
     if not (slash and wanted.isdecimal() and count.isdecimal() and 1 <= int(wanted) <= int(count) <= 64):
         raise click.BadParameter(f"{text!r} is not K/N, such as 2/3", param_hint="--copies")
-    if int(count) > nodes:
-        raise click.BadParameter(
-            f"{count} copies need as many nodes; {nodes} are named", param_hint="--copies"
-        )
     return int(wanted), int(count)
 
 
@@ -197,7 +194,11 @@ async def _copied(
     client: Client, addresses: list[Address], task: Task, options: Options, target: "Target | None"
 ) -> int:
     """Run a job on several nodes, and compare."""
-    wanted, count = _shares(options.copies or "", len(addresses))
+    wanted, count = _shares(options.copies or "")
+    if count > len(addresses):
+        raise click.BadParameter(
+            f"{count} copies need as many nodes; there are {len(addresses)}", param_hint="--copies"
+        )
     if options.detach or task.seed is None:
         raise click.UsageError("--copies is for jobs with --deterministic or --seed, and without --detach")
     try:

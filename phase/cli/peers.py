@@ -23,6 +23,8 @@ wanted_runtime = option(
 )
 #: Seconds for a search.
 SECONDS = 5.0
+#: Seconds for others, once there are enough nodes: one of them may have more free slots.
+OTHERS_SECONDS = 0.5
 
 
 @click.command("peers")
@@ -86,6 +88,7 @@ def search(
     seconds: float,
     *,
     mdns: bool = False,
+    enough: int = 0,
 ) -> "list[Capability]":
     """Nodes that say they can do something, those with the most free slots first.
 
@@ -96,6 +99,8 @@ def search(
         memory: MiB that a job needs.
         seconds: for the search.
         mdns: search the local networks, too.
+        enough: end the search soon after so many have answered that have the memory and a free slot; 0 to
+            use all of the time.
 
     Raises:
         PhaseError: there is nothing to search.
@@ -106,18 +111,44 @@ def search(
         raise click.UsageError("--dht is missing: a node of the DHT to begin with, HOST:PORT")
     wanted = arches.ARCHES if arch == "any" else (arches.canonical(arch),)
     newest: dict[str, Any] = {}
+    satisfied = asyncio.Event()
 
     async def take(searched: "AsyncIterator[Capability]") -> None:
         async for each in searched:
             # What is signed counts; what was heard nearby, only where there is nothing signed.
             if each.seq or not (each.key in newest and newest[each.key].seq):
                 newest[each.key] = each
+            if enough and sum(_ready(one, memory) for one in newest.values()) >= enough:
+                satisfied.set()
 
     async def look() -> None:
         searches = [publish.find(wanted, runtime, peers=dht, timeout=seconds)] if dht else []
         searches += [nearby.find(wanted, runtime, timeout=seconds)] if mdns else []
-        await asyncio.gather(*map(take, searches))
+        await _until(asyncio.gather(*map(take, searches)), satisfied)
 
     asyncio.run(look())
     found = [each for each in newest.values() if each.memory >= memory]
     return sorted(found, key=lambda each: (-each.slots, each.key))
+
+
+def _ready(found: "Capability", memory: int) -> bool:
+    """Whether a node says that it could run a job now."""
+    return found.slots > 0 and found.memory >= memory
+
+
+async def _until(searching: "asyncio.Future[Any]", satisfied: asyncio.Event) -> None:
+    """Let a search go on to its end, or until shortly after it is satisfied."""
+
+    async def enough() -> None:
+        await satisfied.wait()
+        await asyncio.sleep(OTHERS_SECONDS)
+
+    waiting = asyncio.ensure_future(enough())
+    try:
+        await asyncio.wait({searching, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if searching.done():
+            searching.result()
+    finally:
+        waiting.cancel()
+        searching.cancel()
+        await asyncio.wait({searching})

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from click.testing import CliRunner
 
+from phase.cli import job, peers
 from phase.identity import Identity
 from phase.node.capacity import machine
 from phase.peer.iroh import IrohTransport, Options
@@ -105,10 +107,29 @@ def test_a_node_is_found_on_the_local_network(tmp_path: Path) -> None:
     assert "no node with wasi-preview1" in none
 
 
-def test_a_job_finds_its_node_by_what_it_can_do(node: Node, dht: str, tmp_path: Path) -> None:
+def _published(dht: str) -> "subprocess.CompletedProcess[str]":
+    """Wait until the DHT has a node; what it says of it."""
     deadline = time.monotonic() + 40
     while (said := _peers(dht)).returncode and time.monotonic() < deadline:
         time.sleep(0.2)
+    return said
+
+
+@pytest.mark.timeout(90)
+def test_a_job_waits_no_longer_than_it_takes_to_find_a_node(
+    node: Node, dht: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _published(dht).returncode == 0
+    monkeypatch.setattr(peers, "SECONDS", 3600.0)
+    module = tmp_path / "cat.wasm"
+    module.write_bytes(wasm(CAT))
+    words = ["submit", "--dht", dht, "--no-stdin", "--state", str(tmp_path / "client"), str(module)]
+    done = CliRunner().invoke(job.command, words)
+    assert done.exit_code == 0, done.output
+
+
+def test_a_job_finds_its_node_by_what_it_can_do(node: Node, dht: str, tmp_path: Path) -> None:
+    said = _published(dht)
     peer = json.loads(said.stdout.splitlines()[0])
     assert (peer["node"], peer["arch"]) == (node.key, machine())
     assert peer["slots"] > 0
