@@ -49,9 +49,9 @@ class Limits:
         handshake_seconds: for one handshake.
         backlog: connections that wait for `accept`.
         beat_seconds: a peer that was not heard for so long is asked for a sign of life.
-        silent_seconds: a peer that was not heard for so long is gone.
-        silent_relay_seconds: the same while there is a second path to go over to, or a relay, which may have
-            been started anew.
+        silent_seconds: a peer that was not heard for so long is gone. A path that has failed takes 15 s
+            to be given up for another, a relay may be started anew, a busy machine may stand still for a
+            while.
     """
 
     connections: int = 1024
@@ -60,8 +60,7 @@ class Limits:
     handshake_seconds: float = 5.0
     backlog: int = 64
     beat_seconds: float = 1.0
-    silent_seconds: float = 6.0
-    silent_relay_seconds: float = 20.0
+    silent_seconds: float = 20.0
 
 
 def _anyone(key: str) -> str:
@@ -96,6 +95,7 @@ class IrohTransport:
         self._changed, self._closed = asyncio.Event(), False
         self._open: set[IrohConnection] = set()
         self._handshakes = 0
+        self._beaten_at = monotonic()
         #: Addresses that others see of this node.
         self._seen: deque[str] = deque()
         self._tasks = Background()
@@ -257,8 +257,12 @@ class IrohTransport:
         _log.debug("a peer was refused: %s", why)
 
     async def _beat(self) -> None:
+        now = monotonic()
+        # While this process itself did not run, it asked nobody, and nobody owed it an answer.
+        passed = min(now - self._beaten_at, 2 * self._options.limits.beat_seconds)
+        self._beaten_at = now
         for each in self.connections():
-            changed = each.look()
+            changed = each.look(passed)
             if changed:
                 _log.info("the way to the node %s is %s by %s", each.peer, changed.kind, changed.remote)
                 if changed.kind == "direct":
@@ -266,13 +270,12 @@ class IrohTransport:
             self._check_silence(each)
 
     def _check_silence(self, each: IrohConnection) -> None:
-        limits, silent = self._options.limits, monotonic() - each.heard_at
-        most = limits.silent_seconds if each.only_direct else limits.silent_relay_seconds
-        if silent >= most:
-            why = f"nothing was heard from the peer for {silent:.0f} s"
+        limits = self._options.limits
+        if each.silent >= limits.silent_seconds:
+            why = f"nothing was heard from the peer for {each.silent:.0f} s"
             _log.info("the node %s is gone: %s", each.peer, why)
             each.end(Code.SILENT, why, ConnectionLostError(f"the peer is gone: {why}"))
-        elif silent >= limits.beat_seconds:
+        elif each.silent >= limits.beat_seconds:
             # The peer's library acknowledges it; its program need not read it.
             each.send(seen.BEAT)
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Coroutine
-from time import monotonic
 from typing import Any, TypeVar
 
 import iroh
@@ -87,10 +86,8 @@ class IrohConnection:
         self.here: PeerError | None = None
         #: The paths that it has taken, the newest last.
         self.taken: deque[Path] = deque(maxlen=16)
-        #: Whether there is one path, without a relay.
-        self.only_direct = False
-        #: Datagrams received so far, and when that number last grew, monotonic seconds.
-        self.heard, self.heard_at = -1, monotonic()
+        #: Datagrams received so far, and seconds for which that number has not grown.
+        self.heard, self.silent = -1, 0.0
 
     def __repr__(self) -> str:
         return f"IrohConnection({self._peer[:8]})"
@@ -152,17 +149,19 @@ class IrohConnection:
         with contextlib.suppress(iroh.IrohError):
             self.inner.send_datagram(datagram)
 
-    def look(self) -> Path | None:
+    def look(self, passed: float) -> Path | None:
         """Note the path that is taken now, and whether anything has arrived.
+
+        Args:
+            passed: seconds since the last look in which something could have arrived.
 
         Returns:
             The path, if it is another than before.
         """
         paths = self.inner.paths()
-        self.only_direct = len(paths) < 2 and all(each.is_ip for each in paths)
         heard = sum(each.stats.udp_rx_datagrams for each in paths)
-        if heard != self.heard:
-            self.heard, self.heard_at = heard, monotonic()
+        self.silent = 0.0 if heard != self.heard else self.silent + passed
+        self.heard = heard
         now, before = _selected(paths), self.taken[-1] if self.taken else None
         if now is None or (before and (now.kind, now.remote) == (before.kind, before.remote)):
             return None

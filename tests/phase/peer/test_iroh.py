@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -201,6 +202,17 @@ async def test_peer_that_is_gone_is_noticed(start: Start, how: signal.Signals) -
                 await waiting
         assert "gone" in await connection.closed()
         peer.kill()
+
+
+async def test_own_standstill_is_not_the_peers_silence(start: Start) -> None:
+    # This peer sends nothing by itself for as long as the test lasts.
+    server = await start(Options(listen=HERE, limits=Limits(beat_seconds=3600)))
+    client = await start(Options(listen=HERE, limits=Limits(beat_seconds=0.1, silent_seconds=1)))
+    connection = await client.connect(server.address(), 5)
+    await asyncio.sleep(0.5)
+    time.sleep(3)
+    await asyncio.sleep(0.5)
+    assert connection.over() is None
 
 
 async def test_path_is_noted(start: Start) -> None:
