@@ -303,7 +303,7 @@ def result(
 ) -> int:
     """Fetch the result of a detached job; returns the exit code."""
     address = where(job, node, state)
-    known = book(state).find(job)
+    known = book(state).find(job, address.key)
 
     async def ask(client: Client) -> int:
         found = await client.fetch(address, job, None if known is None else known.asked)

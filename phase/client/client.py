@@ -76,7 +76,7 @@ class Client:
         return self._transport.key
 
     async def run(self, node: Address | str, task: Task, *, job: str | None = None) -> Result:
-        """Run a job at a node, and wait for its verified result.
+        """Run a job at a node, and wait for its verified result. If this is cancelled, so is the job.
 
         Args:
             node: its address; as text `KEY[@HOST:PORT]`.
@@ -87,7 +87,12 @@ class Client:
             RejectedError, NotRunError, JobLostError, UntrueError: see `phase.client.errors`.
             PeerError: the network failed before the node had the job.
         """
-        return await (await self.submit(node, task, job=job)).result()
+        made = await self.submit(node, task, job=job)
+        try:
+            return await made.result()
+        except asyncio.CancelledError:
+            await made.leave()  # its node ends it
+            raise
 
     async def submit(
         self,

@@ -53,7 +53,7 @@ class DisagreedError(ClientError):
 async def run(
     client: Client, nodes: Sequence[Address | str], task: Task, wanted: int, *, job: str | None = None
 ) -> Agreement:
-    """Run a job on several nodes at the same time.
+    """Run a job on several nodes at the same time, until enough of them agree.
 
     Args:
         client: brings the job.
@@ -71,23 +71,38 @@ async def run(
         raise ClientError("only deterministic jobs can be compared", hint="Give the job a seed.")
     if len({each.key for each in places}) < len(places) or not 0 < wanted <= len(places):
         raise ClientError(f"{wanted} of {len(places)} nodes cannot agree: name each node once, and enough")
-    found = await asyncio.gather(
-        *(client.run(place, task, job=job) for place in places), return_exceptions=True
-    )
-    failed: dict[str, PhaseError] = {}
-    results: list[Result] = []
-    for place, each in zip(places, found, strict=True):
-        if isinstance(each, Result):
-            results.append(each)
-        elif isinstance(each, PhaseError):
-            failed[place.key] = each
-        else:
-            raise each
+    results, failed = await _gathered(client, places, task, wanted, job)
     sides = _sides(results)
     if not sides or len(sides[0]) < wanted:
         raise DisagreedError(wanted, sides, failed)
     others = tuple(each for side in sides[1:] for each in side)
     return Agreement(result=sides[0][0], agreed=sides[0], others=others, failed=failed)
+
+
+async def _gathered(
+    client: Client, places: Sequence[Address], task: Task, wanted: int, job: str | None
+) -> tuple[list[Result], dict[str, PhaseError]]:
+    """Results until enough of them are the same, and why other nodes have given none.
+
+    The others end it then: a job whose client leaves is cancelled.
+    """
+    running = {asyncio.ensure_future(client.run(place, task, job=job)): place.key for place in places}
+    results: list[Result] = []
+    failed: dict[str, PhaseError] = {}
+    try:
+        left = set(running)
+        while left and not (results and len(_sides(results)[0]) >= wanted):
+            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                try:
+                    results.append(each.result())
+                except PhaseError as error:
+                    failed[running[each]] = error
+    finally:
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    return results, failed
 
 
 def _sides(results: Sequence[Result]) -> list[tuple[Result, ...]]:

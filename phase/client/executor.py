@@ -1,5 +1,6 @@
 """An executor of `concurrent.futures` whose workers are nodes."""
 
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -10,6 +11,9 @@ from phase.client.task import Result, Task
 from phase.identity import Identity
 from phase.peer.transport import Address
 
+#: Jobs that are submitted and have not ended, of one executor: each has its task in memory.
+WAITING = 10_000
+
 
 class PeerExecutor(Executor):
     """Runs jobs on nodes: `submit(task)` gives the future of a verified `Result`, `map(run, tasks)` of many.
@@ -18,6 +22,7 @@ class PeerExecutor(Executor):
         identity: whose key the nodes must allow.
         nodes: where.
         relays: URLs, for nodes that cannot be reached directly.
+        waiting: jobs that are submitted and have not ended; with more, `submit` waits.
 
     Raises:
         ClientError: there is no node.
@@ -25,11 +30,17 @@ class PeerExecutor(Executor):
     """
 
     def __init__(
-        self, identity: Identity, nodes: Sequence[Address | str], *, relays: Iterable[str] = ()
+        self,
+        identity: Identity,
+        nodes: Sequence[Address | str],
+        *,
+        relays: Iterable[str] = (),
+        waiting: int = WAITING,
     ) -> None:
         self._client = SyncClient(identity, relays=relays)
         self._client.__enter__()
         self._futures: set[Future[Any]] = set()
+        self._room = threading.Semaphore(waiting)
         self._open = True
         try:
             self._spread = Spread(self._client.asynchronous, nodes)
@@ -38,7 +49,9 @@ class PeerExecutor(Executor):
             raise
 
     def submit(self, task: Any, /, *args: Any, **more: Any) -> "Future[Any]":
-        """Run a job; a keyword or argument for `Executor.submit` that is no task is refused.
+        """Run a job; waits while too many have not ended.
+
+        A keyword or argument for `Executor.submit` that is no task is refused.
 
         Args:
             task: a `Task`; or `run`, followed by one, as `map` calls it.
@@ -54,10 +67,21 @@ class PeerExecutor(Executor):
             raise TypeError("nodes run a phase.client.Task, and no function of Python")
         if not self._open:
             raise RuntimeError("the executor is shut down")
-        future = self._client.start(self._spread.run(found))
+        self._room.acquire()
+        try:
+            if not self._open:
+                raise RuntimeError("the executor was shut down")
+            future = self._client.start(self._spread.run(found))
+        except BaseException:
+            self._room.release()
+            raise
         self._futures.add(future)
-        future.add_done_callback(self._futures.discard)
+        future.add_done_callback(self._done)
         return future
+
+    def _done(self, future: "Future[Any]") -> None:
+        self._futures.discard(future)
+        self._room.release()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more jobs.

@@ -34,6 +34,8 @@ ELSEWHERE = frozenset(
 _PASSING = frozenset({Reason.QUEUE_FULL, Reason.QUOTA})
 #: Seconds to wait when every node is full, doubled each time up to the second number.
 PAUSE_SECONDS = (0.05, 2.0)
+#: Jobs that one `Spread` has at nodes at a time: a connection takes 64 streams.
+AT_A_TIME = 256
 
 
 class Spread:
@@ -42,17 +44,19 @@ class Spread:
     Args:
         client: brings the jobs.
         nodes: where.
+        most: jobs at a time; others wait.
 
     Raises:
         ClientError: there is no node.
     """
 
-    def __init__(self, client: Client, nodes: Sequence[Address | str]) -> None:
+    def __init__(self, client: Client, nodes: Sequence[Address | str], *, most: int = AT_A_TIME) -> None:
         if not nodes:
             raise ClientError("there is no node to give jobs to")
         self._client = client
         self._nodes = [Address.parse(each) if isinstance(each, str) else each for each in nodes]
         self._busy: Counter[str] = Counter()
+        self._places = asyncio.Semaphore(most)
 
     async def run(self, task: Task) -> Result:
         """Run a job, and wait for its verified result.
@@ -63,6 +67,10 @@ class Spread:
         Raises:
             ClientError, PeerError: as `Client.run`; of the last node that was tried.
         """
+        async with self._places:
+            return await self._anywhere(task)
+
+    async def _anywhere(self, task: Task) -> Result:
         pause, attempt = PAUSE_SECONDS[0], task.attempt
         while True:
             full = False

@@ -57,6 +57,13 @@ def test_an_executor_runs_tasks_on_all_nodes_and_waits_for_room(
         executor.submit(tasks[0])
 
 
+def test_an_executor_has_so_many_jobs_and_no_more(nodes: list[Node], identity: Identity) -> None:
+    with PeerExecutor(identity, [each.address for each in nodes], waiting=2) as executor:
+        for _ in range(6):
+            executor.submit(Task(module=wasm(CAT), stdin=b"x"))
+            assert len(executor._futures) <= 2
+
+
 def test_a_node_that_is_gone_is_passed_over(nodes: list[Node], identity: Identity) -> None:
     nodes[0].end()
     with SyncClient(identity, connect_seconds=2.0) as client:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from phase.client import Client, ClientError, Task
+from phase.client.book import Book, Remembered
 from phase.peer.memory import Network
 from phase.peer.transport import Address
 from tests.phase.node.conftest import CAT, wasm
@@ -64,3 +65,18 @@ def test_the_command_says_it_in_one_line(words: list[Any], code: int, said: byte
     assert (done.returncode, done.stderr.count(b"\n")) == (code, 1), done.stderr
     assert done.stderr.startswith(b"phase: ")
     assert said in done.stderr
+
+
+def test_two_nodes_may_have_jobs_of_the_same_id(tmp_path: Path) -> None:
+    book, nodes = Book(tmp_path / "jobs"), [f"{digit * 64}@127.0.0.1:1" for digit in "ab"]
+    asked = Task(module=b"x").asked("", "c" * 64)
+    for number, node in enumerate([*nodes, nodes[0]]):
+        book.write(Remembered(job="same", node=node, asked=asked, submitted=float(number)))
+    assert [(each.node, each.submitted) for each in book.jobs()] == [(nodes[1], 1.0), (nodes[0], 2.0)]
+    for node in nodes:
+        found = book.find("same", node[:64])
+        assert found is not None
+        assert found.node == node
+    with pytest.raises(ClientError, match=f"there is a job same at {nodes[0]} and {nodes[1]}"):
+        book.find("same")
+    assert book.find("other") is None

@@ -8,12 +8,14 @@ import msgspec
 import pytest
 
 from phase.cli import _submit
-from phase.client import Client, RejectedError, Task
+from phase.client import Client, RejectedError, Result, Task, copies
 from phase.client.copies import _sides
+from phase.client.spread import Spread
+from phase.jobs.limits import MAX_INTEGER, Limits
 from phase.jobs.receipt import Content
 from phase.peer.messages import Reason
 from phase.peer.transport import Address
-from tests.phase.node.conftest import COPY, Start, wasm
+from tests.phase.node.conftest import COPY, LOOP, Start, until, wasm
 
 
 async def test_nodes_whose_files_differ_disagree(start: Start) -> None:
@@ -23,6 +25,60 @@ async def test_nodes_whose_files_differ_disagree(start: Start) -> None:
     assert [len(side) for side in _sides([one, two])] == [2]
     other = msgspec.structs.replace(two.receipt, outputs={"out": Content("b" * 64, 1)})
     assert [len(side) for side in _sides([one, msgspec.structs.replace(two, receipt=other)])] == [1, 1]
+
+
+async def test_once_enough_nodes_agree_the_others_are_let_go(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(module=wasm(COPY), inputs={"in": b"x"}, outputs=("out",), seed=0)
+    ended = []
+    async with start() as scene:
+        result = await scene.client.run(scene.address, task)
+
+        async def run(place: Address, *_: Any, **__: Any) -> Result:
+            if place.key.startswith("c"):
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    ended.append(place.key)
+            return result
+
+        monkeypatch.setattr(scene.client, "run", run)
+        async with asyncio.timeout(10):
+            found = await copies.run(scene.client, [digit * 64 for digit in "cab"], task, 2)
+    assert (len(found.agreed), found.failed, ended) == (2, {}, ["c" * 64])
+
+
+async def test_a_program_that_gives_up_ends_its_job(start: Start) -> None:
+    limits = Limits(fuel=MAX_INTEGER, wall_seconds=300)
+    async with start() as scene:
+        running = asyncio.create_task(
+            scene.client.run(scene.address, Task(module=wasm(LOOP), limits=limits))
+        )
+        await until(lambda: scene.daemon.scheduler.running == 1)
+        running.cancel()
+        await until(lambda: scene.daemon.scheduler.running == 0)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
+async def test_a_spread_has_so_many_jobs_at_nodes_and_no_more() -> None:
+    at_once: list[int] = []
+
+    class Slow:
+        """Counts the jobs that it has."""
+
+        now = 0
+
+        async def run(self, *_: Any) -> None:
+            self.now += 1
+            at_once.append(self.now)
+            await asyncio.sleep(0)
+            self.now -= 1
+
+    spread = Spread(cast(Client, Slow()), ["a" * 64], most=3)
+    await asyncio.gather(*(spread.run(Task(module=b"x")) for _ in range(20)))
+    assert max(at_once) == 3
 
 
 class _Taker:
