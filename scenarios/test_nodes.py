@@ -122,10 +122,6 @@ def test_over_a_relay(loop: Loop, tmp_path: Path) -> None:
         assert "is direct by" not in node.log
 
 
-@pytest.mark.xfail(
-    reason="A result that is sent just after the path has moved does not arrive, as it seems.",
-    strict=False,
-)
 @pytest.mark.lab(memory=1024, vcpus=0.5, seconds=150)
 def test_from_the_relay_to_a_direct_way(loop: Loop, tmp_path: Path) -> None:
     """UDP is blocked; then it begins to get through while a job runs: its path moves, and it is not lost."""
@@ -138,7 +134,7 @@ def test_from_the_relay_to_a_direct_way(loop: Loop, tmp_path: Path) -> None:
         node.logs("is taken", times=2)
         assert "is direct by" not in node.log
         apart.box.firewall.rules = ()
-        # Hole punching is tried again once a minute.
+        # The library has tried that way when it connected, and tries it once more 5 s later.
         node.logs("is direct by", timeout=120)
         assert client.end() == "dlroW ,olleH"
         nodes.proves(client, node)

@@ -17,7 +17,7 @@ from time import monotonic
 import iroh
 
 from phase.identity import Identity
-from phase.peer import bindings, seen
+from phase.peer import batches, bindings, seen
 from phase.peer.address import MAX_HOSTS, Address, join_host
 from phase.peer.errors import ConnectionLostError, UnreachableError
 from phase.peer.links import IrohConnection
@@ -129,7 +129,7 @@ class IrohTransport:
             relays.insert(iroh.RelayConfig(url=url, quic_port=None))
         builder.relay_mode(iroh.RelayMode.custom(relays))
         try:
-            endpoint = await builder.bind()
+            endpoint = await batches.bound(builder.bind())
         except iroh.IrohError as error:
             raise bindings.of_bind(error, options.listen) from None
         started = cls(endpoint, identity.public_key, options)
