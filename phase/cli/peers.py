@@ -1,7 +1,7 @@
 """`phase peers`: which nodes are there, and what can they do?"""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -124,7 +124,7 @@ def search(
     async def look() -> None:
         searches = [publish.find(wanted, runtime, peers=dht, timeout=seconds)] if dht else []
         searches += [nearby.find(wanted, runtime, timeout=seconds)] if mdns else []
-        await _until(asyncio.gather(*map(take, searches)), satisfied)
+        await _until(satisfied, *map(take, searches))
 
     asyncio.run(look())
     found = [each for each in newest.values() if each.memory >= memory]
@@ -136,19 +136,22 @@ def _ready(found: "Capability", memory: int) -> bool:
     return found.slots > 0 and found.memory >= memory
 
 
-async def _until(searching: "asyncio.Future[Any]", satisfied: asyncio.Event) -> None:
-    """Let a search go on to its end, or until shortly after it is satisfied."""
+async def _until(satisfied: asyncio.Event, *searches: Coroutine[Any, Any, None]) -> None:
+    """Let searches go on to their end, or until shortly after they have found enough."""
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*searches)
 
     async def enough() -> None:
         await satisfied.wait()
         await asyncio.sleep(OTHERS_SECONDS)
 
-    waiting = asyncio.ensure_future(enough())
+    tasks = searching, waiting = asyncio.ensure_future(all_of_them()), asyncio.ensure_future(enough())
     try:
-        await asyncio.wait({searching, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if searching.done():
             searching.result()
     finally:
         waiting.cancel()
         searching.cancel()
-        await asyncio.wait({searching})
+        await asyncio.wait(tasks)

@@ -139,6 +139,6 @@ def test_a_job_finds_its_node_by_what_it_can_do(node: Node, dht: str, tmp_path: 
     module = tmp_path / "cat.wasm"
     module.write_bytes(wasm(CAT))
     done = node.job("submit", "--dht", dht, "--arch", machine(), str(module), stdin=b"found")
-    assert (done.returncode, done.stdout) == (0, b"found"), done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"found", b"")
     none = node.job("submit", "--dht", dht, "--arch", other, str(module))
     assert (none.returncode, b"no node with wasi-preview1" in none.stderr) == (161, True)
