@@ -104,9 +104,15 @@ class Daemon:
             self.tasks.start(f"slot {number + 1}", self.scheduler.work)
         return self
 
+    async def finish(self) -> None:
+        """Take no more jobs, let those that run end, and tell their clients."""
+        await self.scheduler.stop()
+        await self.serving.told(CLOSE_SECONDS)
+
     async def __aexit__(self, *_: object) -> None:
         await self.scheduler.stop()
         await self.tasks.stop(CLOSE_SECONDS)
+        self.scheduler.close()
         self.journal.close()
 
     def listen(self, transport: Transport, refused: Mapping[str, int] | None = None) -> None:
@@ -292,6 +298,8 @@ async def run(options: Options, *, ready: Callable[[str], None], stopping: Calla
                 await ended.wait()
                 stopping()
                 systemd.notify("STOPPING=1")
+                # While it still answers: clients hear of their jobs' ends, and fetch what came of them.
+                await daemon.finish()
         finally:
             with contextlib.suppress(PeerError):
                 await transport.close()

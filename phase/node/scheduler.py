@@ -78,7 +78,7 @@ class Scheduler:
         self.disk = Disk()
         self._finishing: set[asyncio.Task[None]] = set()
         self.running = 0
-        self.stopping = False
+        self.stopping = self._stopped = False
         #: Ended jobs by state, and refusals by reason.
         self.ended: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -233,12 +233,14 @@ class Scheduler:
                 self.running -= 1
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Take no more jobs, hand back those that wait, and let those that run end.
+        """Take no more jobs, hand back those that wait, and let those that run end. May be called twice.
 
         Args:
             seconds: for those that run; then they are ended, and their receipts say so.
         """
         self.stopping = True
+        if self._stopped:
+            return
         returned = Ending(state=State.RETURNED, detail="this node stops")
         await asyncio.gather(*(self._finish(work, returned) for work in self._queue.drain()))
         running = [work.ended for work in self._works.values() if work.started is not None]
@@ -252,6 +254,10 @@ class Scheduler:
         if self._finishing:
             await asyncio.wait(self._finishing, timeout=5.0)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._stopped = True
+
+    def close(self) -> None:
+        """Read and write nothing more."""
         self.disk.close()
 
     async def _run(self, work: Work) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -91,6 +91,8 @@ class Serving:
         #: Connections and streams that are open, and what clients did wrong.
         self.connections = self.streams = 0
         self.errors: Counter[str] = Counter()
+        #: Those whose client waits for the end of a job.
+        self._waited: set[asyncio.Task[Any]] = set()
         #: Connections that were refused, by reason.
         self.strangers: Mapping[str, int] = {}
 
@@ -138,6 +140,25 @@ class Serving:
             self.streams -= 1
             await _given_back(stream)
 
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  every stream has one
+        self._waited.add(task)
+        try:
+            yield
+        finally:
+            self._waited.discard(task)
+
+    async def told(self, seconds: float) -> None:
+        """Wait until all clients that wait for the ends of jobs have heard of them.
+
+        Args:
+            seconds: at most; a client may be slow, or its job may not end.
+        """
+        if self._waited:
+            await asyncio.wait(set(self._waited), timeout=seconds)
+
     async def _last(self, frames: Frames, answer: Answer) -> None:
         with contextlib.suppress(PeerError):
             await self._send(frames, frame(answer))
@@ -162,7 +183,8 @@ class Serving:
             case Offer():
                 await self._offer(client, frames, question)
             case Fetch(job=job):
-                await self._fetch(client, frames, job)
+                with self._waiting():
+                    await self._fetch(client, frames, job)
             case _:
                 await self._send(frames, frame(await self._told(client, question)))
         if not isinstance(question, Offer) or question.detached:
@@ -229,10 +251,11 @@ class Serving:
             if not queued and not work.ended.done():
                 await self._scheduler.withdraw(work)
         _log.info("job %s of client %s is taken", work.offer.job, client[:16])
-        if offer.detached:
-            await self._detached(work, frames)
-        else:
-            await self._attached(work, frames)
+        with self._waiting():
+            if offer.detached:
+                await self._detached(work, frames)
+            else:
+                await self._attached(work, frames)
 
     async def _prepare(self, work: Work, frames: Frames) -> None:
         """Have the module of a job, its files, and its input if it needs all of it before it starts."""

@@ -1,4 +1,7 @@
-"""Who may use something: everyone, some keys, or the keys in a file that may change at any time."""
+"""Who may use something: everyone, some keys, or the keys in a file that may change at any time.
+
+A file has a key on each line, 64 hex digits. What follows it, or a `#`, is for people.
+"""
 
 import logging
 import os
@@ -7,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 
-from phase.errors import unreadable
+from phase.errors import printable, unreadable
 from phase.peer.errors import PeerError
 
 _log = logging.getLogger(__name__)
 OPEN = "open"
 #: Limit for a file of keys, bytes.
-MAX_FILE = 1 << 20
+MAX_FILE = 4 << 20
 #: Seconds between two looks at whether a file has changed.
 LOOK_SECONDS = 1.0
 _KEY = re.compile("[0-9a-f]{64}")
@@ -23,7 +26,7 @@ class Allowed:
     """Decides by key.
 
     Args:
-        given: each is a key of 64 hex digits, the path of a file with one key a line (`#` begins a comment),
+        given: each is a key of 64 hex digits, the path of a file with one key a line,
             or `open` for everyone.
 
     Raises:
@@ -46,7 +49,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._looked, self._stamp = monotonic(), _stamp(path)
-        self._keys = _read(path)
+        self._keys = read_keys(path)
 
     def has(self, key: str) -> bool:
         if monotonic() - self._looked >= LOOK_SECONDS:
@@ -59,7 +62,7 @@ class _File:
         if stamp != self._stamp:
             self._stamp = stamp
             try:
-                self._keys = _read(self._path)
+                self._keys = read_keys(self._path)
             except PeerError as error:
                 _log.error("nobody is allowed by it any more: %s", error)
                 self._keys = frozenset()
@@ -73,7 +76,17 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _read(path: Path) -> frozenset[str]:
+def is_key(text: str) -> bool:
+    """Whether a text is a key, in either case."""
+    return _KEY.fullmatch(text.lower()) is not None
+
+
+def read_keys(path: Path) -> frozenset[str]:
+    """The keys in a file.
+
+    Raises:
+        PeerError: it cannot be read, is too long, or holds something else; says where.
+    """
     try:
         with path.open("rb") as handle:
             data = handle.read(MAX_FILE + 1)
@@ -81,14 +94,14 @@ def _read(path: Path) -> frozenset[str]:
         raise PeerError(unreadable(path, error), hint=_HINT) from error
     if len(data) > MAX_FILE:
         raise PeerError(f"{path} has more than {MAX_FILE} bytes of keys", hint=_HINT)
-    keys = set()
+    keys: set[str] = set()
     for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
-        key = line.partition("#")[0].strip().lower()
-        if key and not _KEY.fullmatch(key):
-            raise PeerError(f"line {number} of {path} is not a key: {key[:80]!r}", hint=_HINT)
-        if key:
-            keys.add(key)
+        words = line.partition("#")[0].split()
+        if words and not is_key(words[0]):
+            found = printable(words[0][:80])
+            raise PeerError(f"line {number} of {path} is not a key: {found!r}", hint=_HINT)
+        keys.update(word.lower() for word in words[:1])
     return frozenset(keys)
 
 
-_HINT = "Give keys of 64 hex digits, a file with one a line, or `open`."
+_HINT = "Give keys of 64 hex digits, as `phase init` shows them, a file with one a line, or `open`."

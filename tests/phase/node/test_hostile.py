@@ -16,6 +16,7 @@ from phase.node import arriving, serving
 from phase.node.admission import read_keys
 from phase.node.errors import NodeError
 from phase.peer import framing, messages
+from phase.peer.allowed import Allowed
 from phase.peer.errors import PeerError, RefusedError
 from phase.peer.framing import Frames, Kind, pack
 from phase.peer.iroh import IrohTransport
@@ -134,10 +135,12 @@ def test_a_file_of_keys_is_read_line_by_line(tmp_path: Path) -> None:
     one, two = "a" * 64, "B" * 64
     path.write_text(f"# clients\n{one} the first\n\n  {two}\n")
     assert read_keys([str(path), "C" * 64]) == {one, two.lower(), "c" * 64}
+    allowed = Allowed([str(path)])
+    assert [allowed(key) for key in (one, two.lower(), "c" * 64)] == [True, True, False]
     path.write_text(f"{one}\nnot-a-key\n")
-    with pytest.raises(NodeError, match="line 2: 'not-a-key' is not a key"):
+    with pytest.raises(NodeError, match=f"line 2 of {path} is not a key: 'not-a-key'"):
         read_keys([str(path)])
-    with pytest.raises(NodeError, match="is not a key of 64 hex digits, and as a file"):
+    with pytest.raises(NodeError, match="is not a key of 64 hex digits, and not a file of keys: abc"):
         read_keys(["abc"])
 
 

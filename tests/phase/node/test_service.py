@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -135,3 +136,22 @@ def test_a_node_that_was_killed_answers_no_job_twice(node: Node, tmp_path: Path)
         assert node.job("result", "runs", "--node", again.address).returncode == 162
     finally:
         again.end()
+
+
+def test_a_node_that_ends_answers_until_its_jobs_have(node: Node, tmp_path: Path) -> None:
+    """And gives out what came of them: who waits for a result hears of it."""
+    loop = tmp_path / "loop.wasm"
+    loop.write_bytes(wasm(LOOP))
+    words = ("submit", "--no-stdin", "--node", node.address, "--wall", "4", "--fuel", "9000000000000")
+    assert node.job(*words, "--detach", "--job-id", "long", str(loop)).returncode == 0
+    node.process.send_signal(signal.SIGTERM)
+    host = node.address.partition("@")[2].partition(",")[0]
+    until = time.monotonic() + 20
+    said = b""
+    while said != b"stopping\n":
+        assert time.monotonic() < until
+        with urlopen(f"http://{host}/health", timeout=20) as answer:
+            said = answer.read()
+    ended = node.job("result", "long")
+    assert (ended.returncode, ended.stderr.endswith(b"stopped at its wall limit\n")) == (142, True)
+    assert node.process.wait(30) == 0

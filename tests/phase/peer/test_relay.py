@@ -372,7 +372,7 @@ async def test_relay_that_refuses_an_endpoint_does_not_hold_it_up() -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("xyz\n", "line 1 .* is not a key"), (None, "cannot be read"), ("#" * (2 << 20), "more")],
+    [("xyz\n", "line 1 .* is not a key"), (None, "cannot be read"), ("#" * (5 << 20), "more")],
     ids=["words", "missing", "large"],
 )
 def test_file_of_keys_that_is_none_is_named(tmp_path: Path, content: str | None, said: str) -> None:
