@@ -66,8 +66,8 @@ STREAMS = 64
 #: Seconds that a client may leave bytes unread.
 SEND_SECONDS = 60.0
 #: Seconds for a client to finish its side of a stream that is answered: what is on its way to it is thrown
-#: away then, and a path that has gone silent takes 15 to be given up for another one.
-CLOSE_SECONDS = 20.0
+#: away then. A transport gives a silent peer less time, so one that is back by then gets all of it.
+CLOSE_SECONDS = 30.0
 #: Seconds for which what is said of a job waits for more to say: most jobs end sooner.
 GATHER_SECONDS = 0.01
 
