@@ -66,11 +66,11 @@ def through(connection: socket.socket, host: str, port: int, deadline: float) ->
     """
     _send(connection, bytes((_VERSION, 1, _NO_PASSWORD)), deadline)
     if _receive(connection, 2, deadline) != bytes((_VERSION, _NO_PASSWORD)):
-        raise WayError("it is no SOCKS 5 proxy, or wants a password")
+        raise WayError("it does not speak SOCKS 5, or wants a password")
     _send(connection, bytes((_VERSION, _CONNECT, 0)) + _target(host) + port.to_bytes(2, "big"), deadline)
     version, answer, _, kind = _receive(connection, 4, deadline)
     if version != _VERSION:
-        raise WayError("it is no SOCKS 5 proxy")
+        raise WayError("it does not speak SOCKS 5")
     if answer:
         raise WayError(_REASONS.get(answer, f"it answers {answer}"))
     # The address it connects from is of no interest.

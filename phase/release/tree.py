@@ -55,7 +55,7 @@ class Tree:
             directory: of a repository, or of a copy that has some of its releases.
 
         Raises:
-            RepositoryError: it is none, or it is damaged.
+            RepositoryError: it has none, or a damaged one.
         """
         tree = Tree(directory)
         tree._load_all()

@@ -11,9 +11,9 @@ from lab.net.dhcp import DhcpFaults
 from lab.net.packet import parse
 from lab.net.segment import Segment
 from tests.boot.cards import FILES, Cards
-from tests.boot.test_network import LEASE
 
 LONELY = ["local", "private"]
+LEASE = {"ip": "10.77.0.10", "mask": "24", "router": "10.77.0.1", "dns": "10.77.0.3"}
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from fixtures.socks import Socks
 from phase import arch
 from phase.boot import main
 from phase.boot.fake import FakeMachine, StartedError
+from phase.boot.machine import Search
+from phase.discovery import Provider
 from phase.provider.app import make_app
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
@@ -76,6 +78,16 @@ def kernel(of: str) -> bytes:
     image = bytearray(os.urandom(3 << 20))
     image[offset : offset + len(magic)] = magic
     return bytes(image)
+
+
+def nearby(*urls: str) -> Callable[[Search], Iterator[Provider]]:
+    """What mDNS finds."""
+
+    def find(search: Search) -> Iterator[Provider]:
+        for url in urls:
+            yield Provider(url, search.channel, search.arch, None, "mdns", "")
+
+    return find
 
 
 @pytest.fixture

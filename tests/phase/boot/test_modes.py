@@ -7,8 +7,7 @@ import pytest
 
 from fixtures.socks import Socks
 from phase.boot.policy import RESTART_LASTING
-from tests.phase.boot.conftest import Asked, Boot, Publish, Serve
-from tests.phase.boot.test_seed import nearby
+from tests.phase.boot.conftest import Asked, Boot, Publish, Serve, nearby
 
 
 def test_private_mode_gets_everything_through_tor(

@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,20 +21,10 @@ from phase.boot.machine import Search
 from phase.boot.seed import Seed
 from phase.discovery import Provider
 from phase.trust import floor
-from tests.phase.boot.conftest import ARCH, Asked, Boot, Publish, Serve
+from tests.phase.boot.conftest import ARCH, Asked, Boot, Publish, Serve, nearby
 
 #: Nobody listens there.
 DEAD = "http://127.0.0.1:9"
-
-
-def nearby(*urls: str) -> Callable[[Search], Iterator[Provider]]:
-    """What mDNS finds."""
-
-    def find(search: Search) -> Iterator[Provider]:
-        for url in urls:
-            yield Provider(url, search.channel, search.arch, None, "mdns", "")
-
-    return find
 
 
 def lines(capfd: pytest.CaptureFixture[str]) -> list[str]:

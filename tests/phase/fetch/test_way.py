@@ -64,9 +64,9 @@ def test_a_lonely_machine_says_what_is_beyond_its_network(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("answers", "says"),
     [
-        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], "no SOCKS 5 proxy"),
+        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], "does not speak SOCKS 5"),
         ([b"\x05\xff"], "wants a password"),
-        ([b"\x05\x00", b"\x04\x00\x00\x01" + bytes(6)], "no SOCKS 5 proxy"),
+        ([b"\x05\x00", b"\x04\x00\x00\x01" + bytes(6)], "does not speak SOCKS 5"),
         ([b"\x05\x00", b"\x05\x05\x00\x01" + bytes(6)], "the connection was refused"),
         ([b"\x05\x00", b"\x05\x63\x00\x01" + bytes(6)], "it answers 99"),
         ([b"\x05\x00", b"\x05\x00\x00\x03\x09short"], "it closed the connection"),
