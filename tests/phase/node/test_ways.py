@@ -12,6 +12,7 @@ from pathlib import Path
 from lab.net.faults import Faults
 from lab.net.hostport import HostPort
 from lab.net.nat import SYMMETRIC
+from lab.net.packet import UDP
 from phase.identity import Identity
 from phase.node import serving
 from phase.peer.iroh import Limits
@@ -106,6 +107,25 @@ def test_a_job_goes_on_when_its_way_moves_from_a_relay_to_a_direct_one(tmp_path:
             job.logs("is direct by")
             job.give()
             assert job.end() == (0, b"Hello, World", b"")
+
+
+def test_a_job_goes_on_when_its_direct_way_dies_and_a_relay_is_left(tmp_path: Path) -> None:
+    with (
+        world(tmp_path, SYMMETRIC, None) as there,
+        there.program(there.relay, "relay", "8080") as relay,
+    ):
+        assert said(relay)["ready"]
+        node, client = there.nodes
+        with _job(tmp_path, node, client, there.url) as job:
+            job.logs("is direct by")
+            # What the client gives arrives, and the result does not.
+            there.middle.link("node2").inward.drop = _of_udp
+            job.give()
+            assert job.end() == (0, b"Hello, World", b"")
+
+
+def _of_udp(frame: bytes) -> bool:
+    return frame[12:14] == b"\x08\x00" and frame[23] == UDP
 
 
 def test_a_result_outlives_a_cable_that_is_dead_for_a_while(tmp_path: Path) -> None:
