@@ -32,7 +32,7 @@ REFUSED = 160
 UNREACHABLE = 161
 #: The node, or the way to it, ended while it had the job: whether it ran is not known.
 JOB_LOST = 162
-#: The node took the job, and it did not run: cancelled, handed back, or the node could not.
+#: The node took the job, and it did not run: cancelled before, handed back, or the node could not.
 NOT_RUN = 163
 #: The receipt does not prove what was asked.
 UNTRUE = 164
@@ -67,7 +67,11 @@ CODES = (
     (REFUSED, "`phase job`: the node refuses, and says why; or it does not keep the result", ""),
     (UNREACHABLE, "`phase job`: no node was reached, or the network failed before it had the job", ""),
     (JOB_LOST, "`phase job`: the node or the way to it ended; whether the job ran is not known", ""),
-    (NOT_RUN, "`phase job`: cancelled, handed back by a node that stops, or the node could not run it", ""),
+    (
+        NOT_RUN,
+        "`phase job`: cancelled before it ran, handed back as the node stops, or it could not run",
+        "",
+    ),
     (UNTRUE, "`phase job`: the receipt does not prove what was asked; believe nothing of the result", ""),
     (DISAGREED, "`phase job`: nodes gave different results", ""),
     ("128 + N", "the worker was ended by signal N from outside", "shells"),

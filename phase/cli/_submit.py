@@ -256,7 +256,7 @@ def _left(made: Submission, address: Address, options: Options) -> int:
 async def _carried(made: Submission, options: Options, target: "Target | None") -> int:
     """Carry a job's output as it comes, and its receipt."""
     if made.waiting and sys.stderr.isatty():
-        note(f"{made.waiting} jobs wait before this one")
+        note(f"jobs that wait before this one: {made.waiting}")
     if not options.as_json:
         async for name, data in made.outputs():
             _write(1 if name == "stdout" else 2, data)

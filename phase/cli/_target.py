@@ -136,7 +136,7 @@ def _follow(path: Path) -> Path | int:
         own = re.fullmatch(r"/proc/(\d+)/fd", str(parent))
         if own and int(own[1]) == os.getpid() and path.name.isdecimal():
             return int(path.name)
-        path = parent / path.name if path.name else parent
+        path = parent / path.name
         if not path.is_symlink():
             return path
         owner = path.lstat().st_uid

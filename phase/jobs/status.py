@@ -55,8 +55,8 @@ def explain(status: Status) -> str:
         case LimitHit(limit=limit):
             return f"stopped at its {limit} limit"
         case Rejected(reason=reason):
-            return f"module rejected: {reason}"
+            return f"rejected: {reason}"
         case Killed(signal=0, reason=reason):
             return "not finished: its worker ended without a result" + (f": {reason}" if reason else "")
         case Killed(signal=signal, reason=reason):
-            return f"worker died by signal {signal}" + (f": {reason}" if reason else "")
+            return f"ended by signal {signal}" + (f": {reason}" if reason else "")

@@ -210,7 +210,7 @@ def test_text_format_or_what_it_is_instead(phase: Phase, tmp_path: Path, content
     (tmp_path / "module").write_bytes(content)
     done = phase("run", "module")
     assert done.returncode == _outcome.REJECTED
-    assert f"phase: module module rejected: {words}" in done.stderr.decode()
+    assert f"phase: module rejected: {words}" in done.stderr.decode()
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -150,7 +150,7 @@ def test_a_job_that_broke_out_is_told_from_one_that_failed() -> None:
     done = attempt(ATTEMPTS["TCP listener"], Targets(1))
     assert isinstance(done.status, Killed)
     assert explain(done.status) == (
-        "worker died by signal 31: it made a system call that no job needs; "
+        "ended by signal 31: it made a system call that no job needs; "
         "the module may have broken out of the engine"
     )
     assert done.missing == ()

@@ -9,9 +9,9 @@ from phase.jobs.status import Exited, Killed, LimitHit, Rejected, Status, Trappe
         (Exited(3), "exited with code 3"),
         (Trapped("stack overflow"), "trapped: stack overflow"),
         (LimitHit("fuel"), "stopped at its fuel limit"),
-        (Rejected("no module"), "module rejected: no module"),
-        (Killed(9), "worker died by signal 9"),
-        (Killed(6, "aborted"), "worker died by signal 6: aborted"),
+        (Rejected("no module"), "rejected: no module"),
+        (Killed(9), "ended by signal 9"),
+        (Killed(6, "aborted"), "ended by signal 6: aborted"),
     ],
 )
 def test_every_end_is_said_in_one_line(status: Status, words: str) -> None:
