@@ -1,14 +1,17 @@
-"""`phase` as a whole process, in a directory of its own."""
+"""`phase` as a whole process, in a directory of its own; and in the process of the test."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import wasmtime
+
+from phase.cli import main
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
 
@@ -17,6 +20,17 @@ PHASE = [sys.executable, "-m", "phase"]
 
 
 Phase = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+class Ended(NamedTuple):
+    """What a command has said, and the code that its process would end with."""
+
+    code: int
+    out: bytes
+    err: str
+
+
+Inside = Callable[..., Ended]
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +69,31 @@ def phase(tmp_path: Path, modules: Path) -> Phase:
 
 def key(phase: Phase) -> str:
     return str(json.loads(phase("init", "--json").stdout)["node"])
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Iterator[Inside]:
+    """Run the command line in this process, on descriptors of its own; its input is a pipe or a file."""
+    kept = os.dup(0)
+
+    def run(*words: str, stdin: bytes | Path = b"") -> Ended:
+        if isinstance(stdin, Path):
+            reading = os.open(stdin, os.O_RDONLY)
+        else:
+            reading, writing = os.pipe()
+            os.write(writing, stdin)
+            os.close(writing)
+        os.dup2(reading, 0)
+        os.close(reading)
+        monkeypatch.setattr(sys, "argv", ["phase", *words])
+        with open(0, closefd=False) as given:
+            monkeypatch.setattr(sys, "stdin", given)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        out, err = capfdbinary.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, out, err.decode())
+
+    yield run
+    os.dup2(kept, 0)
+    os.close(kept)

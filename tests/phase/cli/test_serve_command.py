@@ -1,0 +1,254 @@
+"""`phase serve` in this process: what it says, what it serves, and how it ends."""
+
+import json
+import logging
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phase.cli import serve
+from phase.peer.relay import Relay
+from phase.provider import listening, workers
+from phase.release.keys import ReleaseKeys
+from phase.release.repository import Repository
+from tests.phase.cli.conftest import Inside
+from tests.phase.cli.services import when_ready
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    made = Repository.create(tmp_path / "signed", keys=ReleaseKeys.from_seed("ours"))
+    made.add("stable", "x86_64", {"kernel": tmp_path / "kernel"}, cmdline="", release="1")
+    made.publish()
+    return tmp_path / "signed"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """A certificate that signs itself, and its key."""
+    made = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost"
+    command = ["openssl", *words.split(), "-out", made[0], "-keyout", made[1]]
+    subprocess.run(command, capture_output=True, check=True)
+    return made
+
+
+@pytest.fixture
+def port() -> int:
+    """One that is free."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number: int = taken.getsockname()[1]
+    return number
+
+
+def _words(artifacts: Path, port: int) -> list[str]:
+    words = ["serve", "--artifacts", str(artifacts), "--arch", "x86_64", "--no-mdns", "--no-dht"]
+    return [*words, "--bind", "127.0.0.1", "--port", str(port)]
+
+
+def _get(port: int, path: str) -> Any:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+        return json.load(answer)
+
+
+def test_a_repository_is_served_until_the_end_is_asked_for(
+    inside: Inside, repository: Path, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[None] = []
+    with when_ready(tmp_path, monkeypatch, lambda: _get(port, "/status")) as said:
+        monkeypatch.setattr(serve, "end_in_time", lambda: ended.append(None))
+        done = inside(*_words(repository, port))
+    assert (done.code, done.out) == (0, f"serving {repository} on http://127.0.0.1:{port}\n".encode())
+    status = said.result()
+    assert [each["release"] for each in status["releases"]] == ["1"]
+    assert (status["mdns"]["running"], status["dht"]["running"]) == (False, False)
+    assert ended == [None]
+
+
+def test_files_without_a_signature_are_signed_here(
+    inside: Inside, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "files/stable/x86_64").mkdir(parents=True)
+    (tmp_path / "files/stable/x86_64/kernel").write_bytes(b"kernel")
+    state = tmp_path / "state"
+    with when_ready(tmp_path, monkeypatch, lambda: _get(port, "/status")) as said:
+        done = inside(*_words(tmp_path / "files", port), "--state", str(state), "--json")
+    assert json.loads(done.out) == {
+        "directory": str(state / "repository/tree"),
+        "urls": [f"http://127.0.0.1:{port}"],
+    }
+    assert said.result()["releases"][0]["artifacts"] == {"kernel": 6}
+    assert done.err.startswith("phase: ")
+    assert "stable/x86_64" in done.err
+
+
+def _asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `workers.run` is asked for, in place of doing it."""
+    found: dict[str, Any] = {}
+
+    def run(count: int, work: workers.Work, **more: Any) -> None:
+        found.update(more, count=count, work=work)
+
+    monkeypatch.setattr(workers, "run", run)
+    return found
+
+
+def test_several_processes_share_a_socket_and_say_once_that_they_serve(
+    inside: Inside, repository: Path, port: int, monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:  # fmt: skip
+    asked = _asked(monkeypatch)
+    assert inside(*_words(repository, port), "--processes", "2") == (0, b"", "")
+    assert (asked["count"], asked["places"].serving()) == (2, False)
+    asked["ready"]()
+    assert capfdbinary.readouterr().out == f"serving {repository} on http://127.0.0.1:{port}\n".encode()
+    with socket.create_connection(("127.0.0.1", port), timeout=20):
+        pass
+    asked["ending"]()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def test_a_bad_repository_starts_no_processes(
+    inside: Inside, repository: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = _asked(monkeypatch)
+    opened = listening.listen(["127.0.0.1"], port)
+    monkeypatch.setattr(listening, "listen", lambda *_: opened)
+    (repository / "metadata/timestamp.json").write_bytes(b"{")
+    done = inside(*_words(repository, port), "--processes", "2")
+    assert (done.code, done.out, asked) == (1, b"", {})
+    assert done.err.startswith("phase: ")
+    opened[0].close()
+
+
+def test_one_process_of_several_keeps_and_announces_and_with_tls_none(
+    inside: Inside,
+    repository: Path,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    certificate: tuple[str, str],
+) -> None:
+    told: list[dict[str, Any]] = []
+
+    async def note(_: Path, **more: Any) -> None:
+        told.append(more)
+
+    monkeypatch.setattr("phase.provider.server.serve", note)
+    asked = _asked(monkeypatch)
+    words = ["serve", "--artifacts", str(repository), "--bind", "127.0.0.1", "--port", str(port)]
+    more = ["--processes", "2", "--dht", "127.0.0.1:1", "--channel", "testing"]
+    for tls in ([], ["--tls", *certificate]):
+        assert inside(*words, *more, *tls).code == 0
+        for number in range(2):
+            asked["work"](number)
+        asked["ending"]()
+    first, second, secret, _ = told
+    assert [each["mdns"] for each in told] == [True, False, False, False]
+    assert (first["dht"].peers, second["dht"], secret["dht"]) == ((("127.0.0.1", 1),), None, None)
+    assert [first["row"].number, second["row"].number] == [0, 1]
+    assert first["identity"] == second["identity"] != secret["identity"]
+    assert (len(first["identity"]), first["channel"], first["ready"]) == (8, "testing", None)
+
+
+def test_a_certificate_without_its_key_is_named(
+    inside: Inside, repository: Path, certificate: tuple[str, str]
+) -> None:
+    for path in certificate:
+        Path(path).write_text("neither")
+    done = inside("serve", "--artifacts", str(repository), "--tls", *certificate)
+    assert (done.code, done.out) == (1, b"")
+    assert f"{certificate[0]} and {certificate[1]} are not a certificate and its key" in done.err
+
+
+def test_where_standard_output_is_full_the_log_says_where_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, full = os.dup(1), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, 1)
+    try:
+        with open(1, "w", closefd=False) as stdout:
+            monkeypatch.setattr(sys, "stdout", stdout)
+            serve._ready(tmp_path, ["http://one", "http://two"], as_json=False)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(full)
+    (said,) = caplog.messages
+    assert said.startswith(f"serving {tmp_path} on http://one and http://two; standard output cannot be")
+
+
+@contextmanager
+def no_handlers() -> Iterator[None]:
+    """Logging as in a process that has just begun."""
+    handlers, level = logging.root.handlers, logging.root.level
+    logging.root.handlers = []
+    logging.root.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.root.handlers = handlers
+        logging.root.setLevel(level)
+
+
+def test_the_log_is_lines_on_standard_error(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    with no_handlers():
+        serve.log_to_stderr()
+        logging.getLogger("phase.part").info("it %s", "works")
+        logging.getLogger("phase.part").debug("in detail")
+    assert capfdbinary.readouterr() == (b"", b"INFO phase.part: it works\n")
+
+
+def test_a_closed_descriptor_is_no_place_for_a_socket() -> None:
+    kept = os.dup(0)
+    os.close(0)
+    try:
+        with no_handlers():
+            serve.log_to_stderr()
+        assert os.readlink("/proc/self/fd/0") == os.devnull
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
+def test_as_many_files_as_are_allowed_may_be_open() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = before[1] if before[1] != resource.RLIM_INFINITY else 1 << 20
+    try:
+        for soft, after in ((256, min(most, 16_384)), (most, most)):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
+            serve._allow_many_files()
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (after, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_an_end_that_takes_too_long_is_made(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(serve, "END_SECONDS", 0.01)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    serve.end_in_time()
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            assert thread.daemon
+            thread.join()
+    assert codes == [1]
+    assert "this process does not end within 0 s" in caplog.text
+
+
+def test_a_relay_is_for_those_who_are_named() -> None:
+    assert serve._relay(()) is None
+    assert isinstance(serve._relay(("open",)), Relay)
