@@ -125,8 +125,22 @@ MUTANTS = (
     Mutant(
         "who tells of nodes that do not exist is believed first",
         "phase/discovery/dht/lookup.py",
-        "return misled, teller is not None, self._distance(contact)",
-        "return 0, False, self._distance(contact)",
+        "misled = 0 if said.teller is None else max(self._misled[said.teller], 0)",
+        "misled = 0",
+        DHT,
+    ),
+    Mutant(
+        "who chooses an id is as good as anybody",
+        "phase/discovery/dht/wire.py",
+        "return self.id[:BOUND_BYTES] == _bound(self.host)",
+        "return True",
+        DHT,
+    ),
+    Mutant(
+        "a liar leads the whole search astray",
+        "phase/discovery/dht/lookup.py",
+        "self._add(each, contact.host, free.pop() if free else path)",
+        "self._add(each, contact.host, 0)",
         DHT,
     ),
     # Provider

@@ -1,13 +1,11 @@
 """A node of the DHT: knows other nodes, keeps their announcements, and searches."""
 
 import asyncio
-import contextlib
 import errno
 import ipaddress
 import os
 import random
 import socket
-import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, time
@@ -18,9 +16,11 @@ from phase.discovery.dht.announcement import Announcement, AnnouncementError
 from phase.discovery.dht.endpoint import Endpoint
 from phase.discovery.dht.holdings import Holdings
 from phase.discovery.dht.lookup import Lookup
+from phase.discovery.dht.resolve import resolve
 from phase.discovery.dht.said import Read, Said
 from phase.discovery.dht.table import K, Table
 from phase.discovery.dht.wire import Contact
+from phase.discovery.interfaces import source
 from phase.discovery.records import DiscoveryError
 
 #: Nodes that one lookup asks at the same time (alpha in the paper).
@@ -36,6 +36,9 @@ _MAX_GREETED, _MAX_GREETED_OF_HOST, _MAX_STORING = 16, 2, 32
 _MAX_OWN = 8
 #: Seconds for which a node that has answered counts as present, and how many are remembered.
 _SEEN_SECONDS, _MAX_SEEN = 120.0, 1024
+#: Seconds after which a lookup asks another node beside one that does not answer; limit for its questions
+#: that wait for an answer.
+_SLOW_SECONDS, _MAX_WAITING = 0.3, 9
 #: Seconds to wait for other nodes once one has answered.
 _OTHERS_SECONDS = 0.5
 #: Seconds to wait for an answer of the asker, if our answer is long and its address is not proven.
@@ -71,6 +74,7 @@ class Dht:
         #: The address that another node sees this node at, by the address of that other node.
         self._seen_by: dict[str, str] = {}
         self._clock = clock
+        self._serves = serves
         self._endpoint = Endpoint(self._answer if serves else None)
         self._table = Table(self.id)
         self._greeted: dict[tuple[str, int], asyncio.Task[Contact | None]] = {}
@@ -109,7 +113,19 @@ class Dht:
                 if refused
                 else "",
             ) from error
-        return int(transport.get_extra_info("sockname")[1])
+        host, number = transport.get_extra_info("sockname")[:2]
+        if self._serves:
+            # What other nodes see corrects it, see `join`.
+            self._move(source() if host == "0.0.0.0" else host)  # noqa: S104
+        return int(number)
+
+    def _move(self, host: str) -> None:
+        """Take an id that belongs to an address; others look first to such nodes."""
+        known = self.known
+        self.id = wire.id_at(host)
+        self._table = Table(self.id)
+        for each in known:
+            self._table.add(each)
 
     def close(self) -> None:
         """Leave. Announcements that others keep expire."""
@@ -132,7 +148,11 @@ class Dht:
             How many nodes are known.
         """
         if await self.reach(peers):
-            await self._search(self.id, "find_node", lambda teller, values: None)
+            views = await self._views() if self._serves else Counter()
+            # Of several addresses here any will do, as long as some node sees it.
+            if views and not any(Contact(self.id, host, 0).bound for host in views):
+                self._move(views.most_common(1)[0][0])
+            await self._search(self.id, "find_node", lambda teller, values: False)
         return len(self.known)
 
     async def reach(self, peers: Iterable[tuple[str, int]]) -> int:
@@ -146,7 +166,7 @@ class Dht:
         """
 
         async def greet(host: str, port: int) -> bool:
-            addresses = await _resolve(host, port)
+            addresses = await resolve(host, port)
             found = [await self._greet(address, tries=3) for address in addresses]
             return any(found)
 
@@ -168,13 +188,17 @@ class Dht:
 
     async def seen_as(self) -> str | None:
         """The address that most of five other nodes see this one at; None if none of them says."""
+        votes = await self._views()
+        return votes.most_common(1)[0][0] if votes else None
+
+    async def _views(self) -> Counter[str]:
+        """The addresses that up to five other nodes see this one at, and how many see each."""
         known = self.known
         asked = random.sample(known, min(len(known), 5))
         said = await asyncio.gather(
             *(self._endpoint.ask((one.host, one.port), wire.Seen, "stun") for one in asked)
         )
-        votes = Counter(each[0] for each in said if each is not None and announcement.is_unicast(each[0]))
-        return votes.most_common(1)[0][0] if votes else None
+        return Counter(each[0] for each in said if each is not None and announcement.is_unicast(each[0]))
 
     async def announce(self, place: bytes, envelope: bytes) -> int:
         """Let the nodes that are nearest to a place keep an announcement of this node.
@@ -200,7 +224,7 @@ class Dht:
             How many others keep one.
         """
         own = self.own[place] = {host: sign(host) for host in hosts[:_MAX_OWN]}
-        nearest = await self._search(place, "find_node", lambda teller, values: None)
+        nearest = await self._search(place, "find_node", lambda teller, values: False)
 
         async def store(one: Contact) -> bool:
             address = one.host, one.port
@@ -232,16 +256,19 @@ class Dht:
             place: 20 bytes.
             read: checks an envelope.
             found: called with each valid record as soon as it arrives. Its content is still only a claim.
+
+        The search ends when the nearest nodes have answered, and goes further while there is no record.
         """
         checked: set[bytes] = set()
         told: Counter[str] = Counter()
 
-        def take(teller: str, values: Sequence[bytes]) -> None:
+        def take(teller: str, values: Sequence[bytes]) -> bool:
+            good = False
             for envelope in values:
                 if envelope in checked:
                     continue
                 if len(checked) >= _MAX_CHECKED or told[teller] >= _MAX_CHECKED_OF_HOST:
-                    return
+                    break
                 checked.add(envelope)
                 told[teller] += 1
                 try:
@@ -250,46 +277,71 @@ class Dht:
                     continue
                 if announcement.is_near(said.host) and not announcement.is_near(teller):
                     continue  # a node elsewhere cannot know an address on this machine or this link
+                good = True
                 found(said)
+            return good
 
         await self._search(place, "find_value", take)
 
     async def _search(
-        self, place: bytes, question: str, take: Callable[[str, Sequence[bytes]], None]
+        self, place: bytes, question: str, take: Callable[[str, Sequence[bytes]], bool]
     ) -> list[Contact]:
         """Ask the known nodes, then the nearest nodes that those name, until none is left to ask.
+
+        Args:
+            place: 20 bytes.
+            question: `find_node` or `find_value`.
+            take: called with the host and the values of an answer; whether one of them is good.
 
         Returns:
             The nearest nodes that have answered.
         """
-        # Announcements may be kept far from their place, where attackers crowd around it: look further.
         lookup = Lookup(place, self._table.near(place), own=self.id, nearest_only=question == "find_node")
 
         async def ask(one: Contact) -> tuple[Contact, Any]:
             return one, await self._endpoint.ask((one.host, one.port), wire.Found, question, self.id, place)
 
-        running: set[asyncio.Task[tuple[Contact, Any]]] = set()
+        running: dict[asyncio.Task[tuple[Contact, Any]], float] = {}
         try:
             while True:
-                while len(running) < ALPHA and (chosen := lookup.choose()) is not None:
-                    running.add(asyncio.ensure_future(ask(chosen)))
+                slow = monotonic() - _SLOW_SECONDS
+                room = min(
+                    ALPHA - sum(begun > slow for begun in running.values()), _MAX_WAITING - len(running)
+                )
+                while room > 0 and (chosen := lookup.choose()) is not None:
+                    running[asyncio.ensure_future(ask(chosen))] = monotonic()
+                    room -= 1
                 if not running:
                     return lookup.nearest
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(
+                    running, timeout=_SLOW_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
                 for task in done:
-                    one, said = task.result()
-                    if said is None:
-                        lookup.silent(one)
-                        self._table.drop(one)
-                        continue
-                    self._meet((one.host, one.port))
-                    if isinstance(said, wire.Values):
-                        take(one.host, said.envelopes)
-                        said = said.nodes
-                    lookup.answered(one, said)
+                    del running[task]
+                    self._told(lookup, *task.result(), take)
         finally:
             for task in running:
                 task.cancel()
+
+    def _told(
+        self, lookup: Lookup, one: Contact, said: Any, take: Callable[[str, Sequence[bytes]], bool]
+    ) -> None:
+        """Take the answer of a node that a lookup has asked; None if there was none."""
+        if said is None:
+            lookup.silent(one)
+            self._table.drop(one)
+            return
+        if one.bound:
+            # Its address proves the id, as far as that matters: no need to ask for it. Nor is it a reason to
+            # ping others: a lookup finds those out that have gone.
+            self._keep(one)
+        else:
+            self._meet((one.host, one.port))
+        if isinstance(said, wire.Values):
+            if take(one.host, said.envelopes):
+                lookup.nearest_only = True
+            said = said.nodes
+        lookup.answered(one, said)
 
     async def _answer(self, sender: tuple[str, int], name: str, arguments: list[bytes]) -> object:
         if name == "stun":
@@ -297,6 +349,8 @@ class Dht:
         if not arguments or any(len(each) != wire.ID_BYTES for each in arguments[:2]):
             return None
         self._meet(sender)
+        # The greeting goes first: an answer may use up all that may be sent to an unproven address.
+        await asyncio.sleep(0)
         match name, len(arguments):
             case "ping", 1:
                 return self.id
@@ -397,39 +451,21 @@ class Dht:
                 if (one.host, one.port) == address:
                     self._table.drop(one)
             return None
-        self._seen[address] = monotonic()
-        self._seen.move_to_end(address)
-        if len(self._seen) > _MAX_SEEN:
-            self._seen.popitem(last=False)
         contact = Contact(number, *address)
-        in_its_place = self._table.add(contact)
+        in_its_place = self._keep(contact)
         if in_its_place is not None:
             # If that one has gone, the next node finds room.
             self._meet((in_its_place.host, in_its_place.port))
         return contact
 
+    def _keep(self, contact: Contact) -> Contact | None:
+        """Put a node that has answered just now into the table; see `Table.add`."""
+        address = contact.host, contact.port
+        self._seen[address] = monotonic()
+        self._seen.move_to_end(address)
+        if len(self._seen) > _MAX_SEEN:
+            self._seen.popitem(last=False)
+        return self._table.add(contact)
+
     def _is_here(self, address: tuple[str, int]) -> bool:
         return monotonic() - self._seen.get(address, -_SEEN_SECONDS) < _SEEN_SECONDS
-
-
-async def _resolve(host: str, port: int) -> list[tuple[str, int]]:
-    """Addresses of a host; empty if it has none now. The resolver runs in a thread of its own."""
-    if host.replace(".", "").isdecimal():
-        return [(host, port)] if announcement.is_unicast(host) else []
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[list[str]] = loop.create_future()
-
-    def tell(found: list[str]) -> None:
-        if not done.done():
-            done.set_result(found)
-
-    def look() -> None:
-        found: list[str] = []
-        with contextlib.suppress(OSError, UnicodeError):
-            answers = socket.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_DGRAM)
-            found = [str(each[4][0]) for each in answers[:2]]
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(tell, found)
-
-    threading.Thread(target=look, name="resolver", daemon=True).start()
-    return [(address, port) for address in await done]

@@ -10,7 +10,8 @@ from queue import SimpleQueue
 import pytest
 
 from fixtures.hostile.dht import LIES, VICTIM, Lie, Town
-from phase.discovery.dht import Search, announcement, lookup, wire
+from phase.discovery.dht import Search, announcement, endpoint, lookup, wire
+from phase.discovery.dht.node import ALPHA
 from phase.discovery.dht.table import MAX_OF_HOST
 from phase.discovery.records import Heard
 from tests.phase.discovery.dht.conftest import Start
@@ -123,6 +124,56 @@ async def test_many_of_one_host_are_not_all_there_is(start: Start, net: str) -> 
         assert sum(evil.asked for evil, _ in liars) < 60
     finally:
         for evil, _ in liars:
+            evil.transport.close()
+
+
+async def test_a_crowd_around_a_place_keeps_nothing_from_it(start: Start, net: str) -> None:
+    """Thirty hosts with ids that differ from the place in the last bits: they are not given it."""
+    first, address = await start(1)
+    honest = [first] + [(await start(number, [address]))[0] for number in range(2, 6)]
+    liars = [await lie(f"{net}.{100 + n}", store=True) for n in range(30)]
+    for number, (evil, _) in enumerate(liars):
+        evil.id = PLACE[:19] + bytes((PLACE[19] ^ number,))
+    crowd = [(evil.id, *at) for evil, at in liars]
+    for evil, _ in liars:
+        evil.answers |= {"find_value": crowd[:20], "find_node": crowd[:20]}
+    try:
+        for one in honest:
+            for _, at in liars:
+                await one.reach([at])
+        await honest[0].announce(PLACE, signed(f"{net}.1"))
+        assert all(len(one.held) == 1 for one in honest[1:])
+        looker, _ = await start(9, serves=False)
+        await looker.reach([address])
+        assert [one.url for one in await found(looker)] == [f"http://{net}.1:8080"]
+    finally:
+        for evil, _ in liars:
+            evil.transport.close()
+
+
+async def test_silent_nodes_do_not_hold_up_a_search(
+    start: Start, net: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as are asked at a time say nothing, for longer than the test may take."""
+    monkeypatch.setattr(endpoint, "ANSWER_SECONDS", 600.0)
+    honest, address = await start(1)
+    honest.own[PLACE] = {f"{net}.1": signed(f"{net}.1")}
+    looker, _ = await start(3, serves=False)
+    await looker.reach([address])
+    silent = [await lie(f"{net}.{50 + n}") for n in range(ALPHA)]
+    for evil, at in silent:
+        evil.id = os.urandom(20)
+        await looker.reach([at])
+    assert len(looker.known) == ALPHA + 1
+    heard = asyncio.Event()
+    # Even where the honest one comes last.
+    monkeypatch.setattr(looker._table, "near", lambda place: sorted(looker.known, key=lambda one: one.bound))
+    task = asyncio.ensure_future(looker.look(PLACE, lambda said: heard.set()))
+    try:
+        await asyncio.wait_for(heard.wait(), 60)
+    finally:
+        task.cancel()
+        for evil, _ in silent:
             evil.transport.close()
 
 

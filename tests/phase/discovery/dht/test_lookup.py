@@ -1,7 +1,7 @@
 """Which node a lookup asks next, decided without a network."""
 
 from phase.discovery.dht import wire
-from phase.discovery.dht.lookup import MAX_ASKED, MAX_SILENT, Lookup
+from phase.discovery.dht.lookup import MAX_ASKED, MAX_SILENT, PATHS, Lookup
 from phase.discovery.dht.table import K
 from phase.discovery.dht.wire import Contact
 
@@ -82,3 +82,108 @@ def test_only_a_search_for_nodes_ends_with_the_nearest() -> None:
             assert chosen is not None
             search.answered(chosen, [])
         assert (search.choose() is None) == nearest_only
+
+
+def bound(number: int, host: str = "") -> Contact:
+    """A node whose address decides its id."""
+    host = host or f"198.51.{number}.1"
+    return Contact(wire.id_at(host), host, 4000)
+
+
+def test_an_id_that_its_holder_has_chosen_comes_last() -> None:
+    """However near it is."""
+    crowd = [contact(n) for n in range(K)]
+    honest = [bound(n) for n in range(K)]
+    search = lookup(*crowd, *honest, nearest_only=True)
+    first = [search.choose() for _ in range(K)]
+    assert set(first) == set(honest)
+    for one in honest:
+        search.answered(one, [])
+    assert search.choose() is None
+    assert search.nearest == sorted(honest, key=lambda one: one.number)
+
+
+def test_what_a_liar_names_stays_on_its_own_path() -> None:
+    """The others go on meanwhile, and what they name is asked as often."""
+    liar, one, other = (bound(n) for n in range(3))
+    search = lookup(liar, one, other)
+    for _ in range(PATHS):
+        assert search.choose() in (liar, one, other)
+    crowd = [bound(10 + n) for n in range(20)]
+    search.answered(liar, named(*crowd))
+    search.answered(one, named(*(bound(100 + n) for n in range(6))))
+    search.answered(other, named(*(bound(200 + n) for n in range(6))))
+    asked = []
+    for _ in range(3 * 6):
+        chosen = search.choose()
+        assert chosen is not None
+        asked.append(chosen)
+        search.answered(chosen, named(*crowd) if chosen in crowd else [])
+    assert sum(each in crowd for each in asked) == 6
+
+
+def test_who_begins_with_one_node_has_all_paths_soon() -> None:
+    """What that one names is dealt."""
+    only = bound(0)
+    search = lookup(only)
+    assert search.choose() == only
+    rest = [bound(n) for n in range(1, 21)]
+    search.answered(only, named(*rest))
+    for _ in range(PATHS - 1):
+        assert search.choose() in rest
+    assert set(search._path_of.values()) == set(range(PATHS))
+
+
+def test_one_network_is_not_asked_alone() -> None:
+    """Nearer hosts of a rented network, and one host elsewhere: it comes after eight of them at most."""
+    rented = [contact(n, f"203.0.113.{n}") for n in range(1, 41)]
+    honest = contact(1000)
+    search = lookup(*rented, honest)
+    first = [search.choose() for _ in range(3 * 8 + 1)]
+    assert honest in first[: 8 + PATHS]
+
+
+def test_a_search_that_has_found_ends_with_the_nearest() -> None:
+    known = [contact(n) for n in range(1, K + 6)]
+    search = lookup(*known)
+    for _ in range(K):
+        chosen = search.choose()
+        assert chosen is not None
+        search.answered(chosen, [])
+    search.nearest_only = True
+    assert search.choose() is None
+    search.nearest_only = False
+    assert search.choose() is not None
+
+
+def test_who_names_more_that_answer_than_that_do_not_is_believed() -> None:
+    """A fifth of all nodes is gone at times; that makes nobody a liar."""
+    one, other = contact(500), contact(501)
+    search = lookup(one, other)
+    assert {search.choose(), search.choose()} == {one, other}
+    search.answered(one, named(contact(1), contact(2), contact(3)))
+    search.answered(other, named(contact(400), contact(401)))
+    assert search.choose() == contact(1)
+    search.answered(contact(1), [])
+    assert search.choose() == contact(2)
+    search.silent(contact(2))
+    assert search.choose() == contact(400)
+    assert search.choose() == contact(3)
+    search.silent(contact(3))
+    search.answered(contact(400), named(contact(402)))
+    assert [search.choose(), search.choose()] == [contact(401), contact(402)]
+
+
+def test_what_two_paths_name_is_asked_on_any() -> None:
+    """Nobody has to ask far nodes while near ones wait for another path's turn."""
+    tellers = [contact(900 + n) for n in range(PATHS)]
+    far = [contact(1000 + n) for n in range(2 * PATHS)]
+    near = [contact(n) for n in range(1, 2 * PATHS)]
+    search = lookup(*tellers, *far)
+    assert [search.choose() for _ in tellers] == tellers
+    search.answered(tellers[0], named(*near))
+    search.answered(tellers[1], named(*near))
+    assert [search.choose() for _ in near] == near
+    # What it names belongs to the path on which it was asked.
+    search.answered(near[1], named(contact(500)))
+    assert search.choose() in far

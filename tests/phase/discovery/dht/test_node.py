@@ -158,3 +158,19 @@ async def test_each_keeper_keeps_the_address_that_it_sees(start: Start, net: str
     assert await teller.tell(PLACE, signed, ["198.51.100.7"]) == 1
     kept = [announcement.read(each, place=PLACE, now=time.time()) for each in keeper.held.get(PLACE, now=0)]
     assert [one.host for one in kept] == [f"{net}.2"]
+
+
+async def test_an_id_belongs_to_the_address_that_others_see(start: Start, net: str) -> None:
+    _, address = await start(1)
+    one, (host, _) = await start(2, [address])
+    assert wire.Contact(one.id, host, 1).bound
+    everywhere = Dht(serves=True)
+    try:
+        await everywhere.start("0.0.0.0", 0)
+        await everywhere.join([address])
+        assert wire.Contact(everywhere.id, "127.0.0.1", 1).bound
+        before = everywhere.id
+        await everywhere.join([address])
+        assert everywhere.id == before
+    finally:
+        everywhere.close()
