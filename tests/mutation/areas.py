@@ -80,6 +80,7 @@ _RELEASE = (
 _COMMANDS = (
     "tests/phase/cli",
     "tests/phase/jobs/test_commands.py",
+    "tests/phase/node/test_copies.py",
     *(f"tests/phase/release/test_{name}.py" for name in ("commands", "year", "signer", "hostile_words")),
 )
 
