@@ -31,7 +31,7 @@ _USERS = {
     ],
 }
 #: For a worker, before its cage is closed: it has no cage, or one layer is refused.
-_NO_CAGE = "from phase.jobs import protect; protect.give_up = lambda parent, grant: ([], [])"
+_NO_CAGE = "from phase.jobs import protect; protect.give_up = lambda *_, **__: ([], [])"
 _LAYERS = {
     "filter": "from phase.jobs import calls; calls.close = lambda libc, files: None",
     "landlock": "from phase.jobs import landlock; landlock.close = lambda libc, but: 0",
