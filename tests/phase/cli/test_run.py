@@ -283,21 +283,3 @@ def test_a_directory_may_be_for_reading(phase: Phase, tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
     assert phase("run", "--dir", ".", "copy.wasm").stdout == b"abc"
     assert (tmp_path / "b").read_bytes() == b"abc"
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--dir", "none"), b"none is not a directory"),
-        (("--dir", "::/a"), b"is not HOST[::GUEST][:ro]"),
-        (("--input", "a"), b"is not NAME=FILE"),
-        (("--input", "a=none"), b"input a from none"),
-        (("--input", "a/b=hello.wasm"), b"cannot be the name of a file"),
-        (("--output", "../x"), b"cannot be the name of a file"),
-        (("--scratch", "1024"), b"count as memory"),
-    ],
-)
-def test_files_that_cannot_be_given_are_refused(phase: Phase, words: tuple[str, ...], said: bytes) -> None:
-    done = phase("run", *words, "hello.wasm")
-    assert done.returncode in (_outcome.FAILED, _outcome.USAGE)
-    assert said in done.stderr

@@ -154,26 +154,3 @@ def test_receipts_target_that_is_read_only_is_refused(phase: Phase, tmp_path: Pa
     done = phase("run", "--receipt", "fixed", "hello.wasm", before=less)
     assert (done.returncode, b"Permission denied" in done.stderr) == (_outcome.FAILED, True)
     assert (tmp_path / "fixed").read_text() == "old"
-
-
-@pytest.mark.parametrize("option", ["--job-id", "--nonce"])
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ("x\x1b[31m\nsigned by  00", r"cannot be printed: 'x\x1b[31m\nsigned by  00'"),
-        ("a\u202eb", r"cannot be printed: 'a\u202eb'"),
-        ("\udcff", r"cannot be printed: '\udcff'"),
-        ("x" * 129, "has 129 characters"),
-    ],
-    ids=["control", "right to left", "not UTF-8", "long"],
-)
-def test_job_id_nonce_are_refused_before_the_run(phase: Phase, option: str, given: str, words: str) -> None:
-    done = phase("run", "--receipt", "r.json", option, given, "hello.wasm", stdin=b"ab")
-    assert (done.returncode, done.stdout) == (_outcome.FAILED, b"")
-    assert words in done.stderr.decode()
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_job_id_that_is_empty_is_refused(phase: Phase) -> None:
-    done = phase("run", "--receipt", "r.json", "--job-id", "", "hello.wasm")
-    assert (done.returncode, b"has 0 characters" in done.stderr) == (_outcome.FAILED, True)
