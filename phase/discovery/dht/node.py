@@ -441,7 +441,7 @@ class Dht:
             return self._greeted[address]
         task = asyncio.ensure_future(self._ping(address))
         self._greeted[address] = task
-        task.add_done_callback(lambda _: self._greeted.pop(address, None))
+        task.add_done_callback(lambda _: self._greeted.pop(address))
         return task
 
     async def _ping(self, address: tuple[str, int]) -> Contact | None:

@@ -103,7 +103,10 @@ def test_without_netlink_the_c_library_is_asked(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(netlink, "dump", refused)
     pytest.importorskip("ifaddr")
-    assert any(one.loopback and one.has(4) for one in interfaces())
+    number = socket.if_nametoindex("lo")
+    assert [(one.name, one.number) for one in interfaces() if one.loopback and one.has(4)] == [
+        ("lo", number)
+    ]
     monkeypatch.setattr("ifaddr.get_adapters", refused)
     with pytest.raises(DiscoveryError, match="does not list its network interfaces") as caught:
         interfaces()

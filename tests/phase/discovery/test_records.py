@@ -1,7 +1,13 @@
+import time
+from collections.abc import Sequence
+from queue import SimpleQueue
+from typing import Any
+
 import pytest
 
-from phase.discovery import MAX_PROVIDERS, Provider, discover
-from phase.discovery.records import from_txt, http_url
+from phase import discovery
+from phase.discovery import MAX_PROVIDERS, Provider, discover, records
+from phase.discovery.records import DiscoveryError, from_txt, http_url
 
 TXT: dict[bytes, bytes | None] = {
     b"txtvers": b"1",
@@ -23,6 +29,7 @@ def test_a_record() -> None:
     without = read({b"version": None})
     assert without is not None
     assert without.version is None
+    assert read({b"version": b"9" * 15}) is not None
 
 
 @pytest.mark.parametrize(
@@ -85,3 +92,88 @@ def test_given_addresses_come_first_once_and_bounded() -> None:
     assert [provider.url for provider in found[:2]] == ["http://a", "http://b"]
     assert {provider.source for provider in found} == {"cmdline"}
     assert len(found) <= MAX_PROVIDERS
+
+
+@pytest.mark.parametrize(
+    ("text", "read_"),
+    [
+        ("192.0.2.1:8080", ("192.0.2.1", 8080)),
+        ("boot.example.org:1", ("boot.example.org", 1)),
+        ("a-b:65535", ("a-b", 65_535)),
+    ],
+)
+def test_a_node_to_ask(text: str, read_: tuple[str, int]) -> None:
+    assert records.peer(text) == read_
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "host",
+        ":80",
+        "host:",
+        "host:0",
+        "host:65536",
+        "host:-1",
+        "host:\u0661",
+        "host:9999999",
+        "a..b:1",
+        "a_b:1",
+        "\xe9:1",
+        f"{'a' * 64}:1",
+        f"{'a.' * 127}:1",
+    ],
+)
+def test_what_is_no_node_to_ask(text: str) -> None:
+    with pytest.raises(DiscoveryError, match="is not a DHT node"):
+        records.peer(text)
+
+
+class _Ends:
+    """A search that finds nothing, and remembers for how long it would have been waited for."""
+
+    def __init__(self, problem: str = "") -> None:
+        self.problem = problem
+        self.seconds: list[float] = []
+
+    def next(self, end: float) -> None:
+        self.seconds.append(end - time.monotonic())
+
+
+@pytest.mark.parametrize(
+    ("urls", "gather", "most"), [((), 5.0, 1000), (["http://a"], 5.0, 5), (["http://a"], None, 1000)]
+)
+def test_a_named_address_is_enough_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, urls: Sequence[str], gather: float | None, most: float
+) -> None:
+    ends = _Ends("no network")
+    monkeypatch.setattr(discovery, "_ask", lambda *_, **__: ends)
+
+    def look() -> list[Any]:
+        return list(discover("stable", "x86_64", urls=urls, timeout=1000, gather=gather))
+
+    if urls:
+        assert [each.url for each in look()] == urls
+    else:
+        with pytest.raises(DiscoveryError, match="no network"):
+            look()
+    (seconds,) = ends.seconds
+    assert most - 5 < seconds <= most
+
+
+def test_further_addresses_come_last_and_useless_ones_after_them() -> None:
+    queue: SimpleQueue[records.Heard] = SimpleQueue()
+
+    def hear(host: int, rank: int, source: Any = "mdns") -> str:
+        url = f"http://10.0.0.{host}:8080"
+        queue.put(records.Heard(Provider(url, "stable", "x86_64", None, source, ""), rank))
+        return url
+
+    useless, further, first, far = hear(1, 0), hear(2, 1), hear(3, 0), hear(4, 0, "dht")
+    hear(3, 0)
+    sifter = discovery._Sifter(set(), [useless], mdns=True, gather=0.0)
+    found = sifter.sift(discovery._Told(queue, ()), time.monotonic() + 1000)
+    assert next(found).url == first
+    # One nearby is enough for all that is not there yet.
+    assert [each.url for each in found] == [far, further, useless]

@@ -12,6 +12,8 @@ from kademlia.network import Server
 from phase.discovery.dht import announcement, wire
 from phase.discovery.dht.announcement import Announcement
 from phase.discovery.dht.node import Dht
+from phase.discovery.dht.resolve import resolve
+from phase.discovery.records import DiscoveryError
 from tests.phase.discovery.dht.conftest import Start
 from tests.phase.discovery.dht.nodes import PLACE, found, lie, settled, signed
 
@@ -174,3 +176,116 @@ async def test_an_id_belongs_to_the_address_that_others_see(start: Start, net: s
         assert everywhere.id == before
     finally:
         everywhere.close()
+
+
+async def test_who_announces_again_is_kept_again(start: Start, net: str) -> None:
+    first, address = await start(1)
+    teller, _ = await start(2, [address])
+    await settled([first, teller])
+    now = time.time()
+    for later in range(3):
+        assert await teller.announce(PLACE, signed(f"{net}.2", now=now + later)) == 1
+    (kept,) = first.held.get(PLACE, now=0)
+    assert kept == signed(f"{net}.2", now=now + 2)
+
+
+async def test_an_answer_has_eight_values_with_its_own(start: Start, net: str) -> None:
+    keeper, address = await start(1)
+    own = signed(f"{net}.1", seed=77)
+    keeper.own[PLACE] = {f"{net}.1": own}
+    for number in range(2, 18):
+        envelope = signed(f"{net}.{number}", seed=number)
+        keeper.held.put(PLACE, envelope, sender=(f"{net}.{number}", 8080), now=time.time())
+    looker, _ = await start(30, serves=False)
+    await looker.reach([address])
+    said = await looker._endpoint.ask(address, wire.Values, "find_value", looker.id, PLACE)
+    assert own in said.envelopes
+    assert len(said.envelopes) == 8
+
+
+async def test_another_announcement_is_no_proof(start: Start, net: str) -> None:
+    """Asked back, the sender has one, but not the one that it wants to have kept."""
+    first, address = await start(1)
+    evil, _ = await lie(f"{net}.66", find_node=[], find_value={"value": [signed(f"{net}.66", seed=5)]})
+    try:
+        evil.store(address, PLACE, signed(f"{net}.66"))
+        await asyncio.sleep(0.1)
+        await settled([first])
+        assert len(first.held) == 0
+    finally:
+        evil.transport.close()
+
+
+async def test_who_was_met_is_not_pinged_again(start: Start, net: str) -> None:
+    first, address = await start(1)
+    other, at = await lie(f"{net}.2", find_node=[], find_value=[])
+    other.id = os.urandom(20)
+    try:
+        await first.reach([at])
+        await settled([first])
+        assert other.asked == 1
+        for _ in range(5):
+            other.transport.sendto(wire.question(os.urandom(20), "find_node", other.id, PLACE), address)
+            await asyncio.sleep(0.02)
+        await settled([first])
+        assert other.asked == 1
+        # A lookup asks it, and that is all.
+        await first.look(PLACE, lambda said: None)
+        await settled([first])
+        assert other.asked == 2
+    finally:
+        other.transport.close()
+
+
+async def test_few_strangers_are_pinged_at_the_same_time(start: Start, net: str) -> None:
+    """Whatever number of hosts they come from."""
+    first, address = await start(1)
+    strangers = []
+    for number in range(40):
+        one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        strangers.append(one)
+        one.bind((f"{net}.{100 + number}", 0))
+        one.sendto(wire.question(os.urandom(20), "ping", os.urandom(20)), address)
+    await asyncio.sleep(0.1)
+    assert len(first._greeted) == 16
+    for one in strangers:
+        one.close()
+
+
+async def test_a_port_in_use_is_said(start: Start, net: str) -> None:
+    _, (host, port) = await start(1)
+    with pytest.raises(
+        DiscoveryError, match=f"UDP port {port} cannot be listened on: Address already in use"
+    ):
+        await Dht(serves=True).start(host, port)
+
+
+async def test_all_hosts_together_get_so_many_bytes(start: Start) -> None:
+    one, _ = await start(1)
+    hosts = (f"192.0.2.{number}" for number in range(200))
+    assert sum(one._endpoint._bytes.take(host, 64 << 10, 0.0) for host in hosts) == 128
+
+
+@pytest.mark.parametrize(
+    ("host", "found_"),
+    [("192.0.2.7", 1), ("127.0.0.1", 1), ("224.0.0.1", 0), ("0.0.0.0", 0), ("999.1.1.1", 0)],
+)
+async def test_a_numeric_host_is_not_looked_up(
+    monkeypatch: pytest.MonkeyPatch, host: str, found_: int
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a name server was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    assert await resolve(host, 8080) == [(host, 8080)] * found_
+
+
+async def test_a_name_has_two_addresses_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(host: str, port: int, **_: object) -> list[object]:
+        if host != "boot.example":
+            raise socket.gaierror
+        return [(2, 2, 17, "", (f"192.0.2.{number}", port)) for number in (1, 2, 3)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    assert await resolve("boot.example", 8080) == [("192.0.2.1", 8080), ("192.0.2.2", 8080)]
+    assert await resolve("gone.example", 8080) == []

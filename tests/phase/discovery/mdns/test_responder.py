@@ -382,3 +382,69 @@ async def test_a_port_that_another_program_lets_go_is_taken(
             await until(lambda: "Address already in use" in made.problem, made.told)
             patch.undo()
             await until(lambda: not made.problem and not made.starting, made.told)
+
+
+async def test_offers_are_looked_for_again_and_again(channel: str) -> None:
+    """While nothing else happens."""
+    looked = [0]
+
+    def look() -> None:
+        looked[0] += 1
+
+    made = Responder(port=8099, identity=secrets.token_hex(4), choose=chooser(["127.0.0.1"]))
+    made.offer([Offer(channel, "x86_64", 1)])
+    task = asyncio.create_task(made.run(look, 0.01))
+    try:
+        await until(lambda: made.instances)
+        before = looked[0]
+        await until(lambda: looked[0] > before + 5)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def losing(channel: str, monkeypatch: pytest.MonkeyPatch, pause: float, times: int) -> Responder:
+    """A provider that loses a name so many times."""
+    now = [1000.0]
+    monkeypatch.setattr(responder, "monotonic", lambda: now[0])
+    made = Responder(port=8099, identity="cafe0002", choose=chooser(["127.0.0.1"]))
+    made.offer([Offer(channel, "x86_64", 1)])
+    for _ in range(times):
+        now[0] += pause
+        record = Record(made.claims.instances[0][0], wire.SRV, b"", 120, True)
+        made.lost(made.claims, record, ipaddress.IPv4Address("192.0.2.9"))
+    return made
+
+
+def test_names_lost_long_ago_do_not_count(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = losing(channel, monkeypatch, 301.0, responder.QUICK_NAMES)
+    assert not made.insists
+    assert made.claims.instances[0][0][0].endswith(b"-6")
+    assert "192.0.2.9 says that the name" in made.problem
+    assert losing(channel, monkeypatch, 300.0, responder.QUICK_NAMES).insists
+    assert not losing(channel, monkeypatch, 1.0, responder.QUICK_NAMES - 1).insists
+
+
+def test_a_name_that_was_given_up_is_not_lost_again(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = losing(channel, monkeypatch, 1.0, 1)
+    before = made.claims
+    old = losing(channel, monkeypatch, 1.0, 0).claims
+    made.lost(old, Record(old.instances[0][0], wire.SRV, b"", 120, True), ipaddress.IPv4Address("192.0.2.9"))
+    assert made.claims == before
+
+
+async def test_it_claims_before_it_answers_and_says_so(channel: str) -> None:
+    states: list[Progress] = []
+    made = Responder(port=8099, identity=secrets.token_hex(4), choose=chooser(["127.0.0.1"]))
+    made._changed = lambda: states.extend(each.state.progress for each in made.told)
+    task = asyncio.create_task(made.run(lambda: None, 1.0))
+    try:
+        await until(lambda: made.told)
+        await until(lambda: made.told[0].state == State(Progress.HINDERED, "nothing to tell of"), made.told)
+        made.offer([Offer(channel, "x86_64", 1)])
+        await until(lambda: made.instances)
+        order = list(dict.fromkeys(states))
+        assert order[-2:] == [Progress.CLAIMING, Progress.ANSWERING]
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
