@@ -17,7 +17,7 @@ from phase.identity import Identity
 from phase.node import serving
 from phase.peer.iroh import Limits
 from tests.phase.node.conftest import CAT, wasm
-from tests.phase.peer.test_nat import NO_UDP, said, world
+from tests.phase.peer.worlds import NO_UDP, said, world
 
 _PORT = 8470
 _PHASE = (sys.executable, "-m", "phase")
