@@ -141,16 +141,18 @@ def cancel(job: str, node: str | None, state: Path | None, as_json: bool) -> Non
 @_options.state
 @_options.as_json_lines
 def listed(node: str | None, state: Path | None, as_json: bool) -> None:
-    """List your jobs: at a node, or those that were submitted from here."""
+    """List your jobs: at a node, or those that were detached from here."""
     from phase.cli import _submit
+    from phase.peer.transport import Address
 
     out = Out(as_json)
     if node is None:
         _submit.tell_remembered(state, out)
         return
+    address = Address.parse(node)
 
     async def ask(client: "Client") -> None:
-        for each in await client.jobs(node):
+        for each in await client.jobs(address):
             _submit.show(each, out)
 
-    _submit.with_client(state, ask)
+    sys.exit(_submit.with_client(state, ask))

@@ -216,6 +216,20 @@ def test_a_job_that_is_not_known(job: Job, place: Place) -> None:
         assert (there.code, there.out, there.err[:7]) == (_outcome.REFUSED, b"", "phase: ")
 
 
+def test_a_node_that_refuses_lists_nothing_and_that_is_no_success(job: Job, place: Place) -> None:
+    for words in (("list",), ("status", "any"), ("cancel", "any")):
+        done = job(*words, "--node", place.nodes[3])
+        assert (done.code, done.out) == (_outcome.REFUSED, b"")
+        assert done.err.startswith("phase: the node refuses: not authorised")
+
+
+def test_what_is_no_address_is_refused_before_anybody_is_asked(job: Job, place: Place) -> None:
+    for words in (("list",), ("status", "any"), ("submit", "--no-stdin", place.module("cat"))):
+        done = job(words[0], "--node", "nonsense", *words[1:])
+        assert (done.code, done.out) == (_outcome.FAILED, b"")
+        assert "'nonsense' is not a node's key: it has 64 hex digits" in done.err
+
+
 def test_the_next_node_is_tried_where_one_refuses(job: Job, place: Place) -> None:
     both = ("--node", place.nodes[3], "--node", place.nodes[0])
     done = job("submit", *both, place.module("cat"), stdin=b"Hello")
