@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from aiohttp import web
 
+from phase.errors import printable
 from phase.foreign import MalformedError, read_json
 from phase.jobs.grant import MAX_FILES
 from phase.jobs.limits import Limits
@@ -19,6 +21,7 @@ from phase.jobs.receipt import Attempt, Content, Hex256
 from phase.node.arriving import check_words
 from phase.node.blobs import Blobs
 from phase.node.errors import RefusedError, StateError
+from phase.node.refusals import Refusals
 from phase.node.requests import Checker, UnsignedError
 from phase.node.room import Room
 from phase.node.scheduler import Scheduler
@@ -39,6 +42,7 @@ from phase.peer.messages import (
 )
 from phase.provider import guard
 
+_log = logging.getLogger(__name__)
 #: The largest blob.
 MAX_BLOB = Limits().module_bytes
 #: Bytes of bodies on their way, of one sender and of all: while it is not known whose they are, by address;
@@ -74,6 +78,8 @@ _STATUS = {
     Reason.INSUFFICIENT_RESOURCES: 503,
     Reason.STOPPING: 503,
 }
+#: What requests were refused for.
+REFUSALS: web.AppKey[Refusals] = web.AppKey("refusals", Refusals)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -343,23 +349,40 @@ async def _answered(request: web.Request, handler: _Handler) -> web.StreamRespon
     """Answer with a problem where a handler refuses; allow browsers to read the answer."""
     try:
         answer = await handler(request)
-    except ProblemError as error:
-        answer = _problem(error)
-    except UnsignedError as error:
-        answer = _problem(ProblemError(401, error.reason.value, error.detail))
-    except RefusedError as error:
-        answer = _problem(ProblemError(_STATUS[error.reason], error.reason.value, error.detail))
-    except StateError:
-        detail = "this node cannot write its journal"
-        answer = _problem(ProblemError(503, Reason.INSUFFICIENT_RESOURCES.value, detail))
-    except web.HTTPException as error:
-        answer = _problem(ProblemError(error.status, "invalid request", error.reason))
+    except (ProblemError, RefusedError, StateError, web.HTTPException) as error:
+        answer = _refused(request, _as_problem(error))
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            answer.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+    except Exception:
+        _log.exception("the answer to %s %s failed", request.method, printable(request.path)[:200])
+        answer = _refused(request, ProblemError(500, "fault", "this node has a fault; its log says more"))
     if not answer.prepared:
         answer.headers.update(_CORS)
     if answer.status >= 400 and not request.content.is_eof():
         # Its body has not been read.
         answer.force_close()
     return answer
+
+
+def _as_problem(error: ProblemError | RefusedError | StateError | web.HTTPException) -> ProblemError:
+    match error:
+        case ProblemError():
+            return error
+        case UnsignedError():
+            return ProblemError(401, error.reason.value, error.detail)
+        case RefusedError():
+            return ProblemError(_STATUS[error.reason], error.reason.value, error.detail)
+        case StateError():
+            detail = "this node cannot write its journal"
+            return ProblemError(503, Reason.INSUFFICIENT_RESOURCES.value, detail)
+        case _:
+            return ProblemError(error.status, "invalid request", error.reason)
+
+
+def _refused(request: web.Request, error: ProblemError) -> web.Response:
+    words = f"{error.status} {error.reason}"
+    request.app[REFUSALS].add(words, f"a request of {request.remote}", f"{words}: {error.detail}")
+    return _problem(error)
 
 
 def _problem(error: ProblemError) -> web.Response:

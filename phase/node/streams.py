@@ -113,7 +113,7 @@ class Taps:
                     full = self._bytes >= HELD_BYTES
                     self._bytes -= len(data)
                     if full and self._bytes < HELD_BYTES:
-                        os.eventfd_read(self._room)
+                        self._make_room()
                     return name, data
                 if self._ended:
                     return None
@@ -128,7 +128,12 @@ class Taps:
             self._held.clear()
             self._bytes = 0
             if full:
-                os.eventfd_read(self._room)
+                self._make_room()
+
+    def _make_room(self) -> None:
+        # Once the job has ended nobody waits for room, and the number may be another file's by now.
+        if self._room >= 0:
+            os.eventfd_read(self._room)
 
     def end(self) -> None:
         """The job has ended. In the event loop."""
@@ -136,9 +141,11 @@ class Taps:
         self._some.set()
 
     def close(self) -> None:
-        """Free it, once the job has ended."""
+        """Free it, once the job has ended. What is held can still be taken."""
         self.end()
-        os.close(self._room)
+        with self._lock:
+            os.close(self._room)
+            self._room = -1
 
 
 class _Tap:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from phase.node.gateway import Gateway, answered
+from phase.node.gateway import REFUSALS, Gateway, answered
+from phase.node.refusals import Refusals
 from phase.node.scheduler import Scheduler
 from phase.node.serving import Serving
 from phase.provider.accept import Acceptor, capacity
@@ -53,6 +54,7 @@ class Web:
         self._metrics, self._limits, self._connections = Metrics(), Limits(), Connections()
         self._started = monotonic()
         app = web.Application(middlewares=[answered], client_max_size=1 << 10)
+        app[REFUSALS] = self._refusals = Refusals()
         app.add_routes(gateway.routes())
         if relay is not None:
             app.add_routes(relay.routes())
@@ -102,6 +104,7 @@ class Web:
             "ended": dict(of.ended),
             "refused": dict(of.refused),
             "strangers": dict(self._serving.strangers),
+            "refusals": dict(self._refusals.counts),
             "errors": dict(self._serving.errors),
             "connections": self._serving.connections,
             "streams": self._serving.streams,
@@ -121,6 +124,10 @@ class Web:
             "phase_node_strangers_total": (
                 "Connections that were refused, by reason.",
                 _by("reason", self._serving.strangers),
+            ),
+            "phase_node_http_refused_total": (
+                "Requests by HTTP that were refused, by status and reason.",
+                _by("reason", self._refusals.counts),
             ),
             "phase_node_streams": ("Streams of clients that are open.", self._serving.streams),
             "phase_node_client_errors_total": (

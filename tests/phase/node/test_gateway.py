@@ -22,7 +22,7 @@ from phase.peer.messages import State
 from phase.provider import guard, listening
 from tests import pages
 from tests.phase.node.conftest import CAT, CLIENT, COPY, FLOOD, LOOP, NODE, Start, wasm
-from tests.phase.node.gate import http
+from tests.phase.node.gate import Http, http
 
 _EMPTY = hashlib.sha256(b"").hexdigest()
 PAGE = (pages.PROJECT / "docs/develop/gateway.md").read_text()
@@ -294,6 +294,38 @@ async def test_operators_see_what_goes_on(start: Start) -> None:
         metrics = (await client.send("GET", "/metrics", b"", {})).body.decode()
         assert 'phase_node_jobs_total{state="done"} 1' in metrics
         assert (await client.send("GET", "/health", b"", {})).body == b"ok\n"
+
+
+async def test_each_refusal_is_counted_and_the_log_does_not_fill(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "phase.node.refusals")
+    async with start() as scene, http(scene) as client:
+        for _ in range(20):
+            assert (await client.send("GET", "/v1/jobs", b"", {})).status == 401
+        other = Http(client.session, client.url, Identity.ephemeral())
+        assert (await other.call("GET", "/v1/jobs")).status == 403
+        assert (await client.call("GET", "/v1/jobs", b"body")).status == 413
+        status = (await client.send("GET", "/status", b"", {})).json
+        assert status["refusals"] == {
+            "401 not authorised": 20,
+            "403 not authorised": 1,
+            "413 invalid request": 1,
+        }
+        metrics = (await client.send("GET", "/metrics", b"", {})).body.decode()
+        assert 'phase_node_http_refused_total{reason="401 not authorised"} 20' in metrics
+    assert len(caplog.messages) == 3
+
+
+async def test_a_fault_of_the_node_and_a_wrong_method_are_problems_too(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as scene, http(scene) as client:
+        wrong = await client.call("PATCH", "/v1/jobs")
+        assert (wrong.status, wrong.headers["Allow"]) == (405, "GET, OPTIONS, POST")
+        monkeypatch.setattr(scene.daemon.serving, "jobs", None)
+        fault = await client.call("GET", "/v1/jobs")
+        assert (fault.status, fault.json["reason"]) == (500, "fault")
 
 
 def test_the_page_has_every_field_state_and_header() -> None:
