@@ -20,6 +20,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from bench import _serving
+from phase.release import cut
+from phase.release.blobs import hash_artifact
 
 CURL, THREE = 1.0, 2.7
 ROUNDS = 5
@@ -33,7 +35,7 @@ import json, os, sys, time
 from typing import NamedTuple
 from phase.fetch import fetch_artifact
 class Artifact(NamedTuple):
-    name: str; length: int; sha256: str; chunk_size: int; chunks: list
+    name: str; length: int; sha256: str; starts: list; chunks: list
 with open(sys.argv[1]) as handle:
     artifact = Artifact(*json.load(handle))
 out = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT | os.O_TRUNC)
@@ -100,9 +102,9 @@ def _blob(root: Path, megabytes: int) -> str:
     data = part * megabytes
     name = sha256(data).hexdigest()
     (root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
-    (root / "blobs" / "sha256" / name).write_bytes(data)
-    chunk = sha256(part).hexdigest()
-    facts = ("rootfs", len(data), name, _CHUNK, [chunk] * megabytes)
+    path = root / "blobs" / "sha256" / name
+    path.write_bytes(data)
+    facts = ("rootfs", len(data), name, *cut.read(hash_artifact(path).cut, len(data)))
     (root / f"{name}.json").write_text(json.dumps(facts))
     return name
 

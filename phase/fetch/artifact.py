@@ -8,6 +8,7 @@ hash and describe different chunks.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from itertools import pairwise
 from threading import Thread
 from time import monotonic
 from typing import NamedTuple
@@ -174,7 +175,7 @@ class _Source:
     def run(self) -> None:
         """Fetch until nothing is left to do, or until this provider is given up."""
         transfer = self._transfer
-        buffer = memoryview(bytearray(min(transfer.artifact.chunk_size, max(transfer.artifact.length, 1))))
+        buffer = memoryview(bytearray(transfer.longest))
         failures = 0
         try:
             while run := transfer.take():
@@ -261,8 +262,7 @@ class _Source:
         if len(run) == len(artifact.chunks):
             answer = self.connection.get(path, deadline=deadline)
         else:
-            first = run.start * artifact.chunk_size
-            last = min(run.stop * artifact.chunk_size, artifact.length) - 1
+            first, last = artifact.starts[run.start], artifact.starts[run.stop] - 1
             answer = self.connection.get(path, deadline=deadline, first=first, last=last)
         total = answer.total if answer.partial else answer.length
         if total is not None and total != artifact.length:
@@ -278,13 +278,13 @@ class _Source:
 
 def _check(artifact: Wanted) -> None:
     """Check the description, as the manifest's model does: here it protects paths, memory and arithmetic."""
-    size, length = artifact.chunk_size, artifact.length
+    length, starts, count = artifact.length, artifact.starts, len(artifact.chunks)
     hashes = (artifact.sha256, *artifact.chunks)
-    if any(len(text) != 64 or set(text) - set("0123456789abcdef") for text in hashes):
+    if {*map(len, hashes)} != {64} or {*"".join(hashes)} - {*"0123456789abcdef"}:
         raise FetchError(f"{artifact.name}: the manifest holds a hash that is not SHA-256 in hex")
-    if length < 0 or not 0 < size <= MAX_CHUNK or len(artifact.chunks) != -(-length // size):
-        raise FetchError(
-            f"{artifact.name}: {length} bytes in chunks of {size} do not make {len(artifact.chunks)} chunks"
-        )
-    if len(artifact.chunks) == 1 and artifact.chunks[0] != artifact.sha256:
+    if len(starts) != count + 1 or starts[0] or starts[-1] != length:
+        raise FetchError(f"{artifact.name}: {count} chunks do not make {length} bytes")
+    if any(not 0 < end - start <= MAX_CHUNK for start, end in pairwise(starts)):
+        raise FetchError(f"{artifact.name}: a chunk has no bytes, or more than {MAX_CHUNK}")
+    if count == 1 and artifact.chunks[0] != artifact.sha256:
         raise VerificationError(f"{artifact.name}: its only chunk and the whole have different hashes")

@@ -4,6 +4,7 @@ import os
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from threading import Condition, Thread
 from time import monotonic
 from typing import Protocol
@@ -11,8 +12,8 @@ from typing import Protocol
 from phase import files
 from phase.digest import sha256_hex
 
-#: Chunks of one request while several providers share the work.
-MAX_RUN = 16
+#: Bytes of one request while several providers share the work.
+MAX_RUN = 16 << 20
 
 
 class Wanted(Protocol):
@@ -31,8 +32,8 @@ class Wanted(Protocol):
         """Of the whole, lower-case hex."""
 
     @property
-    def chunk_size(self) -> int:
-        """Bytes of every chunk but the last."""
+    def starts(self) -> Sequence[int]:
+        """Where each chunk starts, and where the last one ends, bytes."""
 
     @property
     def chunks(self) -> Sequence[str]:
@@ -61,6 +62,8 @@ class Transfer:
         self.providers = 1
         self.failure: BaseException | None = None
         self.missing = len(artifact.chunks)
+        #: Bytes of the longest chunk.
+        self.longest = max((end - start for start, end in pairwise(artifact.starts)), default=1)
         self._fd = out_fd
         self._offset = offset
         self._progress = progress
@@ -103,8 +106,7 @@ class Transfer:
 
     def read(self, index: int) -> bytes:
         """A chunk that has arrived, from the file."""
-        start = self._offset + index * self.artifact.chunk_size
-        return os.pread(self._fd, self.size(index), start)
+        return os.pread(self._fd, self.size(index), self._offset + self.artifact.starts[index])
 
     def end(self) -> None:
         """No more chunks will arrive: wake the readers that wait for one."""
@@ -148,27 +150,40 @@ class Transfer:
             return range(0)
 
     def _next_run(self) -> range:
-        limit = len(self._pending)
+        limit, most = len(self._pending), self.artifact.length
         if self.providers > 1:
-            limit = max(1, min(MAX_RUN, limit // (2 * self.providers)))
-        run = self._from_end(limit) if self._streams else self._from_start(limit)
+            limit, most = max(1, limit // (2 * self.providers)), MAX_RUN
+        run = self._from_end(limit, most) if self._streams else self._from_start(limit, most)
         for index in run:
             self._holders[index] = self._holders.get(index, 0) + 1
         return run
 
-    def _from_start(self, limit: int) -> range:
+    def _from_start(self, limit: int, most: int) -> range:
+        """Take the first missing chunks: neighbours, so many of them, of so many bytes together."""
+        starts = self.artifact.starts
         first = self._pending.popleft()
         run = range(first, first + 1)
-        while len(run) < limit and self._pending and self._pending[0] == run.stop:
+        while (
+            len(run) < limit
+            and self._pending
+            and self._pending[0] == run.stop
+            and starts[run.stop + 1] - starts[first] <= most
+        ):
             self._pending.popleft()
             run = range(first, run.stop + 1)
         return run
 
-    def _from_end(self, limit: int) -> range:
+    def _from_end(self, limit: int, most: int) -> range:
         """Take the last missing chunks, while a provider sends the file from its start."""
+        starts = self.artifact.starts
         last = self._pending.pop()
         run = range(last, last + 1)
-        while len(run) < limit and self._pending and self._pending[-1] == run.start - 1:
+        while (
+            len(run) < limit
+            and self._pending
+            and self._pending[-1] == run.start - 1
+            and starts[run.stop] - starts[run.start - 1] <= most
+        ):
             self._pending.pop()
             run = range(run.start - 1, run.stop)
         return run
@@ -191,7 +206,7 @@ class Transfer:
         """Write a verified chunk; false where another provider was quicker."""
         if self.has(index):
             return False
-        start = index * self.artifact.chunk_size
+        start = self.artifact.starts[index]
         files.pwrite(self._fd, data, self._offset + start)
         if self._keep_fd is not None and not self.unkept:
             try:
@@ -243,10 +258,10 @@ def verified(artifact: Wanted, descriptor: int, offset: int = 0) -> Iterator[tup
     """The chunks of an artifact that a file holds already, each with its index."""
     for index, expected in enumerate(artifact.chunks):
         size = _size(artifact, index)
-        block = os.pread(descriptor, size, offset + index * artifact.chunk_size)
+        block = os.pread(descriptor, size, offset + artifact.starts[index])
         if len(block) == size and sha256_hex(block) == expected:
             yield index, block
 
 
 def _size(artifact: Wanted, index: int) -> int:
-    return min(artifact.chunk_size, artifact.length - index * artifact.chunk_size)
+    return artifact.starts[index + 1] - artifact.starts[index]

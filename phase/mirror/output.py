@@ -251,7 +251,7 @@ def _begun(place: int, artifact: Artifact, there: int | None) -> tuple[str, int]
             break
         os.close(part)  # another has taken it over in this very moment
     for index, block in verified(artifact, there) if there is not None else ():
-        files.pwrite(part, block, index * artifact.chunk_size)
+        files.pwrite(part, block, artifact.starts[index])
     return name, part
 
 

@@ -9,6 +9,7 @@ from typing import BinaryIO, NamedTuple
 from phase import files
 from phase.beneath import Beneath
 from phase.errors import unreadable
+from phase.release import cut
 from phase.release.errors import RepositoryError
 from phase.release.manifest import CHUNK_SIZE, MAX_CHUNKS
 
@@ -24,12 +25,14 @@ class Hashed(NamedTuple):
     Attributes:
         length: bytes.
         sha256: of the whole, hex.
-        chunks: of each `CHUNK_SIZE` bytes, hex.
+        chunks: of each `CHUNK_SIZE` bytes, hex; for readers of format 1.
+        cut: the list of chunks that are cut by content, as `phase.release.cut.write` returns it.
     """
 
     length: int
     sha256: str
     chunks: tuple[str, ...]
+    cut: str
 
 
 def hash_artifact(path: Source) -> Hashed:
@@ -105,18 +108,44 @@ def open_source(path: Source) -> BinaryIO:
     return open(files.open_plain(path, follow=True), "rb")
 
 
+class _Even:
+    """Hashes of what passes, for each `CHUNK_SIZE` bytes."""
+
+    def __init__(self) -> None:
+        self.chunks: list[str] = []
+        self._hash = sha256()
+        self._room = CHUNK_SIZE
+
+    def update(self, data: memoryview) -> None:
+        """Take the next bytes, of any number."""
+        while data:
+            part, data = data[: self._room], data[self._room :]
+            self._hash.update(part)
+            self._room -= len(part)
+            if not self._room:
+                self.end()
+
+    def end(self) -> None:
+        """End the chunk, if it has begun."""
+        if self._room < CHUNK_SIZE:
+            self.chunks.append(self._hash.hexdigest())
+            self._hash, self._room = sha256(), CHUNK_SIZE
+
+
 def _pass(source: BinaryIO, copy: BinaryIO | None, path: Source) -> Hashed:
-    whole = sha256()
-    chunks: list[str] = []
+    whole, even = sha256(), _Even()
+    chunks: list[tuple[int, bytes]] = []
     length = 0
-    while chunk := source.read(CHUNK_SIZE):
-        whole.update(chunk)
-        chunks.append(sha256(chunk).hexdigest())
-        length += len(chunk)
-        if len(chunks) > MAX_CHUNKS:
-            raise RepositoryError(f"artifact {path} has more than {MAX_CHUNKS * CHUNK_SIZE} bytes")
+    for chunk in cut.cutter(os.fstat(source.fileno()).st_size).cut_stream(source):
+        whole.update(chunk.data)
+        even.update(chunk.data)
+        chunks.append((chunk.length, sha256(chunk.data).digest()))
+        length += chunk.length
+        if len(chunks) > MAX_CHUNKS or len(even.chunks) > MAX_CHUNKS:
+            raise RepositoryError(f"artifact {path} is too long: {length} bytes have {MAX_CHUNKS} chunks")
         if copy is not None:
-            copy.write(chunk)
+            copy.write(chunk.data)
+    even.end()
     if not length:
         raise RepositoryError(f"artifact {path} is empty", hint="Was its build interrupted?")
-    return Hashed(length, whole.hexdigest(), tuple(chunks))
+    return Hashed(length, whole.hexdigest(), tuple(even.chunks), cut.write(chunks))

@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -96,8 +97,8 @@ def _verify_blob(name: str, path: Path, artifact: Artifact, handle: BinaryIO) ->
             hint="Fetch or publish it again.",
         )
     whole, wrong = sha256(), 0
-    for expected in artifact.chunks:
-        block = handle.read(artifact.chunk_size)
+    for expected, (start, end) in zip(artifact.chunks, pairwise(artifact.starts), strict=True):
+        block = handle.read(end - start)
         whole.update(block)
         wrong += sha256(block).hexdigest() != expected
     if whole.hexdigest() != artifact.sha256:

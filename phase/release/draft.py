@@ -15,6 +15,7 @@ from phase.release.lifetimes import Expiry
 from phase.release.manifest import (
     CHUNK_SIZE,
     FIELD,
+    FORMAT,
     Manifest,
     check_cmdline,
     check_name,
@@ -101,6 +102,7 @@ class Draft(Tree):
         arch = arches.canonical(arch)
         role = role_name(channel, arch)
         facts: dict[str, Any] = {
+            "format": FORMAT,
             "channel": channel,
             "arch": arch,
             "release": check_release(release),
@@ -114,7 +116,8 @@ class Draft(Tree):
         for name, path in sorted(artifacts.items()):
             hashed = blobs.store(self.directory / blobs.PLACE, path)
             target = f"{channel}/{arch}/{check_name(name)}"
-            extra = {"custom": {"phase": {"chunk_size": CHUNK_SIZE, "chunks": list(hashed.chunks)}}}
+            lists = {"chunk_size": CHUNK_SIZE, "chunks": list(hashed.chunks), "cut": hashed.cut}
+            extra = {"custom": {"phase": lists}}
             targets[target] = TargetFile(hashed.length, {"sha256": hashed.sha256}, target, extra)
         self._put(role, Targets(targets=targets, unrecognized_fields={FIELD: facts}), expires)
 

@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from phase.arch import ARCHES
+from phase.release import cut
 from phase.release.errors import ManifestError
 
 if TYPE_CHECKING:
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
 
 #: Field of the role's signed part for the facts that TUF does not define.
 FIELD = "x-phase"
+#: The newest format of manifests that is understood, and the one that is written. Format 1, which has no
+#: field that says so, lists chunks of one size; format 2 lists, beside them, chunks that are cut by content.
+FORMAT = 2
 CHUNK_SIZE = 1 << 20
 MAX_ARTIFACTS = 64
-MAX_CHUNKS = 65_536
+MAX_CHUNKS = cut.MAX_CHUNKS
 #: Limit for the command line: what the kernels of both architectures take, less room for carried parameters.
 MAX_CMDLINE = 1536
 _CHUNK_SIZES = (1 << 16, 1 << 24)
@@ -36,7 +40,7 @@ class Artifact(NamedTuple):
         name: `kernel`, `initramfs`, `rootfs`, `dtb-...`.
         length: bytes.
         sha256: of the whole, 64 hex digits.
-        chunk_size: bytes of each chunk but the last.
+        starts: where each chunk starts, and where the last one ends, bytes.
         chunks: SHA-256 of each chunk in order, 64 hex digits.
         path: TUF target path, `{channel}/{arch}/{name}`.
     """
@@ -44,14 +48,14 @@ class Artifact(NamedTuple):
     name: str
     length: int
     sha256: str
-    chunk_size: int
+    starts: tuple[int, ...]
     chunks: tuple[str, ...]
     path: str
 
     @property
     def content(self) -> str:
         """A hash over everything that its bytes are verified with: each content has its own."""
-        return sha256(f"{self.length} {self.chunk_size} {' '.join(self.chunks)}".encode()).hexdigest()
+        return sha256(f"{' '.join(map(str, self.starts))} {' '.join(self.chunks)}".encode()).hexdigest()
 
 
 class Manifest(NamedTuple):
@@ -95,11 +99,12 @@ class Manifest(NamedTuple):
                 raise ManifestError(
                     f"{role}: signed for {field} {_shown(facts.get(field))}, expected {expected!r}"
                 )
+        version = _format(role, facts.get("format", 1))
         if len(signed.targets) > MAX_ARTIFACTS:
             raise ManifestError(f"{role} has {len(signed.targets)} artifacts; the limit is {MAX_ARTIFACTS}")
         artifacts = {}
         for path, target in signed.targets.items():
-            artifact = _artifact(role, f"{channel}/{arch}/", path, target)
+            artifact = _artifact(role, f"{channel}/{arch}/", path, target, version)
             artifacts[artifact.name] = artifact
         _check_blobs(role, artifacts.values())
         if "kernel" not in artifacts:
@@ -173,7 +178,19 @@ def check_cmdline(cmdline: object) -> str:
     return cmdline
 
 
-def _artifact(role: str, prefix: str, path: str, target: "TargetFile") -> Artifact:
+def _format(role: str, version: object) -> int:
+    """The format of a manifest, if it is one that is understood."""
+    if type(version) is not int or version < 1:
+        raise ManifestError(f"{role} has a malformed format, {_shown(version)}")
+    if version > FORMAT:
+        raise ManifestError(
+            f"{role} is of format {version}; formats up to {FORMAT} are understood here",
+            hint="Use a newer Phase; a seed has to be built or fetched anew.",
+        )
+    return version
+
+
+def _artifact(role: str, prefix: str, path: str, target: "TargetFile", version: int) -> Artifact:
     name = path.removeprefix(prefix)
     if name == path or not _NAME.fullmatch(name):
         raise ManifestError(f"{role}: target {path[:120]!r} is not an artifact below {prefix!r}")
@@ -181,20 +198,39 @@ def _artifact(role: str, prefix: str, path: str, target: "TargetFile") -> Artifa
     facts = custom.get("phase") if isinstance(custom, dict) else None
     if not isinstance(facts, dict):
         raise ManifestError(f"{role}: {name} has no chunk list")
+    try:
+        if type(target.length) is not int or not 0 < target.length <= cut.LONGEST * MAX_CHUNKS:
+            raise ManifestError(f"has an absurd length, {_shown(target.length)}")
+        whole = _hash(target.hashes.get("sha256"))
+        read = _even if version == 1 else _cut
+        return Artifact(name, target.length, whole, *read(facts, target.length), path)
+    except ManifestError as error:
+        raise ManifestError(f"{role}: {name} {error.what}") from error
+
+
+def _cut(facts: dict[str, object], length: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The chunks of format 2: those of format 1, which are for older readers, are passed over."""
+    return cut.read(facts.get("cut"), length)
+
+
+def _even(facts: dict[str, object], length: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The chunks of format 1."""
     size, chunks = facts.get("chunk_size"), facts.get("chunks")
     if type(size) is not int or not _CHUNK_SIZES[0] <= size <= _CHUNK_SIZES[1] or size & (size - 1):
-        raise ManifestError(f"{role}: {name} has chunks of {_shown(size)} bytes")
-    if type(target.length) is not int or not 0 < target.length <= size * MAX_CHUNKS:
-        raise ManifestError(f"{role}: {name} has an absurd length, {_shown(target.length)}")
-    expected = -(-target.length // size)
+        raise ManifestError(f"has chunks of {_shown(size)} bytes")
+    expected = -(-length // size)
+    if expected > MAX_CHUNKS:
+        raise ManifestError(f"has an absurd length, {length}")
     if not isinstance(chunks, list) or len(chunks) != expected:
         found = len(chunks) if isinstance(chunks, list) else _shown(chunks)
-        raise ManifestError(f"{role}: {name} needs {expected} chunk hashes, found {found}")
-    whole = target.hashes.get("sha256")
-    for digest in (whole, *chunks):
-        if not isinstance(digest, str) or not _HEX.fullmatch(digest):
-            raise ManifestError(f"{role}: {name} has a malformed SHA-256, {_shown(digest)}")
-    return Artifact(name, target.length, str(whole), size, tuple(chunks), path)
+        raise ManifestError(f"needs {expected} chunk hashes, found {found}")
+    return (*range(0, length, size), length), tuple(map(_hash, chunks))
+
+
+def _hash(digest: object) -> str:
+    if not isinstance(digest, str) or not _HEX.fullmatch(digest):
+        raise ManifestError(f"has a malformed SHA-256, {_shown(digest)}")
+    return digest
 
 
 def _check_blobs(role: str, artifacts: Iterable[Artifact]) -> None:

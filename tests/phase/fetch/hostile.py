@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fixtures.hostile.server import Answer, Asked, Server
 
-__all__ = ["CHUNK", "Answer", "Artifact", "Asked", "Server", "describe", "good", "raw"]
+__all__ = ["CHUNK", "Answer", "Artifact", "Asked", "Server", "describe", "evenly", "good", "raw"]
 
 CHUNK = 1 << 16
 
@@ -18,14 +18,19 @@ class Artifact(NamedTuple):
     name: str
     length: int
     sha256: str
-    chunk_size: int
+    starts: tuple[int, ...]
     chunks: tuple[str, ...]
+
+
+def evenly(length: int, size: int) -> tuple[int, ...]:
+    """Where chunks of one size start, and where the last one ends."""
+    return (*range(0, length, size), length)
 
 
 def describe(data: bytes) -> Artifact:
     """Sign, so to speak, some bytes."""
     chunks = tuple(sha256(data[i : i + CHUNK]).hexdigest() for i in range(0, len(data), CHUNK))
-    return Artifact("rootfs", len(data), sha256(data).hexdigest(), CHUNK, chunks)
+    return Artifact("rootfs", len(data), sha256(data).hexdigest(), evenly(len(data), CHUNK), chunks)
 
 
 def good(data: bytes) -> Answer:

@@ -12,7 +12,7 @@ import pytest
 
 from fixtures.hostile.trial import peak
 from phase.fetch import ExhaustedError, FetchError, FetchReport, VerificationError, fetch_artifact, http
-from tests.phase.fetch.hostile import CHUNK, Answer, Artifact, Asked, Server, describe, good, raw
+from tests.phase.fetch.hostile import CHUNK, Answer, Artifact, Asked, Server, describe, evenly, good, raw
 
 DATA = random.Random(7).randbytes(20 * CHUNK + 1234)  # noqa: S311
 ARTIFACT = describe(DATA)
@@ -308,8 +308,11 @@ def test_nothing_left_to_do_asks_nobody(out: int) -> None:
     [
         ARTIFACT._replace(sha256="../../etc/passwd"),
         ARTIFACT._replace(chunks=ARTIFACT.chunks[1:]),
-        ARTIFACT._replace(chunk_size=0),
-        ARTIFACT._replace(chunk_size=1 << 40),
+        ARTIFACT._replace(starts=ARTIFACT.starts[1:]),
+        ARTIFACT._replace(starts=(0, *ARTIFACT.starts[:-2], len(DATA))),
+        ARTIFACT._replace(starts=(1, *ARTIFACT.starts[1:])),
+        ARTIFACT._replace(starts=(*ARTIFACT.starts[:-2], 1 << 40, len(DATA))),
+        describe(b"abc")._replace(starts=(0, 1 << 40), length=1 << 40),
         ARTIFACT._replace(length=-1),
         describe(b"abc")._replace(sha256="0" * 64),
     ],
@@ -368,8 +371,9 @@ def test_memory_stays_flat_however_long_the_artifact(out: int, count: int) -> No
     whole = sha256()
     for _ in range(chunks):
         whole.update(block)
+    starts = evenly(size * chunks, size)
     artifact = Artifact(
-        "rootfs", size * chunks, whole.hexdigest(), size, (sha256(block).hexdigest(),) * chunks
+        "rootfs", size * chunks, whole.hexdigest(), starts, (sha256(block).hexdigest(),) * chunks
     )
 
     def answer(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:

@@ -19,7 +19,7 @@ from phase.fetch import ExhaustedError, FetchReport, VerificationError, fetch_ar
 from phase.release import export
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
-from tests.phase.fetch.hostile import CHUNK, Answer, Artifact, Asked, Server, describe, good
+from tests.phase.fetch.hostile import CHUNK, Answer, Artifact, Asked, Server, describe, evenly, good
 
 DATA = random.Random(9).randbytes(30 * CHUNK + 99)  # noqa: S311
 ARTIFACT = describe(DATA)
@@ -251,7 +251,8 @@ def test_memory_stays_flat_without_ranges_too(out: int) -> None:
     one = describe(block)
     chunk = block[:CHUNK]
     count = 1536
-    artifact = Artifact("rootfs", CHUNK * count, one.sha256, CHUNK, (one.chunks[0],) * count)
+    starts = evenly(CHUNK * count, CHUNK)
+    artifact = Artifact("rootfs", CHUNK * count, one.sha256, starts, (one.chunks[0],) * count)
 
     def answer(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")

@@ -11,7 +11,7 @@ import pytest
 
 from phase import files
 from phase.fetch.transfer import Transfer, verified
-from tests.phase.fetch.hostile import CHUNK, Artifact, describe
+from tests.phase.fetch.hostile import CHUNK, Artifact, describe, evenly
 
 DATA = bytes(range(256)) * (CHUNK // 256 * 6)
 ARTIFACT = describe(DATA)
@@ -167,8 +167,9 @@ def test_a_file_s_verified_chunks_are_told_from_its_start_on(out: int) -> None:
 
 
 def small(count: int) -> Artifact:
-    """Chunks of one byte each, all the same."""
-    return Artifact("small", count, "0" * 64, 1, (sha256(b"x").hexdigest(),) * count)
+    """Chunks of a mebibyte each, all the same; of no file."""
+    starts = evenly(count << 20, 1 << 20)
+    return Artifact("small", count << 20, "0" * 64, starts, (sha256(b"x").hexdigest(),) * count)
 
 
 @pytest.mark.parametrize(("providers", "first"), [(1, 100), (2, 16), (5, 10), (60, 1)])

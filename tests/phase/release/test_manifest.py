@@ -37,7 +37,7 @@ def test_a_role_is_read() -> None:
         "kernel",
         (1 << 20) + 1,
         HASH,
-        1 << 20,
+        (0, 1 << 20, (1 << 20) + 1),
         (HASH, HASH),
         "stable/x86_64/kernel",
     )

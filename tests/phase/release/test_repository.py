@@ -6,13 +6,14 @@ import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from phase import files, trust
-from phase.release import blobs, staging
+from phase.release import blobs, cut, staging
 from phase.release.errors import KeysError, ManifestError, RepositoryError
 from phase.release.keys import ReleaseKeys
 from phase.release.manifest import CHUNK_SIZE
@@ -55,10 +56,16 @@ def test_the_manifest_says_what_was_added(repository: Repository, artifacts: Art
     assert (manifest.cmdline, manifest.release, manifest.version) == ("quiet arm64", "1.0.0", 1)
     kernel = manifest.artifacts["kernel"]
     data = artifacts["kernel"].read_bytes()
-    parts = [data[start : start + CHUNK_SIZE] for start in range(0, len(data), CHUNK_SIZE)]
+    parts = [data[start:end] for start, end in pairwise(kernel.starts)]
+    assert b"".join(parts) == data
     assert kernel.chunks == tuple(sha256(part).hexdigest() for part in parts)
     assert (kernel.length, kernel.sha256) == (len(data), sha256(data).hexdigest())
-    assert blobs.hash_artifact(artifacts["kernel"]) == (kernel.length, kernel.sha256, kernel.chunks)
+    hashed = blobs.hash_artifact(artifacts["kernel"])
+    assert hashed[:2] == (kernel.length, kernel.sha256)
+    assert cut.read(hashed.cut, len(data)) == (kernel.starts, kernel.chunks)
+    assert hashed.chunks == tuple(
+        sha256(data[start : start + CHUNK_SIZE]).hexdigest() for start in range(0, len(data), CHUNK_SIZE)
+    )
 
 
 def test_each_role_is_pinned_by_version_length_and_hash(repository: Repository) -> None:

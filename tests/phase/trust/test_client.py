@@ -22,7 +22,7 @@ def test_a_true_release_is_believed(publisher: Publisher) -> None:
     assert (manifest.release, manifest.cmdline) == ("1.0.0", "quiet")
     assert sorted(manifest.artifacts) == ["initramfs", "kernel"]
     assert manifest.artifacts["kernel"].length == (1 << 20) + 1
-    assert len(manifest.artifacts["kernel"].chunks) == 2
+    assert len(manifest.artifacts["kernel"].chunks) > 1
 
 
 def test_files_are_asked_for_in_the_workflows_order_and_bounded(publisher: Publisher) -> None:
