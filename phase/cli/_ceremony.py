@@ -130,7 +130,14 @@ def _sign_carried(directory: Path, signer: Signer, out: Out) -> None:
         out.show(f"these keys have signed root version {known}; {newest} is what is said to be published")
     if not pin.known and signer.key_directories:
         out.show(f"these keys have not signed for this repository before; its id is {carried.repository}")
-    signed = staging.sign(carried.staged, signer.load())
+    signed, strange = staging.sign(carried, signer.load())
+    for role, public in strange:
+        note(f"{role}: the key {public} is not one of its keys, and does not sign it")
+    if strange and not signed:
+        raise PhaseError(
+            "nothing is signed: none of --keys is a key of these roles",
+            hint="Each key that signs is shown above, or by `phase release status` in the repository.",
+        )
     staging.save(directory, carried.staged)
     out.done = True
     if signed:

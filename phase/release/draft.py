@@ -310,12 +310,15 @@ class Draft(Tree):
         roles.check(found)
         self._keys |= keys
         self._rules = found
-        self._draft("root", roles.root(found), self._expiry.root)
+        known = self._after_targets.unrecognized_fields.get(roles.RELEASE_FIELD)
+        fresh = roles.release_field(found["release"]) != known
+        root = roles.root(found)
+        # The holders of root keys are not asked for keys that the root does not name.
+        if root.roles != self._after_root.roles or not fresh:
+            self._draft("root", root, self._expiry.root)
         for role in list(self._after_delegations):
             self._delegate(role)
-        if roles.release_field(found["release"]) != self._after_targets.unrecognized_fields.get(
-            roles.RELEASE_FIELD
-        ):
+        if fresh:
             self._remember_release_keys(self._targets_draft())
 
     @property

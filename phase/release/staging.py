@@ -165,22 +165,36 @@ def save_carried(directory: Path, staged: Mapping[str, Metadata[Any]], before: M
         raise RepositoryError(f"{directory} cannot be written: {error.strerror}") from error
 
 
-def sign(staged: Mapping[str, Metadata[Any]], keys: ReleaseKeys) -> list[str]:
-    """Add the signatures of the keys at hand.
+def sign(carried: Carried, keys: ReleaseKeys) -> tuple[list[str], list[tuple[str, str]]]:
+    """Add the signatures of the keys at hand that may count.
 
     Args:
-        staged: role to metadata.
-        keys: signers. The repository decides later whether their signatures count.
+        carried: what is to be signed. A key may count when the present keys or the next ones include it,
+            or when neither are known here; the repository decides.
+        keys: signers.
 
     Returns:
-        The roles signed.
+        The roles signed; and each role whose key at hand is not one of its keys, with that public key.
     """
-    signed = set()
-    for role, metadata in staged.items():
+    signed, strange = set(), []
+    for role, metadata in carried.staged.items():
+        known = _keyids(role, carried)
         for signer in keys[kind(role)]:
+            if known is not None and signer.public_key.keyid not in known:
+                strange.append((role, roles.public(signer.public_key)))
+                continue
             add_signature(metadata, signer)
             signed.add(role)
-    return sorted(signed)
+    return sorted(signed), strange
+
+
+def _keyids(role: str, carried: Carried) -> set[str] | None:
+    """The ids of the keys that sign a role, now or next; None if nothing that is carried says so."""
+    above = "root" if role in TOP else "targets"
+    staged = carried.staged.get(above)
+    delegators = [carried.before.get(above), staged.signed if staged else None]
+    told = [each for each in delegators if isinstance(each, Root | Targets) and roles.delegates(each, role)]
+    return {keyid for each in told for keyid in roles.rule_of(each, role).keyids} if told else None
 
 
 def summary(role: str, metadata: Metadata[Any], before: Signed | None = None) -> Iterator[str]:

@@ -6,12 +6,16 @@ from typing import Any
 
 from tuf.api.metadata import Metadata, Root, Targets
 
+from phase.errors import printable
 from phase.release import roles, staging
 from phase.release.draft import Draft
 from phase.release.errors import RepositoryError
 from phase.release.journal import Change
 from phase.release.keys import ROLES, add_signature
 from phase.release.roles import TOP, Lack
+
+#: Signatures of a role that are named when they do not count.
+_NAMED = 8
 
 
 class Waiting(Draft):
@@ -114,6 +118,10 @@ class Waiting(Draft):
             ours.signatures.update(metadata.signatures)
             ours.signatures.update(self._signed_well(role).signatures | kept)
             self._signed_well(role)
+            self._notes += [
+                f"{role} in {source}: the signature of key id {printable(keyid)[:64]} does not count"
+                for keyid in sorted(metadata.signatures.keys() - ours.signatures.keys())[:_NAMED]
+            ]
         return stale
 
     def lacks(self, names: Iterable[str] | None = None) -> list[Lack]:

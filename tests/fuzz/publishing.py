@@ -29,7 +29,7 @@ def carried(role: str, files: dict[str, bytes]) -> Callable[[bytes], None]:
                 for each, metadata in found.staged.items():
                     for line in staging.summary(each, metadata, found.before.get(each)):
                         assert line.isprintable(), line
-                staging.sign(found.staged, KEYS)
+                staging.sign(found, KEYS)
                 staging.save(stick, found.staged)
             except PhaseError as error:
                 short(error)

@@ -184,7 +184,11 @@ def test_a_stranger_who_signs_does_not_count(release: Release) -> None:
     release(f"init repo {options} --keys online")
     release("key stranger/root.json --role root --plain")
     release("sign repo --export stick")
-    for signs in ("stranger", "holder1", "signer"):
+    refused = CliRunner().invoke(cli, ["release", "sign", "stick", "--keys", "stranger"])
+    assert refused.exit_code == 1
+    assert "is not one of its keys, and does not sign it" in refused.stderr
+    assert "nothing is signed" in str(refused.exception)
+    for signs in ("holder1", "signer"):
         release(f"sign stick --keys {signs}")
     assert "root: 1 of 2 signatures" in release("sign repo --import stick --keys online")
     release("sign stick --keys holder2")

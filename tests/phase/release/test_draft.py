@@ -171,6 +171,21 @@ def test_what_is_withdrawn_is_offered_no_longer(repository: Repository, now: dat
         repository.withdraw("stable", "arm64")
 
 
+def test_new_release_keys_leave_the_root_as_it_is(
+    repository: Repository, keys: ReleaseKeys, now: datetime
+) -> None:
+    """The root names no release keys: its holders are not asked."""
+    fresh = ReleaseKeys.from_seed("fresh")
+    again = opened(repository, keys, now)
+    again.rotate(
+        ReleaseKeys({"release": fresh["release"]}),
+        rules=roles.rules(keys) | {"release": roles.rules(fresh)["release"]},
+    )
+    published = again.publish().roles
+    assert {"targets", "stable-x86_64"} <= set(published)
+    assert "root" not in published
+
+
 def test_while_new_keys_wait_a_release_goes_out_under_the_old(
     repository: Repository, keys: ReleaseKeys, now: datetime
 ) -> None:

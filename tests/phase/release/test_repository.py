@@ -384,14 +384,19 @@ def test_signatures_that_are_none_of_its_keys_are_not_published(
     waiting.add("stable", "x86_64", artifacts, release="2")
     waiting.settle()
     staging.save(tmp_path / "stick", waiting.staged)
-    carried = staging.load(tmp_path / "stick")
-    assert staging.sign(carried, keys) == ["stable-x86_64"]
-    staging.sign(carried, ReleaseKeys.from_seed("a stranger"))
-    assert len(carried["stable-x86_64"].signatures) == 2
-    staging.save(tmp_path / "stick", carried)
+    # Without what it replaces, nothing here says whose key counts.
+    carried = staging.Carried(staging.load(tmp_path / "stick"), {}, "")
+    assert staging.sign(carried, keys) == (["stable-x86_64"], [])
+    strangers = ReleaseKeys.from_seed("a stranger")
+    staging.sign(carried, strangers)
+    assert len(carried.staged["stable-x86_64"].signatures) == 2
+    staging.save(tmp_path / "stick", carried.staged)
     again = Repository.open(repository.directory, keys=online, now=now)
     assert again.collect(tmp_path / "stick") == []
-    assert again.settle(all_waiting=True).roles == ("stable-x86_64",)
+    done = again.settle(all_waiting=True)
+    assert done.roles == ("stable-x86_64",)
+    (stranger,) = strangers["release"]
+    assert [note for note in done.notes if f"of key id {stranger.public_key.keyid} does not count" in note]
     published = json.loads((repository.directory / "metadata/17.stable-x86_64.json").read_bytes())
     (key,) = keys["release"]
     assert [each["keyid"] for each in published["signatures"]] == [key.public_key.keyid]

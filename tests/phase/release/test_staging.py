@@ -139,11 +139,35 @@ def test_more_files_than_a_repository_has_are_not_read(tmp_path: Path) -> None:
 
 
 def test_each_key_at_hand_signs_what_its_role_is(waiting: Repository, keys: ReleaseKeys) -> None:
-    staged = waiting.staged
-    assert staging.sign(staged, ReleaseKeys({"targets": keys["targets"]})) == []
-    assert staging.sign(staged, keys) == ["stable-x86_64"]
+    carried = staging.Carried(waiting.staged, {}, "")
+    assert staging.sign(carried, ReleaseKeys({"targets": keys["targets"]})) == ([], [])
+    assert staging.sign(carried, keys) == (["stable-x86_64"], [])
     (key,) = keys["release"]
-    assert list(staged["stable-x86_64"].signatures) == [key.public_key.keyid]
+    assert list(carried.staged["stable-x86_64"].signatures) == [key.public_key.keyid]
+
+
+def test_a_key_that_the_role_does_not_have_signs_nothing(
+    waiting: Repository, keys: ReleaseKeys, tmp_path: Path
+) -> None:
+    staging.save_carried(tmp_path / "stick", waiting.staged, waiting.carried())
+    carried = staging.load_carried(tmp_path / "stick")
+    strangers = ReleaseKeys.from_seed("a stranger")
+    (stranger,) = strangers["release"]
+    public = stranger.public_key.keyval["public"]
+    assert staging.sign(carried, strangers) == ([], [("stable-x86_64", public)])
+    assert not carried.staged["stable-x86_64"].signatures
+    assert staging.sign(carried, strangers | keys) == (["stable-x86_64"], [("stable-x86_64", public)])
+
+
+def test_present_and_next_keys_of_a_role_sign(waiting: Repository, keys: ReleaseKeys, tmp_path: Path) -> None:
+    new = ReleaseKeys.from_seed("next")
+    waiting.rotate(ReleaseKeys({}), rules=roles.rules(keys) | {"root": roles.rules(keys | new)["root"]})
+    waiting.settle()
+    staging.save_carried(tmp_path / "stick", waiting.staged, waiting.carried())
+    carried = staging.load_carried(tmp_path / "stick")
+    only = {"root": new["root"]}
+    assert staging.sign(carried, ReleaseKeys(only)) == (["root"], [])
+    assert staging.sign(carried, ReleaseKeys({"root": keys["root"]})) == (["root"], [])
 
 
 def test_a_release_is_shown_with_what_it_replaces(waiting: Repository, now: datetime) -> None:
