@@ -22,7 +22,7 @@ _WORDS = st.sampled_from(
 
 def read(line: str) -> str:
     done = subprocess.run(
-        ["busybox", "awk", "-f", _SCRIPT],
+        ["/bin/busybox", "awk", "-f", _SCRIPT],
         input=f"{line}\n",
         capture_output=True,
         text=True,

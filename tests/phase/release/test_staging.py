@@ -159,9 +159,12 @@ def test_a_key_that_the_role_does_not_have_signs_nothing(
     assert staging.sign(carried, strangers | keys) == (["stable-x86_64"], [("stable-x86_64", public)])
 
 
-def test_present_and_next_keys_of_a_role_sign(waiting: Repository, keys: ReleaseKeys, tmp_path: Path) -> None:
+def test_present_and_next_keys_of_a_role_sign(
+    waiting: Repository, keys: ReleaseKeys, tmp_path: Path
+) -> None:
     new = ReleaseKeys.from_seed("next")
-    waiting.rotate(ReleaseKeys({}), rules=roles.rules(keys) | {"root": roles.rules(keys | new)["root"]})
+    both = roles.rules(keys | new)["root"]
+    waiting.rotate(ReleaseKeys({}), rules=roles.rules(keys) | {"root": both})
     waiting.settle()
     staging.save_carried(tmp_path / "stick", waiting.staged, waiting.carried())
     carried = staging.load_carried(tmp_path / "stick")
