@@ -3,16 +3,17 @@
 import json
 import logging
 import os
+import re
 import resource
 import socket
 import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -44,53 +45,62 @@ def certificate(tmp_path: Path) -> tuple[str, str]:
     return made
 
 
-@pytest.fixture
-def port() -> int:
-    """One that is free."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        number: int = taken.getsockname()[1]
-    return number
-
-
-def _words(artifacts: Path, port: int) -> list[str]:
+def _words(artifacts: Path) -> list[str]:
     words = ["serve", "--artifacts", str(artifacts), "--arch", "x86_64", "--no-mdns", "--no-dht"]
-    return [*words, "--bind", "127.0.0.1", "--port", str(port)]
+    return [*words, "--bind", "127.0.0.1", "--port", "0"]
 
 
-def _get(port: int, path: str) -> Any:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
-        return json.load(answer)
+class Heard(NamedTuple):
+    """What a provider has said when it was ready, and its status."""
+
+    line: str
+    status: dict[str, Any]
+
+
+Look = Callable[[], Heard]
+
+
+@pytest.fixture
+def look(capfdbinary: pytest.CaptureFixture[bytes]) -> Look:
+    """Read where a provider serves, and ask it how it is."""
+
+    def look() -> Heard:
+        line = capfdbinary.readouterr().out.decode()
+        (url,) = re.findall(r"http://127\.0\.0\.1:[0-9]+", line)
+        with urllib.request.urlopen(f"{url}/status", timeout=20) as answer:
+            return Heard(line.replace(url, "URL"), json.load(answer))
+
+    return look
 
 
 def test_a_repository_is_served_until_the_end_is_asked_for(
-    inside: Inside, repository: Path, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inside: Inside, look: Look, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[None] = []
-    with when_ready(tmp_path, monkeypatch, lambda: _get(port, "/status")) as said:
+    with when_ready(tmp_path, monkeypatch, look) as heard:
         monkeypatch.setattr(serve, "end_in_time", lambda: ended.append(None))
-        done = inside(*_words(repository, port))
-    assert (done.code, done.out) == (0, f"serving {repository} on http://127.0.0.1:{port}\n".encode())
-    status = said.result()
-    assert [each["release"] for each in status["releases"]] == ["1"]
-    assert (status["mdns"]["running"], status["dht"]["running"]) == (False, False)
+        assert inside(*_words(repository)).code == 0
+    said = heard.result()
+    assert said.line == f"serving {repository} on URL\n"
+    assert [each["release"] for each in said.status["releases"]] == ["1"]
+    assert (said.status["mdns"]["running"], said.status["dht"]["running"]) == (False, False)
     assert ended == [None]
 
 
 def test_files_without_a_signature_are_signed_here(
-    inside: Inside, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inside: Inside, look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "files/stable/x86_64").mkdir(parents=True)
     (tmp_path / "files/stable/x86_64/kernel").write_bytes(b"kernel")
+    told: list[str] = []
     state = tmp_path / "state"
-    with when_ready(tmp_path, monkeypatch, lambda: _get(port, "/status")) as said:
-        done = inside(*_words(tmp_path / "files", port), "--state", str(state), "--json")
-    assert json.loads(done.out) == {
-        "directory": str(state / "repository/tree"),
-        "urls": [f"http://127.0.0.1:{port}"],
-    }
-    assert said.result()["releases"][0]["artifacts"] == {"kernel": 6}
-    assert done.err.startswith("phase: ")
-    assert "stable/x86_64" in done.err
+    monkeypatch.setattr(serve, "note", told.append)
+    with when_ready(tmp_path, monkeypatch, look) as heard:
+        assert inside(*_words(tmp_path / "files"), "--state", str(state), "--json").code == 0
+    said = heard.result()
+    assert json.loads(said.line) == {"directory": str(state / "repository/tree"), "urls": ["URL"]}
+    assert said.status["releases"][0]["artifacts"] == {"kernel": 6}
+    assert any("stable/x86_64" in line for line in told)
 
 
 def _asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -105,29 +115,30 @@ def _asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_several_processes_share_a_socket_and_say_once_that_they_serve(
-    inside: Inside, repository: Path, port: int, monkeypatch: pytest.MonkeyPatch,
+    inside: Inside, repository: Path, monkeypatch: pytest.MonkeyPatch,
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:  # fmt: skip
     asked = _asked(monkeypatch)
-    assert inside(*_words(repository, port), "--processes", "2") == (0, b"", "")
+    assert inside(*_words(repository), "--processes", "2") == (0, b"", "")
     assert (asked["count"], asked["places"].serving()) == (2, False)
     asked["ready"]()
-    assert capfdbinary.readouterr().out == f"serving {repository} on http://127.0.0.1:{port}\n".encode()
-    with socket.create_connection(("127.0.0.1", port), timeout=20):
+    start, _, port = capfdbinary.readouterr().out.decode().rstrip("\n").rpartition(":")
+    assert start == f"serving {repository} on http://127.0.0.1"
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=20):
         pass
     asked["ending"]()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=20)
+        socket.create_connection(("127.0.0.1", int(port)), timeout=20)
 
 
 def test_a_bad_repository_starts_no_processes(
-    inside: Inside, repository: Path, port: int, monkeypatch: pytest.MonkeyPatch
+    inside: Inside, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = _asked(monkeypatch)
-    opened = listening.listen(["127.0.0.1"], port)
+    opened = listening.listen(["127.0.0.1"], 0)
     monkeypatch.setattr(listening, "listen", lambda *_: opened)
     (repository / "metadata/timestamp.json").write_bytes(b"{")
-    done = inside(*_words(repository, port), "--processes", "2")
+    done = inside(*_words(repository), "--processes", "2")
     assert (done.code, done.out, asked) == (1, b"", {})
     assert done.err.startswith("phase: ")
     opened[0].close()
@@ -136,7 +147,6 @@ def test_a_bad_repository_starts_no_processes(
 def test_one_process_of_several_keeps_and_announces_and_with_tls_none(
     inside: Inside,
     repository: Path,
-    port: int,
     monkeypatch: pytest.MonkeyPatch,
     certificate: tuple[str, str],
 ) -> None:
@@ -147,7 +157,7 @@ def test_one_process_of_several_keeps_and_announces_and_with_tls_none(
 
     monkeypatch.setattr("phase.provider.server.serve", note)
     asked = _asked(monkeypatch)
-    words = ["serve", "--artifacts", str(repository), "--bind", "127.0.0.1", "--port", str(port)]
+    words = ["serve", "--artifacts", str(repository), "--bind", "127.0.0.1", "--port", "0"]
     more = ["--processes", "2", "--dht", "127.0.0.1:1", "--channel", "testing"]
     for tls in ([], ["--tls", *certificate]):
         assert inside(*words, *more, *tls).code == 0
