@@ -25,9 +25,9 @@ from phase.node.daemon import Daemon
 from phase.node.errors import RefusedError
 from phase.node.gateway import Asked
 from phase.node.ledger import Ledger
-from phase.peer import messages
+from phase.peer import allowed, messages
 from phase.peer.errors import PeerError
-from phase.peer.framing import MAX_RECEIPT, Frames, Kind, ProtocolError, pack
+from phase.peer.framing import MAX_RECEIPT, Frames, Kind, ProtocolError, file_frames, pack
 from phase.peer.messages import Cancel, Describe, Fetch, List, Offer, Request, State, StatusAsked, frame
 from phase.peer.transport import Path as Way
 from tests.fuzz.envelopes import NODE
@@ -37,7 +37,16 @@ CLIENT = Identity.from_seed(b"\2" * 32)
 _MODULE = b"\0asm\1\0\0\0"
 _EMPTY = hashlib.sha256(b"").hexdigest()
 OFFER = Offer(job="a", module=Named(hashlib.sha256(_MODULE).hexdigest(), len(_MODULE)), input=5)
-ASKED = (OFFER, Fetch(job="a"), StatusAsked(job="a"), Cancel(job="a"), List(), Describe())
+#: With files, which are kept until their client comes for them.
+FILED = Offer(
+    job="b",
+    module=OFFER.module,
+    seed=1,
+    detached=True,
+    inputs={"in": Named(hashlib.sha256(b"Hello").hexdigest(), 5), "none": Named(_EMPTY, 0)},
+    outputs=("out",),
+)
+ASKED = (OFFER, FILED, Fetch(job="a"), StatusAsked(job="a"), Cancel(job="a"), List(), Describe())
 SAID = (
     messages.Accepted(send_module=True, waiting=2),
     messages.Rejected(reason=messages.Reason.QUEUE_FULL, detail="full"),
@@ -45,6 +54,19 @@ SAID = (
     messages.Result(job="a", state=messages.State.DONE, status=Exited(0)),
     messages.JobStatus(job="a", state=messages.State.LOST, module="0" * 64, accepted=1.0),
     messages.Jobs(jobs=()),
+    messages.Description(
+        node="0" * 64,
+        arch="x86_64",
+        runtimes=("wasi-preview1",),
+        engine="wasmtime 1",
+        processors=2,
+        memory_bytes=1 << 30,
+        slots=2,
+        free=1,
+        queued=0,
+        queue=64,
+        version="1",
+    ),
 )
 EVENTS = (
     journal.Taken("0" * 64, "a", "1" * 64, 1.0, True),
@@ -231,14 +253,31 @@ def streams() -> tuple[bytes, ...]:
     """What clients send."""
     asked = frame(OFFER) + frame(Request(args=("a",)))
     module = pack(Kind.STDIN, b"Hello") + pack(Kind.MODULE, _MODULE)
-    return (asked + module, asked + module + frame(Cancel()), *(frame(each) for each in ASKED[1:]))
+    filed = frame(FILED) + frame(Request()) + pack(Kind.MODULE, _MODULE)
+    filed += b"".join((*file_frames("in", b"Hello"), *file_frames("none", b"")))
+    return (asked + module, asked + module + frame(Cancel()), filed, *(frame(each) for each in ASKED[2:]))
 
 
 def replies() -> tuple[bytes, ...]:
     """What nodes send."""
     begun = frame(SAID[0])
     ended = pack(Kind.RECEIPT, b"{}") + frame(SAID[3])
-    return (frame(SAID[1]), begun + frame(SAID[2]) + pack(Kind.STDOUT, b"x" * 9) + ended, begun)
+    output = pack(Kind.STDOUT, b"x" * 9) + pack(Kind.STDERR, b"y")
+    files = b"".join(file_frames("out", b"Hello"))
+    return (frame(SAID[1]), begun + frame(SAID[2]) + output + files + ended, begun)
+
+
+def key_file(data: bytes) -> None:
+    """A file of keys, whoever has written it."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "keys"
+        path.write_bytes(data)
+        try:
+            found = allowed.read_keys(path)
+        except PeerError as error:
+            short(error)
+        else:
+            assert all(allowed.is_key(each) for each in found)
 
 
 def headers() -> bytes:

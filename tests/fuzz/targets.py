@@ -111,6 +111,7 @@ def cases() -> dict[str, Case]:
     found["job-frames"] = Case(jobs.frames, jobs.streams() + jobs.replies())
     found["job-node"] = Case(jobs.node, jobs.streams())
     found["job-client"] = Case(jobs.client, jobs.replies())
+    found["key-file"] = Case(jobs.key_file, (b"# clients\n" + b"a" * 64 + b" one\n",))
     found["node-journal"] = Case(jobs.books, (b"".join(journal.line(each) for each in jobs.EVENTS),))
     by_http = b'{"job":"a","module":"%b","args":["a"],"limits":{"wall_seconds":3}}' % (b"0" * 64)
     found["gateway-job"] = Case(jobs.gateway_job, (by_http,))

@@ -1,11 +1,14 @@
 """Property tests: bytes of any kind, and good bytes with some of them changed, never trip a parser."""
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from phase.peer.framing import Kind
+from phase.peer.messages import schemas
 from tests.fuzz.targets import cases
 
 #: What JSON and HTTP are made of, which random bytes rarely hit.
@@ -26,6 +29,18 @@ def mutated(draw: st.DrawFn, seeds: tuple[bytes, ...]) -> bytes:
         piece = draw(st.one_of(st.sampled_from(TOKENS), st.binary(max_size=8), st.just(data[start:end] * 2)))
         data = data[:start] + piece + data[end:]
     return data
+
+
+def test_each_message_and_each_kind_of_frame_between_client_and_node_is_a_seed() -> None:
+    texts = [seed for name in ("job-question", "job-request", "job-answer") for seed in cases()[name].seeds]
+    kinds = {json.loads(text)["type"] for text in texts}
+    assert {f"{kind}-v1.json" for kind in kinds} == set(schemas())
+    sent = b"".join(cases()["job-frames"].seeds)
+    found = set()
+    while sent:
+        found.add(sent[0])
+        sent = sent[5 + int.from_bytes(sent[1:5], "big") :]
+    assert found == set(Kind)
 
 
 @pytest.mark.parametrize("name", sorted(cases()))
