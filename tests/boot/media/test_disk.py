@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import struct
 import subprocess
 from pathlib import Path
@@ -13,6 +14,8 @@ from boot.media import build, disk, fat, gpt, iso, line
 from boot.media.build import Plan
 from phase.boot import cache
 
+#: Of everything on a medium: 1980.
+TIME = 315_532_800
 FILES: dict[str, bytes | Path] = {
     "EFI/BOOT/BOOTX64.EFI": b"x" * 3000,
     "loader/entries/phase-internet-x86_64.conf": b"title Phase\n",
@@ -57,6 +60,10 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
         disk.write(place, files)
     one, two = (hashlib.sha256(place.read_bytes()).hexdigest() for place in places)
     assert one == two
+    told = subprocess.run(["mdir", "-/", "-i", f"{places[0]}@@1M", "::/"], capture_output=True, text=True)
+    dates = re.findall(r"\d{4}-\d\d-\d\d", told.stdout)
+    assert len(dates) >= len(FILES)
+    assert set(dates) == {"1980-01-01"}
     disk.write(places[1], FILES | {"a": b""})
     assert table(places[0])[0]["uuid"] != table(places[1])[0]["uuid"], "another medium, and the same name"
 
@@ -126,6 +133,8 @@ def test_a_partition_for_releases(tmp_path: Path) -> None:
         handle.seek(int(str(kept["start"])) * 512)
         (tmp_path / "ext4").write_bytes(handle.read(disk.LEAST_CACHE))
     assert cache.find(*directory_of(tmp_path / "ext4")) is not None
+    superblock = (tmp_path / "ext4").read_bytes()[1024:2048]
+    assert [struct.unpack_from("<I", superblock, at)[0] for at in (0x2C, 0x30, 0x108)] == [0, TIME, TIME]
     subprocess.run(["/sbin/e2fsck", "-f", "-n", tmp_path / "ext4"], check=True, capture_output=True)
     disk.write(tmp_path / "again", FILES, kept=disk.LEAST_CACHE)
     assert (tmp_path / "again").read_bytes() == image.read_bytes()
@@ -154,6 +163,7 @@ def test_an_iso_is_a_cd_and_a_stick(tmp_path: Path) -> None:
     image = tmp_path / "one" / "image"
     content = image.read_bytes()
     assert content == (tmp_path / "two" / "image").read_bytes()
+    assert content[16 * 2048 :][813:829] == b"1980010100000000", "when the volume was made"
     esp = table(image)[1]
     assert str(esp["type"]).lower() == gpt.ESP
     start = int(str(esp["start"])) * 512
