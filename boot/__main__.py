@@ -112,9 +112,6 @@ def _medium(parser: argparse.ArgumentParser, arguments: argparse.Namespace, arch
         parser.error(f"one medium at a time, and nothing beside it: {' '.join(arguments.what)}")
     if not arguments.out or not arguments.root:
         parser.error("a medium needs --out FILE, where to write it, and --root FILE, whom it trusts")
-    if arguments.refresh:
-        for arch in arches:
-            images.seed(arch, refresh=True)
     media.run(arguments.what[0], arches, arguments)
 
 

@@ -1,6 +1,9 @@
 """Media of the session's release, and machines that boot from them."""
 
+from pathlib import Path
+
 from boot import images
+from boot.media import write
 from boot.media.build import Plan
 from lab.qemu.command import Disk
 from lab.qemu.vm import VM
@@ -22,6 +25,21 @@ def plan(release: Release, arches: tuple[str, ...] = ARCHES) -> Plan:
     """
     root = (release.directory / "metadata" / "1.root.json").read_bytes()
     return Plan(arches, images.config(root), CHANNEL, words="panic=-1 phase.job=hello")
+
+
+def written(medium: Path, stick: Path) -> Path:
+    """A stick that is larger than the medium, as `python -m boot write` leaves it.
+
+    Args:
+        medium: what is written to it.
+        stick: the file that stands for it.
+    """
+    length = medium.stat().st_size
+    size = length + (64 << 20)
+    with medium.open("rb") as source, stick.open("w+b", buffering=0) as target:
+        target.truncate(size)
+        write.transfer(source, target, length, size)
+    return stick
 
 
 def boot(loop: Loop, disk: Disk, name: str = "client") -> VM:

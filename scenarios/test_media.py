@@ -38,7 +38,8 @@ def test_one_stick_boots_both_architectures(loop: Loop, tmp_path: Path) -> None:
     blocks = pages.chosen(PAGE, "test_one_stick_boots_both_architectures")
     pages.run(blocks, tmp_path, pages.environment(tmp_path), 600)
     with loop.provided():
-        client = media.boot(loop, Disk(tmp_path / "stick.img", bus="usb", access="read-only"))
+        stick = media.written(tmp_path / "stick.img", tmp_path / "stick")
+        client = media.boot(loop, Disk(stick, bus="usb", access="read-only"))
         loop.reaches_job(client)
         loop.report("USB stick", client)
         running = line.compose(loop.arch, channel=CHANNEL, mode="internet", words="phase.job=hello")
@@ -49,10 +50,11 @@ def test_one_stick_boots_both_architectures(loop: Loop, tmp_path: Path) -> None:
 @pytest.mark.lab(seconds=30)
 @pytest.mark.parametrize("loader", ["systemd-boot", "grub"])
 def test_a_person_chooses_a_mode(loop: Loop, loader: str, tmp_path: Path) -> None:
-    """The menu waits for a key; the entry below the first is local mode."""
+    """The menu waits for a key; the entry below the first is local mode. Nothing writes to the stick."""
     plan = media.plan(loop.release, (loop.arch,))._replace(loader=loader)
     build.build("usb", plan, tmp_path / "stick.img")
-    client = media.boot(loop, Disk(tmp_path / "stick.img", bus="usb", access="read-only"))
+    before = (tmp_path / "stick.img").read_bytes()
+    client = media.boot(loop, Disk(tmp_path / "stick.img", bus="usb", access="read-write"))
     media.says(client, "Phase, private")
     if loader == "grub":
         # A person there may choose, and not write a command line.
@@ -62,6 +64,8 @@ def test_a_person_chooses_a_mode(loop: Loop, loader: str, tmp_path: Path) -> Non
     client.console.send("\x1b[B")
     client.console.send("\r")
     assert client.wait_mark("init", timeout=90).facts["mode"] == "local"
+    client.stop()
+    assert (tmp_path / "stick.img").read_bytes() == before
 
 
 @pytest.mark.lab(seconds=20)

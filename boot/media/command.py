@@ -4,7 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
-from boot import baked
+from boot import baked, images, programs
 from boot.media import build
 from boot.media.build import Plan
 from phase import cmdline
@@ -53,6 +53,9 @@ def run(kind: str, arches: tuple[str, ...], arguments: argparse.Namespace) -> No
         PhaseError: what is baked in cannot be.
         OSError: a file cannot be read or written.
     """
+    for arch in arches if arguments.refresh else ():
+        images.seed(arch, refresh=True)
+        programs.get("stub" if arguments.loader == "uki" else arguments.loader, arch, refresh=True)
     now = baked.build_time()
     plan = Plan(
         arches,
