@@ -83,6 +83,8 @@ def test_each_medium_starts_from_each_kind_of_drive(
     loop: Loop, kind: str, bus: Bus, loader: str, tmp_path: Path
 ) -> None:
     """As far as the seed's own start: what it does then is the same everywhere."""
+    if bus == "ahci" and loop.arch == "arm64":
+        pytest.skip("the firmware of ARM64 machines has no driver for AHCI")
     plan = media.plan(loop.release, (loop.arch,))._replace(loader=loader)
     build.build(kind, plan, tmp_path / "medium")
     stored: Literal["raw", "qcow2"] = "qcow2" if kind == "qcow2" else "raw"

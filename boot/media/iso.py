@@ -8,7 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from boot.media import disk, fat, gpt
+from boot.media import disk, fat, gpt, loaders
 from boot.media.disk import Files
 from boot.run import run
 
@@ -36,10 +36,10 @@ def write(image: Path, files: Files) -> None:
         with esp.open("xb") as made:
             made.truncate(length)
         fat.write(esp, files, offset=0, length=length, serial=disk.serial(identity))
-        tree.mkdir()
-        (tree / "README.TXT").write_text(_README)
-        for path in (tree / "README.TXT", tree):
-            os.utime(path, (_TIME, _TIME))
+        own: Files = {"README.TXT": _README.encode()}
+        if loaders.GRUB in files:
+            own = {**own, **loaders.grub_of_cd(disk.serial(identity))}
+        _fill(tree, own)
         run(
             [
                 "xorriso", "-as", "mkisofs", "-quiet", "-o", image, "-V", "PHASE", "-r", "-no-pad",
@@ -48,3 +48,14 @@ def write(image: Path, files: Files) -> None:
                 "-e", "--interval:appended_partition_2:all::", "-no-emul-boot", tree,
             ]
         )  # fmt: skip
+
+
+def _fill(tree: Path, files: Files) -> None:
+    """Make a directory of files, whose times are those of a medium."""
+    for name, content in files.items():
+        place = tree / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    for path in sorted(tree.rglob("*"), reverse=True):
+        os.utime(path, (_TIME, _TIME))
+    os.utime(tree, (_TIME, _TIME))

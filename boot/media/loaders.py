@@ -11,6 +11,8 @@ from boot.media.disk import Files
 REMOVABLE = {"x86_64": "EFI/BOOT/BOOTX64.EFI", "arm64": "EFI/BOOT/BOOTAA64.EFI"}
 #: UEFI's own names of architectures.
 _UEFI_NAMES = {"x86_64": "x64", "arm64": "aa64"}
+#: Where Debian's signed GRUB looks for its configuration.
+GRUB = "EFI/debian/grub.cfg"
 #: Seconds in which a person may choose another entry.
 _SECONDS = 3
 _HINTS = {
@@ -95,7 +97,17 @@ def grub(entries: Sequence[Entry], *, mode: str) -> Files:
             "}",
             "fi",
         ]
-    return {"EFI/debian/grub.cfg": _text(lines)}
+    return {GRUB: _text(lines)}
+
+
+def grub_of_cd(serial: int) -> Files:
+    """What a CD's own file system holds for GRUB, which looks for its configuration there.
+
+    Args:
+        serial: number of the FAT file system with the configuration and all the rest.
+    """
+    name = f"{serial >> 16:04X}-{serial & 0xFFFF:04X}"
+    return {GRUB: _text([f"search --set=root --fs-uuid {name}", f"configfile ($root)/{GRUB}"])}
 
 
 def _name(arch: str, mode: str) -> str:

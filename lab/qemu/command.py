@@ -28,18 +28,25 @@ _SHIFT = 3
 _BIRTH = "2030-01-01T00:00:00"
 #: The file name of a virtio port's socket, and its device.
 PORT, _PORT = "port", "virtserialport"
-#: The device of a disk on each bus, and what that is plugged into if no machine has it by itself.
-_BUSES: Mapping[str, str] = {
-    "virtio": "virtio-blk-pci,drive=disk{0}",
-    "usb": "usb-storage,bus=usb.0,drive=disk{0}",
-    "nvme": "nvme,serial=disk{0},drive=disk{0}",
-    "ahci": "ide-hd,bus=ahci.{0},drive=disk{0}",
-    "cd": "ide-cd,bus=ahci.{0},drive=disk{0}",
+
+
+class _Bus(NamedTuple):
+    """A disk's device, and what that is plugged into where no machine has it by itself."""
+
+    device: str
+    controller: str = ""
+
+
+_BUSES: Mapping[str, _Bus] = {
+    "virtio": _Bus("virtio-blk-pci,drive=disk{0}"),
+    "usb": _Bus("usb-storage,bus=usb.0,drive=disk{0}", "qemu-xhci,id=usb"),
+    "nvme": _Bus("nvme,serial=disk{0},drive=disk{0}"),
+    "ahci": _Bus("ide-hd,bus=ahci.{0},drive=disk{0}", "ich9-ahci,id=ahci"),
 }
-_CONTROLLERS: Mapping[str, str] = {
-    "usb": "qemu-xhci,id=usb",
-    "ahci": "ich9-ahci,id=ahci",
-    "cd": "ich9-ahci,id=ahci",
+#: ARM64's firmware has no driver for AHCI.
+_DRIVES: Mapping[str, _Bus] = {
+    "x86_64": _Bus("ide-cd,bus=ahci.{0},drive=disk{0}", "ich9-ahci,id=ahci"),
+    "arm64": _Bus("scsi-cd,bus=scsi.0,drive=disk{0}", "virtio-scsi-pci,id=scsi"),
 }
 
 
@@ -185,13 +192,14 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
         words += ["-kernel", str(spec.kernel), "-append", spec.append]
     if spec.initrd:
         words += ["-initrd", str(spec.initrd)]
-    buses = [_CONTROLLERS[disk.bus] for disk in spec.disks if disk.bus in _CONTROLLERS]
-    for controller in dict.fromkeys(buses):
+    buses = [_DRIVES[spec.arch] if disk.bus == "cd" else _BUSES[disk.bus] for disk in spec.disks]
+    for controller in dict.fromkeys(bus.controller for bus in buses if bus.controller):
         words += ["-device", controller]
     # Firmware that is told where to begin tries nothing else before; without a kernel, a disk is that.
     boots = spec.kernel is None and not spec.option_rom
-    for number, disk in enumerate(spec.disks):
-        words += _disk(number, disk, f",bootindex={number}" if boots else "")
+    for number, (disk, bus) in enumerate(zip(spec.disks, buses, strict=True)):
+        words += ["-drive", _drive(number, disk)]
+        words += ["-device", bus.device.format(number) + (f",bootindex={number}" if boots else "")]
     for number, card in enumerate(spec.cards):
         sockets = f"local.type=unix,local.path={card.machine_socket}"
         sockets += f",remote.type=unix,remote.path={card.switch_socket}"
@@ -220,14 +228,13 @@ def _accel(spec: Spec) -> str:
     return f"tcg,tb-size={_TRANSLATED}" if spec.accel == "tcg" else spec.accel
 
 
-def _disk(number: int, disk: Disk, more: str) -> list[str]:
+def _drive(number: int, disk: Disk) -> str:
     options = {
         "read-only": "readonly=on",
         "read-write": "readonly=off",
         "scratch": "readonly=off,snapshot=on",
     }[disk.access]
-    drive = f"if=none,id=disk{number},format={disk.format},{options},file={_value(disk.path)}"
-    return ["-drive", drive, "-device", _BUSES[disk.bus].format(number) + more]
+    return f"if=none,id=disk{number},format={disk.format},{options},file={_value(disk.path)}"
 
 
 def _value(path: Path) -> str:
