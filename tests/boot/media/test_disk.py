@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from boot.errors import BuildError
-from boot.media import build, disk, fat, gpt, iso, line
+from boot.media import build, disk, fat, gpt, iso, line, loaders
 from boot.media.build import Plan
+from boot.media.loaders import Entry
 from phase.boot import cache
 
 #: Of everything on a medium: 1980.
@@ -175,6 +176,21 @@ def test_an_iso_is_a_cd_and_a_stick(tmp_path: Path) -> None:
     (first,) = struct.unpack_from("<I", content, catalog * 2048 + 40)
     assert first * 2048 == start
     assert content[start:][82:90] == b"FAT32   "
+
+
+def test_grub_on_a_cd_is_led_to_the_file_system_with_the_kernels(tmp_path: Path) -> None:
+    """It looks for its menu in the CD's own file system; the serial number is that of the other one."""
+    image = tmp_path / "image"
+    files = {**FILES, **loaders.grub([Entry("x86_64", "local", "quiet")], mode="local")}
+    iso.write(image, files)
+    extract: list[str | Path] = ["xorriso", "-osirrox", "on", "-indev", image]
+    extract += ["-extract", "/EFI/debian", tmp_path / "found"]
+    subprocess.run(extract, check=True, capture_output=True)
+    search, configfile = (tmp_path / "found/grub.cfg").read_text().splitlines()
+    start = int(str(table(image)[1]["start"])) * 512
+    (number,) = struct.unpack_from("<I", image.read_bytes(), start + 67)
+    assert search == f"search --set=root --fs-uuid {number >> 16:04X}-{number & 0xFFFF:04X}"
+    assert configfile == f"configfile ($root)/{loaders.GRUB}"
 
 
 def test_what_is_in_a_place_is_not_replaced_by_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
