@@ -11,10 +11,10 @@ from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from boot import tree
-from boot.media import disk, spdx, sums
+from boot.media import spdx, sums
 from boot.media.spdx import Package
 
-FILES: disk.Files = {"EFI/BOOT/BOOTX64.EFI": b"x" * 3000, "loader/loader.conf": b"timeout 3\n"}
+FILES = {"EFI/BOOT/BOOTX64.EFI": b"x" * 3000, "loader/loader.conf": b"timeout 3\n"}
 PACKAGES = [
     Package("deb", "libstdc++6", "12.2.0-14+deb12u1", "amd64", "0" * 64),
     Package("deb", "busybox-static", "1:1.35.0-4+b1", "arm64", "1" * 64),
@@ -33,6 +33,9 @@ def test_spdx_tools_find_nothing_wrong(tmp_path: Path) -> None:
     medium, *made_of = document.packages
     assert medium.checksums[0].value == hashlib.sha256(b"medium").hexdigest()
     assert {each.name for each in document.files} == {f"./{name}" for name in FILES}
+    sums = sorted(hashlib.sha1(bytes(content)).hexdigest() for content in FILES.values())  # noqa: S324
+    assert medium.verification_code is not None
+    assert medium.verification_code.value == hashlib.sha1("".join(sums).encode()).hexdigest()  # noqa: S324
     assert {each.external_references[0].locator for each in made_of} == {
         "pkg:deb/debian/libstdc%2B%2B6@12.2.0-14%2Bdeb12u1?arch=amd64&distro=bookworm",
         "pkg:deb/debian/busybox-static@1:1.35.0-4%2Bb1?arch=arm64&distro=bookworm",
