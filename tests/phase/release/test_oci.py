@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from boot import debs, tree
+from phase.cli import cli
 from phase.release import check, oci
 from phase.release.errors import RepositoryError
 from phase.release.repository import Repository
@@ -112,6 +114,24 @@ def test_part_of_a_repository(repository: Repository, tmp_path: Path) -> None:
     index = json.loads((tmp_path / "part/index.json").read_text())
     assert len(index["manifests"]) == 1
     assert manifest(tmp_path / "part", "stable-x86_64")["annotations"]["dev.phase.arch"] == "x86_64"
+
+
+def test_the_command(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layout alone, a layout and a tree, and neither."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli, ["release", "export", str(repository.directory), *words])
+        return done.exit_code, done.output
+
+    code, told = run("--oci", "layout", "--only", "stable/arm64", "--json")
+    count = sum(path.is_file() for path in Path("layout").rglob("*"))
+    assert (code, json.loads(told)) == (0, {"target": "layout", "files": count})
+    code, told = run("public", "--oci", "layout")
+    assert code == 0
+    assert [line.split(" written to ")[1] for line in told.splitlines()] == ["public", "layout"]
+    assert Path("public/metadata/timestamp.json").exists()
+    assert run()[0] == 2
 
 
 @contextmanager
