@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,12 @@ def test_sha256sum_checks_the_list(tmp_path: Path) -> None:
     (tmp_path / "b.img").write_bytes(b"other")
     with pytest.raises(subprocess.CalledProcessError):
         subprocess.run(check, cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_builds_that_end_at_once_lose_no_line(tmp_path: Path) -> None:
+    names = [f"{number}.img" for number in range(40)]
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: sums.write(tmp_path, [tmp_path / name]), names))
+    assert len((tmp_path / sums.NAME).read_text().splitlines()) == len(names)
