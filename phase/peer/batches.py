@@ -1,9 +1,9 @@
 """Has iroh send datagrams one by one, where Linux may refuse several in one call (`UDP_SEGMENT`).
 
-Linux before 6.11 refuses a batch for a network card that leaves checksums to the processor, as many for
-Wi-Fi do. iroh's library for UDP (noq-udp 1.4.0) notices, and yet goes on with batches on the connections
-that it has: what takes more than one datagram never arrives. There is no switch. But it asks once, when the
-first socket is bound, for the version of Linux, and makes no batches before 4.18.
+Linux before 6.11 refuses a batch for a network card that leaves checksums to the processor, as simple cards
+do. iroh's library for UDP (noq-udp 1.4.0) notices, and yet goes on with batches on the connections that it
+has: what takes more than one datagram never arrives. There is no switch. But it asks once, when the first
+socket is bound, for the version of Linux, and makes no batches before 4.18.
 """
 
 import contextlib
