@@ -46,14 +46,28 @@ def build(arch: str, base: Path, project: Path, into: Path) -> None:
     _fill_phase(project, stage)
     tree.compile_python(stage, drop_source=True)
     _fill_base(root, stage)
-    # SOURCE_DATE_EPOCH, set for every tool, fixes the file system's times and those of its files.
-    argv: list[str | Path] = ["mksquashfs", stage, into / "rootfs", "-quiet", "-no-progress", "-noappend"]
-    # Level 19 takes two and a half times as long, for one byte in a hundred.
-    argv += ["-comp", "zstd", "-Xcompression-level", "15", "-b", "131072", "-all-root", "-no-xattrs"]
-    run(argv, timeout=900)
+    squash(stage, into / "rootfs")
     staging.copy_file(tree.kernel(root), into / "kernel")
     staging.write_contents(stage, into, packages=base / "packages.json")
     shutil.rmtree(stage)
+
+
+def squash(stage: Path, rootfs: Path) -> None:
+    """Pack a tree as a file system: the same bytes of the same tree, and most of them of one like it.
+
+    A changed file moves what is packed behind it, and changes little of it (`bench.updates`). Without
+    fragments, which hold many small files, six changed modules would make 0.020 of the bytes new in
+    place of 0.029, and the file would be a fiftieth longer for everybody.
+
+    Args:
+        stage: the tree.
+        rootfs: the file to write.
+    """
+    # SOURCE_DATE_EPOCH, set for every tool, fixes the file system's times and those of its files.
+    argv: list[str | Path] = ["mksquashfs", stage, rootfs, "-quiet", "-no-progress", "-noappend"]
+    # Level 19 takes two and a half times as long, for one byte in a hundred.
+    argv += ["-comp", "zstd", "-Xcompression-level", "15", "-b", "131072", "-all-root", "-no-xattrs"]
+    run(argv, timeout=900)
 
 
 def _fill_python(root: Path, arch: str, stage: Path) -> None:

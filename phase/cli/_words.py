@@ -16,6 +16,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "arch",
         "channel",
         "dht",
+        "have",
         "json",
         "output",
         "provider",

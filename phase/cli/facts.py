@@ -126,6 +126,7 @@ class FetchedArtifact(Facts, frozen=True, kw_only=True):
     name: str
     length: Annotated[int, Meta(description="bytes")]
     kept: Annotated[int, Meta(description="bytes of it that were there already")]
+    reused: Annotated[int, Meta(description="bytes of it that were copied from other files of this machine")]
     sources: Annotated[dict[str, int], Meta(description="verified bytes by provider")]
     dropped: Annotated[dict[str, str], Meta(description="why a provider was given up, by its URL")]
     seconds: float
@@ -138,6 +139,8 @@ class Fetched(Facts, frozen=True, kw_only=True):
     arch: Architecture
     version: int
     release: str
+    length: Annotated[int, Meta(description="bytes of the release")]
+    fetched: Annotated[int, Meta(description="bytes of it that came from providers")]
     artifacts: list[FetchedArtifact]
 
 

@@ -17,6 +17,7 @@ from phase.discovery import DiscoveryError, discover
 from phase.discovery.named import named
 from phase.errors import PhaseError
 from phase.fetch import FetchReport, Progress
+from phase.fetch.here import Here, blobs_in
 from phase.mirror.filling import Filling
 from phase.mirror.output import Output
 
@@ -52,6 +53,14 @@ class Wanted(NamedTuple):
     standard="those that are found",
     help="A provider to ask; repeat for more.",
 )
+@_options.option(
+    "--have",
+    type=_options.PLACE,
+    multiple=True,
+    metavar="DIRECTORY",
+    standard="what --output has",
+    help="Another release, or a seed's cache: what it has of this one is copied; repeat for more.",
+)
 @dht_option
 @_options.channel
 @_options.arch
@@ -61,6 +70,7 @@ def command(
     root_file: Path,
     output: Path,
     urls: tuple[str, ...],
+    have: tuple[Path, ...],
     dht: tuple[tuple[str, int], ...],
     channel: str,
     arch: str,
@@ -70,7 +80,7 @@ def command(
     """Fetch a release from all providers at once, verify it and keep it.
 
     The directory then is a repository: `phase serve --artifacts` serves it on. Run again, it
-    resumes, and never goes back to an older release.
+    resumes, and never goes back to an older release. Of a newer release it fetches what is new.
     """
     deadline = time.monotonic() + timeout
     # As on a seed's kernel command line.
@@ -84,7 +94,7 @@ def command(
         proven = filling.prove(name, urls, refused=_report if len(urls) > 1 else None)
         found = proven.release
         urls = (proven.url, *(url for url in urls if url != proven.url))
-        reports = _fetched(place, found, urls, deadline)
+        reports = _fetched(place, found, urls, deadline, have)
         filling.keep(name, found, found.metadata)
     _told(reports, found.manifest, wanted, output, Out(as_json))
 
@@ -100,13 +110,22 @@ def _found(dht: tuple[tuple[str, int], ...], wanted: Wanted) -> tuple[str, ...]:
     )
 
 
-def _fetched(place: Output, found: "Refreshed", urls: tuple[str, ...], deadline: float) -> list[FetchReport]:
+def _fetched(
+    place: Output, found: "Refreshed", urls: tuple[str, ...], deadline: float, have: tuple[Path, ...]
+) -> list[FetchReport]:
     """Fetch all artifacts, one after another."""
+    here = Here()
+    for directory in (place.path, *have):
+        here.add_directory(directory)
+    # A file may have parts of one that has just come: a unified kernel image has the kernel.
+    here.add_release(found.manifest, blobs_in(place.path))
     artifacts = [artifact for _, artifact in sorted(found.manifest.artifacts.items())]
     liars: set[str] = set()
     with _watched(sum(artifact.length for artifact in artifacts)) as progress:
         return [
-            place.fetch(artifact, urls, deadline=deadline, progress=progress.artifact(), liars=liars)
+            place.fetch(
+                artifact, urls, deadline=deadline, progress=progress.artifact(), liars=liars, here=here
+            )
             for artifact in artifacts
         ]
 
@@ -114,17 +133,21 @@ def _fetched(place: Output, found: "Refreshed", urls: tuple[str, ...], deadline:
 def _told(reports: list[FetchReport], manifest: "Manifest", wanted: Wanted, output: Path, out: Out) -> None:
     from phase.cli.facts import Fetched, FetchedArtifact
 
+    length, fetched = sum(each.length for each in reports), sum(each.fetched for each in reports)
     out.facts(
         Fetched(
             channel=wanted.channel,
             arch=wanted.arch,
             version=manifest.version,
             release=manifest.release,
+            length=length,
+            fetched=fetched,
             artifacts=[
                 FetchedArtifact(
                     name=report.name,
                     length=report.length,
                     kept=report.kept,
+                    reused=report.reused,
                     sources=report.sources,
                     dropped=report.dropped,
                     seconds=report.seconds,
@@ -134,9 +157,11 @@ def _told(reports: list[FetchReport], manifest: "Manifest", wanted: Wanted, outp
         )
     )
     for report in reports:
-        out.line(f"{report.name}: {report.length} bytes, {report.kept} of them kept, verified")
+        reused = f", {report.reused} copied" if report.reused else ""
+        out.line(f"{report.name}: {report.length} bytes, {report.kept} of them kept{reused}, verified")
         for reason in report.dropped.values():
             note(f"{report.name}: given up: {reason}")
+    out.line(f"{fetched} of {length} bytes came from providers ({fetched / length:.3f})")
     name = f"{wanted.channel}/{wanted.arch} {manifest.release} (version {manifest.version})"
     out.line(f"{name} is in {output}")
 

@@ -24,7 +24,7 @@ from phase.fetch.errors import (
     VerificationError,
 )
 from phase.fetch.http import Connection, Response, parse_url
-from phase.fetch.transfer import Transfer, Wanted
+from phase.fetch.transfer import Chunks, Transfer, Wanted
 from phase.fetch.way import DIRECT, Way
 from phase.fetch.whole import followed
 
@@ -49,6 +49,13 @@ class FetchReport(NamedTuple):
     seconds: float
     #: Why `keep_fd` does not have all of it; empty if it does.
     unkept: str = ""
+    #: Bytes that were copied from other files of this machine, and verified.
+    reused: int = 0
+
+    @property
+    def fetched(self) -> int:
+        """Verified bytes that came from providers."""
+        return sum(self.sources.values())
 
 
 def fetch_artifact(
@@ -64,6 +71,7 @@ def fetch_artifact(
     liars: set[str] | None = None,
     whole: bool = False,
     way: Way = DIRECT,
+    here: Chunks | None = None,
 ) -> FetchReport:
     """Fetch an artifact into a file.
 
@@ -82,6 +90,7 @@ def fetch_artifact(
             the same set for all artifacts and attempts.
         whole: also hash the whole while it arrives.
         way: how to get to the providers.
+        here: chunks that other files of this machine may have: they are asked for before any provider.
 
     Raises:
         VerificationError: a provider's bytes are not the signed ones, and no other provider had them; or the
@@ -95,6 +104,7 @@ def fetch_artifact(
     kept = transfer.keep_present() if resume else 0
     if progress is not None:
         progress(kept, artifact.length)
+    reused = transfer.copy(here) if here else 0
     sources: list[_Source] = []
     unusable: dict[str, str] = {}
     known = liars if liars is not None else set()
@@ -137,6 +147,7 @@ def fetch_artifact(
         dropped,
         monotonic() - started,
         transfer.unkept,
+        reused,
     )
 
 

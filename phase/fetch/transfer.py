@@ -40,6 +40,13 @@ class Wanted(Protocol):
         """SHA-256 of each chunk, lower-case hex."""
 
 
+class Chunks(Protocol):
+    """Chunks that are on this machine; see `phase.fetch.here.Here`."""
+
+    def get(self, sha256: str, size: int) -> bytes | None:
+        """What should be the chunk of this hash and size, not verified; None where there is none."""
+
+
 class Transfer:
     """The chunks that are still missing, shared by the threads of all providers.
 
@@ -91,6 +98,16 @@ class Transfer:
             self._bytes += len(block)
         self._pending = deque(index for index, done in enumerate(self._done) if not done)
         return self._bytes
+
+    def copy(self, here: Chunks) -> int:
+        """Take missing chunks from other files of this machine; returns their bytes."""
+        before = self._bytes
+        for index in list(self._pending):
+            expected, size = self.artifact.chunks[index], self.size(index)
+            block = here.get(expected, size)
+            if block is not None and len(block) == size and sha256_hex(block) == expected:
+                self.add(index, memoryview(block))
+        return self._bytes - before
 
     def has(self, index: int) -> bool:
         """Whether a chunk is there already."""

@@ -14,6 +14,7 @@ from tuf.api.metadata import Targets
 from phase import trust
 from phase.discovery import DiscoveryError, discover
 from phase.errors import PhaseError
+from phase.fetch.here import Here, blobs_in
 from phase.fetch.release import Proven
 from phase.fetch.way import DIRECT, Way
 from phase.mirror.filling import Filling, Name, now
@@ -153,12 +154,22 @@ class Mirror:
 
     def _fetch(self, place: Output, manifest: Manifest, urls: Sequence[str], deadline: float) -> None:
         liars: set[str] = set()
+        # What is served now is the release before, or nearly the same release of another channel.
+        here = Here()
+        here.add_directory(self.directory)
+        here.add_release(manifest, blobs_in(self.directory))
         for artifact in manifest.artifacts.values():
             blob = self.directory / "blobs" / "sha256" / artifact.sha256
             if artifact.content in self._seen and blob.is_file():
                 continue
             place.fetch(
-                artifact, urls, deadline=deadline, progress=lambda *_: None, liars=liars, way=self._way
+                artifact,
+                urls,
+                deadline=deadline,
+                progress=lambda *_: None,
+                liars=liars,
+                way=self._way,
+                here=here,
             )
             self._seen.add(artifact.content)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from phase import files
 from phase.errors import PhaseError
 from phase.fetch import FetchReport, fetch_artifact
-from phase.fetch.transfer import verified
+from phase.fetch.transfer import Chunks, verified
 from phase.fetch.way import DIRECT, Way
 from phase.release.manifest import Artifact
 
@@ -122,6 +122,7 @@ class Output:
         progress: Callable[[int, int], None],
         liars: set[str],
         way: Way = DIRECT,
+        here: Chunks | None = None,
     ) -> FetchReport:
         """Fetch an artifact to its place; as `fetch_artifact`.
 
@@ -146,6 +147,7 @@ class Output:
                         liars=liars,
                         whole=True,
                         way=way,
+                        here=here,
                     )
                     os.ftruncate(part, artifact.length)
                     # On the disk before anything there says that it is: after a power cut it may be served.
