@@ -29,6 +29,8 @@ from lab.errors import InfrastructureError, MisuseError
 RESERVE = 1024
 #: Seconds after which those who came later no longer pass by.
 PATIENCE = 180.0
+#: Seconds after which one who waits is told again.
+AGAIN = 60.0
 #: Processors leased for each there is. Needs are averages: a machine that boots waits for its disk, its
 #: network and its scenario between, and where no more is leased than there is, a fifth of it stays idle.
 OVERLAP = 1.25
@@ -196,7 +198,7 @@ def acquire(
         need: all of it.
         who: asks, for the messages of those who wait.
         timeout: seconds to wait at most.
-        on_wait: told once, when there is something to wait for, what it is.
+        on_wait: told what there is to wait for, and who holds it, once a minute.
         look: says what there is; `LAB_LEASES` and this host when left out.
 
     Raises:
@@ -214,7 +216,7 @@ def acquire(
     ticket = _claim(pool / f"wait-{began:020d}-{os.getpid()}", {"who": who, "began": began})
     idleness = Idleness()
     try:
-        told = False
+        tell = start
         while True:
             idle = idleness.processors(time.monotonic(), psutil.cpu_times().idle)
             with _locked(pool):
@@ -225,9 +227,9 @@ def acquire(
                     fields = {"who": who, "pid": os.getpid(), "need": asdict(need)}
                     descriptor = _claim(pool / name, fields)
                     return Lease(need, time.monotonic() - start, descriptor, pool / name)
-            if not told:
-                told = True
-                on_wait(reason)
+            if time.monotonic() >= tell:
+                tell += AGAIN
+                on_wait(f"{reason}{_named(holders(pool))}")
             if time.monotonic() - start > timeout:
                 raise InfrastructureError(
                     f"{who}: no lease within {timeout:.0f} s: {reason}",
@@ -289,6 +291,13 @@ def _used(pid: int) -> int:
                 # Only Linux shares out what is shared.
                 total += getattr(told, "pss", told.uss)
     return total >> 20
+
+
+def _named(held: Sequence[Held]) -> str:
+    """Who holds leases, for one who waits."""
+    if not held:
+        return ""
+    return "; held by " + ", ".join(f"{lease.who} (pid {lease.pid})" for lease in held)
 
 
 def _older(pool: Path, began: int) -> str:

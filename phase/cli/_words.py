@@ -264,6 +264,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
 #: What is for the command line alone.
 TYPED = (
     "ahead",
+    "changed",
     "clock-was-ahead",
     "cmdline",
     "dtb",

@@ -23,9 +23,10 @@ def command() -> None:
 
 @command.command("show")
 @click.argument("commands", nargs=-1, metavar="[COMMAND]...")
+@_options.option("--changed", is_flag=True, once=True, help="Leave out what has its default.")
 @_options.as_json
 @click.pass_context
-def show(ctx: click.Context, commands: tuple[str, ...], as_json: bool) -> None:
+def show(ctx: click.Context, commands: tuple[str, ...], changed: bool, as_json: bool) -> None:
     """Say for each option what holds, and where that comes from: of every COMMAND, such as serve or release.
 
     Ends with 1 if a value cannot be used.
@@ -38,6 +39,8 @@ def show(ctx: click.Context, commands: tuple[str, ...], as_json: bool) -> None:
     settings = [
         each for name in COMMANDS if not commands or name in commands for each in _settings(ctx, name)
     ]
+    if changed:
+        settings = [each for each in settings if each.problem or each.source != "default"]
     out = Out(as_json)
     out.facts(Settings(files=[str(path) for path, _ in read.files], settings=settings))
     for path, _ in read.files:

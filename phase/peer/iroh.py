@@ -147,8 +147,10 @@ class IrohTransport:
 
     def address(self) -> Address:
         """See `Transport`."""
-        hosts = self._endpoint.addr().direct_addresses()[:MAX_HOSTS]
-        return Address(self._key, tuple(hosts), self._options.relays)
+        # A family that is not listened on is bound on loopback, and is not to be told.
+        told = {each.startswith("[") for each in self._options.listen}
+        hosts = [each for each in self._endpoint.addr().direct_addresses() if each.startswith("[") in told]
+        return Address(self._key, tuple(hosts[:MAX_HOSTS]), self._options.relays)
 
     def connections(self) -> list[IrohConnection]:
         """Those that are open."""

@@ -126,7 +126,7 @@ def test_a_lease_is_held_and_given_back(pool: Path) -> None:
     assert [path.name for path in pool.iterdir()] == ["lock"]
 
 
-def test_who_waits_is_told_why_once_and_gets_it_in_the_end() -> None:
+def test_who_waits_is_told_why_and_gets_it_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     lease = acquire(Need(vcpus=2), who="one", look=host)
     timer = threading.Timer(0.3, lease.release)
@@ -134,7 +134,14 @@ def test_who_waits_is_told_why_once_and_gets_it_in_the_end() -> None:
     with acquire(Need(), who="two", look=host, timeout=30, on_wait=told.append) as got:
         assert got.waited >= 0.2
     timer.join()
-    assert told == ["one has the host for itself"]
+    why = f"one has the host for itself; held by one (pid {os.getpid()})"
+    assert told == [why]
+    monkeypatch.setattr(leases, "AGAIN", 0.1)
+    lease = acquire(Need(vcpus=2), who="one", look=host)
+    with pytest.raises(InfrastructureError):
+        acquire(Need(), who="two", look=host, timeout=0.5, on_wait=told.append)
+    lease.release()
+    assert told[1:3] == [why, why]
 
 
 def test_nobody_starves(monkeypatch: pytest.MonkeyPatch) -> None:
