@@ -9,6 +9,7 @@ import hashlib
 import http.server
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -231,6 +232,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """A redirection, to itself."""
         self.send(302, b"", Location="/secret")
 
+    def away(self) -> None:
+        """Cut off twice, as a node that is started anew; then busy; then as it should be."""
+        asked = sum(each.startswith("GET") for each in self.server.asked)
+        if asked > 3:
+            self._honest(b"")
+        elif asked == 3:
+            self._problem(503, "stopping", "this node stops")
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+
+    def gone(self) -> None:
+        """Cut off, whenever it is asked."""
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
     def full(self) -> None:
         """A refusal with its reason."""
         self._problem(429, "queue full", "all 4 places are taken", Retry_After="7")
@@ -267,6 +284,8 @@ _ANSWERS: dict[str, tuple[str, Callable[[_Handler], None]]] = {
     "unknown state": (_STATUS, _state("finished")),
     "never ends": (_STATUS, _state("running")),
     "lost": (_STATUS, _state("lost")),
+    "away": (_STATUS, _Handler.away),
+    "gone": (_STATUS, _Handler.gone),
     "no receipt": ("/receipt$", lambda handler: handler.send(404, b"")),
     "empty receipt": ("/receipt$", lambda handler: handler.send(200, b"")),
     "full": ("^POST", _Handler.full),

@@ -151,6 +151,20 @@ def test_an_output_that_unpacks_to_more_than_is_allowed_is_refused(ask: Ask) -> 
     assert (said["error"], said.get("field")) in (("Gateway", None), ("Receipt", "stdout")), said
 
 
+def test_a_node_that_is_away_for_a_moment_is_asked_again(ask: Ask) -> None:
+    """The job goes on: to give up at the first question that fails would lose its result."""
+    with liar.lying("away") as (url, server):
+        assert ask(url)["stdout"] == "dlroW ,olleH"
+    assert sum(each.startswith("GET") for each in server.asked) >= 7
+
+
+def test_a_node_that_stays_away_is_given_up(ask: Ask) -> None:
+    with liar.lying("gone") as (url, server):
+        said = ask(url)
+    assert said["error"] == "Gateway", said
+    assert 2 <= sum(each.startswith("GET") for each in server.asked) <= 10
+
+
 def test_a_job_that_never_ends_is_given_up_and_cancelled(ask: Ask) -> None:
     with liar.lying("never ends") as (url, server):
         said = ask(url)

@@ -53,6 +53,8 @@ def test_the_package_is_what_composer_takes() -> None:
     told = json.loads((SDK / "composer.json").read_text())
     assert told["name"] == "phase/sdk"
     assert told["autoload"]["psr-4"] == {"Phase\\Sdk\\": "src/"}
+    for command in told.get("scripts", {}).values():
+        assert (SDK / command.split()[-1]).exists(), command
     # One class in each file, named as the file: what PSR-4 finds.
     for path in sorted((SDK / "src").glob("*.php")):
         text = path.read_text()

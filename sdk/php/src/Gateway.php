@@ -13,6 +13,10 @@ final class Gateway implements Transport
     private const SMALL = 16 << 10;
     /** Blobs that are remembered to be there. */
     private const MOST_KNOWN = 1024;
+    /** Questions about a job that may fail one after the other; the job goes on meanwhile. */
+    private const TRIES = 5;
+    /** Of curl: the node could not be reached, or the connection was cut. */
+    private const CUT = [CURLE_COULDNT_CONNECT, CURLE_GOT_NOTHING, CURLE_SEND_ERROR, CURLE_RECV_ERROR];
     private const ENDED = ['done', 'cancelled', 'returned', 'lost', 'failed'];
     private const STATUS = [
         'type' => 'object',
@@ -159,9 +163,20 @@ final class Gateway implements Transport
     private function wait(string $id, float $deadline): array
     {
         $patience = (int) max(1, min(25, $this->requestTimeout / 2));
-        for (;;) {
+        for ($failed = 0;;) {
             $began = microtime(true);
-            $found = $this->status($id, $patience, $deadline);
+            try {
+                $found = $this->status($id, $patience, $deadline);
+                $failed = 0;
+            } catch (GatewayException $error) {
+                // Where a connection is cut, curl sends the same question again by itself, and its nonce is used.
+                $passing = $error->passing || $error->status === 401;
+                if (!$passing || ++$failed >= self::TRIES) {
+                    throw $error;
+                }
+                usleep(125_000 << $failed);
+                continue;
+            }
             if (in_array($found['state'], self::ENDED, true)) {
                 return $found;
             }
@@ -212,7 +227,8 @@ final class Gateway implements Transport
         }
         $answer = $this->send($method, $this->prefix . $path, $body, $left, $most);
         if ($answer['error'] !== '') {
-            throw new GatewayException("$method $path at {$this->origin}: {$answer['error']}");
+            $words = "$method $path at {$this->origin}: {$answer['error']}";
+            throw new GatewayException($words, passing: $answer['cut']);
         }
         if ($answer['status'] < 200 || $answer['status'] > 299) {
             throw self::refused("$method $path", $answer);
@@ -220,10 +236,10 @@ final class Gateway implements Transport
         return $answer['body'];
     }
 
-    /** @return array{status: int, headers: array<string, string>, body: string, error: string} */
+    /** @return array{status: int, headers: array<string, string>, body: string, error: string, cut: bool} */
     private function send(string $method, string $target, string $body, float $seconds, int $most): array
     {
-        $answer = ['status' => 0, 'headers' => [], 'body' => '', 'error' => ''];
+        $answer = ['status' => 0, 'headers' => [], 'body' => '', 'error' => '', 'cut' => false];
         $heard = 0;
         $handle = $this->handle ??= curl_init();
         curl_reset($handle);
@@ -258,6 +274,7 @@ final class Gateway implements Transport
         }
         if (curl_exec($handle) === false && $answer['error'] === '') {
             $answer['error'] = curl_error($handle) ?: 'the answer is not whole';
+            $answer['cut'] = in_array(curl_errno($handle), self::CUT, true);
         }
         $answer['status'] = curl_getinfo($handle, CURLINFO_RESPONSE_CODE);
         return $answer;
@@ -307,7 +324,7 @@ final class Gateway implements Transport
         return array_map(fn (string $name) => "$name: {$fields[$name]}", array_keys($fields));
     }
 
-    /** @param array{status: int, headers: array<string, string>, body: string, error: string} $answer */
+    /** @param array{status: int, headers: array<string, string>, body: string, error: string, cut: bool} $answer */
     private static function refused(string $what, array $answer): GatewayException
     {
         $told = ['detail' => '', 'reason' => ''];
@@ -324,6 +341,7 @@ final class Gateway implements Transport
             $answer['status'],
             $told['reason'],
             max(0.0, (float) ($answer['headers']['retry-after'] ?? 0)),
+            in_array($answer['status'], [429, 502, 503, 504], true),
         );
     }
 

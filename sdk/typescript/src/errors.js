@@ -34,14 +34,16 @@ export class UsageError extends PhaseError {}
 export class GatewayError extends PhaseError {
   /**
    * @param {string} message
-   * @param {{status?: number, reason?: string, retryAfter?: number, cause?: unknown}} [more] the HTTP status, the word
-   *   that the node gives as its reason, and seconds after which to try again
+   * @param {{status?: number, reason?: string, retryAfter?: number, passing?: boolean, cause?: unknown}} [more] the
+   *   HTTP status, the word that the node gives as its reason, seconds after which to try again, and whether the node may
+   *   answer a moment later: it was not reached, or is busy or being started
    */
   constructor(message, more = {}) {
     super(message, { cause: more.cause });
     this.status = more.status ?? 0;
     this.reason = more.reason ?? '';
     this.retryAfter = more.retryAfter ?? 0;
+    this.passing = more.passing ?? false;
   }
 }
 

@@ -12,6 +12,10 @@ const MOST_JSON = 64 << 10;
 const SMALL = 16 << 10;
 /** Blobs that are remembered to be there. */
 const MOST_KNOWN = 1024;
+/** Questions about a job that may fail one after the other; the job goes on meanwhile. */
+const TRIES = 5;
+/** Of Node: the node could not be reached, or the connection was cut. Browsers give no code. */
+const CUT = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ENETUNREACH', 'EHOSTUNREACH', 'UND_ERR_SOCKET', undefined]);
 const ENDED = new Set(['done', 'cancelled', 'returned', 'lost', 'failed']);
 /** @type {import('./shape.js').Schema} */
 const STATUS = {
@@ -133,9 +137,17 @@ export class Gateway {
   /** @param {string} id @param {AbortSignal} signal */
   async #wait(id, signal) {
     const patience = Math.max(1, Math.min(25, Math.floor(this.requestTimeout / 2000)));
-    for (;;) {
+    for (let failed = 0; ;) {
       const began = Date.now();
-      const found = await this.status(id, patience, signal);
+      let found;
+      try {
+        found = await this.status(id, patience, signal);
+        failed = 0;
+      } catch (error) {
+        if (!(error instanceof GatewayError) || !error.passing || ++failed >= TRIES) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 125 << failed));
+        continue;
+      }
       if (ENDED.has(found.state)) return found;
       // A node that does not wait must not be asked without end.
       if (Date.now() - began < 250) await new Promise((resolve) => setTimeout(resolve, 250));
@@ -184,7 +196,7 @@ export class Gateway {
     const target = this.prefix + path;
     const limit = limited(this.requestTimeout, signal);
     try {
-      const answer = await fetch(this.origin + target, {
+      const answer = await reached(this.origin + target, {
         method,
         headers: await this.#signed(method, target, body),
         body: method === 'PUT' || method === 'POST' ? /** @type {BodyInit} */ (body) : null,
@@ -200,7 +212,9 @@ export class Gateway {
       if (cause instanceof PhaseError) throw cause;
       if (signal?.aborted) throw new GatewayError(`${method} ${path} was given up`, { cause });
       const why = limit.signal.aborted ? `no whole answer within ${this.requestTimeout} ms` : reason(cause);
-      throw new GatewayError(`${method} ${path} at ${this.origin}: ${why}`, { cause });
+      throw new GatewayError(`${method} ${path} at ${this.origin}: ${why}`, {
+        cause, passing: cause instanceof CutError && !limit.signal.aborted,
+      });
     } finally {
       limit.end();
     }
@@ -231,6 +245,21 @@ export async function signRequest(identity, { method, target, node, body = new U
   const lines = ['phase-request-v1', method, target, node, key, at, once, await sha256(body)];
   const signature = hex(await identity.sign(new TextEncoder().encode(lines.join('\n'))));
   return { 'Phase-Key': key, 'Phase-Time': at, 'Phase-Nonce': once, 'Phase-Signature': signature };
+}
+
+/** The node was not reached, or the connection was cut before its answer. */
+class CutError extends Error {}
+
+/** @param {string} url @param {RequestInit} options */
+async function reached(url, options) {
+  try {
+    return await fetch(url, options);
+  } catch (error) {
+    const found = /** @type {{cause?: {code?: string, message?: string}, message?: string}} */ (error);
+    // Node says of a redirection that it is unexpected, and gives no code either.
+    const cut = CUT.has(found.cause?.code) && !/redirect/.test(reason(error));
+    throw cut ? new CutError(reason(error), { cause: error }) : error;
+  }
 }
 
 /** What a request has brought, or its error. @template T @param {PromiseSettledResult<T>} part */
@@ -304,6 +333,7 @@ function refused(method, path, answer, data) {
     status: answer.status,
     reason: told.reason,
     retryAfter: Number.isFinite(retryAfter) && retryAfter > 0 ? retryAfter : 0,
+    passing: [429, 502, 503, 504].includes(answer.status),
   });
 }
 

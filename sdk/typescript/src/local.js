@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { publicKey } from './crypto.js';
-import { PhaseError } from './errors.js';
+import { PhaseError, UsageError } from './errors.js';
 import { readJson } from './json.js';
 import { MAX_ENVELOPE } from './receipt.js';
 import { STATEMENT } from './schema.js';
@@ -106,6 +106,9 @@ export class Local {
 /** @param {import('./job.js').Job} job @param {string} module @param {string} receipt @param {readonly string[]} state */
 function words(job, module, receipt, state) {
   const { args, env, limits, deterministic } = job.manifest;
+  const known = new Set(FLAGS.map(([name]) => /** @type {string} */ (name)));
+  const other = Object.entries(limits).find(([name, value]) => value !== undefined && !known.has(name));
+  if (other) throw new UsageError(`a job on this machine cannot have the limit ${other[0]}`);
   const flags = FLAGS.flatMap(([name, flag, unit]) => {
     const value = limits[name];
     if (value === undefined) return [];

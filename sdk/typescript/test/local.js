@@ -23,4 +23,6 @@ const pinned = new Client(new Local({ command, key: 'ab'.repeat(32) }));
 said['other key'] = await pinned.run(await Job.of(module('hello'))).catch((error) => error.verdict);
 said.refused = await client.run(await Job.of(module('hello'), { args: new Array(2000).fill('a') })).catch((error) => error.message);
 await assert.rejects(new Client(new Local({ command: ['/nowhere/phase'], key: 'ab'.repeat(32) })).run(await Job.of(module('hello'))), /cannot be run/);
+const scratch = await Job.of(module('hello'), { limits: { scratch_bytes: 1 << 20 } });
+await assert.rejects(client.run(scratch), /a job on this machine cannot have the limit scratch_bytes/);
 console.log(JSON.stringify(said));

@@ -31,18 +31,21 @@ export class UsageError extends PhaseError {
 export class GatewayError extends PhaseError {
     /**
      * @param {string} message
-     * @param {{status?: number, reason?: string, retryAfter?: number, cause?: unknown}} [more] the HTTP status, the word
-     *   that the node gives as its reason, and seconds after which to try again
+     * @param {{status?: number, reason?: string, retryAfter?: number, passing?: boolean, cause?: unknown}} [more] the
+     *   HTTP status, the word that the node gives as its reason, seconds after which to try again, and whether the node may
+     *   answer a moment later: it was not reached, or is busy or being started
      */
     constructor(message: string, more?: {
         status?: number;
         reason?: string;
         retryAfter?: number;
+        passing?: boolean;
         cause?: unknown;
     });
     status: number;
     reason: string;
     retryAfter: number;
+    passing: boolean;
 }
 /** The job has no result: it was cancelled, lost with its node, or could not be run. */
 export class JobError extends PhaseError {
