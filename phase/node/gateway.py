@@ -18,6 +18,7 @@ from phase.foreign import MalformedError, read_json
 from phase.jobs.grant import MAX_FILES
 from phase.jobs.limits import Limits
 from phase.jobs.receipt import Attempt, Content, Hex256
+from phase.node import requests
 from phase.node.arriving import check_words
 from phase.node.blobs import Blobs
 from phase.node.errors import RefusedError, StateError
@@ -62,7 +63,8 @@ _HEX = re.compile("[0-9a-f]{64}")
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, HEAD, PUT, POST, DELETE",
-    "Access-Control-Allow-Headers": "Phase-Key, Phase-Time, Phase-Nonce, Phase-Signature, Content-Type",
+    "Access-Control-Allow-Headers": "Phase-Key, Phase-Time, Phase-Nonce, Phase-Signature, Content-Type, "
+    "Content-Digest",
     "Access-Control-Expose-Headers": "Retry-After",
     "Access-Control-Max-Age": "86400",
 }
@@ -185,11 +187,23 @@ class Gateway:
         return (await self._small(request, 0))[0]
 
     async def _small(self, request: web.Request, most: int) -> tuple[str, bytes]:
-        """The client and the body of a request whose signature can be checked only once the body is here."""
+        """The client and the body of a request; by its digest or, if it has none, once the body is here."""
         self._checker.look(request.headers)
+        told = requests.digest(request.headers)
+        if told is not None:
+            return await self._proven(request, most, told)
         with self._unproven.taken(request.remote or "", _length(request, most)):
             body, sha256 = await _body(request, most)
         return self._signed(request, sha256), body
+
+    async def _proven(self, request: web.Request, most: int, sha256: str) -> tuple[str, bytes]:
+        """The same of one whose body is named by its hash: nobody else can take the client's room."""
+        client = self._signed(request, sha256)
+        with self._coming.taken(client, _length(request, most)):
+            body, found = await _body(request, most)
+        if found != sha256:
+            raise ProblemError(422, "invalid request", "the body is not that of Content-Digest")
+        return client, body
 
     def _signed(self, request: web.Request, sha256: str) -> str:
         return self._checker.check(request.method, request.raw_path, request.headers, sha256)

@@ -1,5 +1,6 @@
 """Signed HTTP requests, as docs/develop/gateway.md has them: to make one, and to check one."""
 
+import base64
 import hashlib
 import os
 import re
@@ -24,6 +25,7 @@ CLIENT_NONCES, MAX_NONCES, FEW_NONCES = 100_000, 300_000, 2_000
 _KEY_BYTES = 32
 _KEY, _NONCE, _SIGNATURE = (re.compile(f"[0-9a-f]{{{count}}}") for count in (64, 32, 128))
 _TIME = re.compile("[0-9]{1,12}")
+_DIGEST = re.compile("sha-256=:([A-Za-z0-9+/]{43})=:")
 
 
 class UnsignedError(RefusedError):
@@ -46,6 +48,21 @@ def text(method: str, target: str, *, node: str, key: str, at: str, nonce: str, 
         sha256: of the body, hex.
     """
     return "\n".join(("phase-request-v1", method, target, node, key, at, nonce, sha256)).encode()
+
+
+def digest(headers: Mapping[str, str]) -> str | None:
+    """The SHA-256 that a request says of its body (RFC 9530), hex; None if it says none.
+
+    Raises:
+        UnsignedError: it is malformed.
+    """
+    value = headers.get("Content-Digest")
+    if value is None:
+        return None
+    found = _DIGEST.fullmatch(value)
+    if found is None:
+        raise UnsignedError("the header field Content-Digest is not sha-256=:BASE64:")
+    return base64.b64decode(found[1] + "=").hex()
 
 
 def sign(

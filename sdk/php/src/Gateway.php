@@ -320,6 +320,9 @@ final class Gateway implements Transport
         $fields = self::sign($this->identity, $method, $target, $this->node, $body);
         // Not to wait a second for a leave to send.
         $fields['Expect'] = '';
+        if ($method === 'POST') {
+            $fields['Content-Digest'] = 'sha-256=:' . base64_encode(hash('sha256', $body, true)) . ':';
+        }
         $fields['Content-Type'] = $method === 'POST' ? 'application/json' : 'application/octet-stream';
         return array_map(fn (string $name) => "$name: {$fields[$name]}", array_keys($fields));
     }

@@ -224,7 +224,7 @@ export class Gateway {
   async #signed(method, target, body) {
     return {
       ...(await signRequest(this.identity, { method, target, node: this.node, body })),
-      ...(method === 'POST' ? { 'Content-Type': 'application/json' } : {}),
+      ...(method === 'POST' ? { 'Content-Type': 'application/json', 'Content-Digest': await digest(body) } : {}),
       ...(method === 'PUT' ? { 'Content-Type': 'application/octet-stream' } : {}),
     };
   }
@@ -245,6 +245,12 @@ export async function signRequest(identity, { method, target, node, body = new U
   const lines = ['phase-request-v1', method, target, node, key, at, once, await sha256(body)];
   const signature = hex(await identity.sign(new TextEncoder().encode(lines.join('\n'))));
   return { 'Phase-Key': key, 'Phase-Time': at, 'Phase-Nonce': once, 'Phase-Signature': signature };
+}
+
+/** The hash of a body, as RFC 9530 has it. @param {Uint8Array} body */
+async function digest(body) {
+  const bytes = (await sha256(body)).match(/../g) ?? [];
+  return `sha-256=:${btoa(String.fromCharCode(...bytes.map((each) => parseInt(each, 16))))}:`;
 }
 
 /** The node was not reached, or the connection was cut before its answer. */

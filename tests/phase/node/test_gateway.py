@@ -1,6 +1,7 @@
 """The HTTP gateway, as docs/develop/gateway.md says: real HTTP, real workers."""
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -294,6 +295,27 @@ async def test_operators_see_what_goes_on(start: Start) -> None:
         metrics = (await client.send("GET", "/metrics", b"", {})).body.decode()
         assert 'phase_node_jobs_total{state="done"} 1' in metrics
         assert (await client.send("GET", "/health", b"", {})).body == b"ok\n"
+
+
+async def test_a_body_that_is_named_by_its_hash_is_known_to_be_its_clients_before_it_is_read(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever names an allowed key may take the room of the others, and not of this one."""
+    monkeypatch.setattr(gateway, "UNPROVEN_BYTES", (0, 0))
+    async with start() as scene, http(scene) as client:
+        body = json.dumps({"job": "a", "module": await client.put(wasm(CAT))}).encode()
+        sha256 = hashlib.sha256(body)
+        named = {"Content-Digest": f"sha-256=:{base64.b64encode(sha256.digest()).decode()}:"}
+
+        def signed(what: bytes = body) -> dict[str, str]:
+            return requests.sign(CLIENT, "POST", "/v1/jobs", node=NODE.public_key, body=what)
+
+        assert (await client.send("POST", "/v1/jobs", body, signed())).status == 429
+        assert (await client.send("POST", "/v1/jobs", body + b" ", signed() | named)).status == 422
+        assert (await client.send("POST", "/v1/jobs", body, signed(b"") | named)).status == 401
+        wrong = await client.send("POST", "/v1/jobs", body, signed() | {"Content-Digest": "md5=:x:"})
+        assert (wrong.status, "Content-Digest" in wrong.json["detail"]) == (401, True)
+        assert (await client.send("POST", "/v1/jobs", body, signed() | named)).status == 202
 
 
 async def test_each_refusal_is_counted_and_the_log_does_not_fill(
