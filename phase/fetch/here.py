@@ -1,7 +1,7 @@
 """Chunks that are on this machine already, in files of other releases.
 
 The metadata of a release says where each of its chunks lies. It is read as it stands, without its signature:
-whoever copies a chunk verifies it, so a false place costs a read and nothing else.
+the one who copies a chunk verifies it, so a false place costs a read and nothing else.
 """
 
 import os
@@ -81,7 +81,7 @@ def releases(metadata: Mapping[str, bytes]) -> list[Manifest]:
 
 
 def read(role: str, data: bytes) -> Manifest | None:
-    """A manifest as it stands, not verified; None where it is none."""
+    """A manifest as it stands, not verified; None if it cannot be read."""
     from tuf.api.metadata import Targets
 
     try:

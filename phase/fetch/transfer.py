@@ -44,7 +44,7 @@ class Chunks(Protocol):
     """Chunks that are on this machine; see `phase.fetch.here.Here`."""
 
     def get(self, sha256: str, size: int) -> bytes | None:
-        """What should be the chunk of this hash and size, not verified; None where there is none."""
+        """What should be the chunk of this hash and size, not verified; None if it is not here."""
 
 
 class Transfer:

@@ -64,7 +64,7 @@ def read(text: object, length: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
         Where each chunk starts, and where the last one ends; the SHA-256 of each, in hex.
 
     Raises:
-        ManifestError: it is no such list, or not one of a file of this length.
+        ManifestError: it is not such a list, or not one of a file of this length.
     """
     if not isinstance(text, str) or len(text) % _LETTERS:
         raise ManifestError("has a damaged list of chunks")

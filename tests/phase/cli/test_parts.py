@@ -26,7 +26,7 @@ from phase.errors import PhaseError
 from phase.release.errors import KeysError, ManifestError
 from phase.release.keys import Place
 from tests.phase.cli.conftest import Inside
-from tests.phase.cli.test_provider_commands import said
+from tests.phase.cli.statuses import said
 
 
 def test_a_file_may_have_as_many_bytes_as_its_limit(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from phase.discovery.mdns import browser
 from phase.fetch import FetchError
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
+from tests.phase.cli.statuses import said
 
 # Others on this machine may be testing too.
 CHANNEL = f"t{secrets.token_hex(4)}"
@@ -104,24 +105,6 @@ def answering(body: bytes) -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread.join()
-
-
-def said(**members: object) -> bytes:
-    """What a provider says of itself, but for these members."""
-    whole = {
-        "service": "phase-provider",
-        "version": "1",
-        "uptime_seconds": 1.5,
-        "time": 1.5,
-        "repository_problem": "",
-        "repository_loads": 1,
-        "releases": [],
-        "mdns": {"running": True, "instances": [], "problem": "", "seen": []},
-        "active_requests": 0,
-        "requests": 1,
-        "bytes_sent": 1,
-    }
-    return json.dumps(whole | members).encode()
 
 
 def test_what_a_provider_says_is_printed_harmlessly() -> None:
