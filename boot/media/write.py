@@ -1,6 +1,7 @@
 """Writes a medium to a device, reads it back and compares."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import sys
@@ -47,16 +48,31 @@ def write(medium: Path, target: Path, *, sure: Callable[[devices.Device, Path], 
         device = devices.look(target)
         if why := devices.refusal(device, length):
             raise BuildError(why)
+        if not os.access(target, os.R_OK | os.W_OK):
+            raise BuildError(
+                f"this account may not write to {target}",
+                hint='Run it as root: `sudo -E env PATH="$PATH" python3 -m boot write …`.',
+            )
         if not sure(device, medium):
             return False
-        # The kernel refuses this to a device that is in use, whatever lsblk has said a moment ago.
-        opened = os.open(target, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
-        with open(opened, "r+b", buffering=0) as handle:
+        with open(_alone(target), "r+b", buffering=0) as handle:
             if handle.seek(0, os.SEEK_END) != device.size:
                 raise BuildError(f"{target} is another device than it was a moment ago")
             handle.seek(0)
             transfer(source, handle, length, device.size)
     return True
+
+
+def _alone(target: Path) -> int:
+    """Open a device that nothing else uses: the kernel knows what lsblk cannot see, or saw too early."""
+    try:
+        return os.open(target, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise BuildError(
+            f"{target} is in use", hint="It may be mounted in a container, or part of an array."
+        ) from error
 
 
 def transfer(

@@ -1,7 +1,9 @@
 """Writing a medium: to files here, since no test may touch a device of this machine."""
 
+import errno
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +144,28 @@ def test_a_device_that_is_refused_is_not_even_asked_about(
     with pytest.raises(BuildError, match="are needed"):
         write.write(medium, target, sure=lambda device, medium: pytest.fail("asked"))
     assert target.read_bytes() == before
+
+
+def test_who_may_not_write_is_told_before_the_question(
+    medium: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != target)
+    with pytest.raises(BuildError, match=r"may not write to .*device\. Run it as root"):
+        write.write(medium, target, sure=lambda device, medium: pytest.fail("asked"))
+
+
+def test_what_only_the_kernel_knows_to_be_in_use(
+    medium: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another namespace has mounted it; a scenario shows it with a real device."""
+
+    def opened(path: Path, flags: int) -> int:
+        assert flags & os.O_EXCL
+        raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+
+    monkeypatch.setattr(os, "open", opened)
+    with pytest.raises(BuildError, match=r"device is in use\. It may be mounted in a container"):
+        write.write(medium, target, sure=lambda device, medium: True)
 
 
 def test_another_device_at_the_last_moment(medium: Path, target: Path) -> None:
