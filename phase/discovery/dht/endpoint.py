@@ -21,8 +21,8 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 #: Takes the sender's address, the question's name and its arguments; an answer of None is not sent.
 Answerer = Callable[[tuple[str, int], str, list[bytes]], Awaitable[object]]
-#: Seconds to wait for an answer.
-ANSWER_SECONDS = 1.0
+#: Seconds to wait for an answer: twice the way by satellite and back, since who is asked asks back first.
+ANSWER_SECONDS = 2.0
 #: Limits for the questions of one host: per second, and at once. The same for the bytes of the answers.
 _QUESTIONS = (50.0, 200.0)
 _BYTES = (8 << 10, 64 << 10)
