@@ -11,6 +11,7 @@ from phase.boot.errors import BootError
 from phase.boot.machine import Kernel, Machine
 from phase.boot.remembered import if_it_can
 from phase.fetch import FetchReport
+from phase.fetch.transfer import Chunks
 from phase.fetch.way import Way
 from phase.release.manifest import Artifact, Manifest
 
@@ -40,6 +41,7 @@ class Assembly:
         *,
         kept: Cache | None,
         seconds: float,
+        here: Chunks | None = None,
     ) -> initrd.Plan:
         """Get every artifact to its place.
 
@@ -49,6 +51,7 @@ class Assembly:
             urls: of the providers; none where all must come from the cache.
             kept: the cache, where there is one.
             seconds: for all of it.
+            here: chunks that this machine has in files of other releases.
 
         Returns:
             The layout of the file, every byte of which is verified or our own.
@@ -65,7 +68,7 @@ class Assembly:
         length = sum(artifact.length for artifact in manifest.artifacts.values())
         progress = fetch.Progress(length, lambda line: marks.say(f"fetch: {line}"))
         contents = {artifact.content for artifact in manifest.artifacts.values()}
-        take = _Take(out, urls, deadline, kept, contents, places, self._begun, self._liars, self._way)
+        take = _Take(out, urls, deadline, kept, contents, places, self._begun, self._liars, self._way, here)
         reports: list[FetchReport] = []
         for name in sorted(manifest.artifacts):
             reports.append(take.one(manifest.artifacts[name], progress.artifact()))
@@ -134,7 +137,9 @@ class _Take:
         begun: set[str],
         liars: set[str],
         way: Way,
+        here: Chunks | None,
     ) -> None:
+        self._here = here
         self._out = out
         self._way = way
         self._urls = urls
@@ -200,6 +205,7 @@ class _Take:
             keep_fd=keep_fd,
             liars=self._liars,
             way=self._way,
+            here=self._here,
         )
 
 
@@ -214,6 +220,7 @@ def _told(reports: list[FetchReport]) -> dict[str, marks.Fact]:
     facts: dict[str, marks.Fact] = {
         "bytes": sum(report.length for report in reports),
         "kept": sum(report.kept for report in reports),
+        "reused": sum(report.reused for report in reports),
         "sources": " ".join(f"{url}={size}" for url, size in sources.items()),
     }
     if dropped:

@@ -24,6 +24,7 @@ from pathlib import Path
 from phase import files
 from phase.boot import mounts
 from phase.boot.errors import CacheError
+from phase.release.manifest import Artifact
 from phase.trust import Floor, FormatError, NotFoundError
 from phase.trust import floor as floors
 from phase.trust.floor import Kept
@@ -154,6 +155,14 @@ class Cache:
             return floors.open_plain(path, os.O_RDWR | os.O_CREAT)
         except OSError:
             return None
+
+    def open_kept(self, artifact: Artifact) -> int:
+        """A file that an earlier boot has kept, for reading.
+
+        Raises:
+            OSError: it is not here, or is not a regular file.
+        """
+        return floors.open_plain(self._blobs / artifact.content)
 
     def keep_roots(self, metadata: Mapping[str, bytes]) -> None:
         """Keep the chain of roots, whether or not the rest of their release ever comes here.

@@ -18,9 +18,10 @@ from phase.boot.remembered import Remembered, if_it_can
 from phase.boot.waiting import Waiting
 from phase.discovery import MAX_PROVIDERS, Provider
 from phase.errors import PhaseError
+from phase.fetch.here import Here, releases
 from phase.fetch.release import refresh_from
 from phase.fetch.way import DIRECT, Way
-from phase.release.manifest import Manifest
+from phase.release.manifest import Manifest, role_name
 
 #: Seconds to wait for an address before a kept release is booted instead.
 PATIENCE = 30.0
@@ -327,6 +328,16 @@ class Seed:
         if len(self.useless) < _MOST_USELESS:
             self.useless.add(url)
 
+    def here(self, manifest: Manifest) -> Here:
+        """The chunks of the release that an earlier boot has kept, if that is another one."""
+        here = Here()
+        if self.cache is not None:
+            kept = self.cache.metadata()
+            if f"{manifest.version}.{role_name(manifest.channel, manifest.arch)}.json" not in kept:
+                for release in releases(kept):
+                    here.add_release(release, self.cache.open_kept)
+        return here
+
     def load(self, urls: list[str], manifest: Manifest, metadata: dict[str, bytes]) -> str:
         """Get the release, and give its kernel to the running one.
 
@@ -337,7 +348,9 @@ class Seed:
         self.waiting.what = f"release {manifest.release} to arrive"
         # One that was named may be too slow, and others are quick: half of the time is left for them.
         share = 1 if self.others_too or not self.searchable() else 2
-        plan = self.assembly.fetch(manifest, metadata, urls, kept=self.cache, seconds=self.left() / share)
+        plan = self.assembly.fetch(
+            manifest, metadata, urls, kept=self.cache, seconds=self.left() / share, here=self.here(manifest)
+        )
         if urls:
             self.remembered.came_whole(manifest, write_firmware=self.may_write)
         self.stage = "verify"

@@ -31,6 +31,7 @@ COMMANDS = {
     "release": ("phase.cli.release", "Sign releases and publish them."),
     "run": ("phase.cli.run", "Run a WebAssembly module here and now."),
     "serve": ("phase.cli.serve", "Serve releases to machines that boot."),
+    "update": ("phase.cli.update", "Start a newer release of this system."),
     "verify": ("phase.cli.verify", "Verify a fetched release again."),
     "version": ("phase.cli.version", "Say which version this is."),
 }

@@ -253,6 +253,10 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "state",
         "tls",
     ),
+    ("update",): (
+        "json",
+        "timeout",
+    ),
     ("verify",): (
         "arch",
         "channel",
@@ -281,6 +285,7 @@ TYPED = (
     "new-keys",
     "new-passphrase-file",
     "nonce",
+    "now",
     "object",
     "oci",
     "plain",

@@ -144,6 +144,14 @@ class Fetched(Facts, frozen=True, kw_only=True):
     artifacts: list[FetchedArtifact]
 
 
+class Updated(Facts, frozen=True, kw_only=True):
+    """`phase update --json`."""
+
+    newer: Annotated[bool, Meta(description="whether there is a newer release than the one that runs")]
+    version: Annotated[int, Meta(description="of the newer one")] = 0
+    release: Annotated[str, Meta(description="of the newer one")] = ""
+
+
 class Verified(Facts, frozen=True, kw_only=True):
     """`phase verify --json`."""
 

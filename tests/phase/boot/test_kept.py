@@ -1,5 +1,6 @@
 """What the seed keeps from one boot to the next: releases on a disk, floors wherever there is a place."""
 
+import json
 import shutil
 import time
 from datetime import UTC, datetime
@@ -441,3 +442,28 @@ def test_what_is_kept_is_no_older_than_the_image(
     root = (tmp_path / "r/metadata/1.root.json").read_bytes()
     boot.machine.etc["floor.json"] = floor.encode(check.newest(tmp_path / "r", root, now=datetime.now(UTC)))
     assert boot(nobody) == (1, Asked([], []))
+
+
+def test_of_a_newer_release_only_the_news_are_fetched(
+    boot: Boot, publish: Publish, serve: Serve, kept: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The kernel has something more in its middle; all else of it is on the disk."""
+    repository = publish()
+    url = serve()
+    assert boot(url)[0] == 0
+    image = (tmp_path / "r-kernel").read_bytes()
+    (tmp_path / "r-kernel").write_bytes(image[: 1 << 20] + b"news" + image[1 << 20 :])
+    newer(repository, tmp_path)
+    capfd.readouterr()
+    code, asked = boot(url)
+    assert code == 0
+    assert asked.loaded[0][1] == (tmp_path / "r-kernel").read_bytes()
+    said = capfd.readouterr().err
+    mark = next(line for line in said.splitlines() if '"step":"fetch","outcome":"ok"' in line)
+    facts = json.loads(mark.removeprefix("phase-mark "))
+    assert 0 < facts["bytes"] - facts["reused"] - facts["kept"] < len(image) * 0.2
+    # It is kept whole, so the next boot needs no provider for it.
+    boot.machine.etc["allow-offline"] = b""
+    code, asked = boot("http://127.0.0.1:9")
+    assert code == 0
+    assert asked.loaded[0][1] == (tmp_path / "r-kernel").read_bytes()

@@ -1,0 +1,173 @@
+"""A running system becomes the next release: the seed's stages once more, from what runs.
+
+It trusts the root that its seed had, takes no release but one newer than its own, and copies from its own
+what the newer one shares with it. The disk on which seeds keep releases is left to them.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from phase import trust
+from phase.boot.errors import BootError
+from phase.boot.linux import Linux
+from phase.boot.machine import Machine
+from phase.boot.seed import Seed
+from phase.errors import PhaseError
+from phase.fetch.here import Here
+from phase.release.manifest import Manifest, role_name
+from phase.trust import clock
+
+#: What a seed has handed over to the system, and what the system serves.
+RELEASE = Path("/phase/release")
+#: What is here has been verified in this boot, and may have expired since.
+_ANY_AGE = 100 * 365 * 86_400
+#: Limit for a metadata file, bytes; each was within its own limit when the seed took it.
+_MAX_FILE = 5_000_000
+
+
+class _Proven(NamedTuple):
+    """A newer release, what proves it, and who has it."""
+
+    manifest: Manifest
+    metadata: dict[str, bytes]
+    urls: list[str]
+
+
+class Running(Linux):
+    """The machine that a system runs on: instead of an image of a seed it has what the seed has handed over.
+
+    Args:
+        release: directory of the release that runs.
+    """
+
+    def __init__(self, release: Path = RELEASE) -> None:
+        super().__init__()
+        self._metadata = metadata(release)
+
+    def config(self, name: str) -> bytes | None:
+        """See `Machine`. The root is the one that was built into the seed; no other facts are known."""
+        return first_root(self._metadata) if name == "root.json" else None
+
+
+class Update(Seed):
+    """One update of a running system.
+
+    Args:
+        machine: the system's.
+        release: directory of the release that runs.
+        timeout: seconds for all of it.
+
+    Raises:
+        PhaseError: this system cannot be updated, whatever a provider has.
+    """
+
+    def __init__(self, machine: Machine, release: Path, *, timeout: float) -> None:
+        super().__init__(machine)
+        self.end = machine.monotonic() + timeout
+        self.release = release
+        #: The versions of what runs.
+        self._runs = self.remembered.seen = self._floor(metadata(release))
+
+    def newer(self) -> Manifest | None:
+        """The newer release, if there is one; nothing is fetched of it.
+
+        Raises:
+            PhaseError: nobody could be asked, or nobody has proven anything.
+        """
+        found = self._proven()
+        return found and found.manifest
+
+    def start_newer(self) -> None:
+        """Fetch the newer release and start it. Returns only where there is none.
+
+        Raises:
+            PhaseError: it cannot be fetched or started; this system runs on.
+        """
+        if (found := self._proven()) is None:
+            return
+        try:
+            self.hand_over(self.load(found.urls, found.manifest, found.metadata))
+        finally:
+            # Its memory is given back.
+            os.truncate(self.machine.open_initrd(), 0)
+
+    def here(self, manifest: Manifest) -> Here:
+        """The chunks of the release that runs."""
+        here = Here()
+        here.add_directory(self.release)
+        return here
+
+    def give_way(self, seconds: int) -> None:
+        """Nothing follows an update that fails: this system runs on."""
+        self.rescue = ("", seconds)
+
+    def _proven(self) -> _Proven | None:
+        if self.way.refusal:
+            raise BootError(self.way.refusal, hint=self.way.hint)
+        try:
+            return self._asked()
+        except PhaseError:
+            # Nobody who was named helps; in the seed, others are looked for then, too.
+            if self.others_too or not self.searchable():
+                raise
+            self.others_too = True
+            return self._asked()
+
+    def _asked(self) -> _Proven | None:
+        urls = self.discover()
+        manifest, proof = self.refresh(urls)
+        file = f"{role_name(manifest.channel, manifest.arch)}.json"
+        return _Proven(manifest, proof, urls) if manifest.version > self._runs.meta.get(file, 0) else None
+
+    def _floor(self, here: Mapping[str, bytes]) -> trust.Floor:
+        """The versions of what runs."""
+        channel, arch = self.parameters.channel, self.arch
+
+        def get(file: str, _: int) -> bytes:
+            if file not in here:
+                raise trust.NotFoundError(f"this system has no {file}")
+            return here[file]
+
+        return trust.refresh(
+            self.root,
+            get,
+            channel=channel,
+            arch=arch,
+            now=clock.trusted_now(system=self.machine.clock()),
+            policy=trust.Policy(grace=_ANY_AGE),
+        ).floor
+
+
+def metadata(release: Path) -> dict[str, bytes]:
+    """The metadata of the release that runs.
+
+    Raises:
+        BootError: there is none: this is not a system that a seed has started.
+    """
+    try:
+        names = [name for name in os.listdir(release / "metadata") if name.endswith(".json")]
+        return {name: _read(release / "metadata" / name) for name in names}
+    except OSError as error:
+        raise BootError(
+            f"{release} cannot be read: {error.strerror}",
+            hint="Only a system that a seed has started can be updated.",
+        ) from error
+
+
+def first_root(files: Mapping[str, bytes]) -> bytes:
+    """The oldest root among metadata: the one that the seed trusted, with which its chain begins.
+
+    Raises:
+        BootError: there is none.
+    """
+    roots = [name for name in files if name.endswith(".root.json") and name.partition(".")[0].isdecimal()]
+    if not roots:
+        raise BootError("the release that runs came without its metadata", hint="Boot it from a provider.")
+    return files[min(roots, key=lambda name: int(name.partition(".")[0]))]
+
+
+def _read(path: Path) -> bytes:
+    with open(path, "rb") as handle:
+        return handle.read(_MAX_FILE)

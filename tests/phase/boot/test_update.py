@@ -1,0 +1,169 @@
+"""A running system becomes the next release: only a newer one, by the root of its seed, from what it has."""
+
+import os
+import random
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from phase import trust
+from phase.boot import update
+from phase.boot.errors import BootError
+from phase.boot.fake import StartedError
+from phase.boot.update import Update
+from phase.errors import PhaseError
+from phase.fetch import VerificationError
+from phase.release.keys import ReleaseKeys
+from phase.release.repository import Repository
+from tests.phase.boot.conftest import ARCH, Boot, Publish, Serve, nearby
+
+SIZE = 2 << 20
+
+
+@pytest.fixture
+def repository(publish: Publish, tmp_path: Path) -> Repository:
+    """With a release that has been booted: `running` is what the system has of it."""
+    made: Repository = publish()
+    add(made, tmp_path, b"")
+    shutil.copytree(tmp_path / "r", tmp_path / "running", symlinks=True)
+    return made
+
+
+def add(repository: Repository, tmp_path: Path, change: bytes, release: str = "1.0.1") -> None:
+    """Publish one more release, whose rootfs has something more in its middle."""
+    rootfs = random.Random(3).randbytes(SIZE)  # noqa: S311
+    (tmp_path / "r-rootfs").write_bytes(rootfs[: SIZE // 2] + change + rootfs[SIZE // 2 :])
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet root=/dev/signed", release=release)
+    repository.publish()
+
+
+def made(boot: Boot, *urls: str, words: str = "") -> Update:
+    """The update of a system that was booted so."""
+    machine = boot.prepared(*urls, words=words)
+    return Update(machine, boot.directory / "running", timeout=20)
+
+
+def fetched(said: str) -> dict[str, int]:
+    """The bytes of the mark of the fetch."""
+    line = next(line for line in said.splitlines() if '"step":"fetch","outcome":"ok"' in line)
+    words = dict(word.split(":") for word in line.replace('"', "").split(",") if word.count(":") == 1)
+    return {name: int(words[name]) for name in ("bytes", "kept", "reused")}
+
+
+def test_a_newer_release_is_started_and_only_its_news_fetched(
+    boot: Boot,
+    repository: Repository,
+    serve: Serve,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    add(repository, tmp_path, b"news", "1.0.2")
+    with pytest.raises(StartedError):
+        made(boot, serve(), words="phase.job=hello phase.console=shell").start_newer()
+    machine = boot.machine
+    kernel = repository.manifest("stable", ARCH).artifacts["kernel"]
+    ((line, loaded),) = machine.loaded
+    assert sha256(loaded).hexdigest() == kernel.sha256
+    assert "root=/dev/signed" in line
+    assert "phase.job=hello" in line
+    assert "phase.console" not in line
+    facts = fetched(capfd.readouterr().err)
+    assert facts["bytes"] - facts["reused"] < SIZE * 0.1
+    assert machine.did == ["load", "start"]
+
+
+def test_where_nothing_is_newer_nothing_happens(boot: Boot, repository: Repository, serve: Serve) -> None:
+    url = serve()
+    assert made(boot, url).newer() is None
+    made(boot, url).start_newer()
+    assert boot.machine.did == []
+
+
+def test_one_that_is_newer_is_told_and_not_fetched(
+    boot: Boot, repository: Repository, serve: Serve, tmp_path: Path
+) -> None:
+    add(repository, tmp_path, b"news", "1.0.2")
+    found = made(boot, serve()).newer()
+    assert found is not None
+    assert (found.release, found.version) == ("1.0.2", 3)
+    assert boot.machine.did == []
+    assert os.fstat(boot.machine.initrd).st_size == 0
+
+
+def test_an_older_one_is_refused(boot: Boot, repository: Repository, serve: Serve, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "r", tmp_path / "old", symlinks=True)
+    add(repository, tmp_path, b"news", "1.0.2")
+    shutil.rmtree(tmp_path / "running")
+    shutil.copytree(tmp_path / "r", tmp_path / "running", symlinks=True)
+    with pytest.raises(trust.RollbackError):
+        made(boot, serve("old"), words="phase.mdns=off").newer()
+
+
+def test_another_publisher_s_is_refused(
+    boot: Boot, repository: Repository, publish: Publish, serve: Serve
+) -> None:
+    publish("theirs", keys="theirs", release="9.9.9")
+    with pytest.raises(trust.TrustError):
+        made(boot, serve("theirs"), words="phase.mdns=off").start_newer()
+    assert boot.machine.did == []
+
+
+def test_damaged_bytes_start_nothing_and_give_the_memory_back(
+    boot: Boot, repository: Repository, serve: Serve, tmp_path: Path
+) -> None:
+    add(repository, tmp_path, b"news", "1.0.2")
+    digest = repository.manifest("stable", ARCH).artifacts["rootfs"].sha256
+    blob = tmp_path / "r/blobs/sha256" / digest
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes().replace(b"news", b"lies"))
+    with pytest.raises(VerificationError):
+        made(boot, serve(), words="phase.mdns=off").start_newer()
+    assert boot.machine.did == []
+    assert os.fstat(boot.machine.initrd).st_size == 0
+
+
+def test_what_runs_is_copied_only_where_it_is_the_signed_one(
+    boot: Boot, repository: Repository, serve: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    add(repository, tmp_path, b"news", "1.0.2")
+    for blob in (tmp_path / "running/blobs/sha256").iterdir():
+        blob.chmod(0o644)
+        blob.write_bytes(bytes(blob.stat().st_size))
+    with pytest.raises(StartedError):
+        made(boot, serve()).start_newer()
+    assert fetched(capfd.readouterr().err)["reused"] == 0
+
+
+def test_where_who_was_named_is_gone_others_are_asked(
+    boot: Boot, repository: Repository, serve: Serve, tmp_path: Path
+) -> None:
+    add(repository, tmp_path, b"news", "1.0.2")
+    boot.machine.nearby = nearby(serve())
+    found = made(boot, "http://127.0.0.1:9").newer()
+    assert found is not None
+    with pytest.raises(PhaseError):
+        made(boot, "http://127.0.0.1:9", words="phase.mdns=off").newer()
+
+
+def test_private_mode_asks_nobody_but_through_tor(boot: Boot, repository: Repository, serve: Serve) -> None:
+    with pytest.raises(BootError, match="private mode fetches through Tor alone"):
+        made(boot, serve(), words="phase.mode=private").newer()
+
+
+def test_a_machine_that_no_seed_has_started_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BootError, match="cannot be read: No such file or directory"):
+        update.metadata(tmp_path)
+    with pytest.raises(BootError, match="came without its metadata"):
+        update.first_root({"timestamp.json": b"", "root.json": b"", "x.root.json": b""})
+
+
+def test_the_root_is_the_one_that_the_seed_had(repository: Repository, tmp_path: Path) -> None:
+    """After a rotation, too: by its key the floors of this publisher are known."""
+    first = (tmp_path / "r/metadata/1.root.json").read_bytes()
+    repository.rotate(ReleaseKeys.from_seed("fresh"))
+    repository.publish()
+    assert (tmp_path / "r/metadata/2.root.json").exists()
+    assert update.first_root(update.metadata(tmp_path / "r")) == first
