@@ -85,7 +85,8 @@ def _hello(state: Path, module: Path, receipts: Path, *, ephemeral: bool) -> boo
         outcome = run(module, identity=identity, stdin=HELLO, worker=worker)
     path = receipts / f"{outcome.job_id}.json"
     receipts.mkdir(mode=0o755, parents=True, exist_ok=True)
-    files.write(path, outcome.receipt)
+    # A line of its own, so that a console that shows it puts no prompt behind it.
+    files.write(path, outcome.receipt + b"\n")
     text = outcome.stdout.decode("utf-8", "replace")
     passed = isinstance(outcome.status, Exited) and outcome.status.code == 0
     facts: dict[str, marks.Fact] = {

@@ -125,7 +125,8 @@ class Checker:
         """
         fields = _fields(headers)
         if why := self._admission.refusal(fields.key):
-            raise RefusedError(Reason.NOT_AUTHORISED, why)
+            # The reason is told beside it.
+            raise RefusedError(Reason.NOT_AUTHORISED, why.removeprefix(f"{Reason.NOT_AUTHORISED.value}: "))
         now, at = self._clock(), int(fields.at)
         if abs(now - at) > CLOCK_SECONDS:
             raise UnsignedError(f"Phase-Time is {at - now:+.0f} s off this node's clock")
