@@ -17,8 +17,6 @@ OTHER = {"x86_64": "arm64", "arm64": "x86_64"}
 HELLO = "/usr/share/phase/hello.wasm"
 _LOG = "/run/phase/peers.log"
 _STATE = "/var/lib/phase"
-#: Nothing but what the scenario starts.
-_QUIET = "phase.mdns=off phase.dht=off"
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Client:
         """Run the hello job at a node; what came out.
 
         Args:
-            where: the node, `KEY@HOST:PORT` or so.
+            where: options that say at which, such as `--node KEY@HOST:PORT`.
             timeout: seconds.
         """
         return self.shell.succeed(self.command(where), timeout=timeout)
@@ -87,10 +85,10 @@ class Client:
         """The hello job in words of a shell.
 
         Args:
-            where: the node.
+            where: options that say at which node.
             stdin: what prints its input.
         """
-        words = f"--receipt /tmp/receipt --node {where} {HELLO}"
+        words = f"--receipt /tmp/receipt {where} {HELLO}"
         return f"{stdin} | python3 -s -m phase job submit {words}"
 
 
@@ -100,8 +98,10 @@ def identity(directory: Path, name: str) -> Identity:
     return Identity.load_or_create(directory / name / "identity.json")
 
 
-def system(loop: Loop, name: str, arch: str, words: str, segment: Segment | None = None) -> VM:
-    """A booted system on a segment, switched on.
+def system(
+    loop: Loop, name: str, arch: str, words: str, segment: Segment | None = None, *, dht: str = "off"
+) -> VM:
+    """A booted system on a segment, switched on. It neither hears nor answers multicast DNS.
 
     Args:
         loop: whose release it boots.
@@ -109,10 +109,11 @@ def system(loop: Loop, name: str, arch: str, words: str, segment: Segment | None
         arch: of the machine.
         words: for its command line.
         segment: the loop's own when left out.
+        dht: a node of the DHT that it is told, `HOST:PORT`.
     """
     work = loop.work / name
     work.mkdir(exist_ok=True)
-    line = f"phase.channel={CHANNEL} {_QUIET} {words}".strip()
+    line = f"phase.channel={CHANNEL} phase.mdns=off phase.dht={dht} {words}".strip()
     # No provider beside what is looked at: under emulation, its start takes most of the processor.
     kernel, initrd, line = loop.release.system(arch, work, line, serves=())
     vm = loop.lab.vm(

@@ -1,10 +1,14 @@
 """Nodes: a machine takes jobs of another one, which is of the other architecture, and signs for them."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 
 import pytest
+from wasmtime import wat2wasm
 
 from lab.net.firewall import Rule
 from lab.net.hostport import refusal
@@ -13,10 +17,11 @@ from lab.net.packet import UDP
 from lab.net.segment import Segment
 from lab.plugin import Record
 from lab.topology import Lab
+from phase.jobs import receipt as receipts
 from scenarios import nodes
 from scenarios.images import Release
-from scenarios.loop import Loop
-from scenarios.nodes import OTHER, PORT
+from scenarios.loop import Loop, mark
+from scenarios.nodes import OTHER, PORT, Client, Node
 from scenarios.serving import serving
 
 #: The port of a relay.
@@ -38,7 +43,7 @@ def test_a_job_of_the_other_architecture(loop: Loop, tmp_path: Path) -> None:
     client_vm = nodes.system(loop, "client", OTHER[loop.arch], "")
     client = nodes.gives_jobs(client_vm, own, tmp_path / "ada/identity.json")
     node = nodes.takes_jobs(node_vm)
-    where = f"{node.key}@{loop.address(node.vm)}:{PORT}"
+    where = f"--node {node.key}@{loop.address(node.vm)}:{PORT}"
     assert client.submit(where) == "dlroW ,olleH"
     receipt = nodes.proves(client, node)
     assert receipt.engine.arch == loop.arch
@@ -49,6 +54,66 @@ def test_a_job_of_the_other_architecture(loop: Loop, tmp_path: Path) -> None:
     assert "not authorised" in said
 
 
+@pytest.mark.lab(memory=1024, vcpus=0.5, seconds=90)
+def test_a_node_is_found_by_what_it_can_do(loop: Loop, tmp_path: Path) -> None:
+    """All that both machines know is a node of the DHT; the client asks for an architecture."""
+    if why := refusal():
+        pytest.skip(why)
+    port = loop.lab.host_port("dht", loop.lan)
+    dht = f"{port.address.ip}:{RELAY}"
+    own = nodes.identity(tmp_path, "ada")
+    with serving(loop.release.directory, "--port", str(RELAY), "--no-mdns", port=port):
+        node_vm = nodes.system(loop, "node", loop.arch, f"phase.node={own.public_key}", dht=dht)
+        client_vm = nodes.system(loop, "client", OTHER[loop.arch], "")
+        client = nodes.gives_jobs(client_vm, own, tmp_path / "ada/identity.json")
+        node = nodes.takes_jobs(node_vm)
+        _listed(client, node, dht)
+        assert client.submit(f"--dht {dht} --arch {loop.arch}") == "dlroW ,olleH"
+        receipt = nodes.proves(client, node)
+        assert receipt.engine.arch == loop.arch
+        said = client.shell.fail(f"{client.command(f'--dht {dht} --arch {OTHER[loop.arch]}')} 2>&1")
+        assert "no node with wasi-preview1" in said
+
+
+def _listed(client: Client, node: Node, dht: str) -> None:
+    """Wait until the client finds the node in the DHT, and under its key alone."""
+    search = f"python3 -s -m phase peers --no-mdns --dht {dht} --json"
+    client.shell.wait_until_succeeds(f"{search} >/tmp/peers", timeout=120)
+    found = [json.loads(line)["node"] for line in client.shell.succeed("cat /tmp/peers").splitlines()]
+    assert found == [node.key]
+
+
+@pytest.mark.lab(memory=1024, seconds=120)
+def test_a_machine_that_was_booted_takes_jobs(loop: Loop, tmp_path: Path) -> None:
+    """`phase.node=` is given to the seed, and goes with it through kexec."""
+    if why := refusal():
+        pytest.skip(why)
+    own = nodes.identity(tmp_path, "ada")
+    with loop.provided():
+        booted = loop.boot_vm(f"phase.node={own.public_key}")
+        loop.reaches_job(booted)
+    node = nodes.takes_jobs(booted)
+    loop.handed_over(booted)
+    laptop = loop.lab.host_port("laptop", loop.lan)
+    module, receipt = tmp_path / "hello.wasm", tmp_path / "receipt"
+    module.write_bytes(wat2wasm((Path(__file__).parents[1] / "fixtures/hello.wat").read_text()))
+    where = f"{node.key}@{loop.address(booted)}:{PORT}"
+    words = ("--state", str(tmp_path / "ada"), "--receipt", str(receipt), "--node", where, str(module))
+    done = subprocess.run(
+        laptop.command(sys.executable, "-m", "phase", "job", "submit", *words),
+        input=b"Hello, World",
+        capture_output=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, b"dlroW ,olleH"), done.stderr
+    said = receipts.verify(
+        receipt.read_bytes(), key=node.key, stdout=b"dlroW ,olleH", requester=own.public_key
+    )
+    assert said.engine.arch == loop.arch
+    # It is the node that has signed for the boot's own job.
+    assert mark(booted, "job").facts["node"] == node.key
+
+
 class Apart:
     """A node and a client of the other architecture, each behind its own NAT, and a relay between them.
 
@@ -57,10 +122,17 @@ class Apart:
         work: where keys are kept.
         client_nat: of the client's box; None where it is behind none.
         rules: of the node's box, whose NAT is symmetric.
+        dht: whether the relay is a node of the DHT, too, and the machines know it.
     """
 
     def __init__(
-        self, loop: Loop, work: Path, *, client_nat: Nat | None, rules: Sequence[Rule] = ()
+        self,
+        loop: Loop,
+        work: Path,
+        *,
+        client_nat: Nat | None,
+        rules: Sequence[Rule] = (),
+        dht: bool = False,
     ) -> None:
         if why := refusal():
             pytest.skip(why)
@@ -72,6 +144,7 @@ class Apart:
             away = loop.lab.segment("away")
             loop.lab.router("away-box", away, self.world, nat=client_nat)
         self.port = loop.lab.host_port("relay", self.world)
+        self.dht = f"{self.port.address.ip}:{RELAY}" if dht else ""
         self.url = f"http://{self.port.address.ip}:{RELAY}"
         self._relay = ExitStack()
         self._relay.enter_context(self.relay())
@@ -85,15 +158,16 @@ class Apart:
         loop = self.loop
         own = nodes.identity(work, "ada")
         words = f"phase.node={own.public_key} phase.relay={self.url}"
-        node_vm = nodes.system(loop, "node", loop.arch, words, home)
+        node_vm = nodes.system(loop, "node", loop.arch, words, home, dht=self.dht or "off")
         client_vm = nodes.system(loop, "client", OTHER[loop.arch], "", away)
         self.client = nodes.gives_jobs(client_vm, own, work / "ada/identity.json")
         self.node = nodes.takes_jobs(node_vm)
-        self.where = f"{self.node.key}@{self.url}"
+        self.where = f"--node {self.node.key}@{self.url}"
 
     def relay(self) -> AbstractContextManager[str]:
         """`phase serve` on a third machine, as long as this lasts: a relay for everybody."""
-        words = ("--port", str(RELAY), "--no-mdns", "--no-dht", "--relay-for", "open")
+        words = ["--port", str(RELAY), "--no-mdns", "--relay-for", "open"]
+        words += [] if self.dht else ["--no-dht"]
         return serving(self.loop.release.directory, *words, port=self.port)
 
     def restart_relay(self) -> None:
@@ -119,6 +193,19 @@ def test_over_a_relay(loop: Loop, tmp_path: Path) -> None:
         apart.restart_relay()
         assert client.end() == "dlroW ,olleH"
         nodes.proves(client, node)
+        assert "is direct by" not in node.log
+
+
+@pytest.mark.lab(memory=1024, vcpus=0.5, seconds=120)
+def test_a_node_behind_a_relay_is_found(loop: Loop, tmp_path: Path) -> None:
+    """The DHT is all that UDP reaches. The node's record names its relay, and the client goes over that."""
+    rules = (Rule("accept", protocol=UDP, port=RELAY), Rule("drop", protocol=UDP))
+    with closing(Apart(loop, tmp_path, client_nat=None, rules=rules, dht=True)) as apart:
+        client, node = apart.client, apart.node
+        _listed(client, node, apart.dht)
+        assert client.submit(f"--dht {apart.dht} --arch {loop.arch}") == "dlroW ,olleH"
+        receipt = nodes.proves(client, node)
+        assert receipt.engine.arch == loop.arch
         assert "is direct by" not in node.log
 
 
