@@ -9,6 +9,7 @@ import ctypes
 import itertools
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
@@ -111,7 +112,38 @@ _turns = itertools.count(1)
 
 @iroh_ffi._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK  # type: ignore[untyped-decorator]  # of ctypes
 def _told(number: int, code: int) -> None:
-    _polls.pop(number).told(code)
+    thread = threading.get_ident()
+    within = thread in _answering
+    _answering.add(thread)
+    try:
+        _polls.pop(number).told(code)
+    finally:
+        if not within:
+            _answering.discard(thread)
+
+
+#: Threads in which the library tells an answer. It may hold its locks then.
+_answering: set[int] = set()
+#: What was to be freed in one of them, and how: to free it there would wait for a lock that this thread has.
+_late: deque[tuple[Callable[[object], None], object]] = deque()
+
+
+def _free(free: Callable[[object], None], what: object) -> None:
+    """Free something of the library, later if the collector finds it while the library tells an answer."""
+    if threading.get_ident() in _answering:
+        _late.append((free, what))
+    else:
+        free(what)
+
+
+def _freeing(kind: type) -> Callable[[object], None]:
+    """How an object of the library is freed, instead of the bindings' own way."""
+    own: Callable[[object], None] = vars(kind)["__del__"]
+
+    def freed(self: object) -> None:
+        _free(own, self)
+
+    return freed
 
 
 async def _call(
@@ -128,6 +160,9 @@ async def _call(
     what is here) have ended when the library is asked for the first time.
     """
     loop = asyncio.get_running_loop()
+    while _late:
+        freeing, what = _late.popleft()
+        freeing(what)
     try:
         while True:
             asked, number = _Poll(loop), next(_numbers)
@@ -135,18 +170,23 @@ async def _call(
             poll(future, _told, number)
             if await asked.ended():
                 break
+            # To ask again at once would be to wait for the library without letting it work.
+            await asyncio.sleep(0)
         if next(_turns) % _IN_A_ROW == 0:
             await asyncio.sleep(0)
         ended = iroh_ffi._uniffi_rust_call_with_error(errors, complete, future)  # type: ignore[no-untyped-call]
         return lift(ended)
     finally:
-        free(future)
+        _free(free, future)
 
 
 def mend() -> None:
-    """Replace the slow write and the slow calls of the bindings of iroh 1.2.0."""
+    """Replace the slow write, the slow calls and the untimely frees of the bindings of iroh 1.2.0."""
     iroh_ffi._UniffiRustBufferBuilder.write = _write  # type: ignore[method-assign]  # the repair
     iroh_ffi._uniffi_rust_call_async = _call  # the repair
+    for kind in [each for each in vars(iroh_ffi).values() if isinstance(each, type)]:
+        if "__del__" in vars(kind):
+            kind.__del__ = _freeing(kind)  # type: ignore[attr-defined]  # the repair
 
 
 def ended(reason: str) -> PeerError:

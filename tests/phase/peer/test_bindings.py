@@ -141,11 +141,45 @@ async def test_a_call_that_has_ended_at_once_waits_for_no_turn_of_the_loop(
 
     beside = asyncio.create_task(other())
     for _ in range(64):
-        answers.extend((1, 0))  # to be asked again; ended
+        answers.append(0)
         assert await called(poll) == 7
     assert (woken, freed) == ([], [7] * 64)
     assert 0 < turns <= 8
+    before = turns
+    answers.extend((1, 1, 1, 0))  # to be asked again, three times: the library must get on meanwhile
+    assert await called(poll) == 7
+    assert turns - before >= 3
     assert await called(later) == 7
     assert len(woken) == 1
     beside.cancel()
     assert bindings._polls == {}
+
+
+async def test_what_is_collected_while_the_library_tells_an_answer_is_freed_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The library may hold a lock then that it needs to free it: both would wait for ever."""
+    freed: list[str] = []
+    kind = type("Kind", (), {"__del__": lambda self: freed.append("object")})
+    monkeypatch.setattr(kind, "__del__", bindings._freeing(kind))
+    held = [kind()]
+
+    def told(_self: object, _code: int) -> None:
+        held.clear()
+        bindings._free(lambda what: freed.append(str(what)), "call")
+        assert freed == []
+
+    waiting = bindings._Poll(asyncio.get_running_loop())
+    monkeypatch.setattr(bindings._Poll, "told", told)
+    bindings._polls[0] = waiting
+    bindings._told(0, 0)
+    assert (freed, bindings._answering) == ([], set())
+    monkeypatch.undo()
+
+    def poll(_future: object, answer: Any, number: int) -> None:
+        answer(number, 0)
+
+    await bindings._call(7, poll, lambda future, _status: future, lambda _: None, int, None)  # type: ignore[arg-type]
+    assert freed == ["object", "call"]
+    kind()
+    assert freed[2:] == ["object"]
