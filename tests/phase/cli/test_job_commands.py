@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from phase.arch import ARCHES
-from phase.cli import _outcome, _submit
+from phase.cli import _outcome, _submit, peers
 from phase.cli.run import LostError
 from phase.client import (
     Client,
@@ -404,6 +404,24 @@ def test_nodes_are_looked_for_where_none_is_named(
         "phase: no node with wasi-preview1, architecture any and 100 MiB was found. "
         "`phase peers` shows those that there are.\n"
     )
+
+
+def test_as_many_nodes_are_looked_for_as_there_are_copies(
+    job: Job, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def find(*words: object, **more: object) -> AsyncIterator[Capability]:
+        for address in place.nodes[:2]:
+            key, _, hosts = address.partition("@")
+            yield Capability(
+                key=key, arch="x86_64", runtimes=("wasi-preview1",), hosts=tuple(hosts.split(",")),
+                processors=1, memory=1 << 20, slots=1,
+            )  # fmt: skip
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(publish, "find", find)
+    monkeypatch.setattr(peers, "OTHERS_SECONDS", 0.0)
+    words = ("submit", "--dht", "127.0.0.1:1", "--copies", "2/2", "--seed", "1", place.module("cat"))
+    assert job(*words, stdin=b"Hello") == (0, b"Hello", "")
 
 
 @pytest.mark.parametrize(

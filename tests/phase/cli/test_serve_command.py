@@ -17,9 +17,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from fixtures.hostile.provider import Provider
+from fixtures.hostile.server import Server
+from fixtures.hostile.world import ARCH, CHANNEL, World
 from phase.cli import serve
 from phase.peer.relay import Relay
 from phase.provider import listening, workers
+from phase.provider.server import UPKEEP_SECONDS
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
 from tests.phase.cli.conftest import Inside
@@ -170,6 +174,33 @@ def test_one_process_of_several_keeps_and_announces_and_with_tls_none(
     assert [first["row"].number, second["row"].number] == [0, 1]
     assert first["identity"] == second["identity"] != secret["identity"]
     assert (len(first["identity"]), first["channel"], first["ready"]) == (8, "testing", None)
+    assert (first["every"], first["upkeep"]) == (UPKEEP_SECONDS, None)
+
+
+def test_a_mirror_has_what_it_follows_before_it_serves_and_looks_again(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+
+    async def note(_: Path, **more: Any) -> None:
+        told.append(more)
+        more["listeners"][0].close()
+
+    monkeypatch.setattr("phase.provider.server.serve", note)
+    monkeypatch.setattr(workers, "run", lambda _, work, **__: work(0))
+    (tmp_path / "upstream").mkdir()
+    world = World(tmp_path / "upstream")
+    (tmp_path / "root.json").write_bytes(world.root)
+    with Server(Provider(world).answer) as server:
+        follow = ("--follow", server.url, "--root", str(tmp_path / "root.json"), "--every", "7")
+        done = inside(*_words(tmp_path / "mirror"), *follow, "--mirror", f"{CHANNEL}/{ARCH}")
+        assert done.code == 0, done
+        for name in ("timestamp.json", "1.root.json"):
+            assert (tmp_path / "mirror/metadata" / name).read_bytes() == world.now[f"/metadata/{name}"]
+        asked = len(server.asked)
+        told[0]["upkeep"]()
+        assert len(server.asked) > asked
+    assert told[0]["every"] == 7.0
 
 
 def test_a_certificate_without_its_key_is_named(
