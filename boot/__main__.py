@@ -123,7 +123,7 @@ def _seed(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int
     image = images.seed(arch)
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(image.kernel, out / "kernel")
-    (out / "initramfs").write_bytes(image.initramfs.read_bytes() + config)
+    (out / "initramfs").write_bytes(baked.initramfs(arch, config, tor=arguments.tor))
     (out / "cmdline").write_text(f"{cmdline}\n")
     uki.build(uki.stub(arch), out / "kernel", out / "initramfs", cmdline, out / "uki")
     for name in ("kernel", "initramfs", "cmdline", "uki"):

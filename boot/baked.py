@@ -47,6 +47,22 @@ def add_options(parser: argparse.ArgumentParser, *, root_required: bool) -> None
         metavar="PATH",
         help="take nothing older than this: the repository as it is now, or a floor-*.json of `phase fetch`",
     )
+    parser.add_argument(
+        "--tor", action="store_true", help="put Tor into it, for phase.mode=private without phase.tor="
+    )
+    parser.add_argument("--torrc", type=Path, metavar="FILE", help="more lines for that Tor's configuration")
+
+
+def initramfs(arch: str, config: bytes, *, tor: bool) -> bytes:
+    """A seed's whole initramfs.
+
+    Args:
+        arch: `x86_64` or `arm64`.
+        config: from `config`.
+        tor: whether it has Tor.
+    """
+    own = images.tor(arch).archive.read_bytes() if tor else b""
+    return images.seed(arch).initramfs.read_bytes() + own + config
 
 
 def config(arguments: argparse.Namespace, now: int) -> bytes:
@@ -69,6 +85,7 @@ def config(arguments: argparse.Namespace, now: int) -> bytes:
         grace=dict(arguments.grace),
         build_time=now,
         floor=read_floor(arguments.floor, root, now) if arguments.floor else None,
+        torrc=arguments.torrc.read_bytes() if arguments.torrc else b"",
     )
 
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from boot import cache, tree
+from boot import cache, debs, tree
 from boot import seed as seed_image
 from boot import system as system_image
+from boot import tor as tor_archive
 from boot.errors import BuildError
 from boot.run import run
 from phase import cmdline
@@ -63,6 +64,24 @@ def system(arch: str, *, refresh: bool = False) -> System:
     return System(arch, directory / "kernel", directory / "initramfs", directory / "rootfs")
 
 
+class Tor(NamedTuple):
+    """Tor for a seed: append the archive to its initramfs, before its `config()`."""
+
+    archive: Path
+    program: Path
+    packages: tuple[debs.Deb, ...]
+
+
+def tor(arch: str, *, refresh: bool = False) -> Tor:
+    """Tor for a seed, built if it is not in the cache."""
+    debian = tree.packages()["debian"]
+    found = debs.resolve(debian["suite"], arch, debian["tor"], refresh=refresh)
+    own = {name: tree.HERE / name for name in ("tor.py", "stage.py", "elf.py", "tree.py")}
+    inputs = {"debs": [deb.sha256 for deb in found], "boot": cache.files_key(own)}
+    directory = cache.get(f"tor-{arch}", inputs, lambda into: tor_archive.build(arch, found, into))
+    return Tor(directory / "archive", directory / "program", tuple(found))
+
+
 def config(
     root_metadata: bytes,
     *,
@@ -71,6 +90,7 @@ def config(
     grace: Mapping[str, int] | None = None,
     build_time: int = 0,
     floor: Floor | None = None,
+    torrc: bytes = b"",
 ) -> bytes:
     """The part of a seed with its root of trust: an archive to append to its initramfs.
 
@@ -82,6 +102,7 @@ def config(
             modes that are left out have no grace.
         build_time: Unix seconds; the seed's clock cannot be before it.
         floor: versions below which the seed trusts nothing, even if it remembers nothing.
+        torrc: more lines for the configuration of the seed's own Tor.
 
     Raises:
         BuildError: no mode has that name, or the time is not from 0 to ten years.
@@ -104,6 +125,8 @@ def config(
         nodes.append(cpio.regular(f"etc/phase/grace-{mode}", f"{seconds}\n".encode()))
     if floor is not None:
         nodes.append(cpio.regular("etc/phase/floor.json", floors.encode(floor) + b"\n"))
+    if torrc:
+        nodes.append(cpio.regular("etc/phase/torrc", torrc))
     out = io.BytesIO()
     cpio.write(out, nodes)
     return out.getvalue()

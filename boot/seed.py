@@ -15,7 +15,7 @@ for name in ("_ssl", "_hashlib"):
 from phase.boot import start
 start.lean()
 for name in (
-    "phase.boot.main", "phase.boot.advertisement", "phase.boot.x86", "phase.boot.arm64",
+    "phase.boot.main", "phase.boot.advertisement", "phase.boot.tor", "phase.boot.x86", "phase.boot.arm64",
     "phase.discovery.mdns", "phase.discovery.dht", "phase.fetch", "phase.trust", "phase.files",
     "nacl.bindings", "tuf.api.metadata", "_strptime", "calendar",
     "concurrent.futures.thread",

@@ -59,6 +59,7 @@ class Release:
         offline: bool = False,
         grace: Mapping[str, int] | None = None,
         floor: Floor | None = None,
+        torrc: str = "",
     ) -> tuple[Path, Path]:
         """Kernel and initrd of a seed that trusts this repository's root.
 
@@ -68,12 +69,16 @@ class Release:
             offline: whether it may boot what it has kept.
             grace: mode to seconds for which it takes expired timestamps and snapshots.
             floor: versions below which it trusts nothing.
+            torrc: configuration of its own Tor; it has none where this is left out.
         """
         built = images.seed(arch)
         whole = directory / f"seed-{arch}.initrd"
         root = (self.directory / "metadata" / "1.root.json").read_bytes()
-        config = images.config(root, allow_shell=True, allow_offline=offline, grace=grace, floor=floor)
-        whole.write_bytes(built.initramfs.read_bytes() + config)
+        config = images.config(
+            root, allow_shell=True, allow_offline=offline, grace=grace, floor=floor, torrc=torrc.encode()
+        )
+        tor = images.tor(arch).archive.read_bytes() if torrc else b""
+        whole.write_bytes(built.initramfs.read_bytes() + tor + config)
         return built.kernel, whole
 
     def system(

@@ -140,6 +140,7 @@ class Loop:
         offline: bool = False,
         grace: Mapping[str, int] | None = None,
         floor: Floor | None = None,
+        torrc: str = "",
         firmware: Firmware | None = None,
         on: bool = True,
     ) -> VM:
@@ -153,10 +154,13 @@ class Loop:
             offline: whether its image lets it boot what it has kept.
             grace: mode to seconds for which its image takes expired timestamps and snapshots.
             floor: versions below which its image trusts nothing.
+            torrc: configuration of the Tor in its image; there is none where this is left out.
             firmware: UEFI; QEMU's own when left out.
             on: whether to switch it on.
         """
-        kernel, initrd = self.release.seed(self.arch, self.work, offline=offline, grace=grace, floor=floor)
+        kernel, initrd = self.release.seed(
+            self.arch, self.work, offline=offline, grace=grace, floor=floor, torrc=torrc
+        )
         client = self.lab.vm(
             name,
             arch=self.arch,

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from boot import images, tree
+from lab.marks import Mark
 from lab.net.advertiser import Advertiser
 from lab.net.hostport import HostPort, refusal
 from lab.net.packet import UDP, Packet, parse
@@ -23,6 +25,7 @@ from phase.release import keys as release_keys
 from phase.release.repository import Repository
 from scenarios.images import CHANNEL, KEYS, SIGNED_CMDLINE, Release
 from scenarios.loop import PORT, Loop, mark, serves_health
+from scenarios.serving import serving
 
 #: Somebody's addresses, none of whom may hear of the machine.
 ELSEWHERE = "192.0.2.1"
@@ -148,6 +151,51 @@ def test_private_mode_leaves_no_trace(loop: Loop, disk: Disk) -> None:
     loop.report("private mode", client)
     client.stop()
     assert hashlib.sha256(disk.path.read_bytes()).digest() == before
+
+
+@contextlib.contextmanager
+def tor_network(port: HostPort, place: Path) -> Iterator[str]:
+    """A small Tor network of real relays; the name of the onion service in it that leads to the provider."""
+    place.mkdir()
+    here = str(port.address.ip)
+    words = ("--program", images.tor(tree.host_arch()).program, "--bind", here, "--directory", place)
+    network = (sys.executable, "-m", "fixtures.tornet", *map(str, words), "--onion", f"{here}:{PORT}")
+    with port.running(*network) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("tor on "), line + process.stdout.read()
+        yield line.split()[-1]
+
+
+@pytest.mark.lab(memory=768, seconds=240)
+def test_private_mode_boots_by_its_own_tor(loop: Loop) -> None:
+    """From an onion service behind a router. Of all that runs on the machine, Tor alone has a way out."""
+    if why := refusal():
+        pytest.skip(why)
+    far = loop.lab.segment("far")
+    loop.lab.router("box", loop.lan, far)
+    port, place = loop.lab.host_port("relays", far), loop.work / "tor"
+    silent = ("--port", str(PORT), "--no-mdns", "--no-dht")
+    with serving(loop.release.directory, *silent, port=port), tor_network(port, place) as onion:
+        words = f"phase.mode=private phase.timeout=600 phase.provider=http://{onion}"
+        client = loop.boot_vm(words, torrc=(place / "torrc").read_text())
+        # Not `wait_mark`: an onion service that has only just come may not be found at once.
+        client.console.wait(lambda: _passed(client, "job"), "hello job that has passed", timeout=500)
+        # The system has no Tor, and so no way out at all.
+        asks = f"import socket; socket.create_connection(('{port.address.ip}', {PORT}), 5)"
+        assert "Network is unreachable" in client.shell().fail(f'python3 -S -s -c "{asks}" 2>&1')
+    assert mark(client, "discover").facts["provider"] == f"http://{onion}"
+    for frame in sent(client, loop.lan):
+        packet = parse(frame)
+        if packet.protocol not in (None, 2) and packet.source_port != 68:
+            relay = packet.destination == port.address.ip and 5000 <= (packet.destination_port or 0) < 8000
+            assert relay, str(packet)
+    loop.receipt_holds(client)
+    loop.report("private mode by Tor", client)
+
+
+def _passed(client: VM, step: str) -> Mark | None:
+    return next((seen for seen in client.marks if (seen.step, seen.outcome) == (step, "ok")), None)
 
 
 def speaks_only_with(client: VM, segment: Segment, proxy: HostPort) -> None:

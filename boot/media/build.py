@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from boot import images, programs, uki
+from boot import baked, images, programs, uki
 from boot.errors import BuildError
 from boot.media import disk, iso, line, loaders, spdx, sums
 from boot.media.disk import Files
@@ -30,6 +30,7 @@ class Plan(NamedTuple):
         loader: what firmware starts, one of `LOADERS`; with `uki` there is no choice of modes.
         kept: bytes of a partition on which the seed keeps releases; 0 for none.
         built: Unix seconds, for the list of contents.
+        tor: whether seeds have Tor.
     """
 
     arches: tuple[str, ...]
@@ -40,6 +41,7 @@ class Plan(NamedTuple):
     loader: str = LOADERS[0]
     kept: int = 0
     built: int = 0
+    tor: bool = False
 
     def options(self, arch: str, mode: str) -> str:
         """The kernel command line of an entry."""
@@ -128,7 +130,7 @@ def _add_seed(content: Content, plan: Plan, arch: str, work: Path) -> None:
     """Add a seed and what starts it."""
     seed = images.seed(arch)
     initramfs = work / f"initramfs-{arch}"
-    initramfs.write_bytes(seed.initramfs.read_bytes() + plan.config)
+    initramfs.write_bytes(baked.initramfs(arch, plan.config, tor=plan.tor))
     first = loaders.REMOVABLE[arch]
     if plan.loader == "uki":
         program = programs.get("stub", arch)
@@ -140,3 +142,5 @@ def _add_seed(content: Content, plan: Plan, arch: str, work: Path) -> None:
         content.files.update({first: program.path, entry.kernel: seed.kernel, entry.initramfs: initramfs})
     content.packages.append(spdx.of_deb(arch, program.package))
     content.packages.extend(spdx.of_seed(arch, seed.initramfs.with_name("contents.json")))
+    if plan.tor:
+        content.packages.extend(spdx.of_deb(arch, deb) for deb in images.tor(arch).packages)

@@ -66,6 +66,7 @@ def run(kind: str, arches: tuple[str, ...], arguments: argparse.Namespace) -> No
         arguments.loader,
         arguments.cache,
         now,
+        arguments.tor,
     )
     for path in build.build(kind, plan, arguments.out):
         print(path)

@@ -37,6 +37,8 @@ class FakeMachine:
         did: what was asked of it, in order: `load`, `unmount`, `start`, `turn`.
         searches: every search for providers.
         loaded: command line and bytes of each kernel that was loaded.
+        tor: proxy of a Tor that is part of its image.
+        tor_steps: how far that one is, percent, each time it is asked; then it is there.
         rescue: what happens after a failed boot, and after how many seconds.
     """
 
@@ -53,6 +55,8 @@ class FakeMachine:
     did: list[str] = field(default_factory=list)
     searches: list[Search] = field(default_factory=list)
     loaded: list[tuple[str, bytes]] = field(default_factory=list)
+    tor: tuple[str, int] | None = None
+    tor_steps: list[int] = field(default_factory=list)
     rescue: tuple[str, int] = ("", 0)
     initrd: int = field(default_factory=lambda: os.memfd_create("initrd"))
 
@@ -83,6 +87,15 @@ class FakeMachine:
     def network_waits(self) -> str:
         """See `Machine`."""
         return "" if self.lease else "eth0: no DHCP server answers"
+
+    def own_tor(self) -> tuple[str, int] | None:
+        """See `Machine`."""
+        return self.tor
+
+    def tor_progress(self) -> int:
+        """See `Machine`."""
+        self.did.append("tor")
+        return self.tor_steps.pop(0) if self.tor_steps else 100
 
     def turn_name_servers(self) -> None:
         """See `Machine`."""

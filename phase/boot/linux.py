@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from phase import arch, discovery
 from phase.boot import cache, efi, kexec, memory
@@ -14,6 +15,10 @@ from phase.boot.network import Network
 from phase.discovery import Provider
 from phase.trust import Floor
 from phase.trust.floor import MAX_BYTES, Kept
+
+if TYPE_CHECKING:
+    # Few boots use it.
+    from phase.boot.tor import Tor
 
 #: The longest file of an image that is read is its floor.
 _MAX_FILE = MAX_BYTES
@@ -35,6 +40,7 @@ class Linux:
         self._run = run
         self._initrd: int | None = None
         self._network = Network(run=run, proc=proc)
+        self._tor: Tor | None = None
 
     def command_line(self) -> str:
         """See `Machine`."""
@@ -64,6 +70,19 @@ class Linux:
     def network_waits(self) -> str:
         """See `Machine`."""
         return self._network.waits()
+
+    def own_tor(self) -> tuple[str, int] | None:
+        """See `Machine`."""
+        from phase.boot import tor
+
+        self._tor = tor.Tor(run=self._run)
+        return tor.PROXY if self._tor.there() else None
+
+    def tor_progress(self) -> int:
+        """See `Machine`."""
+        if self._tor is None:
+            raise BootError("this image has no Tor")
+        return self._tor.progress(self.config("torrc"))
 
     def turn_name_servers(self) -> None:
         """See `Machine`."""

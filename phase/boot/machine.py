@@ -93,6 +93,16 @@ class Machine(Protocol):
     def network_waits(self) -> str:
         """What its network cards wait for, in words; empty as long as none is known."""
 
+    def own_tor(self) -> tuple[str, int] | None:
+        """The proxy of the Tor that this image has, address and port; None where it has none."""
+
+    def tor_progress(self) -> int:
+        """How far this image's Tor is on its way into the network, percent; the first question starts it.
+
+        Raises:
+            BootError: it has ended, or cannot be started.
+        """
+
     def turn_name_servers(self) -> None:
         """Where several cards know name servers, let those of another card be asked first."""
 

@@ -25,6 +25,8 @@ from phase.release.manifest import Manifest, role_name
 
 #: Seconds to wait for an address before a kept release is booted instead.
 PATIENCE = 30.0
+#: Percent of a way that is found.
+_WHOLE = 100
 #: Providers that proved nothing which are remembered.
 _MOST_USELESS = 256
 
@@ -46,7 +48,9 @@ class Seed:
         self.parameters = cmdline.parse(self.running)
         #: What the person at this machine allows it.
         self.mode = modes.of(self.parameters.mode)
-        self.way = _way(self.mode, self.parameters.tor)
+        #: The proxy of this image's own Tor, where that is the way to take.
+        self.own_tor = None if self.mode.direct or self.parameters.tor else machine.own_tor()
+        self.way = _way(self.mode, self.parameters.tor or self.own_tor)
         #: What follows a boot that failed, and after how many seconds.
         self.give_way(RESTART)
         self.arch = machine.arch
@@ -100,6 +104,7 @@ class Seed:
                 attempts += 1
                 try:
                     self.network()
+                    self.open_way()
                     self.attempt()
                 except HandoffError:
                     raise
@@ -187,6 +192,17 @@ class Seed:
             self.machine.sleep(0.02)
         marks.emit("network", interface=found.interface, address=found.address)
         self.connected = True
+
+    def open_way(self) -> None:
+        """Wait until this image's own Tor has found its way, where nothing is fetched but by it."""
+        while self.own_tor is not None and (done := self.machine.tor_progress()) < _WHOLE:
+            self.waiting.what = f"Tor to find its way ({done} %)"
+            if self.left() <= 0:
+                raise NetworkError(
+                    f"Tor has found no way within the time: it is at {done} %",
+                    hint="Check this machine's clock, and whether the network lets Tor out.",
+                )
+            self.machine.sleep(0.2)
 
     def attempt(self) -> None:
         """One way from discovery to the second kernel."""
@@ -370,7 +386,7 @@ def _way(mode: modes.Mode, tor: tuple[str, int] | None) -> Way:
     if tor is None:
         return DIRECT._replace(
             refusal=f"{mode.name} mode fetches through Tor alone, and none is named",
-            hint="Name Tor's SOCKS proxy with phase.tor=ADDRESS:PORT.",
+            hint="Name Tor's SOCKS proxy with phase.tor=ADDRESS:PORT, or build the seed with --tor.",
         )
     return DIRECT._replace(lonely=lonely, proxy=tor)
 

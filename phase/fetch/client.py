@@ -7,7 +7,7 @@ from time import monotonic
 from phase.errors import printable
 from phase.fetch.errors import ExhaustedError, NoSuchFileError, ProtocolError, ProviderFailedError
 from phase.fetch.http import Connection, Response, parse_url
-from phase.fetch.way import DIRECT, Way
+from phase.fetch.way import DIRECT, PROXY_SECONDS, Way
 
 #: Parts of a web page that are not shown.
 _WORDS = re.compile(r"<(?:script|style)\b[^<]*+|<[^<>]*+>?")
@@ -27,6 +27,8 @@ class Client:
 
     def __init__(self, urls: Sequence[str], *, timeout: float, way: Way = DIRECT) -> None:
         self._deadline = monotonic() + timeout
+        # Through Tor, a connection alone may take longer than an answer does elsewhere.
+        self._attempt = ATTEMPT_SECONDS + (PROXY_SECONDS if way.proxy else 0.0)
         self._usable = [Connection(parse_url(url), way) for url in dict.fromkeys(urls[:MAX_PROVIDERS])]
         self._failures: list[str] = []
         self._last: ProviderFailedError | None = None
@@ -50,7 +52,7 @@ class Client:
         missing: NoSuchFileError | None = None
         for connection in list(self._usable):
             try:
-                deadline = min(self._deadline, monotonic() + ATTEMPT_SECONDS)
+                deadline = min(self._deadline, monotonic() + self._attempt)
                 answer = connection.get(path, deadline=deadline)
                 body = _not_a_page(connection, path, answer, max_bytes)
             except NoSuchFileError as error:

@@ -98,3 +98,20 @@ def test_in_private_mode_a_card_that_cannot_hide_stays_down(machine: Cards, lan:
     machine.start("/bin/busybox", "sh", "/run/network")
     machine.wait(lambda: "cannot be hidden" in machine.log.read_text(), "a word of it")
     assert machine.read("/sys/class/net/eth0/operstate").strip() == "down"
+
+
+def test_in_private_mode_the_way_out_is_for_tors_user_alone(machine: Cards) -> None:
+    choose(machine, "private")
+    machine.run("ip link set eth0 up")
+    machine.lease("bound", **LEASE)
+    # Of users, this machine knows but one.
+    machine.python("from phase.boot import tor\ntor.USER = 0\ntor._route_alone()")
+    assert "from all uidrange 0-0 lookup 107" in machine.run("ip rule")
+    assert " via 10.77.0.1 dev eth0 table 107 " in machine.run("ip route get 192.0.2.1")
+    # What was given is taken away again.
+    machine.lease("deconfig")
+    assert machine.run("ip route show table 107 2>&1 || true").strip() in ("", _NO_TABLE)
+
+
+#: Of a table without a route.
+_NO_TABLE = "Error: ipv4: FIB table does not exist.\nDump terminated"

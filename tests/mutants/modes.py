@@ -21,8 +21,8 @@ MUTANTS = (
     Mutant(
         "a router is used in local mode",
         "boot/files/udhcpc",
-        '    [ "$mode" = internet ] && routes\n',
-        "    routes\n",
+        "    internet) routes ;;\n",
+        "    internet | local) routes ;;\n",
         CARDS,
     ),
     Mutant(
@@ -75,6 +75,20 @@ MUTANTS = (
         ("tests/phase/cli/test_modes.py",),
     ),
     # Private
+    Mutant(
+        "everybody has Tor's way out",
+        "phase/boot/tor.py",
+        '        (_UID_RANGE, struct.pack("=II", USER, USER)),\n',
+        "",
+        CARDS,
+    ),
+    Mutant(
+        "everybody has a way out in private mode",
+        "boot/files/udhcpc",
+        "    private) routes | $b sed 's/$/ table 107/' ;;\n",
+        "    private) routes ;;\n",
+        CARDS,
+    ),
     Mutant(
         "private mode goes without Tor",
         "phase/fetch/http.py",

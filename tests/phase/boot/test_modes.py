@@ -1,6 +1,7 @@
 """What each mode keeps a seed from: looked at from outside, by what it did and whom it asked."""
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,37 @@ def test_tor_that_does_not_get_there_is_said(
     assert "not by Tor: the host is unreachable, or is not known" in capfd.readouterr().err
 
 
+def test_an_images_own_tor_is_waited_for_and_used(
+    boot: Boot, publish: Publish, serve: Serve, proxy: Socks
+) -> None:
+    publish()
+    boot.machine.tor, boot.machine.tor_steps = proxy.address, [0, 45, 90]
+    code, asked = boot(serve(), words="phase.mode=private")
+    assert (code, asked.started) == (0, [True])
+    assert proxy.asked
+    assert boot.machine.did[:4] == ["tor"] * 4
+
+
+def test_a_tor_that_finds_no_way_ends_the_boot(
+    boot: Boot, publish: Publish, serve: Serve, proxy: Socks, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish()
+    boot.machine.tor, boot.machine.tor_steps = proxy.address, [10] * 1000
+    assert boot(serve(), words="phase.mode=private phase.timeout=5")[0] == 1
+    assert "Tor has found no way within the time: it is at 10 %" in capfd.readouterr().err
+    assert proxy.asked == []
+
+
+@pytest.mark.parametrize("words", ["", "phase.mode=local", "phase.mode=private phase.tor={tor}"])
+def test_an_images_own_tor_stays_off_where_it_is_not_needed(
+    boot: Boot, publish: Publish, serve: Serve, tor: str, words: str
+) -> None:
+    publish()
+    boot.machine.tor = ("127.0.0.1", 9)
+    assert boot(serve(), words=words.format(tor=tor))[0] == 0
+    assert "tor" not in boot.machine.did
+
+
 def test_local_mode_asks_no_name_server(
     boot: Boot, publish: Publish, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +114,19 @@ def test_local_mode_asks_no_name_server(
     assert boot("http://boot.example.org", words="phase.mode=local phase.mdns=off phase.timeout=5")[0] == 1
     assert "local mode asks no name server for boot.example.org" in capfd.readouterr().err
     assert asked == []
+
+
+@pytest.mark.parametrize(("mode", "code"), [("local", 0), ("private", 1)])
+def test_what_is_kept_counts_in_local_mode_only(
+    boot: Boot, publish: Publish, serve: Serve, tor: str, tmp_path: Path, mode: str, code: int
+) -> None:
+    """Nobody answers; what an earlier boot has kept is there."""
+    publish()
+    boot.machine.disk = tmp_path / "disk"
+    boot.machine.disk.mkdir()
+    assert boot(serve())[0] == 0
+    boot.machine.etc["allow-offline"] = b""
+    assert boot(words=f"phase.mode={mode} phase.tor={tor} phase.timeout=5")[0] == code
 
 
 def test_local_mode_keeps_and_boots_what_is_near(boot: Boot, publish: Publish, serve: Serve) -> None:
