@@ -73,6 +73,8 @@ def test_in_private_mode_no_packet_has_the_cards_own_address(machine: Cards, lan
     assert senders
     assert own not in senders
     assert {sender[0] for sender in senders} == {2}
+    for answers in ("ipv4/icmp_echo_ignore_all", "ipv6/icmp/echo_ignore_all"):
+        assert machine.read(f"/proc/sys/net/{answers}").strip() == "1"
 
 
 def test_in_private_mode_each_card_of_each_boot_has_another_address(tmp_path: Path) -> None:

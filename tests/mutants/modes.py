@@ -6,7 +6,6 @@ SEED = ("tests/phase/boot/test_modes.py",)
 CARDS = ("tests/boot/test_network_modes.py",)
 CHOICE = ("tests/phase/test_modes.py",)
 SERVICES = ("tests/boot/test_daemon.py", "tests/boot/test_node.py")
-SCENARIO = ("scenarios/test_modes.py", "--lab-arch=x86_64", "--timeout=600")
 
 MUTANTS = (
     # Whoever signs
@@ -143,13 +142,13 @@ MUTANTS = (
         "boot/files/network",
         "    echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all\n",
         "",
-        SCENARIO,
+        CARDS,
     ),
     Mutant(
         "an identity of private mode is written down",
         "phase/node/__init__.py",
         "ephemeral=not modes.of(sys.argv[2]).lasting",
         "ephemeral=False",
-        SCENARIO,
+        ("tests/phase/node/test_modes.py",),
     ),
 )
