@@ -132,7 +132,8 @@ class Client:
             job=job,
             nonce=nonce,
             client=self.key,
-            ask=lambda: self._state(address, made.job),
+            # Not by way of what is made here: a cycle would keep the stream until the collector comes.
+            ask=lambda: self._state(address, job),
         )
         try:
             await made.offer(detached=detached, source=source)

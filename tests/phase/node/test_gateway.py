@@ -128,6 +128,9 @@ async def test_a_signature_is_for_one_request_at_one_node_once(start: Start) -> 
         assert (await client.send("GET", "/v1/jobs", b"", signed)).status == 200
         again = await client.send("GET", "/v1/jobs", b"", signed)
         assert (again.status, again.json["detail"]) == (401, "Phase-Nonce was used before")
+        forged = requests.sign(Identity.ephemeral(), "GET", "/v1/jobs", node=NODE.public_key)
+        forged["Phase-Key"] = CLIENT.public_key
+        assert (await client.send("GET", "/v1/jobs", b"", forged)).status == 401
         elsewhere = requests.sign(CLIENT, "GET", "/v1/jobs", node=CLIENT.public_key)
         assert (await client.send("GET", "/v1/jobs", b"", elsewhere)).status == 401
 

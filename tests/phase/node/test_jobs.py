@@ -1,6 +1,8 @@
 """Jobs of clients, from the offer to the verified receipt: real workers, transports in memory."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -26,6 +28,19 @@ async def test_a_job_gives_its_output_and_a_receipt_that_holds(start: Start) -> 
     said = receipts.verify(result.envelope, key=NODE.public_key, job_id="job-1", stdout=b"Hello")
     assert (said.args, said.env, said.module) == (task.args, task.env, task.content)
     assert said.job.nonce
+
+
+async def test_what_a_job_had_is_freed_without_the_collector(start: Start) -> None:
+    async with start() as scene:
+        made = await scene.client.submit(scene.address, Task(module=wasm(CAT), stdin=b"Hello"))
+        await made.result()
+        gone = weakref.ref(made)
+        gc.disable()
+        try:
+            del made
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 async def test_a_receipt_says_who_asked_and_a_deterministic_job_is_the_same_everywhere(start: Start) -> None:

@@ -155,6 +155,53 @@ async def test_a_call_that_has_ended_at_once_waits_for_no_turn_of_the_loop(
     assert bindings._polls == {}
 
 
+def test_streams_that_are_dropped_in_the_library_s_threads_stop_nothing() -> None:
+    """As the collector does it. Without the repair the process stands still, so it is one of its own."""
+    code = """
+import asyncio, threading
+from phase.identity import Identity
+from phase.peer import bindings
+from phase.peer.iroh import IrohTransport, Options
+
+loop_thread, garbage, dropped, told = threading.get_ident(), [], [], bindings._Poll.told
+
+def dropping(self, code):
+    if garbage and threading.get_ident() != loop_thread:
+        dropped.append(type(garbage.pop()).__name__)
+    told(self, code)
+
+bindings._Poll.told = dropping
+
+async def echo(server):
+    connection = await server.accept()
+    while True:
+        stream = await connection.accept()
+        await stream.send(await stream.receive(9))
+
+async def main():
+    options = Options(listen=("127.0.0.1:0",))
+    server, client = [await IrohTransport.start(Identity.ephemeral(), options) for _ in "sc"]
+    echoing = asyncio.create_task(echo(server))
+    connection = await client.connect(server.address(), 20)
+    async def some():
+        for _ in range(50):
+            stream = await connection.open()
+            await stream.send(b"x")
+            assert await stream.receive(9) == b"x"
+            garbage.append(stream)
+            del stream
+    await asyncio.gather(*(some() for _ in range(8)))
+    echoing.cancel()
+    print(len(dropped) > 20, flush=True)
+
+asyncio.run(main())
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert told.stdout == "True\n"
+
+
 async def test_what_is_collected_while_the_library_tells_an_answer_is_freed_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
