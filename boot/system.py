@@ -117,6 +117,8 @@ def _fill_base(root: Path, stage: Path) -> None:
     (etc / "group").write_text("root:x:0:\nphase:x:100:\nnode:x:101:\nnogroup:x:65534:\n")
     (etc / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
     (etc / "resolv.conf").symlink_to("/run/phase/resolv")
-    tree.kernel_modules(root, tree.packages()["modules"]["seed"], stage)
+    modules = tree.packages()["modules"]
+    tree.kernel_modules(root, modules["seed"], stage)
+    tree.kernel_modules(root, modules["cache"], stage, listing="etc/modules-cache")
     for name in _EMPTY:
         (stage / name).mkdir(parents=True, exist_ok=True)

@@ -143,6 +143,7 @@ class Loop:
         torrc: str = "",
         firmware: Firmware | None = None,
         on: bool = True,
+        reboots: bool = False,
     ) -> VM:
         """The same, where it has to be a VM.
 
@@ -157,6 +158,7 @@ class Loop:
             torrc: configuration of the Tor in its image; there is none where this is left out.
             firmware: UEFI; QEMU's own when left out.
             on: whether to switch it on.
+            reboots: whether it starts anew after a reset; otherwise that switches it off.
         """
         kernel, initrd = self.release.seed(
             self.arch, self.work, offline=offline, grace=grace, floor=floor, torrc=torrc
@@ -171,6 +173,7 @@ class Loop:
             disks=disks,
             firmware=firmware,
             segments=(self.lan,),
+            reboots=reboots,
         )
         if on:
             client.start()

@@ -65,6 +65,7 @@ def test_a_kept_release_boots_when_nobody_gives_one(loop: Loop, disk: Disk) -> N
     assert _facts(client, "fetch") | {"crc": ""} == {
         "bytes": _size(loop),
         "kept": _size(loop),
+        "reused": 0,
         "sources": "",
         "crc": "",
     }

@@ -1,11 +1,13 @@
 """A system that runs becomes the next release by itself, and fetches only what is new."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from lab.plugin import Record
+from lab.qemu.command import Disk
 from lab.qemu.vm import VM
 from lab.topology import Lab
 from phase.release import keys
@@ -23,17 +25,27 @@ def loop(lab: Lab, record: Record, arch: str, tmp_path: Path) -> Loop:
     return Loop(lab, record, Release.publish(tmp_path / "first", arches=(arch,)), arch, tmp_path)
 
 
-def next_release(loop: Loop) -> Release:
-    """The repository with one more release: a line more, and a rootfs that ends a little later."""
-    directory = loop.work / "second"
-    shutil.copytree(loop.release.directory, directory, symlinks=True)
+def next_release(
+    loop: Loop, before: Release, words: str = "second", release: str = "2.0.0", *, fall_back: bool = False
+) -> Release:
+    """The repository with one more release: a word more, and a rootfs that ends a little later.
+
+    Args:
+        loop: whose machines are to boot it.
+        before: the repository without it.
+        words: of its command line.
+        release: its version for people.
+        fall_back: whether it names the release before it.
+    """
+    directory = loop.work / release
+    shutil.copytree(before.directory, directory, symlinks=True)
     repository = Repository.open(directory, keys=keys.load(KEYS / "lab"))
     (system,) = built((loop.arch,))
-    rootfs = loop.work / "rootfs"
-    rootfs.write_bytes(system.rootfs.read_bytes() + bytes(4096))
+    rootfs = loop.work / f"rootfs-{release}"
+    rootfs.write_bytes(system.rootfs.read_bytes() + release.encode() * 800)
     artifacts = system.artifacts() | {"rootfs": rootfs}
-    line = f"{SIGNED_CMDLINE} second"
-    repository.add(CHANNEL, loop.arch, artifacts, cmdline=line, release="2.0.0")
+    line = f"{SIGNED_CMDLINE} {words}"
+    repository.add(CHANNEL, loop.arch, artifacts, cmdline=line, release=release, fall_back=fall_back)
     repository.publish()
     return Release(directory, repository)
 
@@ -45,7 +57,8 @@ def again(client: VM, step: str, times: int) -> None:
         found = [found for found in client.marks if (found.step, found.outcome) == (step, "ok")]
         return len(found) >= times or None
 
-    client.console.wait(often, f"mark of {step}, for the {times}. time", timeout=180)
+    # One of the kernels on the way may die.
+    client.console.wait(often, f"mark of {step}, for the {times}. time", timeout=240, deadly=False)
 
 
 @pytest.mark.lab(memory=MEMORY, seconds=120)
@@ -56,7 +69,7 @@ def test_a_running_system_becomes_the_next_release(loop: Loop) -> None:
         loop.reaches_job(client)
         shell = client.shell()
         assert "this system is the newest release" in shell.succeed("python3 -s -m phase update", timeout=60)
-    second = next_release(loop)
+    second = next_release(loop, loop.release)
     with loop.provided(second, name="two"):
         said = shell.succeed("python3 -s -m phase update", timeout=60)
         assert "release 2.0.0 (version 2) is newer" in said
@@ -74,3 +87,25 @@ def test_a_running_system_becomes_the_next_release(loop: Loop) -> None:
     line = shell.succeed("cat /proc/cmdline").split()
     assert {"second", f"phase.rootfs=sha256:{rootfs}", "phase.job=hello"} <= {*line}
     loop.report("update of a running system", client)
+
+
+@pytest.mark.lab(seconds=240)
+def test_a_release_that_panics_is_left_for_the_one_before(loop: Loop, tmp_path: Path) -> None:
+    """The machine comes back by itself; the one before has said that it is well, and is on the disk."""
+    image = tmp_path / "cache.ext4"
+    image.touch()
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", "phase-cache", image, "256M"], check=True)
+    good = next_release(loop, loop.release, fall_back=True)
+    with loop.provided(good, name="one"):
+        client = loop.boot_vm(disks=(Disk(image, access="read-write"),), reboots=True)
+        loop.reaches_job(client)
+        client.console.wait_line(r"phase: release 2\.0\.0 is well", timeout=120)
+    panics = next_release(loop, good, "rdinit=/nothing", "3.0.0", fall_back=True)
+    with loop.provided(panics, name="two"):
+        client.shell().run("reboot")
+        said = r"phase: release 3\.0\.0 was started 2 times .* the one before it is started, 2\.0\.0"
+        client.console.wait_line(said, timeout=300, deadly=False)
+        again(client, "job", 2)
+    rootfs = good.repository.manifest(CHANNEL, loop.arch).artifacts["rootfs"].sha256
+    assert f"phase.rootfs=sha256:{rootfs}" in client.shell().succeed("cat /proc/cmdline").split()
+    loop.report("fallback after a panic", client)

@@ -40,6 +40,7 @@ class Assembly:
         urls: Sequence[str],
         *,
         kept: Cache | None,
+        contents: Collection[str],
         seconds: float,
         here: Chunks | None = None,
     ) -> initrd.Plan:
@@ -50,6 +51,7 @@ class Assembly:
             metadata: that proves it.
             urls: of the providers; none where all must come from the cache.
             kept: the cache, where there is one.
+            contents: names of the artifacts that stay in it.
             seconds: for all of it.
             here: chunks that this machine has in files of other releases.
 
@@ -67,7 +69,6 @@ class Assembly:
         out = self._prepare(plan)
         length = sum(artifact.length for artifact in manifest.artifacts.values())
         progress = fetch.Progress(length, lambda line: marks.say(f"fetch: {line}"))
-        contents = {artifact.content for artifact in manifest.artifacts.values()}
         take = _Take(out, urls, deadline, kept, contents, places, self._begun, self._liars, self._way, here)
         reports: list[FetchReport] = []
         for name in sorted(manifest.artifacts):

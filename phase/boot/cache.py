@@ -2,7 +2,9 @@
 
     floor-{publisher}.json  versions below which nothing is trusted, and the latest time seen
     metadata-{publisher}/   of its last release that came here whole, and every root seen since
-    blobs/sha256/{hex}      artifacts of the last release, and of one that is on its way
+    tries-{publisher}       how often a release was started that has not said since that it is well
+    blobs/sha256/{hex}      artifacts of the last release, of the one before it if its manifest names that,
+                            and of one that is on its way
 
 A publisher is called by the root that was trusted first. An artifact is called by the hash of what is
 verified of it, its length and the hashes of its chunks: by the hash of the whole, which is not looked at
@@ -36,6 +38,8 @@ _SUPERBLOCK, _MAGIC_AT, _MAGIC, _LABEL_AT, _LABEL_BYTES = 1024, 0x38, 0xEF53, 0x
 _MAX_DEVICES = 128
 #: What is read back of the metadata, at most: files, bytes of each, and bytes of all.
 _MAX_FILES, _MAX_FILE, _MAX_ALL = 300, 5_000_000, 20_000_000
+#: Of the file that counts starts, bytes.
+_MAX_NAME = 256
 _COPY = 1 << 20
 _SYS = "/sys/class/block"
 #: The power may go at any time. A file's length is on the disk only with the next commit, and that waits for
@@ -63,6 +67,7 @@ class Cache:
         self._directory = directory
         self._publisher = publisher
         self._metadata = directory / f"metadata-{publisher}"
+        self._tried = directory / f"tries-{publisher}"
         self._blobs = directory / "blobs" / "sha256"
         for path in (self._metadata, self._blobs.parent, self._blobs):
             _directory(path, make=writable)
@@ -200,6 +205,44 @@ class Cache:
             self.prune(artifacts)
         except OSError as error:
             raise CacheError(f"the release cannot be kept: {error.strerror}") from error
+
+    def tries(self, release: str) -> int:
+        """How often a release was started and has not said since that it is well.
+
+        Args:
+            release: its name, from `phase.boot.fallback.name`.
+        """
+        try:
+            text = _read(self._tried, _MAX_NAME).decode()
+        except (OSError, UnicodeDecodeError):
+            return 0
+        name, _, times = text.strip().rpartition(" ")
+        return int(times) if name == release and times.isascii() and times.isdecimal() else 0
+
+    def note_try(self, release: str) -> None:
+        """A release is started: count it, on the disk.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        try:
+            files.write(self._tried, f"{release} {self.tries(release) + 1}\n".encode(), mode=0o600)
+        except OSError as error:
+            raise CacheError(f"a start cannot be counted: {error.strerror}") from error
+
+    def note_well(self, release: str) -> None:
+        """A release says that it is well: it begins to count anew.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        if not self.tries(release):
+            return
+        try:
+            self._tried.unlink(missing_ok=True)
+            files.sync_directory(self._directory)
+        except OSError as error:
+            raise CacheError(f"the starts cannot be forgotten: {error.strerror}") from error
 
     def prune(self, keep: Collection[str]) -> None:
         """Remove every artifact but these, by their names."""

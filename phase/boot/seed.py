@@ -7,6 +7,7 @@ follows (`phase.boot.policy`). Nothing unverified is ever loaded.
 import time
 
 from phase import cmdline, discovery, fetch, marks, modes, trust
+from phase.boot import fallback
 from phase.boot.assembly import Assembly
 from phase.boot.cache import Cache
 from phase.boot.errors import BootError, CacheError, HandoffError, NetworkError
@@ -64,6 +65,8 @@ class Seed:
         self.searches = 0
         self.useless: set[str] = set()
         self.reasons = Reasons(self.parameters.providers)
+        #: Whether the last attempt was for the release before the newest.
+        self.fell_back = False
         #: What was told of the last failure.
         self.told = ""
         #: Providers that have sent wrong bytes: not asked for any more of them.
@@ -364,16 +367,27 @@ class Seed:
         self.waiting.what = f"release {manifest.release} to arrive"
         # One that was named may be too slow, and others are quick: half of the time is left for them.
         share = 1 if self.others_too or not self.searchable() else 2
+        # Where the one before cannot be had, the next attempt is for the newest again.
+        chosen = manifest if self.fell_back else fallback.chosen(manifest, self.cache)
+        self.fell_back = chosen is not manifest
         plan = self.assembly.fetch(
-            manifest, metadata, urls, kept=self.cache, seconds=self.left() / share, here=self.here(manifest)
+            chosen,
+            metadata,
+            urls,
+            kept=self.cache,
+            contents=manifest.contents,
+            seconds=self.left() / share,
+            here=self.here(manifest),
         )
         if urls:
             self.remembered.came_whole(manifest, write_firmware=self.may_write)
         self.stage = "verify"
-        kernel = self.assembly.verify(manifest, plan, self.running)
+        kernel = self.assembly.verify(chosen, plan, self.running)
         self.stage = "load"
         self.waiting.what = "the running kernel to take the next one"
         self.machine.load(kernel)
+        if chosen is manifest:
+            fallback.count(manifest, self.cache)
         marks.emit("load")
         return kernel.line
 

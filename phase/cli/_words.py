@@ -274,6 +274,7 @@ TYPED = (
     "dtb",
     "existing",
     "export",
+    "fall-back",
     "force",
     "gap",
     "import",

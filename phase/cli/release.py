@@ -111,6 +111,13 @@ _content = _options.grouped(
     standard="180 days",
     help="How long the release holds, also when it is renewed.",
 )
+@option(
+    "--fall-back",
+    is_flag=True,
+    once=True,
+    help="Name the release that is published now: where this one does not come up, machines with a cache "
+    "start that one.",
+)
 @_signing.hold
 @_signing.signer
 @_options.as_json
@@ -121,6 +128,7 @@ def add(
     content: Content,
     version: str,
     days: float | None,
+    fall_back: bool,
     hold: bool,
     signer: Signer,
     as_json: bool,
@@ -136,7 +144,7 @@ def add(
     known = (channel, arches.canonical(arch)) in Repository.open(directory).releases()
     keys = signer.load(("release", "snapshot", "timestamp") if known else ROLES[1:])
     with _publishing.opened(directory, signer, keys) as repository:
-        repository.add(channel, arch, found, cmdline=line, release=version, days=days)
+        repository.add(channel, arch, found, cmdline=line, release=version, days=days, fall_back=fall_back)
         _publishing.finish(repository, out, hold=hold)
 
 

@@ -83,6 +83,7 @@ class Draft(Tree):
         release: str,
         expires: datetime | None = None,
         days: float | None = None,
+        fall_back: bool = False,
     ) -> None:
         """Make these files the release of a channel and architecture, from the next `publish` on.
 
@@ -94,6 +95,8 @@ class Draft(Tree):
             release: version for people.
             expires: UTC; from `days` when left out. A renewed release holds for as long again.
             days: for how long it holds; from `Expiry` when left out.
+            fall_back: name the release that is published now as the one before: machines that keep releases
+                go back to it where this one does not come up.
 
         Raises:
             ManifestError: a name, the command line or the version cannot be signed.
@@ -108,6 +111,8 @@ class Draft(Tree):
             "release": check_release(release),
             "cmdline": check_cmdline(cmdline),
         }
+        if fall_back:
+            facts["before"] = self._described(role)
         if days is not None:
             facts[lifetimes.FIELD] = max(1, round(days * 86_400))
         elif expires is not None:
@@ -120,6 +125,25 @@ class Draft(Tree):
             extra = {"custom": {"phase": lists}}
             targets[target] = TargetFile(hashed.length, {"sha256": hashed.sha256}, target, extra)
         self._put(role, Targets(targets=targets, unrecognized_fields={FIELD: facts}), expires)
+
+    def _described(self, role: str) -> dict[str, Any]:
+        """A published release, as the manifest after it names it."""
+        if role not in self._signed:
+            raise RepositoryError(
+                f"there is no release of {role} to fall back to", hint="Publish the first one without."
+            )
+        source = cast("Targets", self._signed[role])
+        artifacts = {}
+        for name, artifact in Manifest.from_role(role, source).artifacts.items():
+            lists = (source.targets[artifact.path].custom or {})["phase"]
+            if "cut" not in lists:
+                raise RepositoryError(
+                    f"the release of {role} was added by an older Phase, and cannot be fallen back to",
+                    hint="Add its files once more, and publish that first.",
+                )
+            artifacts[name] = {"length": artifact.length, "sha256": artifact.sha256, "cut": lists["cut"]}
+        facts = source.unrecognized_fields[FIELD]
+        return {"release": facts["release"], "cmdline": facts["cmdline"], "artifacts": artifacts}
 
     def promote(self, channel: str, to: str, arch: str, *, expires: datetime | None = None) -> None:
         """Publish the release of one channel in another channel too, from the next `publish` on.

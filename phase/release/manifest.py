@@ -69,6 +69,8 @@ class Manifest(NamedTuple):
         expires: UTC.
         cmdline: the signed kernel command line.
         artifacts: by name.
+        before: the release before it, for machines on which this one does not come up; None where the
+            publisher names none. It has the version of this one, so that going back to it lowers nothing.
     """
 
     channel: str
@@ -78,6 +80,13 @@ class Manifest(NamedTuple):
     expires: datetime
     cmdline: str
     artifacts: Mapping[str, Artifact]
+    before: "Manifest | None" = None
+
+    @property
+    def contents(self) -> set[str]:
+        """What its artifacts are verified with, and those of the release before."""
+        own = {artifact.content for artifact in self.artifacts.values()}
+        return own | (self.before.contents if self.before else set())
 
     @classmethod
     def from_role(cls, role: str, signed: "Targets") -> "Manifest":
@@ -109,7 +118,7 @@ class Manifest(NamedTuple):
         _check_blobs(role, artifacts.values())
         if "kernel" not in artifacts:
             raise ManifestError(f"{role}: a release without a kernel boots nothing")
-        return cls(
+        found = cls(
             channel,
             arch,
             signed.version,
@@ -118,6 +127,7 @@ class Manifest(NamedTuple):
             check_cmdline(facts.get("cmdline", "")),
             artifacts,
         )
+        return found if "before" not in facts else found._replace(before=_before(found, facts["before"]))
 
 
 def role_name(channel: str, arch: str) -> str:
@@ -198,14 +208,42 @@ def _artifact(role: str, prefix: str, path: str, target: "TargetFile", version: 
     facts = custom.get("phase") if isinstance(custom, dict) else None
     if not isinstance(facts, dict):
         raise ManifestError(f"{role}: {name} has no chunk list")
+    return _described(role, name, path, target.length, target.hashes.get("sha256"), facts, version)
+
+
+def _described(
+    role: str, name: str, path: str, length: object, sha256: object, facts: dict[str, object], version: int
+) -> Artifact:
+    """An artifact, if its length, hash and chunks make sense."""
     try:
-        if type(target.length) is not int or not 0 < target.length <= cut.LONGEST * MAX_CHUNKS:
-            raise ManifestError(f"has an absurd length, {_shown(target.length)}")
-        whole = _hash(target.hashes.get("sha256"))
+        if type(length) is not int or not 0 < length <= cut.LONGEST * MAX_CHUNKS:
+            raise ManifestError(f"has an absurd length, {_shown(length)}")
         read = _even if version == 1 else _cut
-        return Artifact(name, target.length, whole, *read(facts, target.length), path)
+        return Artifact(name, length, _hash(sha256), *read(facts, length), path)
     except ManifestError as error:
         raise ManifestError(f"{role}: {name} {error.what}") from error
+
+
+def _before(found: Manifest, facts: object) -> Manifest:
+    """The release before one, as its manifest has it: a field of this one's, with chunks of format 2."""
+    role = f"{role_name(found.channel, found.arch)}, the release before"
+    artifacts = facts.get("artifacts") if isinstance(facts, dict) else None
+    if not isinstance(facts, dict) or not isinstance(artifacts, dict) or len(artifacts) > MAX_ARTIFACTS:
+        raise ManifestError(f"{role}: it is not described")
+    read = {}
+    for name, each in artifacts.items():
+        if not isinstance(each, dict) or not _NAME.fullmatch(name):
+            raise ManifestError(f"{role}: {name[:80]!r} is not an artifact")
+        path = f"{found.channel}/{found.arch}/{name}"
+        read[name] = _described(role, name, path, each.get("length"), each.get("sha256"), each, FORMAT)
+    _check_blobs(role, [*found.artifacts.values(), *read.values()])
+    if "kernel" not in read:
+        raise ManifestError(f"{role}: a release without a kernel boots nothing")
+    return found._replace(
+        release=check_release(facts.get("release")),
+        cmdline=check_cmdline(facts.get("cmdline", "")),
+        artifacts=read,
+    )
 
 
 def _cut(facts: dict[str, object], length: int) -> tuple[tuple[int, ...], tuple[str, ...]]:

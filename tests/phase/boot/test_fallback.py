@@ -1,0 +1,151 @@
+"""A release that does not come up is left for the one before it, by the same manifest."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from phase.boot import healthy
+from phase.boot.fallback import TRIES
+from phase.release.repository import Repository
+from phase.trust import floor
+from tests.phase.boot.conftest import ARCH, Boot, Publish, Serve, kernel
+
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def repository(publish: Publish, tmp_path: Path) -> Repository:
+    found: Repository = publish()
+    return found
+
+
+def newer(repository: Repository, tmp_path: Path, release: str = "2.0.0", *, fall_back: bool = True) -> str:
+    """Publish a release with another kernel; the hash of that."""
+    (tmp_path / "r-kernel").write_bytes(kernel(ARCH))
+    (tmp_path / "r-rootfs").write_bytes(f"rootfs {release}".encode() * 900)
+    artifacts = {each: tmp_path / f"r-{each}" for each in ("kernel", "initramfs", "rootfs")}
+    repository.add("stable", ARCH, artifacts, cmdline="quiet second", release=release, fall_back=fall_back)
+    repository.publish()
+    return repository.manifest("stable", ARCH).artifacts["kernel"].sha256
+
+
+def booted(boot: Boot, *urls: str, words: str = "") -> tuple[str, str]:
+    """Boot once; the hash of the kernel that was started, and its line."""
+    code, asked = boot(*urls, words=words)
+    assert code == 0
+    ((line, image),) = asked.loaded
+    return sha256(image).hexdigest(), line
+
+
+def well(boot: Boot, tmp_path: Path, line: str, *, serves: bool = True) -> int:
+    """The system that was started says that it is well, or is not."""
+    boot.machine.line = line
+    return healthy.main(boot.machine, tmp_path / "r", lambda: serves)
+
+
+def test_after_some_starts_the_one_before_is_started(
+    boot: Boot,
+    repository: Repository,
+    serve: Serve,
+    kept: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Without fetching it: it is still on the disk. A next release begins anew."""
+    url = serve()
+    first, line = booted(boot, url)
+    second = newer(repository, tmp_path)
+    for _ in range(TRIES):
+        assert booted(boot, url)[0] == second
+    blob = tmp_path / "r/blobs/sha256" / first
+    blob.rename(tmp_path / "gone")
+    for _ in range(3):
+        found, again = booted(boot, url)
+        assert found == first
+        assert "second" not in again
+        assert again == line
+    said = capfd.readouterr().err
+    assert "release 2.0.0 was started 2 times and did not come up; the one before it is started" in said
+    (tmp_path / "gone").rename(blob)
+    third = newer(repository, tmp_path, "3.0.0", fall_back=False)
+    assert {booted(boot, url)[0] for _ in range(TRIES + 2)} == {third}
+
+
+def test_one_that_is_well_is_started_again_and_again(
+    boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    url = serve()
+    booted(boot, url)
+    second = newer(repository, tmp_path)
+    for _ in range(TRIES + 2):
+        found, line = booted(boot, url)
+        assert found == second
+        assert well(boot, tmp_path, line) == 0
+
+
+def test_one_that_does_not_serve_is_not_well(
+    boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    url = serve()
+    first, _ = booted(boot, url)
+    newer(repository, tmp_path)
+    for _ in range(TRIES):
+        _, line = booted(boot, url)
+        assert well(boot, tmp_path, line, serves=False) == 1
+    found, line = booted(boot, url)
+    assert found == first
+    # That it is well says nothing of the newer one.
+    assert well(boot, tmp_path, line) == 0
+    assert booted(boot, url)[0] == first
+
+
+def test_without_a_provider_too(
+    boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    url = serve()
+    first, _ = booted(boot, url)
+    second = newer(repository, tmp_path)
+    boot.machine.etc["allow-offline"] = b""
+    assert [booted(boot, each)[0] for each in (url, NOBODY, NOBODY)] == [second, second, first]
+
+
+def test_where_none_is_named_or_nothing_may_be_written_nothing_is_counted(
+    boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    url = serve()
+    booted(boot, url)
+    second = newer(repository, tmp_path)
+    assert {booted(boot, url, words="phase.nowrite")[0] for _ in range(TRIES + 1)} == {second}
+    third = newer(repository, tmp_path, "3.0.0", fall_back=False)
+    assert {booted(boot, url)[0] for _ in range(TRIES + 1)} == {third}
+    publisher = floor.publisher(boot.machine.etc["root.json"])
+    assert not (kept / f"tries-{publisher}").exists()
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"\xff", b"a b 2", b"stable 99999999999999999999999"])
+def test_a_count_that_is_damaged_is_none(
+    boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path, text: bytes
+) -> None:
+    url = serve()
+    booted(boot, url)
+    second = newer(repository, tmp_path)
+    publisher = floor.publisher(boot.machine.etc["root.json"])
+    (kept / f"tries-{publisher}").write_bytes(text)
+    assert booted(boot, url)[0] == second
+
+
+def test_where_the_one_before_is_lost_the_newest_is_tried_again(
+    boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    url = serve()
+    before = repository.manifest("stable", ARCH)
+    booted(boot, url)
+    second = newer(repository, tmp_path)
+    for _ in range(TRIES):
+        booted(boot, url)
+    for artifact in before.artifacts.values():
+        if artifact.name != "initramfs":
+            (kept / "blobs/sha256" / artifact.content).unlink()
+            (tmp_path / "r/blobs/sha256" / artifact.sha256).unlink()
+    assert booted(boot, url, words="phase.mdns=off")[0] == second
