@@ -12,8 +12,9 @@ from typing import Protocol
 from phase import files
 from phase.digest import sha256_hex
 
-#: Bytes of one request while several providers share the work.
-MAX_RUN = 16 << 20
+#: Bytes of one request while several providers share the work: at most, and of a large file at least. Each
+#: request costs a provider about as much as 100 kB.
+MAX_RUN, LEAST_RUN = 16 << 20, 1 << 20
 
 
 class Wanted(Protocol):
@@ -167,42 +168,31 @@ class Transfer:
             return range(0)
 
     def _next_run(self) -> range:
-        limit, most = len(self._pending), self.artifact.length
-        if self.providers > 1:
-            limit, most = max(1, limit // (2 * self.providers)), MAX_RUN
-        run = self._from_end(limit, most) if self._streams else self._from_start(limit, most)
+        run = self._run(self._streams > 0)
         for index in run:
             self._holders[index] = self._holders.get(index, 0) + 1
         return run
 
-    def _from_start(self, limit: int, most: int) -> range:
-        """Take the first missing chunks: neighbours, so many of them, of so many bytes together."""
-        starts = self.artifact.starts
-        first = self._pending.popleft()
-        run = range(first, first + 1)
-        while (
-            len(run) < limit
-            and self._pending
-            and self._pending[0] == run.stop
-            and starts[run.stop + 1] - starts[first] <= most
-        ):
-            self._pending.popleft()
-            run = range(first, run.stop + 1)
-        return run
+    def _run(self, last: bool) -> range:
+        """Take neighbours: the first missing chunks, or the last.
 
-    def _from_end(self, limit: int, most: int) -> range:
-        """Take the last missing chunks, while a provider sends the file from its start."""
-        starts = self.artifact.starts
-        last = self._pending.pop()
-        run = range(last, last + 1)
-        while (
-            len(run) < limit
-            and self._pending
-            and self._pending[-1] == run.start - 1
-            and starts[run.stop] - starts[run.start - 1] <= most
-        ):
-            self._pending.pop()
-            run = range(run.start - 1, run.stop)
+        Several providers each take a share of what is left, so that all end at the same time.
+        """
+        starts, length = self.artifact.starts, self.artifact.length
+        limit, least, most = len(self._pending), 0, length
+        if self.providers > 1:
+            limit = limit // (2 * self.providers)
+            least, most = min(LEAST_RUN, length // (4 * self.providers)), MAX_RUN
+        index = self._pending.pop() if last else self._pending.popleft()
+        run = range(index, index + 1)
+        while self._pending:
+            index = self._pending[-1] if last else self._pending[0]
+            more = range(index, run.stop) if last else range(run.start, index + 1)
+            size = starts[more.stop] - starts[more.start]
+            if len(more) != len(run) + 1 or size > most or (len(run) >= limit and size > least):
+                break
+            self._pending.pop() if last else self._pending.popleft()
+            run = more
         return run
 
     def give_back(self, run: range) -> None:

@@ -21,7 +21,10 @@ def repository(publish: Publish, tmp_path: Path) -> Repository:
 
 
 def newer(repository: Repository, tmp_path: Path, release: str = "2.0.0", *, fall_back: bool = True) -> str:
-    """Publish a release with another kernel; the hash of that."""
+    """Publish a release with another kernel; the hash of that.
+
+    It needs a provider of its own: one that runs looks for news a few times a second.
+    """
     (tmp_path / "r-kernel").write_bytes(kernel(ARCH))
     (tmp_path / "r-rootfs").write_bytes(f"rootfs {release}".encode() * 900)
     artifacts = {each: tmp_path / f"r-{each}" for each in ("kernel", "initramfs", "rootfs")}
@@ -56,6 +59,7 @@ def test_after_some_starts_the_one_before_is_started(
     url = serve()
     first, line = booted(boot, url)
     second = newer(repository, tmp_path)
+    url = serve()
     for _ in range(TRIES):
         assert booted(boot, url)[0] == second
     blob = tmp_path / "r/blobs/sha256" / first
@@ -64,11 +68,12 @@ def test_after_some_starts_the_one_before_is_started(
         found, again = booted(boot, url)
         assert found == first
         assert "second" not in again
-        assert again == line
+        assert again.split()[-1] == line.split()[-1]  # the rootfs
     said = capfd.readouterr().err
     assert "release 2.0.0 was started 2 times and did not come up; the one before it is started" in said
     (tmp_path / "gone").rename(blob)
     third = newer(repository, tmp_path, "3.0.0", fall_back=False)
+    url = serve()
     assert {booted(boot, url)[0] for _ in range(TRIES + 2)} == {third}
 
 
@@ -78,6 +83,7 @@ def test_one_that_is_well_is_started_again_and_again(
     url = serve()
     booted(boot, url)
     second = newer(repository, tmp_path)
+    url = serve()
     for _ in range(TRIES + 2):
         found, line = booted(boot, url)
         assert found == second
@@ -90,6 +96,7 @@ def test_one_that_does_not_serve_is_not_well(
     url = serve()
     first, _ = booted(boot, url)
     newer(repository, tmp_path)
+    url = serve()
     for _ in range(TRIES):
         _, line = booted(boot, url)
         assert well(boot, tmp_path, line, serves=False) == 1
@@ -106,6 +113,7 @@ def test_without_a_provider_too(
     url = serve()
     first, _ = booted(boot, url)
     second = newer(repository, tmp_path)
+    url = serve()
     boot.machine.etc["allow-offline"] = b""
     assert [booted(boot, each)[0] for each in (url, NOBODY, NOBODY)] == [second, second, first]
 
@@ -116,8 +124,10 @@ def test_where_none_is_named_or_nothing_may_be_written_nothing_is_counted(
     url = serve()
     booted(boot, url)
     second = newer(repository, tmp_path)
+    url = serve()
     assert {booted(boot, url, words="phase.nowrite")[0] for _ in range(TRIES + 1)} == {second}
     third = newer(repository, tmp_path, "3.0.0", fall_back=False)
+    url = serve()
     assert {booted(boot, url)[0] for _ in range(TRIES + 1)} == {third}
     publisher = floor.publisher(boot.machine.etc["root.json"])
     assert not (kept / f"tries-{publisher}").exists()
@@ -130,6 +140,7 @@ def test_a_count_that_is_damaged_is_none(
     url = serve()
     booted(boot, url)
     second = newer(repository, tmp_path)
+    url = serve()
     publisher = floor.publisher(boot.machine.etc["root.json"])
     (kept / f"tries-{publisher}").write_bytes(text)
     assert booted(boot, url)[0] == second
@@ -142,6 +153,7 @@ def test_where_the_one_before_is_lost_the_newest_is_tried_again(
     before = repository.manifest("stable", ARCH)
     booted(boot, url)
     second = newer(repository, tmp_path)
+    url = serve()
     for _ in range(TRIES):
         booted(boot, url)
     for artifact in before.artifacts.values():

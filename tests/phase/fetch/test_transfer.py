@@ -184,6 +184,28 @@ def test_the_more_share_the_work_the_less_one_takes_at_once(out: int, providers:
         assert shared.take().stop == 100
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("count", "left", "taken"),
+    [(4096, 4096, 256), (1200, 1200, 200), (1200, 30, 16), (48, 30, 5), (48, 4, 4)],
+)
+def test_short_chunks_are_asked_for_together(
+    out: int, streamed: bool, count: int, left: int, taken: int
+) -> None:
+    """Of 64 KiB each, by three: a sixth of what is left, but a mebibyte, or a twelfth of a small file."""
+    chunk = 1 << 16
+    artifact = small(count)._replace(length=count * chunk, starts=evenly(count * chunk, chunk))
+    shared = Transfer(artifact, out, 0, monotonic() + 20, None, None)
+    shared.take()
+    shared.give_back(range(left))
+    shared.providers = 3
+    if streamed:
+        shared.begin_stream(range(0))
+    run = shared.take()
+    assert len(run) == taken
+    assert run == (range(left - taken, left) if streamed else range(taken))
+
+
 def test_a_run_ends_where_another_has_brought_something(out: int) -> None:
     for streamed, runs in ((False, [range(3), range(4, 6)]), (True, [range(4, 6), range(3)])):
         shared = transfer(out, providers=1)
