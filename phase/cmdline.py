@@ -318,11 +318,11 @@ def compose_within(
         limit: for the line, bytes; carried words that do not fit are left out.
 
     Returns:
-        The signed words, then the carried words that the signed line does not set itself, then the
-        rootfs hash. A signed word always wins over a carried one of the same name, but for the mode: the
-        stricter one counts, since it is a promise to the person here. An unusable word is not carried, nor
-        is one with a space or a quote: a program that splits the line without regard to quotes would find
-        words in it that are not allowed.
+        The mode, the signed words, then the carried words that the signed line does not set itself, then
+        the rootfs hash. A signed word always wins over a carried one of the same name, but for the mode: the
+        stricter one counts, and is never left out, since it is a promise to the person here. An unusable
+        word is not carried, nor is one with a space: a program that splits the line without regard to quotes
+        would find words in it that are not allowed. Quotes are taken off.
     """
     words = [word for word in _in_mode(signed, running) if _name(word) not in SET_AT_HANDOFF]
     decided = {_name(word) for word in words}
@@ -342,31 +342,34 @@ def compose_within(
 
 
 def _in_mode(signed: str, running: str) -> list[str]:
-    """The signed words, with the stricter of both modes where they name one."""
+    """The signed words, behind the stricter mode of both lines, unless neither names one."""
     words = split(signed)
-    named = [word for word in words if _name(word.replace('"', "")) == "phase.mode"]
-    if not named:
+    if not any(map(_is_mode, (*words, *split(running)))):
         return words
     mode = modes.stricter(parse(signed).mode, parse(running).mode)
-    return [f"phase.mode={mode}", *(word for word in words if word not in named)]
+    return [f"phase.mode={mode}", *(word for word in words if not _is_mode(word))]
+
+
+def _is_mode(word: str) -> bool:
+    return _name(word.replace('"', "")) == "phase.mode"
 
 
 def _carried(running: str) -> Iterator[str]:
     """The words of the running kernel's line that may be carried, each as plainly as it can be written."""
     for word in split(running):
-        name, equals, value = word.partition("=")
-        if name.lower() == "phase.mode":
-            yield f"phase.mode={parse(word).mode}"
-        elif name.lower() == "phase.provider":
+        # Quotes are the kernel's, around the whole word or its value.
+        plain = word.replace('"', "")
+        name, equals, value = plain.partition("=")
+        if name.lower() == "phase.provider":
             if found := parse(word).providers:
                 yield f"phase.provider={','.join(found)}"
         elif name.lower().startswith("phase."):
             plain = f"{name.lower()}{equals}{value}"
             if _is_carried(plain):
                 yield plain
-        elif name in CARRIED and _is_carried(word):
+        elif name in CARRIED and _is_carried(plain):
             # The kernel is case-sensitive: another spelling is another word, which is not allowed.
-            yield word
+            yield plain
 
 
 def _is_carried(word: str) -> bool:

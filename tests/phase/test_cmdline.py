@@ -79,6 +79,25 @@ def test_compose_lets_a_signed_word_win_over_a_carried_one() -> None:
     assert "internet" not in line
 
 
+@pytest.mark.parametrize("signed", ["quiet", "phase.mode=internet", pytest.param("q " * 767, id="long")])
+@pytest.mark.parametrize(
+    "running",
+    [
+        '"phase.mode=private"', 'phase."mode"=private', 'ph"ase.mode=private"', 'phase.mode="private"',
+        "phase.mode=local phase.mode=", pytest.param(f"console={'c' * 400} phase.mode=private", id="full"),
+    ],
+)  # fmt: skip
+def test_the_next_kernel_gets_the_mode_that_the_seed_reads(signed: str, running: str) -> None:
+    """However it is written, and however little room the signed words leave."""
+    assert cmdline.parse(running).mode == "private"
+    assert cmdline.parse(cmdline.compose(signed, running, rootfs=ROOTFS)).mode == "private"
+
+
+@pytest.mark.parametrize("word", ["phase.mdns=off", "phase.dht=off", "phase.nowrite", "console=ttyS0"])
+def test_compose_carries_a_quoted_word_without_its_quotes(word: str) -> None:
+    assert word in cmdline.compose("quiet", f'"{word}"', rootfs=ROOTFS).split()
+
+
 def test_compose_carries_every_console_in_order() -> None:
     line = cmdline.compose("quiet", "console=tty0 console=ttyS0,115200", rootfs=ROOTFS)
     assert line.startswith("quiet console=tty0 console=ttyS0,115200 ")
