@@ -98,8 +98,27 @@ def newer(deb: Path, version: str, into: Path) -> Path:
     return out
 
 
-def machine(lab: Lab, name: str, arch: str, segment: Segment, media: Path, work: Path) -> VM:
-    """A running Debian, with the directory `media` at /media and a root shell on its console."""
+def machine(
+    lab: Lab,
+    name: str,
+    arch: str,
+    segment: Segment,
+    media: Path,
+    work: Path,
+    *,
+    disks: tuple[Disk, ...] = (),
+) -> VM:
+    """A running Debian, with the directory `media` at /media and a root shell on its console.
+
+    Args:
+        lab: that it is in.
+        name: of the machine.
+        arch: of the machine.
+        segment: where its card is plugged in.
+        media: what it has at /media.
+        work: where its files go.
+        disks: more of them; the first is /dev/vdc.
+    """
     root = debian.root(
         arch,
         DEPENDS,
@@ -119,7 +138,7 @@ def machine(lab: Lab, name: str, arch: str, segment: Segment, media: Path, work:
         initrd=initrd,
         append="quiet panic=-1 net.ifnames=0 systemd.show_status=0 "
         f"systemd.mask=serial-getty@{line}.service systemd.mask=systemd-binfmt.service",
-        disks=(Disk(root, access="read-only"), Disk(disk, access="read-only")),
+        disks=(Disk(root, access="read-only"), Disk(disk, access="read-only"), *disks),
         segments=(segment,),
     )
     vm.start()
