@@ -54,8 +54,15 @@ class Artifact(NamedTuple):
 
     @property
     def content(self) -> str:
-        """A hash over everything that its bytes are verified with: each content has its own."""
-        return sha256(f"{' '.join(map(str, self.starts))} {' '.join(self.chunks)}".encode()).hexdigest()
+        """A hash over everything that its bytes are verified with: each content has its own.
+
+        Of chunks of one size it is what it was before there were others: caches have files of that name.
+        """
+        length, starts = self.length, self.starts
+        size = starts[1] if len(starts) > 2 else CHUNK_SIZE
+        even = starts == (*range(0, length, size), length)
+        places = f"{length} {size}" if even else " ".join(map(str, starts))
+        return sha256(f"{places} {' '.join(self.chunks)}".encode()).hexdigest()
 
 
 class Manifest(NamedTuple):

@@ -124,3 +124,15 @@ def test_other_formats_are_refused(repository: Repository, version: Any, message
     signed.unrecognized_fields["x-phase"]["format"] = version
     with pytest.raises(ManifestError, match=message):
         Manifest.from_role(role, signed)
+
+
+def test_what_a_cache_has_of_a_release_of_format_1_keeps_its_name(repository: Repository) -> None:
+    role = role_name("stable", "x86_64")
+    signed = published(repository)
+    new = Manifest.from_role(role, signed).artifacts
+    del signed.unrecognized_fields["x-phase"]["format"]
+    old = format1.read(role, signed)
+    for name, found in Manifest.from_role(role, signed).artifacts.items():
+        was = f"{old[name].length} {old[name].chunk_size} {' '.join(old[name].chunks)}"
+        assert found.content == sha256(was.encode()).hexdigest()
+        assert (found.content == new[name].content) is (found.chunks == new[name].chunks)
