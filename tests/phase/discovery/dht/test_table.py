@@ -101,3 +101,15 @@ def test_a_rented_network_is_a_part_only() -> None:
     # Where there is nothing else, as on a LAN, all are taken.
     assert spread(rented, 8) == rented[:8]
     assert spread([*rented, *others], 20) == [*rented[:10], *others]
+
+
+def test_one_host_has_one_place_and_moves_to_the_end_when_it_answers() -> None:
+    table = Table(OWN)
+    first = [Contact(b"\xff" + os.urandom(19), f"192.0.2.{n}", 1) for n in range(K)]
+    for one in first:
+        table.add(one)
+    assert table.add(Contact(b"\x0f" + os.urandom(19), "192.0.2.1", 2)) is None
+    assert set(table) == set(first)
+    # It has answered again, so the next one is looked after.
+    assert table.add(first[0]) is None
+    assert list(table) == [*first[1:], first[0]]

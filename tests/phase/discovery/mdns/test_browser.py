@@ -280,3 +280,14 @@ def test_a_search_of_the_dht_that_breaks_says_so(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Dht, "start", breaks)
     with pytest.raises(DiscoveryError, match="the DHT failed: KeyError"):
         list(discover("stable", "x86_64", mdns=False, dht=[("192.0.2.9", 1)], timeout=0.3))
+
+
+def test_all_tellers_together_are_looked_at_four_times_as_often_as_one() -> None:
+    queue: SimpleQueue[Heard] = SimpleQueue()
+    search = browser.Browser("nobody", "x86_64", queue)
+    try:
+        looked = sum(search._looked_at.take(f"192.0.2.{n}", 120, monotonic()) for n in range(8))
+    finally:
+        search.close()
+    # Others on this machine may have been heard meanwhile.
+    assert 3 <= looked <= 4
