@@ -10,7 +10,7 @@ from boot.errors import BuildError
 from boot.run import run
 
 #: What lsblk is asked for.
-COLUMNS = "NAME,PATH,TYPE,SIZE,RO,FSTYPE,LABEL,MOUNTPOINTS,MODEL,TRAN"
+COLUMNS = "NAME,PATH,TYPE,SIZE,RO,FSTYPE,LABEL,MOUNTPOINTS,MODEL,TRAN,SERIAL"
 
 
 class Part(NamedTuple):
@@ -38,7 +38,7 @@ class Device(NamedTuple):
         path: its node.
         kind: `disk`, `loop`, `rom` …
         size: bytes.
-        what: model and bus, for people.
+        what: model, bus and serial number, for people.
         read_only: whether it takes nothing.
         parts: itself first, then all that is on it.
     """
@@ -82,7 +82,7 @@ def read(text: str, path: Path) -> Device:
     try:
         (entry,) = json.loads(text)["blockdevices"]
         parts = tuple(_parts(entry))
-        what = " ".join(str(entry[key]).strip() for key in ("model", "tran") if entry[key])
+        what = " ".join(str(entry[key]).strip() for key in ("model", "tran", "serial") if entry[key])
         return Device(
             path, entry["type"], int(entry["size"]), what or "unknown model", bool(entry["ro"]), parts
         )

@@ -56,7 +56,8 @@ def write(medium: Path, target: Path, *, sure: Callable[[devices.Device, Path], 
         if not sure(device, medium):
             return False
         with open(_alone(target), "r+b", buffering=0) as handle:
-            if handle.seek(0, os.SEEK_END) != device.size:
+            # While the person read, another stick may have got this name; one of the same size, too.
+            if handle.seek(0, os.SEEK_END) != device.size or devices.look(target) != device:
                 raise BuildError(f"{target} is another device than it was a moment ago")
             handle.seek(0)
             transfer(source, handle, length, device.size)

@@ -84,7 +84,7 @@ def test_compose_lets_a_signed_word_win_over_a_carried_one() -> None:
     "running",
     [
         '"phase.mode=private"', 'phase."mode"=private', 'ph"ase.mode=private"', 'phase.mode="private"',
-        "phase.mode=local phase.mode=", pytest.param(f"console={'c' * 400} phase.mode=private", id="full"),
+        "phase.mode=local phase.mode=", pytest.param(f"console={'c' * 410} phase.mode=private", id="full"),
     ],
 )  # fmt: skip
 def test_the_next_kernel_gets_the_mode_that_the_seed_reads(signed: str, running: str) -> None:

@@ -20,14 +20,14 @@ def listed(**changes: Any) -> dict[str, Any]:
     """A stick, as lsblk 2.38 tells it."""
     return {
         "name": "sdb", "path": "/dev/sdb", "type": "disk", "size": 1 << 30, "ro": False, "fstype": None,
-        "label": None, "mountpoints": [None], "model": "Flash Disk", "tran": "usb", **changes,
+        "label": None, "mountpoints": [None], "model": "Flash Disk", "tran": "usb", "serial": "4C53", **changes,
     }  # fmt: skip
 
 
 def part(**changes: Any) -> dict[str, Any]:
     """Its partition."""
     plain = {"name": "sdb1", "path": "/dev/sdb1", "type": "part", "fstype": "vfat", "label": "PHOTOS"}
-    return listed(model=None, tran=None) | plain | changes
+    return listed(model=None, tran=None, serial=None) | plain | changes
 
 
 def device(**changes: Any) -> Device:
@@ -39,7 +39,7 @@ def test_a_stick_may_be_written_to_and_is_described() -> None:
     found = device(children=[part(), part(name="sdb2", fstype=None, label=None)])
     assert devices.refusal(found, 1 << 30) == ""
     assert devices.lines(found) == [
-        "/dev/sdb: Flash Disk usb, 1.1 GB",
+        "/dev/sdb: Flash Disk usb 4C53, 1.1 GB",
         "  sdb1: 1.1 GB, vfat PHOTOS",
         "  sdb2: 1.1 GB, content unknown",
     ]
@@ -178,6 +178,21 @@ def test_another_device_at_the_last_moment(medium: Path, target: Path) -> None:
     with pytest.raises(BuildError, match="another device than it was"):
         write.write(medium, target, sure=sure)
     assert set(target.read_bytes()) == {0xA5}
+
+
+def test_another_device_of_the_same_size_at_the_last_moment(
+    medium: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = devices.look(target)
+
+    def sure(device: Device, medium: Path) -> bool:
+        monkeypatch.setattr(devices, "look", lambda path: found._replace(what="another stick"))
+        return True
+
+    before = target.read_bytes()
+    with pytest.raises(BuildError, match="another device than it was"):
+        write.write(medium, target, sure=sure)
+    assert target.read_bytes() == before
 
 
 class Worn(io.BytesIO):
