@@ -14,6 +14,7 @@ import mmap
 import os
 import socket
 import struct
+import time
 from typing import NamedTuple
 
 from phase.boot.errors import HandoffError
@@ -23,6 +24,8 @@ _KEXEC_LOAD = {"x86_64": 246, "aarch64": 104}
 _MAGIC, _MAGIC2, _COMMAND = 0xFEE1DEAD, 0x28121969, 0x45584543
 _REBOOT = {"x86_64": 169, "aarch64": 142}
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+#: Seconds after which `boot/files/network` has seen that a card is down; it then asks for a lease anew.
+NOTICED_SECONDS = 5.0
 _WHY = {
     errno.EPERM: "not allowed: kernel.kexec_load_disabled, lockdown, or not root",
     errno.ENOSYS: "this kernel was built without kexec",
@@ -106,23 +109,30 @@ def start() -> None:
     """Start the loaded kernel; comes back only by raising."""
     # A card that is down no longer writes to memory, which belongs to the next kernel then.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        for _, name in socket.if_nameindex():
-            _down(control, name)
-    try:
-        _syscall(_REBOOT, _MAGIC, _MAGIC2, _COMMAND, None)
-    except OSError as error:
-        raise HandoffError(f"kexec: {error.strerror}", hint="The running kernel's log says why.") from error
-    raise HandoffError("kexec came back", hint="The running kernel's log says why.")
+        down = [name for _, name in socket.if_nameindex() if _turn(control, name, up=False)]
+        try:
+            _syscall(_REBOOT, _MAGIC, _MAGIC2, _COMMAND, None)
+            why = "kexec came back"
+        except OSError as error:
+            why = f"kexec: {error.strerror}"
+        # This system runs on, and be reached: what keeps its cards connected has to see them down first.
+        time.sleep(NOTICED_SECONDS)
+        for name in down:
+            _turn(control, name, up=True)
+    raise HandoffError(why, hint="The running kernel's log says why.")
 
 
-def _down(control: socket.socket, name: str) -> None:
+def _turn(control: socket.socket, name: str, *, up: bool) -> bool:
+    """Have a card up or down; whether it was otherwise."""
     request = struct.pack("16sh14x", name.encode(), 0)
     try:
         flags = struct.unpack("16sh14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", name.encode(), flags & ~_IFF_UP))
+        wanted = flags | _IFF_UP if up else flags & ~_IFF_UP
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", name.encode(), wanted))
     except OSError:
         # It has just gone, or has no such flags: then it does not write either.
-        return
+        return False
+    return bool(flags & _IFF_UP) is not up
 
 
 def _syscall(numbers: dict[str, int], *arguments: object) -> None:

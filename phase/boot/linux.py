@@ -1,5 +1,6 @@
 """The machine under this kernel: its files, system calls and disks."""
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -138,9 +139,17 @@ class Linux:
     def open_initrd(self) -> int:
         """See `Machine`."""
         if self._initrd is None:
-            # Nothing that was there before may be part of it.
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._initrd = os.open(f"{self._run}/initrd", flags, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            opened = os.open(f"{self._run}/initrd", flags, 0o600)
+            try:
+                # What one has verified, another must not change before the kernel has it.
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Nothing that was there before may be part of it.
+                os.truncate(opened, 0)
+            except BlockingIOError:
+                os.close(opened)
+                raise BootError("another update of this machine is at work", hint="Wait for it.") from None
+            self._initrd = opened
         return self._initrd
 
     def load(self, kernel: Kernel) -> None:

@@ -195,8 +195,8 @@ MUTANTS = (
     Mutant(
         "cards are up when the next kernel starts",
         "phase/boot/kexec.py",
-        "            _down(control, name)\n",
-        "            pass\n",
+        "if _turn(control, name, up=False)]",
+        "if not name]",
         BOOT,
     ),
     Mutant(

@@ -46,6 +46,18 @@ def test_nothing_that_was_there_before_is_part_of_the_initrd(machine: Linux, tmp
     os.close(file)
 
 
+def test_two_updates_do_not_write_one_initrd(machine: Linux, tmp_path: Path) -> None:
+    """One would start what the other has just emptied."""
+    file = machine.open_initrd()
+    os.write(file, b"verified")
+    another = Linux(run=str(tmp_path / "run"))
+    with pytest.raises(BootError, match="another update of this machine is at work"):
+        another.open_initrd()
+    assert os.pread(file, 100, 0) == b"verified"
+    os.close(file)
+    os.close(another.open_initrd())
+
+
 def test_the_initrd_is_not_written_through_a_link(machine: Linux, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"mine")
     (tmp_path / "run/initrd").symlink_to(tmp_path / "elsewhere")
