@@ -20,7 +20,8 @@ def listed(**changes: Any) -> dict[str, Any]:
     """A stick, as lsblk 2.38 tells it."""
     return {
         "name": "sdb", "path": "/dev/sdb", "type": "disk", "size": 1 << 30, "ro": False, "fstype": None,
-        "label": None, "mountpoints": [None], "model": "Flash Disk", "tran": "usb", "serial": "4C53", **changes,
+        "label": None, "mountpoints": [None], "model": "Flash Disk", "tran": "usb", "serial": "4C53",
+        **changes,
     }  # fmt: skip
 
 
