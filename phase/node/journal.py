@@ -250,8 +250,10 @@ class Journal:
                 except BaseException:
                     os.close(fresh)
                     raise
+                # It has the name: whatever comes now, the old one has none, and takes nothing more.
                 old, self._file, self.size = self._file, fresh, size
-            os.close(old)
+                os.close(old)
+                files.sync_directory(self._path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -262,9 +264,9 @@ class Journal:
         if os.write(fresh, left) < len(left):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fdatasync(fresh)
+        size = os.fstat(fresh).st_size
         os.replace(temporary, self._path)
-        files.sync_directory(self._path.parent)
-        return os.fstat(fresh).st_size
+        return size
 
     def close(self) -> None:
         """Close it; what was appended is on the disk then."""

@@ -1,6 +1,7 @@
 """The node's parts on their own: journal, ledger, queue, blobs, kept results."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from phase import files
 from phase.identity import Identity
 from phase.jobs.flow import Streams
 from phase.jobs.receipt import Content
@@ -80,6 +82,25 @@ async def test_a_journal_is_written_anew_while_events_come(tmp_path: Path) -> No
     journal.append(_ended("0"))
     await journal.sync()
     await waiting
+    journal.close()
+    assert parse((tmp_path / "journal").read_bytes()) == ([_taken("0"), _ended("0")], 0)
+
+
+async def test_what_comes_after_a_rewrite_that_failed_at_its_end_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk does not say that it has the new name; the old file has none any more."""
+
+    def broken(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    journal = Journal(tmp_path / "journal")
+    journal.append(_taken("0"))
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync_directory", broken)
+        with pytest.raises(StateError, match="cannot be written anew"):
+            await journal.compact([_taken("0")])
+    journal.append(_ended("0"))
     journal.close()
     assert parse((tmp_path / "journal").read_bytes()) == ([_taken("0"), _ended("0")], 0)
 
