@@ -48,6 +48,15 @@ def test_a_lease_gives_an_address_and_no_way_out(machine: Cards, mode: str, told
 
 
 @pytest.mark.parametrize("mode", LONELY)
+def test_no_lease_makes_half_the_world_a_neighbour(machine: Cards, mode: str) -> None:
+    choose(machine, mode)
+    machine.run("ip link set eth0 up")
+    machine.lease("bound", ip="200.0.0.9", mask="1", router="200.0.0.1")
+    assert machine.addresses() == ["200.0.0.9/8"]
+    machine.run("! ip route get 192.0.2.1")
+
+
+@pytest.mark.parametrize("mode", LONELY)
 def test_nobody_is_a_router(machine: Cards, lan: Segment, mode: str) -> None:
     """Neither one that advertises itself by IPv6, nor everybody on a cable without a DHCP server."""
     choose(machine, mode)
