@@ -94,7 +94,8 @@ class Mirror:
             urls = self._providers(self._names)
             first = self._names[0]
             proven = filling.prove(first, urls, here=self._floors(held, here), cached=here)
-            names = {*self._names, *(_offered(proven.release) if self._everything else ())}
+            offered = _offered(proven.release)
+            names = {*self._names, *(offered[:MAX_RELEASES] if self._everything else ())}
             failed: dict[Name, PhaseError] = {}
             found = {first: proven.release} | self._beside(filling, names - {first}, proven, urls, failed)
             # The provider that has proven it has it whole, by its own word.
@@ -103,7 +104,8 @@ class Mirror:
                 with _noted(failed, name):
                     self._fetch(place, release.manifest, urls, deadline)
             whole = {name: release for name, release in found.items() if name not in failed}
-            lost = (held & names) - whole.keys()
+            # What the publisher has withdrawn must not keep the others as they are until they expire.
+            lost = held.intersection(names, offered) - whole.keys()
             if not lost and whole:
                 self._keep(filling, whole, here)
         if failed:
@@ -234,4 +236,4 @@ def _offered(release: Refreshed) -> list[Name]:
     for role in sorted(roles or ()):
         with contextlib.suppress(ManifestError):
             names.append(split_role(role))
-    return names[:MAX_RELEASES]
+    return names

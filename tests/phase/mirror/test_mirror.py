@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.hostile.provider import Provider
 from fixtures.hostile.server import Server
-from fixtures.hostile.world import ARCH, CHANNEL, World
+from fixtures.hostile.world import ARCH, CHANNEL, Metadata, Signed, World
 from phase import files as files_module
 from phase.errors import PhaseError
 from phase.mirror.mirror import Mirror, MirrorError, named
@@ -139,6 +139,25 @@ def test_a_release_that_was_there_is_not_given_up_for_a_newer_one(
     with pytest.raises(MirrorError, match="stable/arm64: "):
         made.round()
     assert offered(made) == {OWN: "1.0.0", OTHER: "1.0.0"}
+
+
+def test_a_release_that_is_withdrawn_does_not_stop_the_others(
+    mirror: Callable[..., Mirror], world: World, provider: Provider
+) -> None:
+    """Their timestamp would expire, and no machine take anything from here."""
+    provider.files = dict(world.before)
+    made = mirror(OWN, OTHER)
+    made.round()
+    provider.files = dict(world.now)
+
+    def withdraw(signed: Signed) -> None:
+        roles = signed["delegations"]["roles"]
+        roles[:] = [role for role in roles if role["name"] != "stable-arm64"]
+
+    Metadata(provider.files).forge("targets", withdraw)
+    with pytest.raises(MirrorError, match="stable/arm64: this repository has no release"):
+        made.round()
+    assert offered(made) == {OWN: "1.1.0"}
 
 
 def test_wrong_bytes_get_no_name(mirror: Callable[..., Mirror], provider: Provider) -> None:
