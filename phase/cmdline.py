@@ -341,6 +341,20 @@ def compose_within(
     return Composed(" ".join([*words, last]), tuple(left_out))
 
 
+def chosen(running: str, signed: str) -> str:
+    """The words of a running system's line that a person has chosen: without those that its release signed.
+
+    Args:
+        running: the line, as it was composed.
+        signed: the command line of the release that runs.
+
+    Returns:
+        Also the mode and the channel, which may be of both.
+    """
+    names = {_name(word) for word in split(signed)} - {"phase.mode", "phase.channel"}
+    return " ".join(word for word in split(running) if _name(word) not in names)
+
+
 def _in_mode(signed: str, running: str) -> list[str]:
     """The signed words, behind the stricter mode of both lines, unless neither names one."""
     words = split(signed)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from phase import trust
+from phase import cmdline, trust
 from phase.boot.errors import BootError
 from phase.boot.linux import Linux
 from phase.boot.machine import Machine
@@ -67,8 +67,11 @@ class Update(Seed):
         super().__init__(machine)
         self.end = machine.monotonic() + timeout
         self.release = release
+        found = self._proof(metadata(release))
         #: The versions of what runs.
-        self._runs = self.remembered.seen = self._floor(metadata(release))
+        self._runs = self.remembered.seen = found.floor
+        # What this release signed is not for the next one to carry on.
+        self.running = cmdline.chosen(self.running, self._started(found.manifest).cmdline)
 
     def newer(self) -> Manifest | None:
         """The newer release, if there is one; nothing is fetched of it.
@@ -121,8 +124,14 @@ class Update(Seed):
         file = f"{role_name(manifest.channel, manifest.arch)}.json"
         return _Proven(manifest, proof, urls) if manifest.version > self._runs.meta.get(file, 0) else None
 
-    def _floor(self, here: Mapping[str, bytes]) -> trust.Floor:
-        """The versions of what runs."""
+    def _started(self, manifest: Manifest) -> Manifest:
+        """The release that runs: of a manifest, or the one before it, if the seed went back to that."""
+        before = manifest.before
+        rootfs = before.artifacts.get("rootfs") if before else None
+        return before if before and rootfs and rootfs.sha256 == self.parameters.rootfs else manifest
+
+    def _proof(self, here: Mapping[str, bytes]) -> trust.Refreshed:
+        """What proves the release that runs."""
         channel, arch = self.parameters.channel, self.arch
 
         def get(file: str, _: int) -> bytes:
@@ -137,7 +146,7 @@ class Update(Seed):
             arch=arch,
             now=clock.trusted_now(system=self.machine.clock()),
             policy=trust.Policy(grace=_ANY_AGE),
-        ).floor
+        )
 
 
 def metadata(release: Path) -> dict[str, bytes]:

@@ -31,12 +31,18 @@ def repository(publish: Publish, tmp_path: Path) -> Repository:
     return made
 
 
-def add(repository: Repository, tmp_path: Path, change: bytes, release: str = "1.0.1") -> None:
+def add(
+    repository: Repository,
+    tmp_path: Path,
+    change: bytes,
+    release: str = "1.0.1",
+    line: str = "quiet root=/dev/signed",
+) -> None:
     """Publish one more release, whose rootfs has something more in its middle."""
     rootfs = random.Random(3).randbytes(SIZE)  # noqa: S311
     (tmp_path / "r-rootfs").write_bytes(rootfs[: SIZE // 2] + change + rootfs[SIZE // 2 :])
     artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
-    repository.add("stable", ARCH, artifacts, cmdline="quiet root=/dev/signed", release=release)
+    repository.add("stable", ARCH, artifacts, cmdline=line, release=release)
     repository.publish()
 
 
@@ -73,6 +79,23 @@ def test_a_newer_release_is_started_and_only_its_news_fetched(
     facts = fetched(capfd.readouterr().err)
     assert facts["bytes"] - facts["reused"] < SIZE * 0.1
     assert machine.did == ["load", "start"]
+
+
+def test_what_only_the_release_before_signed_ends_with_it(
+    boot: Boot, repository: Repository, serve: Serve, tmp_path: Path
+) -> None:
+    """A publisher who no longer signs `phase.node=open` has closed the nodes; the mode may be a person's."""
+    signed = "quiet phase.node=open phase.mode=local console=ttyS9"
+    add(repository, tmp_path, b"more", "1.0.2", signed)
+    shutil.rmtree(tmp_path / "running")
+    shutil.copytree(tmp_path / "r", tmp_path / "running", symlinks=True)
+    add(repository, tmp_path, b"news", "1.0.3")
+    with pytest.raises(StartedError):
+        made(boot, serve(), words=f"{signed} phase.job=hello").start_newer()
+    ((line, _),) = boot.machine.loaded
+    words = line.split()
+    assert {"phase.mode=local", "phase.job=hello", "root=/dev/signed"} <= {*words}
+    assert not {"phase.node=open", "console=ttyS9"} & {*words}
 
 
 def test_where_nothing_is_newer_nothing_happens(boot: Boot, repository: Repository, serve: Serve) -> None:
