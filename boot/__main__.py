@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 try:
-    from boot import baked, images, uki
+    from boot import baked, images, signing, uki
     from boot.errors import BuildError
     from boot.media import command as media
     from boot.media import write
@@ -67,6 +67,7 @@ def _add_seed(seed: argparse.ArgumentParser) -> None:
     seed.add_argument("--arch", choices=ARCHES, required=True)
     seed.add_argument("--cmdline", required=True, help="kernel command line")
     baked.add_options(seed, root_required=True)
+    signing.add_options(seed)
     seed.add_argument("out", type=Path, help="directory to write into")
 
 
@@ -120,12 +121,13 @@ def _seed(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int
     out: Path = arguments.out
     cmdline: str = arguments.cmdline
     config = baked.config(arguments, baked.build_time())
+    signer = signing.chosen(arguments)
     image = images.seed(arch)
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(image.kernel, out / "kernel")
     (out / "initramfs").write_bytes(baked.initramfs(arch, config, tor=arguments.tor))
     (out / "cmdline").write_text(f"{cmdline}\n")
-    uki.build(uki.stub(arch), out / "kernel", out / "initramfs", cmdline, out / "uki")
+    uki.build(uki.stub(arch), out / "kernel", out / "initramfs", cmdline, out / "uki", signer)
     for name in ("kernel", "initramfs", "cmdline", "uki"):
         print(out / name)
     return 0

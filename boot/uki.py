@@ -1,8 +1,7 @@
 """A unified kernel image: kernel, initramfs and command line in one UEFI program.
 
 UEFI firmware that boots over HTTP loads one file and passes nothing else on, so it needs such an image. The
-program in front is systemd's stub, from the distribution. Secure Boot needs it signed, with a tool such as
-sbsign.
+program in front is systemd's stub, from the distribution. Secure Boot needs it signed: `boot.signing`.
 
 Source: the UAPI group's specification of unified kernel images; Microsoft's PE format.
 """
@@ -10,7 +9,7 @@ Source: the UAPI group's specification of unified kernel images; Microsoft's PE 
 import struct
 from pathlib import Path
 
-from boot import programs
+from boot import programs, signing
 from boot.errors import BuildError
 
 #: A section with data that is read and never written or executed.
@@ -28,7 +27,14 @@ def stub(arch: str, *, refresh: bool = False) -> Path:
     return programs.get("stub", arch, refresh=refresh).path
 
 
-def build(program: Path, kernel: Path, initramfs: Path, cmdline: str, out: Path) -> None:
+def build(
+    program: Path,
+    kernel: Path,
+    initramfs: Path,
+    cmdline: str,
+    out: Path,
+    signer: signing.Signer | None = None,
+) -> None:
     """Write a unified kernel image.
 
     Args:
@@ -37,13 +43,16 @@ def build(program: Path, kernel: Path, initramfs: Path, cmdline: str, out: Path)
         initramfs: for the kernel.
         cmdline: kernel command line, with its console.
         out: the file to write.
+        signer: who signs it for Secure Boot; nobody when None.
 
     Raises:
-        BuildError: the program is not a PE program, or has no room for more sections.
+        BuildError: the program is not a PE program, or has no room for more sections; it cannot be signed.
     """
     sections = ((".cmdline", cmdline.encode()), (".linux", kernel), (".initrd", initramfs))
     data = {name: each if isinstance(each, bytes) else each.read_bytes() for name, each in sections}
     out.write_bytes(join(program.read_bytes(), data))
+    if signer is not None:
+        signing.sign(out, signer)
 
 
 def join(program: bytes, sections: dict[str, bytes]) -> bytes:

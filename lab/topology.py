@@ -267,7 +267,7 @@ class Lab:
         if spec.firmware:
             # Its own variables: it writes them, and keeps them from one start to the next.
             variables = Path(shutil.copyfile(spec.firmware.variables, directory / "variables.fd"))
-            spec = spec._replace(firmware=Firmware(spec.firmware.code, variables))
+            spec = spec._replace(firmware=spec.firmware._replace(variables=variables))
         cards = []
         for segment in segments:
             port = segment.switch.attach(spec.name)

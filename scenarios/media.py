@@ -5,7 +5,7 @@ from pathlib import Path
 from boot import images
 from boot.media import write
 from boot.media.build import Plan
-from lab.qemu.command import Disk
+from lab.qemu.command import Disk, Firmware
 from lab.qemu.vm import VM
 from phase import cmdline
 from scenarios import lab_guest
@@ -42,20 +42,21 @@ def written(medium: Path, stick: Path) -> Path:
     return stick
 
 
-def boot(loop: Loop, disk: Disk, name: str = "client") -> VM:
+def boot(loop: Loop, disk: Disk, name: str = "client", *, firmware: Firmware | None = None) -> VM:
     """Switch on a machine that has nothing but firmware, a card and this disk.
 
     Args:
         loop: whose segment it is on.
         disk: the medium.
         name: of the machine.
+        firmware: without Secure Boot when left out.
     """
     client = loop.lab.vm(
         name,
         arch=loop.arch,
         memory=MEMORY,
         disks=(disk,),
-        firmware=lab_guest.FIRMWARE[loop.arch],
+        firmware=firmware or lab_guest.FIRMWARE[loop.arch],
         segments=(loop.lan,),
     )
     client.start()

@@ -13,6 +13,7 @@ from boot.media.disk import Files
 from boot.media.loaders import Entry
 from boot.media.spdx import Package
 from boot.run import run
+from boot.signing import Signer
 from phase import cmdline
 
 LOADERS = ("systemd-boot", "grub", "uki")
@@ -31,6 +32,7 @@ class Plan(NamedTuple):
         kept: bytes of a partition on which the seed keeps releases; 0 for none.
         built: Unix seconds, for the list of contents.
         tor: whether seeds have Tor.
+        signer: who signs the unified kernel images for Secure Boot; nobody when None.
     """
 
     arches: tuple[str, ...]
@@ -42,6 +44,7 @@ class Plan(NamedTuple):
     kept: int = 0
     built: int = 0
     tor: bool = False
+    signer: Signer | None = None
 
     def options(self, arch: str, mode: str) -> str:
         """The kernel command line of an entry."""
@@ -73,6 +76,11 @@ def build(kind: str, plan: Plan, out: Path) -> list[Path]:
     """
     if kind == "iso" and plan.kept:
         raise BuildError("an ISO image has no partition to keep releases on: a CD cannot be written to")
+    if plan.signer and plan.loader != "uki":
+        raise BuildError(
+            f"the loader {plan.loader} would start programs that nobody signed",
+            hint="A medium is signed as one program: take --loader uki.",
+        )
     if out.exists() and not out.is_file():
         raise BuildError(f"{out} is not a file", hint="`python -m boot write` writes a medium to a device.")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +143,7 @@ def _add_seed(content: Content, plan: Plan, arch: str, work: Path) -> None:
     if plan.loader == "uki":
         program = programs.get("stub", arch)
         content.files[first] = whole = work / f"uki-{arch}"
-        uki.build(program.path, seed.kernel, initramfs, plan.options(arch, plan.mode), whole)
+        uki.build(program.path, seed.kernel, initramfs, plan.options(arch, plan.mode), whole, plan.signer)
     else:
         program = programs.get(plan.loader, arch)
         entry = Entry(arch, plan.mode, "")

@@ -4,7 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
-from boot import baked, images, programs
+from boot import baked, images, programs, signing
 from boot.media import build
 from boot.media.build import Plan
 from phase import cmdline
@@ -38,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="of a usb or qcow2: a partition for releases, such as 512M or 2G; default: none",
     )
     baked.add_options(parser, root_required=False)
+    signing.add_options(parser)
 
 
 def run(kind: str, arches: tuple[str, ...], arguments: argparse.Namespace) -> None:
@@ -67,6 +68,7 @@ def run(kind: str, arches: tuple[str, ...], arguments: argparse.Namespace) -> No
         arguments.cache,
         now,
         arguments.tor,
+        signing.chosen(arguments),
     )
     for path in build.build(kind, plan, arguments.out):
         print(path)

@@ -215,6 +215,15 @@ NEEDS = (
         purpose="scenarios",
     ),
     Need(
+        name="sbsign",
+        why="signs boot media for Secure Boot",
+        packages=("sbsigntool",),
+        commands=("sbsign", "sbverify"),
+        version=("--version",),
+        minimum=(0, 9, 2),
+        purpose="scenarios",
+    ),
+    Need(
         name="qemu-img",
         why="makes boot media for virtual machines",
         packages=("qemu-utils",),
@@ -380,12 +389,12 @@ NEEDS = (
     ),
     Need(
         name="openssl",
-        why="verifies a receipt by hand, as its page shows",
+        why="makes keys for Secure Boot, and verifies a receipt by hand, as its page shows",
         packages=("openssl",),
         commands=("openssl",),
         version=("version",),
         minimum=(3, 0),
-        purpose="tests",
+        purpose="scenarios",
     ),
     Need(
         name="git",

@@ -84,10 +84,18 @@ class Disk(NamedTuple):
 
 
 class Firmware(NamedTuple):
-    """UEFI firmware: its code, and the variables a machine starts with (it writes to a copy)."""
+    """UEFI firmware.
+
+    Attributes:
+        code: the firmware itself.
+        variables: what a machine starts with; it writes to a copy.
+        guarded: whether only the firmware writes variables, in system management mode, as builds of OVMF
+            with Secure Boot demand; x86_64 alone.
+    """
 
     code: Path
     variables: Path
+    guarded: bool = False
 
 
 class Spec(NamedTuple):
@@ -162,7 +170,8 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
     # A BIOS says on the serial line what it does, where it is told that there is no screen.
     blind = ",graphics=off" if spec.kernel is None and spec.firmware is None and not spec.display else ""
     backend = ",memory-backend=memory" if memory else ""
-    words += ["-machine", _MACHINES[spec.arch] + blind + backend]
+    guard = ",smm=on" if spec.firmware and spec.firmware.guarded else ""
+    words += ["-machine", _MACHINES[spec.arch] + guard + blind + backend]
     words += ["-cpu", _cpu(spec), "-accel", _accel(spec)]
     if memory:
         share = "off" if memory.frozen else "on"
@@ -185,7 +194,8 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
     if spec.display:
         words += ["-device", _DISPLAYS[spec.arch]]
     if spec.firmware:
-        code, variables = spec.firmware
+        code, variables, guarded = spec.firmware
+        words += ["-global", "driver=cfi.pflash01,property=secure,value=on"] if guarded else []
         words += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_value(code)}"]
         words += ["-drive", f"if=pflash,unit=1,format=raw,file={_value(variables)}"]
     if spec.kernel:
