@@ -103,6 +103,8 @@ def test_a_release_that_panics_is_left_for_the_one_before(loop: Loop, tmp_path: 
     panics = next_release(loop, good, "rdinit=/nothing", "3.0.0", fall_back=True)
     with loop.provided(panics, name="two"):
         client.shell().run("reboot")
+        for _ in range(2):
+            assert "panic" in client.console.wait_death(timeout=200)
         said = r"phase: release 3\.0\.0 was started 2 times .* the one before it is started, 2\.0\.0"
         client.console.wait_line(said, timeout=300, deadly=False)
         again(client, "job", 2)
