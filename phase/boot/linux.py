@@ -179,7 +179,7 @@ class Linux:
                 iomem=_read(arm64.MAP).decode(),
                 chance=os.urandom(72),
             )
-        kexec.load(image, kernel.file)
+        kexec.load(image, kernel.file, kexec.Files(kernel.place, kernel.line))
 
     def start(self) -> None:
         """See `Machine`."""

@@ -1,6 +1,7 @@
 """What the running kernel is asked for on the way into the next one."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -122,3 +123,36 @@ def test_a_kernel_that_takes_no_other_says_why(
         with pytest.raises(HandoffError, match=f"refuses to load another: .*{why}"):
             load(Image(0, (Segment(0, 4096, b"x"),)), file.fileno())
         file.truncate(8192)  # nothing points into it any more
+
+
+def test_a_kernel_that_is_locked_down_gets_files_that_nobody_can_write_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads none that is open for writing (ETXTBSY). The seed may write again when it was refused."""
+    path = tmp_path / "initrd"
+    path.write_bytes(b"head" + b"kernel" + b"tail")
+    given: list[tuple[bytes, bytes, object]] = []
+
+    def syscall(numbers: dict[str, int], *arguments: Any) -> None:
+        if numbers["x86_64"] == 246:  # kexec_load(2)
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        assert (numbers["x86_64"], numbers["aarch64"]) == (320, 294)  # kexec_file_load(2)
+        kernel, initrd, length, line, flags = arguments
+        for number in (kernel, initrd):
+            assert fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+            assert not os.get_inheritable(number)
+        assert (length, flags) == (len(line.value) + 1, 0)
+        given.append((os.pread(kernel, 99, 0), os.pread(initrd, 99, 0), line.value))
+        if len(given) == 2:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(kexec, "_syscall", syscall)
+    image = Image(0, (Segment(0, 4096, b"x"),))
+    with path.open("r+b", buffering=0) as file:
+        load(image, file.fileno(), kexec.Files((4, 6), "quiet"))
+        with pytest.raises(HandoffError, match="it has no kexec_file_load"):
+            load(image, file.fileno(), kexec.Files((4, 6), "quiet"))
+        assert file.write(b"HEAD") == 4
+    assert given == [(b"kernel", b"headkerneltail", b"quiet")] * 2
+    assert path.read_bytes() == b"HEADkerneltail"
+    assert os.listdir(tmp_path) == ["initrd"]

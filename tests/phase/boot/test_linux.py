@@ -85,8 +85,8 @@ KERNELS = {"x86_64": test_segments._x86_kernel, "arm64": test_segments._arm64_ke
 def test_a_kernel_is_laid_out_by_what_the_running_one_says_of_the_machine(
     machine: Linux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, firmware: bool
 ) -> None:
-    given: list[tuple[Image, int]] = []
-    monkeypatch.setattr(kexec, "load", lambda image, file: given.append((image, file)))
+    given: list[tuple[Image, int, kexec.Files]] = []
+    monkeypatch.setattr(kexec, "load", lambda image, file, files: given.append((image, file, files)))
     machine.arch = name
     params = bytearray(4096)
     params[0x1E8] = 1
@@ -108,8 +108,8 @@ def test_a_kernel_is_laid_out_by_what_the_running_one_says_of_the_machine(
     kernel = KERNELS[name]()
     monkeypatch.setattr(os, "urandom", lambda size: bytes(range(size)))
     machine.load(Kernel(77, kernel[:4096], (8192, len(kernel)), 5 << 20, "quiet"))
-    ((image, file),) = given
-    assert file == 77
+    ((image, file, files),) = given
+    assert (file, files) == (77, kexec.Files((8192, len(kernel)), "quiet"))
     if name == "x86_64":
         assert image == x86.image(
             kernel[:4096], (8192, len(kernel)), 5 << 20, "quiet",
