@@ -41,6 +41,7 @@ _WHY = {
     errno.EBUSY: "another kernel is being loaded",
 }
 _WHY_FILES = {
+    errno.ENOKEY: "it is locked down (Secure Boot), and trusts no key that has signed the next kernel",
     errno.EPERM: "not allowed: kexec_load_disabled, not root, or locked down and the next kernel not signed",
     errno.ENOSYS: "not allowed: lockdown or kexec_load_disabled; and it has no kexec_file_load",
     errno.ENOMEM: "not enough memory",
@@ -104,7 +105,8 @@ def load(image: Image, file: int, files: Files | None = None) -> None:
     try:
         _load_image(image, file)
     except OSError as error:
-        if error.errno != errno.EPERM or files is None:
+        # Debian's kernel, locked down by Secure Boot, says EACCES: IMA is asked first.
+        if error.errno not in (errno.EPERM, errno.EACCES) or files is None:
             why = _WHY.get(error.errno or 0, error.strerror)
             raise HandoffError(f"the kernel refuses to load another: {why}") from error
         _load_files(file, files)
