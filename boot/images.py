@@ -5,7 +5,7 @@ name the build directory.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,17 +49,19 @@ class System(NamedTuple):
 def seed(arch: str, *, refresh: bool = False) -> Seed:
     """The seed's kernel and initramfs, built if they are not in the cache."""
     base = tree.unpacked(arch, refresh=refresh)
-    inputs = _inputs(base, ("seed.py", *(f"files/{name}" for name in seed_image.FILES)))
-    directory = cache.get(f"seed-{arch}", inputs, lambda into: seed_image.build(arch, base, PROJECT, into))
+    sources = ("seed.py", *(f"files/{name}" for name in seed_image.FILES))
+    directory = _cached(
+        f"seed-{arch}", base, sources, lambda into: seed_image.build(arch, base, PROJECT, into)
+    )
     return Seed(arch, directory / "kernel", directory / "initramfs")
 
 
 def system(arch: str, *, refresh: bool = False) -> System:
     """The system's kernel, initramfs and rootfs, built if they are not in the cache."""
     base = tree.unpacked(arch, refresh=refresh)
-    inputs = _inputs(base, ("system.py", *(f"files/{name}" for name in system_image.FILES)))
-    directory = cache.get(
-        f"system-{arch}", inputs, lambda into: system_image.build(arch, base, PROJECT, into)
+    sources = ("system.py", *(f"files/{name}" for name in system_image.FILES))
+    directory = _cached(
+        f"system-{arch}", base, sources, lambda into: system_image.build(arch, base, PROJECT, into)
     )
     return System(arch, directory / "kernel", directory / "initramfs", directory / "rootfs")
 
@@ -130,6 +132,22 @@ def config(
     out = io.BytesIO()
     cpio.write(out, nodes)
     return out.getvalue()
+
+
+def _cached(kind: str, base: Path, sources: tuple[str, ...], build: Callable[[Path], None]) -> Path:
+    """An image from the cache, or built from the sources as they are now.
+
+    Raises:
+        BuildError: they changed during the build, so that it is of neither state.
+    """
+    inputs = _inputs(base, sources)
+
+    def build_steadily(into: Path) -> None:
+        build(into)
+        if _inputs(base, sources) != inputs:
+            raise BuildError(f"the sources of {kind} changed while it was built", hint="Build it again.")
+
+    return cache.get(kind, inputs, build_steadily)
 
 
 def _inputs(base: Path, builders: tuple[str, ...]) -> dict[str, object]:
