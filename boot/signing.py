@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(arguments: argparse.Namespace) -> Signer | None:
-    """Who is to sign, by the options; None when nobody is.
+    """Who is to sign, by the options; None without them.
 
     Raises:
         BuildError: a file is missing, or only one of the two is named.

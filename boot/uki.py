@@ -43,7 +43,7 @@ def build(
         initramfs: for the kernel.
         cmdline: kernel command line, with its console.
         out: the file to write.
-        signer: who signs it for Secure Boot; nobody when None.
+        signer: who signs it for Secure Boot; not signed when None.
 
     Raises:
         BuildError: the program is not a PE program, or has no room for more sections; it cannot be signed.

@@ -32,7 +32,7 @@ class Plan(NamedTuple):
         kept: bytes of a partition on which the seed keeps releases; 0 for none.
         built: Unix seconds, for the list of contents.
         tor: whether seeds have Tor.
-        signer: who signs the unified kernel images for Secure Boot; nobody when None.
+        signer: who signs the unified kernel images for Secure Boot; not signed when None.
     """
 
     arches: tuple[str, ...]
@@ -78,7 +78,7 @@ def build(kind: str, plan: Plan, out: Path) -> list[Path]:
         raise BuildError("an ISO image has no partition to keep releases on: a CD cannot be written to")
     if plan.signer and plan.loader != "uki":
         raise BuildError(
-            f"the loader {plan.loader} would start programs that nobody signed",
+            f"the loader {plan.loader} would start programs without a signature",
             hint="A medium is signed as one program: take --loader uki.",
         )
     if out.exists() and not out.is_file():
