@@ -13,7 +13,11 @@ Sign = Any
 Place = tuple[str | int, ...]
 ROLES = ("root", "timestamp", "snapshot", "targets", "stable-x86_64")
 #: What no client reads, and a key that cannot be used, which counts for no threshold: they may be anything.
-NOT_READ = {"x-phase-release", "spec_version", "keys"}
+NOT_READ = {
+    "x-phase-release", "spec_version", "keys",
+    # For machines that read format 1 alone.
+    "chunk_size", "chunks",
+}  # fmt: skip
 #: The same as leaving it out, where that is allowed.
 NOTHING = {"length", "terminating"}
 #: By the type that is there: values of other types, some of which Python takes for it.
