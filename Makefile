@@ -37,7 +37,7 @@ lab-all:
 
 test: setup
 	@status=0; \
-	$(TOX) -e lint,unit || status=$$?; \
+	$(TOX)-parallel -o -p 2 -e lint,unit || status=$$?; \
 	$(TOX) -e lab -- scenarios/test_loop.py || status=$$?; \
 	$(TOX) -q -e report || status=$$?; \
 	exit $$status
