@@ -82,27 +82,27 @@ async def run(
 async def _gathered(
     client: Client, places: Sequence[Address], task: Task, wanted: int, job: str | None
 ) -> tuple[list[Result], dict[str, PhaseError]]:
-    """Results until enough of them are the same, and why other nodes have given none.
+    """Results until enough of them are the same, in the order of their nodes; why others have given none.
 
     The others end it then: a job whose client leaves is cancelled.
     """
     running = {asyncio.ensure_future(client.run(place, task, job=job)): place.key for place in places}
-    results: list[Result] = []
+    results: dict[str, Result] = {}
     failed: dict[str, PhaseError] = {}
     try:
         left = set(running)
-        while left and not (results and len(_sides(results)[0]) >= wanted):
+        while left and not (results and len(_sides([*results.values()])[0]) >= wanted):
             done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
             for each in done:
                 try:
-                    results.append(each.result())
+                    results[running[each]] = each.result()
                 except PhaseError as error:
                     failed[running[each]] = error
     finally:
         for each in running:
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-    return results, failed
+    return [results[place.key] for place in places if place.key in results], failed
 
 
 def _sides(results: Sequence[Result]) -> list[tuple[Result, ...]]:
