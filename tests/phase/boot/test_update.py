@@ -12,6 +12,7 @@ from phase import trust
 from phase.boot import update
 from phase.boot.errors import BootError
 from phase.boot.fake import StartedError
+from phase.boot.policy import GATHER
 from phase.boot.update import Update
 from phase.errors import PhaseError
 from phase.fetch import VerificationError
@@ -103,6 +104,15 @@ def test_where_nothing_is_newer_nothing_happens(boot: Boot, repository: Reposito
     assert made(boot, url).newer() is None
     made(boot, url).start_newer()
     assert boot.machine.did == []
+
+
+def test_the_first_that_answers_is_not_the_only_one_asked(
+    boot: Boot, repository: Repository, serve: Serve
+) -> None:
+    """It may be this system itself, which serves what it runs."""
+    boot.machine.nearby = nearby(serve())
+    assert made(boot).newer() is None
+    assert [each.gather for each in boot.machine.searches] == [GATHER[-1]]
 
 
 def test_one_that_is_newer_is_told_and_not_fetched(
