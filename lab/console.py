@@ -393,6 +393,8 @@ class Console:
     def wait_death(self, *, timeout: float) -> str:
         """Wait for a death that the scenario wants, and forget it: waiting goes on as if it lived.
 
+        The kernels that have started until then are forgotten, too: they are no reboot loop.
+
         Args:
             timeout: seconds.
 
@@ -402,6 +404,8 @@ class Console:
 
         def found() -> str | None:
             death, self.death, self._died_at, self._told = self.death, "", 0, False
+            if death:
+                self._watch = Watch()
             return death or None
 
         return self.wait(found, "death", timeout=timeout, deadly=False)

@@ -130,6 +130,15 @@ def test_a_wanted_death_is_forgotten(machine: Machine) -> None:
         machine.console.wait_death(timeout=0.05)
 
 
+def test_after_a_wanted_death_kernels_are_counted_anew(machine: Machine) -> None:
+    for _ in range(4):
+        machine.say("Linux version 6.1\nKernel panic - not syncing: as wanted\n")
+        assert "kernel panic" in machine.console.wait_death(timeout=5)
+    for _ in range(4):
+        machine.say("Linux version 6.1\n")
+    assert "reboot loop" in machine.console.wait_death(timeout=5)
+
+
 def test_a_closed_console_ends_a_wait(machine: Machine) -> None:
     closing = threading.Timer(0.1, machine.end.close)
     closing.start()
