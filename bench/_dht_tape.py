@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
 Address = tuple[str, int]
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 
 class Datagram(NamedTuple):
@@ -78,12 +79,13 @@ class Loop(asyncio.SelectorEventLoop):
         super().__init__()
         self.tapes: dict[str, Tape] = {}
 
-    async def create_datagram_endpoint(  # type: ignore[override]
-        self, factory: Callable[[], asyncio.DatagramProtocol], *args: Any, **named: Any
-    ) -> tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol]:
+    async def create_datagram_endpoint(
+        self, protocol_factory: Callable[[], _P], *args: Any, **kwargs: Any
+    ) -> tuple[asyncio.DatagramTransport, _P]:
         """As of any loop."""
-        inner, tape = factory(), Tape()
-        transport, _ = await super().create_datagram_endpoint(lambda: _Protocol(inner, tape), *args, **named)
+        inner, tape = protocol_factory(), Tape()
+        taped = _Protocol(cast(asyncio.DatagramProtocol, inner), tape)
+        transport, _ = await super().create_datagram_endpoint(lambda: taped, *args, **kwargs)
         self.tapes[transport.get_extra_info("sockname")[0]] = tape
         return cast(asyncio.DatagramTransport, _Transport(transport, tape)), inner
 

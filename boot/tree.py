@@ -176,7 +176,7 @@ def needed(root: Path, arch: str, files: Iterable[str]) -> dict[str, Path]:
                 names = []
                 if isinstance(dynamic, DynamicSection):
                     for tag in dynamic.iter_tags("DT_NEEDED"):
-                        names.append(str(tag.needed))  # type: ignore[attr-defined]  # set at run time
+                        names.append(str(vars(tag)["needed"]))
                 interp = elf.get_section_by_name(".interp")
                 if interp:
                     wanted = interp.data().rstrip(b"\0").decode()

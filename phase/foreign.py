@@ -1,6 +1,7 @@
 """Reads JSON from others, and turns every error of the decoder into one kind."""
 
 import json
+from types import UnionType
 from typing import TypeVar
 
 import msgspec
@@ -16,12 +17,12 @@ class MalformedError(ValueError):
     """The bytes are not JSON of the expected type; says where they differ."""
 
 
-def read_json(data: bytes | bytearray, kind: type[T]) -> T:
+def read_json(data: bytes | bytearray, kind: type[T] | UnionType) -> T:
     """Decode JSON into a type.
 
     Args:
         data: from anyone; the caller has bounded its size.
-        kind: the type, as msgspec takes it.
+        kind: the type, as msgspec takes it. Of a union, the caller's own annotation says which T it is.
 
     Returns:
         A value of that type.
@@ -31,7 +32,8 @@ def read_json(data: bytes | bytearray, kind: type[T]) -> T:
             No other error is raised.
     """
     try:
-        return msgspec.json.decode(data, type=kind)
+        value: T = msgspec.json.decode(data, type=kind)
+        return value
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedError(str(error)[:_MOST]) from error
 

@@ -9,7 +9,7 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from threading import RLock
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     # At run time it would load one of the modules that come later.
@@ -26,7 +26,8 @@ class _Later:
         """See `importlib.abc.MetaPathFinder`."""
         spec = PathFinder.find_spec(name) if name in self._names else None
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]  # it has what the import calls
+            # Not a subclass of that: the import calls two methods, and it has both.
+            spec.loader = cast("Loader", _Loader(spec.loader))
         return spec
 
 
@@ -77,7 +78,7 @@ class _Module(ModuleType):
                     spec.loader.exec_module(self)
                 finally:
                     state.begun = False
-                self.__class__ = ModuleType  # type: ignore[assignment]  # as it was made
+                object.__setattr__(self, "__class__", ModuleType)  # as it was made
         return getattr(self, name)
 
 

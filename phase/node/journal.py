@@ -108,7 +108,7 @@ def _event(text: bytes) -> Event | None:
     if len(text) > _MAX_LINE or check != b"%08x" % crc32(body):
         return None
     try:
-        return read_json(body, Event)  # type: ignore[arg-type]  # msgspec takes unions
+        return read_json(body, Event)
     except MalformedError:
         return None
 

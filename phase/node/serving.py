@@ -178,7 +178,7 @@ class Serving:
             return
         if first.kind is not Kind.MESSAGE:
             raise ProtocolError("a stream begins with a message")
-        question: Question = read(first.data, Question)  # type: ignore[arg-type]  # msgspec takes unions
+        question: Question = read(first.data, Question)
         match question:
             case Offer():
                 await self._offer(client, frames, question)

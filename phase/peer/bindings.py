@@ -110,8 +110,8 @@ _IN_A_ROW = 16
 _turns = itertools.count(1)
 
 
-@iroh_ffi._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK  # type: ignore[untyped-decorator]  # of ctypes
-def _told(number: int, code: int) -> None:
+def _tell(number: int, code: int) -> None:
+    """Called by the library: the answer to a question has come."""
     thread = threading.get_ident()
     within = thread in _answering
     _answering.add(thread)
@@ -121,6 +121,11 @@ def _told(number: int, code: int) -> None:
         if not within:
             _answering.discard(thread)
 
+
+#: The same, for C. It must live as long as the library may call it.
+_TOLD: object = iroh_ffi._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(_tell)
+#: Calls a function of the library; raises its error. The bindings give it no types.
+_with_error: Callable[..., object] = iroh_ffi._uniffi_rust_call_with_error
 
 #: Threads in which the library tells an answer. It may hold its locks then.
 _answering: set[int] = set()
@@ -167,26 +172,29 @@ async def _call(
         while True:
             asked, number = _Poll(loop), next(_numbers)
             _polls[number] = asked
-            poll(future, _told, number)
+            poll(future, _TOLD, number)
             if await asked.ended():
                 break
             # To ask again at once would be to wait for the library without letting it work.
             await asyncio.sleep(0)
         if next(_turns) % _IN_A_ROW == 0:
             await asyncio.sleep(0)
-        ended = iroh_ffi._uniffi_rust_call_with_error(errors, complete, future)  # type: ignore[no-untyped-call]
-        return lift(ended)
+        return lift(_with_error(errors, complete, future))
     finally:
         _free(free, future)
 
 
 def mend() -> None:
     """Replace the slow write, the slow calls and the untimely frees of the bindings of iroh 1.2.0."""
-    iroh_ffi._UniffiRustBufferBuilder.write = _write  # type: ignore[method-assign]  # the repair
-    iroh_ffi._uniffi_rust_call_async = _call  # the repair
-    for kind in [each for each in vars(iroh_ffi).values() if isinstance(each, type)]:
-        if "__del__" in vars(kind):
-            kind.__del__ = _freeing(kind)  # type: ignore[attr-defined]  # the repair
+    repairs: list[tuple[object, str, object]] = [
+        (kind, "__del__", _freeing(kind))
+        for kind in vars(iroh_ffi).values()
+        if isinstance(kind, type) and "__del__" in vars(kind)
+    ]
+    repairs.append((iroh_ffi._UniffiRustBufferBuilder, "write", _write))
+    repairs.append((iroh_ffi, "_uniffi_rust_call_async", _call))
+    for place, name, repair in repairs:
+        setattr(place, name, repair)
 
 
 def ended(reason: str) -> PeerError:

@@ -116,7 +116,9 @@ class IrohTransport:
             PeerError: an address cannot be listened on, or a relay's name has no address.
         """
         options = options or Options()
-        builder = iroh.EndpointBuilder()  # type: ignore[no-untyped-call]  # the bindings type all but this
+        # The bindings type all but this function.
+        begin: Callable[[], iroh.EndpointBuilder] = iroh.EndpointBuilder
+        builder = begin()
         builder.apply_minimal()
         builder.secret_key(identity.seed())
         builder.alpns([ALPN])

@@ -14,6 +14,7 @@ does not know. A client ignores fields that it does not know. The schemas are in
 """
 
 from enum import StrEnum
+from types import UnionType
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -282,7 +283,7 @@ def frame(message: Message) -> bytes:
     return pack(Kind.MESSAGE, msgspec.json.encode(message))
 
 
-def read(data: bytes, kind: type[T]) -> T:
+def read(data: bytes, kind: type[T] | UnionType) -> T:
     """Read a message of one kind, or of a union of kinds.
 
     Args:
@@ -293,7 +294,8 @@ def read(data: bytes, kind: type[T]) -> T:
         ProtocolError: it is no such message; says where it differs.
     """
     try:
-        return read_json(data, kind)
+        value: T = read_json(data, kind)
+        return value
     except MalformedError as error:
         raise ProtocolError(f"not a message that is expected here: {error}") from error
 

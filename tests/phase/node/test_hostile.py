@@ -66,7 +66,7 @@ async def test_what_is_no_message_is_refused_and_leaves_nothing(
         await frames.stream.send(sent)
         found = await frames.receive(seconds=20.0)
         assert found is not None
-        said: Any = messages.read(found.data, Accepted | Rejected)  # type: ignore[arg-type]
+        said: Any = messages.read(found.data, Accepted | Rejected)
         if isinstance(said, Accepted):
             said = await _rejected(frames)
         assert (said.reason, detail in said.detail) == (Reason.INVALID_REQUEST, True), said.detail
@@ -99,7 +99,7 @@ async def test_an_offer_that_is_sent_again_does_not_run_again(start: Start) -> N
             await frames.stream.send(frame(offer) + frame(Request()))
             found = await frames.receive(seconds=20.0)
             assert found is not None
-            said = messages.read(found.data, Accepted | Rejected)  # type: ignore[arg-type]
+            said = messages.read(found.data, Accepted | Rejected)
             await until(lambda: scene.daemon.scheduler.ended["done"] == 2)
         assert isinstance(said, Rejected)
         assert said.reason is Reason.DUPLICATE

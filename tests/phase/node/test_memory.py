@@ -37,7 +37,7 @@ async def _streams(scene: Scene, count: int) -> list[Frames]:
 async def _said(frames: Frames) -> Accepted | Rejected:
     found = await frames.receive(seconds=20.0)
     assert found is not None
-    return messages.read(found.data, Accepted | Rejected)  # type: ignore[arg-type]
+    return messages.read(found.data, Accepted | Rejected)
 
 
 async def test_input_that_waits_is_counted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

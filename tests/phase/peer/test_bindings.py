@@ -219,7 +219,7 @@ async def test_what_is_collected_while_the_library_tells_an_answer_is_freed_late
     waiting = bindings._Poll(asyncio.get_running_loop())
     monkeypatch.setattr(bindings._Poll, "told", told)
     bindings._polls[0] = waiting
-    bindings._told(0, 0)
+    bindings._tell(0, 0)
     assert (freed, bindings._answering) == ([], set())
     monkeypatch.undo()
 
