@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from phase.boot.cache import Cache
 from phase.boot.machine import Address, Kernel, Search
 from phase.boot.memory import Memory
 from phase.discovery import Provider
+from phase.discovery.records import host_of
 from phase.trust import Floor
 from phase.trust.floor import Kept
 
@@ -35,6 +36,7 @@ class FakeMachine:
         variables: directory of the firmware's variables; None for firmware that keeps nothing.
         slept: seconds it was told to wait; its clock has gone on by their sum.
         did: what was asked of it, in order: `load`, `unmount`, `start`, `turn`.
+        own: its own addresses.
         searches: every search for providers.
         loaded: command line and bytes of each kernel that was loaded.
         tor: proxy of a Tor that is part of its image.
@@ -53,6 +55,7 @@ class FakeMachine:
     variables: Path | None = None
     slept: list[float] = field(default_factory=list)
     did: list[str] = field(default_factory=list)
+    own: Collection[str] = ()
     searches: list[Search] = field(default_factory=list)
     loaded: list[tuple[str, bytes]] = field(default_factory=list)
     tor: tuple[str, int] | None = None
@@ -101,11 +104,15 @@ class FakeMachine:
         """See `Machine`."""
         self.did.append("turn")
 
+    def own_hosts(self) -> Collection[str]:
+        """See `Machine`."""
+        return self.own
+
     def discover(self, search: Search) -> Iterator[Provider]:
         """See `Machine`."""
         self.searches.append(search)
         if self.nearby is not None and search.mdns:
-            yield from self.nearby(search)
+            yield from (each for each in self.nearby(search) if host_of(each.url) not in search.besides)
 
     def open_cache(self, publisher: str, *, writable: bool) -> tuple[str, Cache] | None:
         """See `Machine`."""

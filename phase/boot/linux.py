@@ -3,7 +3,7 @@
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from phase import arch, discovery
@@ -89,6 +89,13 @@ class Linux:
         """See `Machine`."""
         self._network.turn_name_servers()
 
+    def own_hosts(self) -> Collection[str]:
+        """See `Machine`."""
+        # No boot asks.
+        from phase.discovery.interfaces import interfaces
+
+        return {str(each.ip).partition("%")[0] for one in interfaces() for each in one.addresses}
+
     def discover(self, search: Search) -> Iterator[Provider]:
         """See `Machine`."""
         return discovery.discover(
@@ -100,6 +107,7 @@ class Linux:
             timeout=search.timeout,
             gather=search.gather,
             last=search.last,
+            besides=search.besides,
         )
 
     def open_cache(self, publisher: str, *, writable: bool) -> tuple[str, Cache] | None:

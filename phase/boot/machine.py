@@ -33,6 +33,7 @@ class Search(NamedTuple):
     last: Collection[str]
     #: Seconds since the epoch that are known to have passed.
     now: float
+    besides: Collection[str] = ()
 
 
 class Kernel(NamedTuple):
@@ -105,6 +106,9 @@ class Machine(Protocol):
 
     def turn_name_servers(self) -> None:
         """Where several cards know name servers, let those of another card be asked first."""
+
+    def own_hosts(self) -> Collection[str]:
+        """Its own addresses, without zones: a provider there is this machine itself."""
 
     def discover(self, search: Search) -> Iterator[Provider]:
         """Look for providers; each is yielded as soon as it is known.

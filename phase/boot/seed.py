@@ -5,6 +5,7 @@ follows (`phase.boot.policy`). Nothing unverified is ever loaded.
 """
 
 import time
+from collections.abc import Collection
 
 from phase import cmdline, discovery, fetch, marks, modes, trust
 from phase.boot import fallback
@@ -64,6 +65,8 @@ class Seed:
         #: How often providers were looked for, and which of them proved nothing.
         self.searches = 0
         self.useless: set[str] = set()
+        #: Hosts whose answers to a search do not count.
+        self.besides: Collection[str] = ()
         self.reasons = Reasons(self.parameters.providers)
         #: Whether the last attempt was for the release before the newest.
         self.fell_back = False
@@ -311,6 +314,7 @@ class Seed:
                 gather=GATHER[min(self.searches, len(GATHER) - 1)],
                 last=self.useless | self.liars,
                 now=self.remembered.now().timestamp(),
+                besides=self.besides,
             )
         )
         named = self.parameters.providers

@@ -67,14 +67,20 @@ class Update(Seed):
     def __init__(self, machine: Machine, release: Path, *, timeout: float) -> None:
         super().__init__(machine)
         self.end = machine.monotonic() + timeout
-        # This system serves its own release, and answers first; an update is not in a hurry.
+        # An update is not in a hurry, and this system serves its own release.
         self.searches = len(GATHER) - 1
+        self.besides = machine.own_hosts()
         self.release = release
         found = self._proof(metadata(release))
         #: The versions of what runs.
         self._runs = self.remembered.seen = found.floor
         # What this release signed is not for the next one to carry on.
-        self.running = cmdline.chosen(self.running, self._started(found.manifest).cmdline)
+        started = self._started(found.manifest)
+        self.running = cmdline.chosen(self.running, started.cmdline)
+        #: What this system is where nothing is newer, for people.
+        self.standing = "this system is the newest release"
+        if started is not found.manifest:
+            self.standing = f"{started.release} runs, because {found.manifest.release} did not come up"
 
     def newer(self) -> Manifest | None:
         """The newer release, if there is one; nothing is fetched of it.
@@ -129,9 +135,10 @@ class Update(Seed):
 
     def _started(self, manifest: Manifest) -> Manifest:
         """The release that runs: of a manifest, or the one before it, if the seed went back to that."""
-        before = manifest.before
-        rootfs = before.artifacts.get("rootfs") if before else None
-        return before if before and rootfs and rootfs.sha256 == self.parameters.rootfs else manifest
+        for each in (manifest, manifest.before):
+            if each and (rootfs := each.artifacts.get("rootfs")) and rootfs.sha256 == self.parameters.rootfs:
+                return each
+        return manifest
 
     def _proof(self, here: Mapping[str, bytes]) -> trust.Refreshed:
         """What proves the release that runs."""

@@ -32,7 +32,7 @@ def command(now: bool, timeout: float, as_json: bool) -> None:
     found = None if now else update.newer()
     if found is None:
         out.facts(Updated(newer=False))
-        out.line("this system is the newest release")
+        out.line(update.standing)
         return
     out.facts(Updated(newer=True, version=found.version, release=found.release))
     out.line(f"release {found.release} (version {found.version}) is newer; `phase update --now` starts it")

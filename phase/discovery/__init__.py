@@ -7,7 +7,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
-from phase.discovery.records import SERVICE, DiscoveryError, Heard, Provider
+from phase.discovery.records import SERVICE, DiscoveryError, Heard, Provider, host_of
 
 if TYPE_CHECKING:
     from phase.discovery.dht import Search
@@ -32,6 +32,7 @@ def discover(
     timeout: float,
     gather: float | None = None,
     last: Collection[str] = (),
+    besides: Collection[str] = (),
 ) -> Iterator[Provider]:
     """Look for providers; each is yielded as soon as it is known.
 
@@ -45,6 +46,7 @@ def discover(
         timeout: seconds for everything.
         gather: seconds to go on looking once one is known; the whole timeout when left out.
         last: addresses that have failed before: if a network tells of them, they come after all others.
+        besides: hosts whose answers do not count, as `records.host_of` has them: of the one who asks.
 
     Yields:
         At most `MAX_PROVIDERS`, each address once. A network can name at most `MAX_PER_HOST` providers of
@@ -66,7 +68,8 @@ def discover(
         end = min(end, monotonic() + gather)
     with ExitStack() as stack:
         told = _ask(stack, channel, arch, mdns=mdns, dht=dht, clock=clock)
-        yield from _Sifter(seen, last, mdns=mdns, gather=gather).sift(told, end)
+        sifter = _Sifter(seen, last, mdns=mdns, gather=gather, besides=besides)
+        yield from sifter.sift(told, end)
         if not seen and told.problem:
             raise DiscoveryError(told.problem, hint="Is the network up?")
 
@@ -79,13 +82,23 @@ class _Sifter:
         last: addresses to yield after all others.
         mdns: whether the local network is asked.
         gather: seconds to go on once one is known.
+        besides: hosts that are passed over.
     """
 
-    def __init__(self, seen: set[str], last: Collection[str], *, mdns: bool, gather: float | None) -> None:
+    def __init__(
+        self,
+        seen: set[str],
+        last: Collection[str],
+        *,
+        mdns: bool,
+        gather: float | None,
+        besides: Collection[str] = (),
+    ) -> None:
         self._seen = seen
         self._last = last
         self._mdns = mdns
         self._gather = gather
+        self._besides = besides
         self._hosts: Counter[str] = Counter()
         self._far = 0
         #: Further addresses of providers already yielded, then addresses that have failed before.
@@ -117,6 +130,8 @@ class _Sifter:
     def _counts(self, found: Provider) -> bool:
         host = found.url.rpartition(":")[0]
         if found.url in self._seen or self._hosts[host] >= MAX_PER_HOST:
+            return False
+        if host_of(found.url) in self._besides:
             return False
         if found.source == "dht" and self._mdns:
             # One DHT node can name any number of hosts; they must not crowd out nearby ones.

@@ -128,3 +128,8 @@ def http_url(address: str, port: int, *, zone: str = "") -> str | None:
     if ip.ipv4_mapped or (ip.is_link_local and not zone):
         return None
     return f"http://[{ip}%25{zone}]:{port}" if zone else f"http://[{ip}]:{port}"
+
+
+def host_of(url: str) -> str:
+    """The host of an address that `http_url` has made, without its brackets and its zone."""
+    return url.removeprefix("http://").rpartition(":")[0].strip("[]").partition("%")[0]

@@ -167,3 +167,7 @@ def test_its_cards_are_those_that_the_script_in_its_own_directory_knows(
     (tmp_path / "proc/net").mkdir()
     (tmp_path / "proc/net/if_inet6").write_text("fd4c4142000000000000000000000005 02 40 00 00 eth0\n")
     assert machine.address() == Address("eth0", "fd4c:4142::5")
+
+
+def test_its_own_hosts_are_known(machine: Linux) -> None:
+    assert "127.0.0.1" in machine.own_hosts()

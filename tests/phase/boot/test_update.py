@@ -14,6 +14,7 @@ from phase.boot.errors import BootError
 from phase.boot.fake import StartedError
 from phase.boot.policy import GATHER
 from phase.boot.update import Update
+from phase.discovery import DiscoveryError
 from phase.errors import PhaseError
 from phase.fetch import VerificationError
 from phase.release.keys import ReleaseKeys
@@ -109,10 +110,39 @@ def test_where_nothing_is_newer_nothing_happens(boot: Boot, repository: Reposito
 def test_the_first_that_answers_is_not_the_only_one_asked(
     boot: Boot, repository: Repository, serve: Serve
 ) -> None:
-    """It may be this system itself, which serves what it runs."""
     boot.machine.nearby = nearby(serve())
     assert made(boot).newer() is None
     assert [each.gather for each in boot.machine.searches] == [GATHER[-1]]
+
+
+def test_that_this_system_serves_its_own_release_says_nothing(
+    boot: Boot, repository: Repository, serve: Serve
+) -> None:
+    boot.machine.nearby = nearby(serve())
+    boot.machine.own = {"127.0.0.1"}
+    with pytest.raises(DiscoveryError, match=r"no provider of stable/.* was found"):
+        made(boot).newer()
+
+
+def test_a_system_that_fell_back_is_not_the_newest(
+    boot: Boot, publish: Publish, serve: Serve, tmp_path: Path
+) -> None:
+    repository = publish()
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    before = repository.manifest("stable", ARCH).artifacts["rootfs"].sha256
+    (tmp_path / "r-rootfs").write_bytes(b"the next one")
+    line = "quiet root=/dev/signed"
+    repository.add("stable", ARCH, artifacts, cmdline=line, release="2.0.0", fall_back=True)
+    repository.publish()
+    shutil.copytree(tmp_path / "r", tmp_path / "running", symlinks=True)
+    newest = repository.manifest("stable", ARCH).artifacts["rootfs"].sha256
+    for rootfs, standing in (
+        (before, "1.0.0 runs, because 2.0.0 did not come up"),
+        (newest, "this system is the newest release"),
+    ):
+        update = made(boot, serve(), words=f"phase.rootfs=sha256:{rootfs}")
+        assert update.newer() is None
+        assert update.standing == standing
 
 
 def test_one_that_is_newer_is_told_and_not_fetched(

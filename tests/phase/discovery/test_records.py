@@ -177,3 +177,16 @@ def test_further_addresses_come_last_and_useless_ones_after_them() -> None:
     assert next(found).url == first
     # One nearby is enough for all that is not there yet.
     assert [each.url for each in found] == [far, further, useless]
+
+
+def test_who_asks_does_not_count() -> None:
+    """A system that looks for a newer release serves its own, and answers first."""
+    queue: SimpleQueue[records.Heard] = SimpleQueue()
+    own = ["http://192.0.2.1:8080", "http://[fe80::1%25eth0]:8080", "http://[2001:db8::1]:8080"]
+    foreign = "http://[2001:db8::2]:8080"
+    for url in (*own, foreign):
+        queue.put(records.Heard(Provider(url, "stable", "x86_64", None, "mdns", ""), 0))
+    besides = {"192.0.2.1", "fe80::1", "2001:db8::1"}
+    sifter = discovery._Sifter(set(), (), mdns=True, gather=0.0, besides=besides)
+    found = sifter.sift(discovery._Told(queue, ()), time.monotonic() + 1000)
+    assert [each.url for each in found] == [foreign]
