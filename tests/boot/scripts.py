@@ -2,32 +2,53 @@
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from boot import tree
 from phase import cmdline
 
 #: What would change this host, or wait.
-_STUBS = {"chown": "", "sleep": "", "mount": "", "python3": "", "start-stop-daemon": 'echo "$*" >{said}'}
+_STUBS = {
+    "chown": "",
+    "sleep": "",
+    "mount": "",
+    "python3": 'echo "$*" >>{python}; exit {status}',
+    "start-stop-daemon": 'echo "$*" >{said}',
+}
 
 
-def started(name: str, words: str, directory: Path) -> str:
+def started(
+    name: str,
+    words: str,
+    directory: Path,
+    *,
+    metadata: Mapping[str, str] = {"1.root.json": ""},
+    times: int = 1,
+    status: int = 0,
+) -> str:
     """What a script starts, with its options; empty if it starts nothing.
 
     Args:
         name: of the script in `boot/files`.
         words: of the kernel command line.
-        directory: for its files.
+        directory: for its files; `python` there has the words of each call of Python.
+        metadata: further files of the metadata of the release that runs.
+        times: how often the script is started, as by init after its end.
+        status: what Python ends with.
     """
     tools, run, release = directory / "bin", directory / "run", directory / "release"
+    python = directory / "python"
     said, line, groups = directory / "said", directory / "cmdline", directory / "groups"
     for each in (tools, run, groups, release / "metadata"):
         each.mkdir(parents=True)
     for tool, does in _STUBS.items():
-        (tools / tool).write_text(f"#!/bin/sh\n{does.format(said=said)}\n")
+        (tools / tool).write_text(f"#!/bin/sh\n{does.format(said=said, python=python, status=status)}\n")
         (tools / tool).chmod(0o755)
     for each in (run / "job-ended", run / "serve.log", release / "metadata/timestamp.json"):
         each.touch()
+    for file, content in metadata.items():
+        (release / "metadata" / file).write_text(content)
     line.write_text(f"quiet {words}\n")
     (run / "mode").write_text(f"{cmdline.parse(words).mode}\n")
     script = (tree.HERE / "files" / name).read_text()
@@ -36,12 +57,19 @@ def started(name: str, words: str, directory: Path) -> str:
         "/run/phase": run,
         "/sys/fs/cgroup/jobs": groups,
         "/dev/kmsg": "/dev/null",
-        "[ -e /phase/release": f"[ -e {release}",
+        "/phase/release/metadata": release / "metadata",
     }
     for place, instead in places.items():
         script = script.replace(place, str(instead))
     environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
     # bash: like busybox's shell, and unlike older ones of Debian, it knows pipefail.
-    subprocess.run(["bash", "-c", script], env=environment, timeout=60, check=False)
+    # What it starts beside itself has ended then, too.
+    for _ in range(times):
+        subprocess.run(["bash", "-c", f"trap wait EXIT\n{script}"], env=environment, timeout=60, check=False)
     said_words = said.read_text().split() if said.exists() else []
-    return " ".join(said_words).partition("-m phase ")[2].replace(str(run), "/run/phase")
+    return (
+        " ".join(said_words)
+        .partition("-m phase ")[2]
+        .replace(str(run), "/run/phase")
+        .replace(str(release), "/phase/release")
+    )

@@ -47,3 +47,12 @@ def test_the_mode_is_handed_on_or_nothing_listens(mode: str, said: str, tmp_path
     found = started("daemon", f"phase.mode={mode} phase.mirror=stable/arm64", tmp_path)
     assert found.replace("/run/phase/mirror", "/phase/release").startswith(said)
     assert bool(found) == bool(said)
+
+
+@pytest.mark.parametrize(("status", "times"), [(0, 1), (1, 3)])
+def test_a_provider_that_starts_again_does_not_say_again_that_it_is_well(
+    status: int, times: int, tmp_path: Path
+) -> None:
+    """Only where it could not be said before."""
+    started("daemon", "", tmp_path, metadata={"2.a.json": '{"before": 1}'}, times=3, status=status)
+    assert (tmp_path / "python").read_text().split("\n")[:-1] == ["-s -m phase.boot.healthy"] * times
