@@ -6,7 +6,7 @@ import pytest
 
 from tests.boot.scripts import started
 
-_MIRROR = "--follow found {}--root /phase/release/metadata/root.json --mirror {}/auto --mirror "
+_MIRROR = "--follow found {}--root /phase/release/metadata/1.root.json --mirror {}/auto --mirror "
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,10 @@ def test_a_provider_that_starts_again_does_not_say_again_that_it_is_well(
     """Only where it could not be said before."""
     started("daemon", "", tmp_path, metadata={"2.a.json": '{"before": 1}'}, times=3, status=status)
     assert (tmp_path / "python").read_text().split("\n")[:-1] == ["-s -m phase.boot.healthy"] * times
+
+
+def test_a_mirror_believes_the_root_that_the_seed_had(tmp_path: Path) -> None:
+    """After a rotation, too: the newest root comes beside it."""
+    roots = dict.fromkeys(("root.json", "10.root.json", "9.root.json", "11.root.json", "x.root.json"), "")
+    said = started("daemon", "phase.mirror=stable/arm64", tmp_path, metadata=roots)
+    assert "--root /phase/release/metadata/9.root.json" in said
