@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: The longest file of an image that is read is its floor.
 _MAX_FILE = MAX_BYTES
+#: Flags of files that only one boot or update writes to.
+_OURS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Linux:
@@ -40,6 +42,7 @@ class Linux:
         self._etc = etc
         self._run = run
         self._initrd: int | None = None
+        self._lock: int | None = None
         self._network = Network(run=run, proc=proc)
         self._tor: Tor | None = None
 
@@ -147,18 +150,26 @@ class Linux:
     def open_initrd(self) -> int:
         """See `Machine`."""
         if self._initrd is None:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            opened = os.open(f"{self._run}/initrd", flags, 0o600)
-            try:
-                # What one has verified, another must not change before the kernel has it.
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Nothing that was there before may be part of it.
-                os.truncate(opened, 0)
-            except BlockingIOError:
-                os.close(opened)
-                raise BootError("another update of this machine is at work", hint="Wait for it.") from None
-            self._initrd = opened
+            self._be_alone()
+            self._initrd = os.open(f"{self._run}/initrd", _OURS, 0o600)
+            # Nothing that was there before may be part of it.
+            os.truncate(self._initrd, 0)
         return self._initrd
+
+    def _be_alone(self) -> None:
+        """Keep others out until this process ends: what is verified must not change before it is loaded.
+
+        By a file of its own: the initrd is opened anew for a kernel that is locked down, which ends a lock.
+        """
+        if self._lock is not None:
+            return
+        lock = os.open(f"{self._run}/initrd.lock", _OURS, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise BootError("another update of this machine is at work", hint="Wait for it.") from None
+        self._lock = lock
 
     def load(self, kernel: Kernel) -> None:
         """See `Machine`."""

@@ -2,6 +2,8 @@
 
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,16 +48,33 @@ def test_nothing_that_was_there_before_is_part_of_the_initrd(machine: Linux, tmp
     os.close(file)
 
 
+_UPDATES = """
+import os, sys
+from phase.boot import kexec
+from phase.boot.linux import Linux
+machine = Linux(run=sys.argv[1])
+file = machine.open_initrd()
+os.write(file, b"verified")
+# As for a kernel that is locked down.
+with kexec._read_only(file):
+    pass
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_two_updates_do_not_write_one_initrd(machine: Linux, tmp_path: Path) -> None:
     """One would start what the other has just emptied."""
-    file = machine.open_initrd()
-    os.write(file, b"verified")
-    another = Linux(run=str(tmp_path / "run"))
-    with pytest.raises(BootError, match="another update of this machine is at work"):
-        another.open_initrd()
-    assert os.pread(file, 100, 0) == b"verified"
-    os.close(file)
-    os.close(another.open_initrd())
+    words = [sys.executable, "-c", _UPDATES, str(tmp_path / "run")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as another:
+        assert another.stdin is not None
+        assert another.stdout is not None
+        assert another.stdout.readline() == b"held\n"
+        with pytest.raises(BootError, match="another update of this machine is at work"):
+            machine.open_initrd()
+        assert (tmp_path / "run/initrd").read_bytes() == b"verified"
+        another.stdin.close()
+    os.close(machine.open_initrd())
 
 
 def test_the_initrd_is_not_written_through_a_link(machine: Linux, tmp_path: Path) -> None:
