@@ -4,6 +4,8 @@ In private mode the ways out by routers are in a routing table of their own (`bo
 kernel looks at for Tor's user alone. What else runs here has no way out, whatever it tries.
 """
 
+import contextlib
+import errno
 import os
 import re
 import socket
@@ -62,14 +64,19 @@ class Tor:
         ended, _ = os.waitpid(self._child, os.WNOHANG)
         said = self._log()
         if ended:
+            # The next question starts it again.
+            self._child = None
             last = said.strip().rpartition("\n")[2]
             raise BootError(f"Tor has ended: {last[-200:] or 'it has said nothing'}")
         found = _BOOTSTRAPPED.findall(said)
         return int(found[-1]) if found else 0
 
     def _start(self, more: bytes) -> int:
-        os.mkdir(self._data, 0o700)
+        os.makedirs(self._data, 0o700, exist_ok=True)
         os.chown(self._data, USER, USER)
+        # What one before has said is nothing of this one's way.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._data}/log")
         torrc = f"{self._data}.rc"
         with open(torrc, "wb") as handle:
             handle.write(_CONFIGURATION.format(*PROXY, self._data).encode() + more)
@@ -117,5 +124,5 @@ def _route_alone() -> None:
         answer = kernel.recv(4096)
     kind = struct.unpack_from("=IH", answer)[1]
     code = struct.unpack_from("=i", answer, 16)[0] if kind == _ERROR else -1
-    if code:
+    if code not in (0, -errno.EEXIST):
         raise BootError(f"the kernel routes nothing for Tor alone: {os.strerror(-code)}")
