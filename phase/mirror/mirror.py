@@ -48,7 +48,7 @@ class Mirror:
     Args:
         directory: made where there is none.
         root: bytes of the trusted root.
-        names: channels and architectures that it keeps. The first is always one of them.
+        names: channels and architectures that it keeps; one at least.
         everything: whether to keep all other releases of the repository, too.
         providers: whom to fetch from; asked anew in each round.
         way: how to get to them.
@@ -73,8 +73,8 @@ class Mirror:
         self._providers = providers
         self._way = way
         self._tell = tell
-        #: Contents that this process has seen whole: a file of gigabytes is not hashed in every round.
-        self._seen: set[str] = set()
+        #: Contents that this process has seen whole, and the file: gigabytes are not hashed in every round.
+        self._seen: dict[str, tuple[int, ...]] = {}
 
     def round(self) -> None:
         """Bring the directory to what is published now.
@@ -92,12 +92,12 @@ class Mirror:
             filling = Filling(place, self._root, deadline=deadline, way=self._way, tell=self._tell)
             held, here = self._held()
             urls = self._providers(self._names)
-            first = self._names[0]
-            proven = filling.prove(first, urls, here=self._floors(held, here), cached=here)
+            failed: dict[Name, PhaseError] = {}
+            first, proven = self._prove(filling, urls, held, here, failed)
             offered = _offered(proven.release)
             names = {*self._names, *(offered[:MAX_RELEASES] if self._everything else ())}
-            failed: dict[Name, PhaseError] = {}
-            found = {first: proven.release} | self._beside(filling, names - {first}, proven, urls, failed)
+            others = names - {first} - failed.keys()
+            found = {first: proven.release} | self._beside(filling, others, proven, urls, failed)
             # The provider that has proven it has it whole, by its own word.
             urls = [proven.url, *(url for url in urls if url != proven.url)]
             for name, release in found.items():
@@ -140,6 +140,27 @@ class Mirror:
                 return [found.floor]
         return []
 
+    def _prove(
+        self,
+        filling: Filling,
+        urls: Sequence[str],
+        held: Iterable[Name],
+        here: dict[str, bytes],
+        failed: dict[Name, PhaseError],
+    ) -> tuple[Name, Proven]:
+        """The newest state, and a release that proves it: the first one that has not been withdrawn."""
+        floors = self._floors(held, here)
+        withdrawn: dict[Name, PhaseError] = {}
+        for name in dict.fromkeys((*self._names, *(sorted(held) if self._everything else ()))):
+            try:
+                proven = filling.prove(name, urls, here=floors, cached=here)
+            except trust.WrongTargetError as error:
+                withdrawn[name] = error
+            else:
+                failed |= {name: withdrawn[name] for name in self._names if name in withdrawn}
+                return name, proven
+        raise next(iter(withdrawn.values()))
+
     def _beside(
         self,
         filling: Filling,
@@ -162,7 +183,7 @@ class Mirror:
         here.add_release(manifest, blobs_in(self.directory))
         for artifact in manifest.artifacts.values():
             blob = self.directory / "blobs" / "sha256" / artifact.sha256
-            if artifact.content in self._seen and blob.is_file():
+            if (stamp := _stamp(blob)) and stamp == self._seen.get(artifact.content):
                 continue
             place.fetch(
                 artifact,
@@ -173,7 +194,7 @@ class Mirror:
                 way=self._way,
                 here=here,
             )
-            self._seen.add(artifact.content)
+            self._seen[artifact.content] = _stamp(blob)
 
     def _keep(self, filling: Filling, whole: dict[Name, Refreshed], here: dict[str, bytes]) -> None:
         """Publish what is whole, if that is another state than before; then remove what is out of use."""
@@ -205,7 +226,7 @@ def found(urls: Sequence[str], *, mdns: bool, dht: Sequence[tuple[str, int]]) ->
     def find(names: Sequence[Name]) -> list[str]:
         known = dict.fromkeys(urls)
         for channel, arch in names:
-            told = discover(channel, arch, mdns=mdns, dht=dht, timeout=_SEARCH, gather=_GATHER)
+            told = discover(channel, arch, urls=urls, mdns=mdns, dht=dht, timeout=_SEARCH, gather=_GATHER)
             known |= dict.fromkeys(provider.url for provider in told)
         if not known:
             wanted = ", ".join("/".join(name) for name in names)
@@ -215,6 +236,15 @@ def found(urls: Sequence[str], *, mdns: bool, dht: Sequence[tuple[str, int]]) ->
         return list(known)
 
     return find
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What tells a file from another one, and from itself before it was written to; empty for no file."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return ()
+    return found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """A mirror: whole and verified, or as it was before."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from fixtures.hostile.provider import Provider
 from fixtures.hostile.server import Server
 from fixtures.hostile.world import ARCH, CHANNEL, Metadata, Signed, World
+from phase import discovery
 from phase import files as files_module
+from phase.discovery import DiscoveryError
 from phase.errors import PhaseError
-from phase.mirror.mirror import Mirror, MirrorError, named
+from phase.mirror.mirror import Mirror, MirrorError, found, named
 from phase.provider import catalog
 from phase.trust import RollbackError
 
@@ -240,3 +243,64 @@ def test_no_provider_is_an_error(world: World, tmp_path: Path) -> None:
     )
     with pytest.raises(PhaseError, match=r"127\.0\.0\.1:9"):
         made.round()
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_the_first_release_may_be_the_withdrawn_one(
+    world: World, provider: Provider, tmp_path: Path, everything: bool
+) -> None:
+    provider.files = dict(world.before)
+    with Server(provider.answer) as server:
+        made = Mirror(
+            tmp_path / "mirror",
+            world.root,
+            [OWN] if everything else [OWN, OTHER],
+            everything=everything,
+            providers=named([server.url]),
+            tell=lambda _: None,
+        )
+        made.round()
+        provider.files = dict(world.now)
+
+        def withdraw(signed: Signed) -> None:
+            roles = signed["delegations"]["roles"]
+            roles[:] = [role for role in roles if role["name"] != f"stable-{ARCH}"]
+
+        Metadata(provider.files).forge("targets", withdraw)
+        with pytest.raises(MirrorError, match=f"stable/{ARCH}: this repository has no release"):
+            made.round()
+        assert offered(made) == {OTHER: "1.1.0"}
+
+
+@pytest.mark.parametrize("damage", [b"", b"another"])
+def test_a_file_that_was_whole_and_is_not_is_fetched_again(
+    mirror: Callable[..., Mirror], provider: Provider, damage: bytes
+) -> None:
+    """Not every one is hashed in every round; one of another length, or another file, is."""
+    made = mirror()
+    made.round()
+    path = provider.blob("kernel")
+    blob = made.directory / path.lstrip("/")
+    content = blob.read_bytes()
+    blob.unlink()
+    blob.write_bytes(damage or bytes(len(content)))
+    made.round()
+    assert blob.read_bytes() == content
+
+
+def test_who_was_named_needs_no_network_to_be_found_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what discovery finds beside them is waited for no longer than it gathers."""
+    ends: list[float] = []
+
+    class Nothing:
+        problem = "no network"
+
+        def next(self, end: float) -> None:
+            ends.append(end - time.monotonic())
+
+    monkeypatch.setattr(discovery, "_ask", lambda *_, **__: Nothing())
+    urls = ["http://192.0.2.1:8080", "http://192.0.2.2:8080"]
+    assert found(urls, mdns=True, dht=())([OWN, OTHER]) == urls
+    assert all(seconds <= 1.0 for seconds in ends)
+    with pytest.raises(DiscoveryError, match="no network"):
+        found([], mdns=True, dht=())([OWN])
