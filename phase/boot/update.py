@@ -22,8 +22,6 @@ from phase.trust import clock
 
 #: What a seed has handed over to the system, and what the system serves.
 RELEASE = Path("/phase/release")
-#: What is here has been verified in this boot, and may have expired since.
-_ANY_AGE = 100 * 365 * 86_400
 #: Limit for a metadata file, bytes; each was within its own limit when the seed took it.
 _MAX_FILE = 5_000_000
 
@@ -142,20 +140,14 @@ class Update(Seed):
 
     def _proof(self, here: Mapping[str, bytes]) -> trust.Refreshed:
         """What proves the release that runs."""
-        channel, arch = self.parameters.channel, self.arch
-
-        def get(file: str, _: int) -> bytes:
-            if file not in here:
-                raise trust.NotFoundError(f"this system has no {file}")
-            return here[file]
-
         return trust.refresh(
             self.root,
-            get,
-            channel=channel,
-            arch=arch,
+            trust.held(here),
+            channel=self.parameters.channel,
+            arch=self.arch,
             now=clock.trusted_now(system=self.machine.clock()),
-            policy=trust.Policy(grace=_ANY_AGE),
+            # It has been verified in this boot, and may have expired since.
+            policy=trust.Policy(grace=trust.ANY_AGE),
         )
 
 

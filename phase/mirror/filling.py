@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 
 from phase import files, trust
 from phase.errors import PhaseError
@@ -77,7 +76,7 @@ class Filling:
             self._root,
             channel=channel,
             arch=arch,
-            now=now(known.own),
+            now=clock.trusted_now(last_seen=known.own.time),
             deadline=self._deadline,
             floor=known.own,
             others=(*known.others, *here),
@@ -124,7 +123,7 @@ class Filling:
                 get,
                 channel=channel,
                 arch=arch,
-                now=now(proven.release.floor),
+                now=clock.trusted_now(last_seen=proven.release.floor.time),
                 floor=proven.release.floor,
                 cached=had,
             )
@@ -157,16 +156,12 @@ class Filling:
         held = floor.load(file, directory=self._place.descriptor)
         if held in (known, found.floor):
             return
-
-        def get(file: str, _: int) -> bytes:
-            if file not in found.metadata:
-                raise trust.NotFoundError(f"there is no {file}")
-            return found.metadata[file]
-
         channel, arch = name
-        trust.refresh(self._root, get, channel=channel, arch=arch, now=now(held), floor=held)
-
-
-def now(known: Floor) -> datetime:
-    """The time expiry is judged by: this machine's, unless it is behind that of the last refresh."""
-    return clock.trusted_now(last_seen=known.time)
+        trust.refresh(
+            self._root,
+            trust.held(found.metadata),
+            channel=channel,
+            arch=arch,
+            now=clock.trusted_now(last_seen=held.time),
+            floor=held,
+        )

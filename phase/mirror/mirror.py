@@ -17,20 +17,18 @@ from phase.errors import PhaseError
 from phase.fetch.here import Here, blobs_in
 from phase.fetch.release import Proven
 from phase.fetch.way import DIRECT, Way
-from phase.mirror.filling import Filling, Name, now
+from phase.mirror.filling import Filling, Name
 from phase.mirror.output import Output
 from phase.release import prune, staging
 from phase.release.errors import ManifestError, RepositoryError
 from phase.release.manifest import Manifest, split_role
 from phase.release.tree import Tree
-from phase.trust import Floor, Refreshed, wire
+from phase.trust import Floor, Refreshed, clock, wire
 
 #: Seconds that one round may take.
 ROUND_SECONDS = 3600.0
 #: Seconds to look for providers of one release, and to go on once one is known.
 _SEARCH, _GATHER = 5.0, 1.0
-#: Seconds of grace for what is on the disk: it proves the versions that were there, however old.
-_ANY_AGE = 100 * 365 * 86_400
 #: Releases that a mirror of everything keeps at most.
 MAX_RELEASES = 256
 
@@ -121,21 +119,15 @@ class Mirror:
 
     def _floors(self, held: Iterable[Name], here: dict[str, bytes]) -> list[Floor]:
         """What the metadata that is here proves: a booted system remembers nothing else."""
-
-        def get(file: str, _: int) -> bytes:
-            if file not in here:
-                raise trust.NotFoundError(f"there is no {file}")
-            return here[file]
-
         for channel, arch in held:
             with contextlib.suppress(trust.TrustError):
                 found = trust.refresh(
                     self._root,
-                    get,
+                    trust.held(here),
                     channel=channel,
                     arch=arch,
-                    now=now(Floor()),
-                    policy=trust.Policy(grace=_ANY_AGE),
+                    now=clock.trusted_now(),
+                    policy=trust.Policy(grace=trust.ANY_AGE),
                 )
                 return [found.floor]
         return []

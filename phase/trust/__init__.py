@@ -3,7 +3,7 @@
 Any part of Phase may use it. It imports no TLS, no event loop and no cryptography but PyNaCl.
 """
 
-from phase.trust.client import Refreshed, refresh
+from phase.trust.client import ANY_AGE, Refreshed, held, refresh
 from phase.trust.errors import (
     ExpiredError,
     FormatError,
@@ -19,6 +19,7 @@ from phase.trust.floor import Floor
 from phase.trust.state import Policy, TrustedState
 
 __all__ = [
+    "ANY_AGE",
     "ExpiredError",
     "Floor",
     "FormatError",
@@ -32,5 +33,6 @@ __all__ = [
     "TrustError",
     "TrustedState",
     "WrongTargetError",
+    "held",
     "refresh",
 ]
