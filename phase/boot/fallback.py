@@ -17,7 +17,7 @@ TRIES = 2
 
 def name(manifest: Manifest) -> str:
     """What the starts of a release are counted by; the rootfs is what a system knows of itself."""
-    rootfs = manifest.artifacts["rootfs"].sha256 if "rootfs" in manifest.artifacts else ""
+    rootfs = manifest.rootfs.sha256 if manifest.rootfs is not None else ""
     return f"{role_name(manifest.channel, manifest.arch)}.{manifest.version} {rootfs}"
 
 

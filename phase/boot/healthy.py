@@ -14,7 +14,7 @@ from phase.boot import fallback, update
 from phase.boot.machine import Machine
 from phase.errors import PhaseError
 from phase.fetch import Client
-from phase.fetch.here import read
+from phase.release.described import read
 from phase.release.manifest import Manifest, role_name
 from phase.trust import floor as floors
 
@@ -72,7 +72,7 @@ def counted(machine: Machine, files: dict[str, bytes]) -> Manifest | None:
         if manifest is None or manifest.before is None:
             continue
         # The release before it has the same metadata.
-        if manifest.artifacts["rootfs"].sha256 == parameters.rootfs:
+        if manifest.rootfs is not None and manifest.rootfs.sha256 == parameters.rootfs:
             return manifest
     return None
 

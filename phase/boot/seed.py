@@ -20,9 +20,10 @@ from phase.boot.remembered import Remembered, if_it_can
 from phase.boot.waiting import Waiting
 from phase.discovery import MAX_PROVIDERS, Provider
 from phase.errors import PhaseError
-from phase.fetch.here import Here, releases
+from phase.fetch.here import Here
 from phase.fetch.release import refresh_from
 from phase.fetch.way import DIRECT, Way
+from phase.release.described import releases
 from phase.release.manifest import Manifest, role_name
 
 #: Seconds to wait for an address before a kept release is booted instead.

@@ -134,7 +134,7 @@ class Update(Seed):
     def _started(self, manifest: Manifest) -> Manifest:
         """The release that runs: of a manifest, or the one before it, if the seed went back to that."""
         for each in (manifest, manifest.before):
-            if each and (rootfs := each.artifacts.get("rootfs")) and rootfs.sha256 == self.parameters.rootfs:
+            if each and each.rootfs and each.rootfs.sha256 == self.parameters.rootfs:
                 return each
         return manifest
 

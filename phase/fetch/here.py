@@ -5,19 +5,16 @@ the one who copies a chunk verifies it, so a false place costs a read and nothin
 """
 
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from phase import files
-from phase.errors import PhaseError
-from phase.release.manifest import Artifact, Manifest, split_role
-from phase.trust import Policy, wire
+from phase.release import described
+from phase.release.manifest import Artifact, Manifest
+from phase.trust import Policy
 
-#: Limits for what is read of a directory: files with roles of releases, and chunks that are remembered.
-_MOST_ROLES, _MOST_CHUNKS = 16, 65_536
-_ROLE = re.compile(r"(\d{1,16})\.([A-Za-z0-9_-]+)\.json")
-_TOP = ("root", "snapshot", "targets")
+#: Limit for chunks that are remembered.
+_MOST_CHUNKS = 65_536
 #: Opens a file of an artifact for reading, or raises OSError.
 Opener = Callable[[Artifact], int]
 
@@ -41,8 +38,8 @@ class Here:
     def add_directory(self, directory: Path) -> None:
         """Remember what a directory has: a repository, what `phase fetch` has filled, or a cache."""
         for metadata in sorted({directory / "metadata", *directory.glob("metadata-*")}):
-            for role, file in _roles(_names(metadata)):
-                if manifest := read(role, _content(metadata / file)):
+            for role, file in described.roles(_names(metadata)):
+                if manifest := described.read(role, _content(metadata / file)):
                     self.add_release(manifest, blobs_in(directory))
 
     def get(self, sha256: str, size: int) -> bytes | None:
@@ -70,28 +67,6 @@ class Here:
         return bool(self._places)
 
 
-def releases(metadata: Mapping[str, bytes]) -> list[Manifest]:
-    """The releases that some metadata describes, none of them verified; the newest first.
-
-    Args:
-        metadata: file name to bytes, from anywhere.
-    """
-    found = (read(role, metadata[file]) for role, file in _roles(metadata))
-    return [manifest for manifest in found if manifest]
-
-
-def read(role: str, data: bytes) -> Manifest | None:
-    """A manifest as it stands, not verified; None if it cannot be read."""
-    from tuf.api.metadata import Targets
-
-    try:
-        split_role(role)
-        signed, _ = wire.read(data, Targets, name=role, max_bytes=Policy().max_targets)
-        return Manifest.from_role(role, signed)
-    except PhaseError:
-        return None
-
-
 def blobs_in(directory: Path) -> Opener:
     """Opens a blob by either name: a repository has the hash of the whole, a cache that of the chunks."""
     blobs = directory / "blobs" / "sha256"
@@ -103,16 +78,6 @@ def blobs_in(directory: Path) -> Opener:
             return files.open_plain(blobs / artifact.content)
 
     return opener
-
-
-def _roles(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Roles of releases and their files, as many as are read; the newest versions first."""
-    found = []
-    for name in names:
-        match = _ROLE.fullmatch(name)
-        if match and match[2] not in _TOP:
-            found.append((int(match[1]), match[2], name))
-    return [(role, name) for _, role, name in sorted(found, reverse=True)[:_MOST_ROLES]]
 
 
 def _names(directory: Path) -> list[str]:

@@ -95,6 +95,11 @@ class Manifest(NamedTuple):
         own = {artifact.content for artifact in self.artifacts.values()}
         return own | (self.before.contents if self.before else set())
 
+    @property
+    def rootfs(self) -> Artifact | None:
+        """What a system is known by; a release may go without one."""
+        return self.artifacts.get("rootfs")
+
     @classmethod
     def from_role(cls, role: str, signed: "Targets") -> "Manifest":
         """Read a verified role.

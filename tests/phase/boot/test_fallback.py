@@ -107,6 +107,19 @@ def test_one_that_does_not_serve_is_not_well(
     assert booted(boot, url)[0] == first
 
 
+def test_one_that_came_back_from_a_release_without_a_rootfs_says_nothing(
+    boot: Boot, repository: Repository, tmp_path: Path
+) -> None:
+    before = repository.manifest("stable", ARCH).artifacts["rootfs"].sha256
+    (tmp_path / "r-kernel").write_bytes(kernel(ARCH))
+    repository.add(
+        "stable", ARCH, {"kernel": tmp_path / "r-kernel"}, cmdline="", release="2.0.0", fall_back=True
+    )
+    repository.publish()
+    boot.prepared()
+    assert well(boot, tmp_path, f"phase.rootfs=sha256:{before}", serves=False) == 0
+
+
 def test_without_a_provider_too(
     boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from phase.boot.cache import Cache
 from phase.cli import cli
-from phase.fetch.here import Here, releases
+from phase.fetch.here import Here
+from phase.release.described import releases
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
 from tests.phase.provider.service import serving
