@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 
 from fixtures.hostile.dht import Liar, liar
 from phase.discovery.dht import announcement
@@ -35,6 +36,17 @@ async def settled(nodes: list[Dht]) -> None:
     """Until all greetings are done, so that everybody knows whom it has met."""
     while any(one._greeted for one in nodes):
         await asyncio.sleep(0.02)
+
+
+async def until(done: Callable[[], bool]) -> None:
+    """Until something is so, which may never be: the test's own limit ends that."""
+    while not done():
+        await asyncio.sleep(0.01)
+
+
+async def asked_back(first: Dht, evil: Liar) -> None:
+    """Until a node has pinged who wanted something kept, has asked for it, and has decided."""
+    await until(lambda: evil.asked == 2 and not first._storing)
 
 
 async def lie(host: str, **answers: object) -> tuple[Liar, tuple[str, int]]:

@@ -15,7 +15,7 @@ from phase.discovery.dht.node import Dht
 from phase.discovery.dht.resolve import resolve
 from phase.discovery.records import DiscoveryError
 from tests.phase.discovery.dht.conftest import Start
-from tests.phase.discovery.dht.nodes import PLACE, found, lie, settled, signed
+from tests.phase.discovery.dht.nodes import PLACE, asked_back, found, lie, settled, signed, until
 
 
 async def test_announced_here_and_found_there(start: Start, net: str) -> None:
@@ -76,8 +76,8 @@ async def test_a_forged_sender_is_asked_first(start: Start, net: str) -> None:
     question = wire.question(os.urandom(20), "store", os.urandom(20), PLACE, signed(f"{net}.9"))
     gone.sendto(question, address)
     gone.close()
-    await asyncio.sleep(0.1)
-    await settled([first])
+    await until(lambda: f"{net}.9" in first._storing)
+    await until(lambda: not first._storing)
     assert len(first.held) == 0
 
 
@@ -107,8 +107,7 @@ async def test_who_does_not_have_it_itself_has_nothing_kept(start: Start, net: s
     evil, _ = await lie(f"{net}.66", find_node=[], find_value=[])
     try:
         evil.store(address, PLACE, signed(f"{net}.66"))
-        await asyncio.sleep(0.1)
-        await settled([first])
+        await asked_back(first, evil)
         assert len(first.held) == 0
     finally:
         evil.transport.close()
@@ -209,8 +208,7 @@ async def test_another_announcement_is_no_proof(start: Start, net: str) -> None:
     evil, _ = await lie(f"{net}.66", find_node=[], find_value={"value": [signed(f"{net}.66", seed=5)]})
     try:
         evil.store(address, PLACE, signed(f"{net}.66"))
-        await asyncio.sleep(0.1)
-        await settled([first])
+        await asked_back(first, evil)
         assert len(first.held) == 0
     finally:
         evil.transport.close()
@@ -225,8 +223,9 @@ async def test_who_was_met_is_not_pinged_again(start: Start, net: str) -> None:
         await settled([first])
         assert other.asked == 1
         for _ in range(5):
+            other.answered = 0
             other.transport.sendto(wire.question(os.urandom(20), "find_node", other.id, PLACE), address)
-            await asyncio.sleep(0.02)
+            await until(lambda: other.answered == 1)
         await settled([first])
         assert other.asked == 1
         # A lookup asks it, and that is all.
@@ -244,9 +243,13 @@ async def test_few_strangers_are_pinged_at_the_same_time(start: Start, net: str)
     for number in range(40):
         one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         strangers.append(one)
+        one.setblocking(False)
         one.bind((f"{net}.{100 + number}", 0))
         one.sendto(wire.question(os.urandom(20), "ping", os.urandom(20)), address)
-    await asyncio.sleep(0.1)
+    for one in strangers:
+        # Each is answered, after it was pinged or not.
+        while (await asyncio.get_running_loop().sock_recv(one, 2000))[0] == 0:
+            pass
     assert len(first._greeted) == 16
     for one in strangers:
         one.close()
