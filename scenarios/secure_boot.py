@@ -9,7 +9,7 @@ from boot.signing import Signer
 from lab.qemu.command import Firmware
 
 #: Debian's firmware with Secure Boot, and variables in which it is on. They trust a key of Debian's, which
-#: anyone has: it is taken out. ARM64's other file has no variables, and virt-firmware adds to no such file.
+#: anyone has: it is taken out. ARM64's other file has no variables, and virt-firmware adds none to that.
 _FIRMWARE = {
     "x86_64": Firmware(
         Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"),
