@@ -3,7 +3,19 @@
 The old text occurs exactly once in its file. Keep it short and unlikely to change for other reasons.
 """
 
-from tests.mutants import boots, cage, judged, mirrors, modes, networks, nodes, proofs, publishing, unnoticed
+from tests.mutants import (
+    boots,
+    cage,
+    judged,
+    mirrors,
+    modes,
+    networks,
+    nodes,
+    proofs,
+    publishing,
+    unnoticed,
+    updates,
+)
 
 MUTANTS = (
     *boots.MUTANTS,
@@ -16,4 +28,5 @@ MUTANTS = (
     *nodes.MUTANTS,
     *publishing.MUTANTS,
     *unnoticed.MUTANTS,
+    *updates.MUTANTS,
 )
