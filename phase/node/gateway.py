@@ -42,6 +42,7 @@ from phase.peer.messages import (
     schema,
 )
 from phase.provider import guard
+from phase.provider.problems import cut_off
 
 _log = logging.getLogger(__name__)
 #: The largest blob.
@@ -327,9 +328,15 @@ class Gateway:
         try:
             await answer.prepare(request)
             await self._follow(client, job, descriptor, answer)
+            await answer.write_eof()
+        except (ConnectionError, TimeoutError) as error:
+            raise ConnectionResetError("the client has left, or reads nothing") from error
+        except Exception as error:
+            # Half of it is out: a problem would be read as more of it.
+            _log.exception("the output of the job %s broke off", job)
+            raise ConnectionResetError("the answer broke off") from error
         finally:
             os.close(descriptor)
-        await answer.write_eof()
         return answer
 
     async def _follow(self, client: str, job: str, descriptor: int, answer: web.StreamResponse) -> None:
@@ -367,6 +374,8 @@ async def _answered(request: web.Request, handler: _Handler) -> web.StreamRespon
         answer = _refused(request, _as_problem(error))
         if isinstance(error, web.HTTPMethodNotAllowed):
             answer.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+    except ConnectionError:
+        return cut_off(request)
     except Exception:
         _log.exception("the answer to %s %s failed", request.method, printable(request.path)[:200])
         answer = _refused(request, ProblemError(500, "fault", "this node has a fault; its log says more"))

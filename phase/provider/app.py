@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 
 from phase.arch import canonical
 from phase.errors import PhaseError
@@ -19,7 +18,7 @@ from phase.provider.health import Health, Part, announcing
 from phase.provider.limits import Limits
 from phase.provider.measure import measured
 from phase.provider.metrics import Metrics
-from phase.provider.problems import problem
+from phase.provider.problems import cut_off, problem
 from phase.provider.status import Advertisement, Status, status
 from phase.provider.store import Store
 from phase.provider.together import Row, Together
@@ -253,17 +252,6 @@ class _Routes:
         return ", ".join("/".join(key) for key in self._store.current().releases) or "none"
 
 
-class _Left(web.Response):
-    """The answer when its reader has left. An exception works too, but aiohttp logs forty lines for it."""
-
-    def __init__(self) -> None:
-        super().__init__(status=499, reason="Reader Left")
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Tell aiohttp that the connection is gone."""
-        raise ConnectionResetError("the reader has left")
-
-
 @web.middleware
 async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Count the request, inform the connection's guard, and answer every error with a problem."""
@@ -301,9 +289,7 @@ async def _respond(request: web.Request, handler: _Handler) -> web.StreamRespons
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
     except (ConnectionError, TimeoutError):
-        if request.transport is not None:
-            request.transport.abort()
-        return _Left()
+        return cut_off(request)
     except Exception:
         _log.exception("%s %s failed", request.method, request.path)
         return problem(500, "the provider failed; its log says why")
