@@ -5,7 +5,8 @@ name the build directory.
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,20 +50,16 @@ class System(NamedTuple):
 def seed(arch: str, *, refresh: bool = False) -> Seed:
     """The seed's kernel and initramfs, built if they are not in the cache."""
     base = tree.unpacked(arch, refresh=refresh)
-    sources = ("seed.py", *(f"files/{name}" for name in seed_image.FILES))
-    directory = _cached(
-        f"seed-{arch}", base, sources, lambda into: seed_image.build(arch, base, PROJECT, into)
-    )
+    inputs = partial(_inputs, base, ("seed.py", *(f"files/{name}" for name in seed_image.FILES)))
+    directory = _cached(f"seed-{arch}", inputs, lambda into: seed_image.build(arch, base, PROJECT, into))
     return Seed(arch, directory / "kernel", directory / "initramfs")
 
 
 def system(arch: str, *, refresh: bool = False) -> System:
     """The system's kernel, initramfs and rootfs, built if they are not in the cache."""
     base = tree.unpacked(arch, refresh=refresh)
-    sources = ("system.py", *(f"files/{name}" for name in system_image.FILES))
-    directory = _cached(
-        f"system-{arch}", base, sources, lambda into: system_image.build(arch, base, PROJECT, into)
-    )
+    inputs = partial(_inputs, base, ("system.py", *(f"files/{name}" for name in system_image.FILES)))
+    directory = _cached(f"system-{arch}", inputs, lambda into: system_image.build(arch, base, PROJECT, into))
     return System(arch, directory / "kernel", directory / "initramfs", directory / "rootfs")
 
 
@@ -78,9 +75,8 @@ def tor(arch: str, *, refresh: bool = False) -> Tor:
     """Tor for a seed, built if it is not in the cache."""
     debian = tree.packages()["debian"]
     found = debs.resolve(debian["suite"], arch, debian["tor"], refresh=refresh)
-    own = {name: tree.HERE / name for name in ("tor.py", "stage.py", "elf.py", "tree.py")}
-    inputs = {"debs": [deb.sha256 for deb in found], "boot": cache.files_key(own)}
-    directory = cache.get(f"tor-{arch}", inputs, lambda into: tor_archive.build(arch, found, into))
+    inputs = partial(_tor_inputs, found)
+    directory = _cached(f"tor-{arch}", inputs, lambda into: tor_archive.build(arch, found, into))
     return Tor(directory / "archive", directory / "program", tuple(found))
 
 
@@ -134,20 +130,25 @@ def config(
     return out.getvalue()
 
 
-def _cached(kind: str, base: Path, sources: tuple[str, ...], build: Callable[[Path], None]) -> Path:
+def _cached(kind: str, inputs: Callable[[], Mapping[str, object]], build: Callable[[Path], None]) -> Path:
     """An image from the cache, or built from the sources as they are now.
+
+    Args:
+        kind: of image, with its architecture.
+        inputs: gives all that it is made from, as it is at that moment.
+        build: makes it in an empty directory.
 
     Raises:
         BuildError: they changed during the build, so that it is of neither state.
     """
-    inputs = _inputs(base, sources)
+    before = inputs()
 
     def build_steadily(into: Path) -> None:
         build(into)
-        if _inputs(base, sources) != inputs:
+        if inputs() != before:
             raise BuildError(f"the sources of {kind} changed while it was built", hint="Build it again.")
 
-    return cache.get(kind, inputs, build_steadily)
+    return cache.get(kind, before, build_steadily)
 
 
 def _inputs(base: Path, builders: tuple[str, ...]) -> dict[str, object]:
@@ -159,4 +160,14 @@ def _inputs(base: Path, builders: tuple[str, ...]) -> dict[str, object]:
         "hello": cache.files_key({"hello.wat": PROJECT / "fixtures/hello.wat"}),
         "boot": cache.files_key(own),
         "compressors": [run(["zstd", "--version"]), run(["mksquashfs", "-version"]).splitlines()[0]],
+    }
+
+
+def _tor_inputs(found: Sequence[debs.Deb]) -> dict[str, object]:
+    names = ("tor.py", "debs.py", "stage.py", "elf.py", "tree.py", "run.py")
+    own = {name: tree.HERE / name for name in names} | {"cpio.py": PROJECT / "phase/boot/cpio.py"}
+    return {
+        "debs": [deb.sha256 for deb in found],
+        "boot": cache.files_key(own),
+        "compressor": run(["zstd", "--version"]),
     }

@@ -57,6 +57,8 @@ def run(kind: str, arches: tuple[str, ...], arguments: argparse.Namespace) -> No
     for arch in arches if arguments.refresh else ():
         images.seed(arch, refresh=True)
         programs.get("stub" if arguments.loader == "uki" else arguments.loader, arch, refresh=True)
+        if arguments.tor:
+            images.tor(arch, refresh=True)
     now = baked.build_time()
     plan = Plan(
         arches,
