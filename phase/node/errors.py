@@ -1,5 +1,6 @@
 """What can go wrong in a node."""
 
+from phase.errors import reason
 from phase.node import NodeError as NodeError
 from phase.peer.messages import Reason
 
@@ -19,3 +20,19 @@ class RefusedError(NodeError):
 
 class StateError(NodeError):
     """The node's directory cannot be used."""
+
+
+def as_refusal(error: RefusedError | StateError | OSError) -> RefusedError:
+    """What a client is told of an error for which it is refused, by whatever way it came.
+
+    Args:
+        error: of a system call: this node has no descriptor for the job, or no room on its disk.
+    """
+    match error:
+        case RefusedError():
+            return error
+        case StateError():
+            return RefusedError(Reason.INSUFFICIENT_RESOURCES, "this node cannot write its journal")
+        case OSError():
+            detail = f"this node has no room for it: {reason(error)}"
+            return RefusedError(Reason.INSUFFICIENT_RESOURCES, detail)

@@ -21,7 +21,7 @@ from phase.jobs.receipt import Attempt, Content, Hex256
 from phase.node import requests
 from phase.node.arriving import check_words
 from phase.node.blobs import Blobs
-from phase.node.errors import RefusedError, StateError
+from phase.node.errors import RefusedError, StateError, as_refusal
 from phase.node.refusals import Refusals
 from phase.node.requests import Checker, UnsignedError
 from phase.node.room import Room
@@ -370,12 +370,12 @@ async def _answered(request: web.Request, handler: _Handler) -> web.StreamRespon
     """Answer with a problem where a handler refuses; allow browsers to read the answer."""
     try:
         answer = await handler(request)
-    except (ProblemError, RefusedError, StateError, web.HTTPException) as error:
+    except ConnectionError:
+        return cut_off(request)
+    except (ProblemError, RefusedError, StateError, OSError, web.HTTPException) as error:
         answer = _refused(request, _as_problem(error))
         if isinstance(error, web.HTTPMethodNotAllowed):
             answer.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
-    except ConnectionError:
-        return cut_off(request)
     except Exception:
         _log.exception("the answer to %s %s failed", request.method, printable(request.path)[:200])
         answer = _refused(request, ProblemError(500, "fault", "this node has a fault; its log says more"))
@@ -387,19 +387,19 @@ async def _answered(request: web.Request, handler: _Handler) -> web.StreamRespon
     return answer
 
 
-def _as_problem(error: ProblemError | RefusedError | StateError | web.HTTPException) -> ProblemError:
+def _as_problem(
+    error: ProblemError | RefusedError | StateError | OSError | web.HTTPException,
+) -> ProblemError:
     match error:
         case ProblemError():
             return error
         case UnsignedError():
             return ProblemError(401, error.reason.value, error.detail)
-        case RefusedError():
-            return ProblemError(_STATUS[error.reason], error.reason.value, error.detail)
-        case StateError():
-            detail = "this node cannot write its journal"
-            return ProblemError(503, Reason.INSUFFICIENT_RESOURCES.value, detail)
-        case _:
+        case web.HTTPException():
             return ProblemError(error.status, "invalid request", error.reason)
+        case _:
+            said = as_refusal(error)
+            return ProblemError(_STATUS[said.reason], said.reason.value, said.detail)
 
 
 def _refused(request: web.Request, error: ProblemError) -> web.Response:

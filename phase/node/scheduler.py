@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from phase.errors import PhaseError, reason
+from phase.errors import PhaseError
 from phase.identity import Identity
 from phase.jobs import receipt as receipts
 from phase.jobs.errors import JobError, JobRefusedError
@@ -99,6 +99,7 @@ class Scheduler:
 
         Raises:
             RefusedError: the node does not take it.
+            OSError: it has no descriptor for it.
         """
         whole = whole or offer.seed is not None or (offer.input or 0) <= EARLY_INPUT
         own = (offer.input or 0) * whole + sum(each.length for each in offer.inputs.values())
@@ -111,10 +112,10 @@ class Scheduler:
         taken = Taken(client, offer.job, offer.module.sha256, time.time(), offer.detached)
         try:
             work = Work(client, offer, self.ledger.take(taken))
-        except OSError as error:
+        except OSError:
             self.ledger.forget(taken)
             self._held.give_back(client, offer.module, own)
-            raise lacking(error) from error
+            raise
         work.own_bytes = own
         self._incomplete.add(work)
         self._works[client, offer.job] = work
@@ -143,12 +144,9 @@ class Scheduler:
         """Have a place for the result of a detached job.
 
         Raises:
-            RefusedError: the disk has no room.
+            OSError: the disk has no room.
         """
-        try:
-            work.spool = await self.disk.made(self.kept.begin, Spool.close, work.client, work.offer.job)
-        except OSError as error:
-            raise lacking(error) from error
+        work.spool = await self.disk.made(self.kept.begin, Spool.close, work.client, work.offer.job)
 
     async def withdraw(self, work: Work) -> None:
         """Forget a job that never was complete: the client may offer it again."""
@@ -426,12 +424,6 @@ class Scheduler:
         return Ended(
             client=taken.client, job=taken.job, state=state, at=time.time(), status=status, detail=detail
         )
-
-
-def lacking(error: OSError) -> RefusedError:
-    """The answer to a client for whose job this node has no descriptor, or no room on its disk."""
-    _log.warning("a job is refused: %s", reason(error))
-    return RefusedError(Reason.INSUFFICIENT_RESOURCES, f"this node has no room for it: {error.strerror}")
 
 
 def _ended(work: Work, ending: Ending) -> Ended:

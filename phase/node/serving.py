@@ -17,9 +17,9 @@ from phase.jobs import location
 from phase.jobs.receipt import Content, Statement
 from phase.node import arriving, capacity
 from phase.node.blobs import Blobs
-from phase.node.errors import RefusedError, StateError
+from phase.node.errors import RefusedError, StateError, as_refusal
 from phase.node.kept import Name
-from phase.node.scheduler import Scheduler, lacking
+from phase.node.scheduler import Scheduler
 from phase.node.streams import Feed, Output, Taps
 from phase.node.work import Work
 from phase.peer.errors import PeerError
@@ -125,15 +125,11 @@ class Serving:
             self.errors["protocol"] += 1
             _log.warning("client %s: %s", client[:16], printable(str(error)))
             await self._last(frames, Rejected(reason=Reason.INVALID_REQUEST, detail=error.what[:500]))
-        except RefusedError as error:
-            _log.info("client %s is refused: %s", client[:16], printable(str(error)))
-            await self._last(frames, refused(error))
-        except StateError as error:
-            _log.error("%s", error)
-            detail = "this node cannot write its journal"
-            await self._last(frames, Rejected(reason=Reason.INSUFFICIENT_RESOURCES, detail=detail))
-        except OSError as error:
-            await self._last(frames, refused(lacking(error)))
+        except (RefusedError, StateError, OSError) as error:
+            level = logging.INFO if isinstance(error, RefusedError) else logging.ERROR
+            _log.log(level, "client %s is refused: %s", client[:16], printable(str(error)))
+            said = as_refusal(error)
+            await self._last(frames, Rejected(reason=said.reason, detail=said.detail[:500]))
         except PeerError as error:
             _log.info("a stream of client %s is over: %s", client[:16], printable(str(error)))
         finally:
@@ -420,11 +416,6 @@ class Serving:
             while (part := await self._scheduler.disk.run(file.read, CHUNK)) or least > 0:
                 least -= 1
                 await self._send(frames, packed(part))
-
-
-def refused(error: RefusedError) -> Rejected:
-    """A refusal, as a client is told."""
-    return Rejected(reason=error.reason, detail=error.detail[:500])
 
 
 def _early(offer: Offer) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import hashlib
 import os
 import threading
 from pathlib import Path
@@ -17,6 +18,7 @@ from phase.node.journal import Journal
 from phase.node.kept import Kept
 from phase.peer.messages import Reason, State
 from tests.phase.node.conftest import CAT, Start, until, wasm
+from tests.phase.node.gate import http
 
 TASK = Task(module=wasm(CAT), stdin=b"x")
 
@@ -126,3 +128,15 @@ def test_results_with_many_files_are_whole(tmp_path: Path) -> None:
     for name, data in left.items():
         assert content(kept.file("1" * 64, "a", name)) == data
     assert kept.receipt("1" * 64, "a") == b"receipt"
+
+
+async def test_a_node_without_room_says_so_by_http(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by QUIC: it is not a fault, and the client may come again."""
+    async with start() as scene, http(scene) as client:
+        target = f"/v1/blobs/{hashlib.sha256(b'blob').hexdigest()}"
+        with monkeypatch.context() as patched:
+            patched.setattr(Blobs, "put", _none_left)
+            full = await client.call("PUT", target, b"blob")
+        assert (full.status, full.json["reason"]) == (503, "insufficient resources")
+        assert "Too many open files" in full.json["detail"]
+        assert (await client.call("PUT", target, b"blob")).status == 201
