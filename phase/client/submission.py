@@ -340,6 +340,5 @@ def refusal(error: PeerError) -> RejectedError | None:
         return RejectedError(Reason.QUOTA, "the node takes no more streams")
     if not isinstance(error, RefusedError):
         return None
-    known = Reason.NOT_AUTHORISED.value
-    reason = Reason.NOT_AUTHORISED if known in error.what else Reason.QUOTA
+    reason = Reason.NOT_AUTHORISED if error.code == Code.REFUSED else Reason.QUOTA
     return RejectedError(reason, error.what)

@@ -7,7 +7,6 @@ from phase.errors import printable
 from phase.node import NodeError
 from phase.peer import allowed
 from phase.peer.errors import PeerError
-from phase.peer.messages import Reason
 
 #: Most keys that may be allowed.
 MAX_KEYS = 10_000
@@ -34,7 +33,7 @@ class Admission:
         if self.anyone or key in self.keys:
             return ""
         # The same words for all: they are counted by them.
-        return f"{Reason.NOT_AUTHORISED.value}: this node does not allow this key"
+        return "this node does not allow this key"
 
 
 def read_keys(given: Iterable[str]) -> frozenset[str]:

@@ -26,6 +26,7 @@ from phase.node.serving import Serving
 from phase.node.web import Web
 from phase.peer.address import join_host
 from phase.peer.errors import PeerError
+from phase.peer.messages import Reason
 from phase.peer.publish import Published
 from phase.peer.records import Capability
 from phase.peer.transport import Code, Connection, Transport
@@ -209,8 +210,17 @@ class Daemon:
     def _serve(self, connection: Connection) -> None:
         self.tasks.once("connection of a client", self._admitted(connection))
 
+    def refusal(self, key: str) -> str:
+        """Why a client may not connect, as it is told when its connection is closed; empty if it may.
+
+        Args:
+            key: which it has proved.
+        """
+        why = self.admission.refusal(key)
+        return f"{Reason.NOT_AUTHORISED.value}: {why}" if why else ""
+
     async def _admitted(self, connection: Connection) -> None:
-        why = self.admission.refusal(connection.peer)
+        why = self.refusal(connection.peer)
         if why:
             await connection.close(Code.REFUSED, why)
             return
@@ -284,7 +294,7 @@ async def run(options: Options, *, ready: Callable[[str], None], stopping: Calla
         )
         loop.set_exception_handler(daemon.tasks.loop_failed)
         listeners, listen = _both(options.listen)
-        peering = Peering(listen=listen, relays=options.relays, admit=options.admission.refusal)
+        peering = Peering(listen=listen, relays=options.relays, admit=daemon.refusal)
         transport = await IrohTransport.start(identity, peering)
         try:
             async with daemon, daemon.web(listeners, options.relay_for):

@@ -125,8 +125,7 @@ class Checker:
         """
         fields = _fields(headers)
         if why := self._admission.refusal(fields.key):
-            # The reason is told beside it.
-            raise RefusedError(Reason.NOT_AUTHORISED, why.removeprefix(f"{Reason.NOT_AUTHORISED.value}: "))
+            raise RefusedError(Reason.NOT_AUTHORISED, why)
         now, at = self._clock(), int(fields.at)
         if abs(now - at) > CLOCK_SECONDS:
             raise UnsignedError(f"Phase-Time is {at - now:+.0f} s off this node's clock")

@@ -26,6 +26,7 @@ from phase.peer.errors import (
     UnreachableError,
 )
 from phase.peer.outcome import over
+from phase.peer.transport import Code
 
 T = TypeVar("T")
 #: As the bindings word it; the tests of the contract notice a change.
@@ -222,7 +223,7 @@ def of_connect(error: iroh.IrohError, key: str) -> PeerError:
     text = error.message()
     for part, meaning in _REFUSALS.items():
         if part in text:
-            return RefusedError(f"the node {key} refused: {meaning}")
+            return RefusedError(f"the node {key} refused: {meaning}", Code.BUSY)
     for part, meaning in _UNREACHABLE.items():
         if part in text:
             return UnreachableError(f"the node {key} cannot be reached: {meaning}")

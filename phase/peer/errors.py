@@ -12,7 +12,16 @@ class UnreachableError(PeerError):
 
 
 class RefusedError(PeerError):
-    """The peer answered, and does not want this connection; the message has its reason."""
+    """The peer answered, and does not want this connection; the message has its reason.
+
+    Args:
+        what: the message.
+        code: `phase.peer.transport.Code.REFUSED`, or `BUSY` if it may want one later.
+    """
+
+    def __init__(self, what: str, code: int) -> None:
+        self.code = code
+        super().__init__(what)
 
 
 class ConnectionLostError(PeerError):

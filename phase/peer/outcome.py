@@ -14,7 +14,7 @@ def over(code: int, reason: str) -> PeerError:
     """
     text = printable(reason)[:MAX_REASON].strip()
     if code in (Code.REFUSED, Code.BUSY):
-        return RefusedError(f"the peer refused: {text or Code(code).name.lower()}")
+        return RefusedError(f"the peer refused: {text or Code(code).name.lower()}", code)
     return ConnectionLostError(f"the peer closed the connection{text and ': '}{text}")
 
 

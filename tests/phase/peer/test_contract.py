@@ -245,8 +245,9 @@ async def test_close_gives_the_reason_to_everyone(pair: Pair) -> None:
 @pytest.mark.parametrize("code", [Code.REFUSED, Code.BUSY])
 async def test_refusal_is_told_with_its_reason(pair: Pair, code: Code) -> None:
     await pair.server.close(code, "not authorised")
-    with pytest.raises(RefusedError, match="not authorised"):
+    with pytest.raises(RefusedError, match="not authorised") as caught:
         await pair.client.accept()
+    assert caught.value.code == code
     assert "not authorised" in await pair.client.closed()
 
 
