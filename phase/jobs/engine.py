@@ -24,37 +24,64 @@ ROOM = 64
 UNION = 8
 #: Bytes of one element of a table.
 _ELEMENT = 8
-#: What every job calls, and what that returns: looked up ahead by a process that forks workers.
-_USUAL: tuple[tuple[str, type | None], ...] = (
-    ("wasi_config_inherit_stdin", None),
-    ("wasi_config_new", c_void_p),
-    ("wasi_config_set_argv", c_bool),
-    ("wasi_config_set_env", c_bool),
-    ("wasi_config_set_stderr_custom", None),
-    ("wasi_config_set_stdin_bytes", None),
-    ("wasi_config_set_stdout_custom", None),
-    ("wasm_byte_vec_new", None),
-    ("wasm_exporttype_type", c_void_p),
-    ("wasm_externtype_as_functype", c_void_p),
-    ("wasm_functype_new", c_void_p),
-    ("wasm_functype_params", c_void_p),
-    ("wasm_functype_results", c_void_p),
-    ("wasm_trap_message", None),
-    ("wasm_valtype_new", c_void_p),
-    ("wasm_valtype_vec_new", None),
-    ("wasmtime_context_get_fuel", c_void_p),
-    ("wasmtime_context_set_fuel", c_void_p),
-    ("wasmtime_context_set_wasi", c_void_p),
-    ("wasmtime_func_call", c_void_p),
-    ("wasmtime_instance_export_get", c_bool),
-    ("wasmtime_instance_pre_instantiate", c_void_p),
-    ("wasmtime_linker_define_func_unchecked", c_void_p),
-    ("wasmtime_linker_instantiate_pre", c_void_p),
-    ("wasmtime_module_deserialize", c_void_p),
-    ("wasmtime_module_exports", None),
-    ("wasmtime_store_limiter", None),
-    ("wasmtime_trap_code", c_bool),
-)
+#: What the functions that are called here return.
+_RESULTS: dict[str, type | None] = {
+    "wasi_config_inherit_stdin": None,
+    "wasi_config_new": c_void_p,
+    "wasi_config_preopen_dir": c_bool,
+    "wasi_config_set_argv": c_bool,
+    "wasi_config_set_env": c_bool,
+    "wasi_config_set_stderr_custom": None,
+    "wasi_config_set_stdin_bytes": None,
+    "wasi_config_set_stdout_custom": None,
+    "wasm_byte_vec_delete": None,
+    "wasm_byte_vec_new": None,
+    "wasm_config_new": c_void_p,
+    "wasm_engine_new_with_config": c_void_p,
+    "wasm_exporttype_type": c_void_p,
+    "wasm_externtype_as_functype": c_void_p,
+    "wasm_externtype_as_tabletype": c_void_p,
+    "wasm_functype_new": c_void_p,
+    "wasm_functype_params": c_void_p,
+    "wasm_functype_results": c_void_p,
+    "wasm_tabletype_limits": c_void_p,
+    "wasm_trap_message": None,
+    "wasm_valtype_new": c_void_p,
+    "wasm_valtype_vec_new": None,
+    "wasmtime_caller_export_get": c_bool,
+    "wasmtime_config_host_memory_creator_set": None,
+    "wasmtime_context_get_fuel": c_void_p,
+    "wasmtime_context_set_fuel": c_void_p,
+    "wasmtime_context_set_wasi": c_void_p,
+    "wasmtime_error_delete": None,
+    "wasmtime_error_exit_status": c_bool,
+    "wasmtime_error_message": None,
+    "wasmtime_error_new": c_void_p,
+    "wasmtime_func_call": c_void_p,
+    "wasmtime_func_call_unchecked": c_void_p,
+    "wasmtime_instance_export_get": c_bool,
+    "wasmtime_instance_pre_instantiate": c_void_p,
+    "wasmtime_linker_allow_shadowing": None,
+    "wasmtime_linker_define_func_unchecked": c_void_p,
+    "wasmtime_linker_define_wasi": c_void_p,
+    "wasmtime_linker_instantiate": c_void_p,
+    "wasmtime_linker_instantiate_pre": c_void_p,
+    "wasmtime_linker_new": c_void_p,
+    "wasmtime_memory_data": c_void_p,
+    "wasmtime_memory_data_size": c_size_t,
+    "wasmtime_module_deserialize": c_void_p,
+    "wasmtime_module_exports": None,
+    "wasmtime_module_new": c_void_p,
+    "wasmtime_module_serialize": c_void_p,
+    "wasmtime_store_context": c_void_p,
+    "wasmtime_store_limiter": None,
+    "wasmtime_store_new": c_void_p,
+    "wasmtime_table_size": c_uint64,
+    "wasmtime_trap_code": c_bool,
+    "wasmtime_trap_new": c_void_p,
+    "wasmtime_wat2wasm": c_void_p,
+    **{f"wasmtime_config_{name}_set": None for name, _ in (*settings.ALWAYS, *settings.NARROW)},
+}
 #: Types of arrays that every job makes; each is a class, which is found again while somebody has it.
 _ARRAYS = [
     kind * count
@@ -107,23 +134,17 @@ class Engine:
     def __init__(self, library: str) -> None:
         self._dll = ctypes.CDLL(library)
         self._keep: list[object] = []
-        self.memories = Memories(
-            lambda text: self.call("wasmtime_error_new", c_void_p, c_char_p(text.encode()))
-        )
-        config = self.call("wasm_config_new", c_void_p)
+        self.memories = Memories(lambda text: self.call("wasmtime_error_new", c_char_p(text.encode())))
+        config = self.call("wasm_config_new")
         for name, wanted in settings.ALWAYS:
-            self.call(f"wasmtime_config_{name}_set", None, c_void_p(config), c_bool(wanted))
+            self.call(f"wasmtime_config_{name}_set", c_void_p(config), c_bool(wanted))
         for name, number in settings.NARROW if settings.narrow() else ():
-            self.call(f"wasmtime_config_{name}_set", None, c_void_p(config), c_uint64(number))
-        self.call(
-            "wasmtime_config_host_memory_creator_set", None, c_void_p(config), byref(self.memories.creator)
-        )
-        self._engine = c_void_p(self.call("wasm_engine_new_with_config", c_void_p, c_void_p(config)))
-        self._store = c_void_p(
-            self.call("wasmtime_store_new", c_void_p, self._engine, c_void_p(), c_void_p())
-        )
-        self.context = c_void_p(self.call("wasmtime_store_context", c_void_p, self._store))
-        self.linker = c_void_p(self.call("wasmtime_linker_new", c_void_p, self._engine))
+            self.call(f"wasmtime_config_{name}_set", c_void_p(config), c_uint64(number))
+        self.call("wasmtime_config_host_memory_creator_set", c_void_p(config), byref(self.memories.creator))
+        self._engine = c_void_p(self.call("wasm_engine_new_with_config", c_void_p(config)))
+        self._store = c_void_p(self.call("wasmtime_store_new", self._engine, c_void_p(), c_void_p()))
+        self.context = c_void_p(self.call("wasmtime_store_context", self._store))
+        self.linker = c_void_p(self.call("wasmtime_linker_new", self._engine))
         self._instance = ctypes.create_string_buffer(ROOM)
         self._tables: list[bytes] = []
         self._ready = c_void_p()
@@ -131,14 +152,14 @@ class Engine:
         self.fixed_tables: int | None = 0
         #: The argument of proc_exit, once it was called; it does not return.
         self.exit_code: int | None = None
-        self.check(self.call("wasmtime_linker_define_wasi", c_void_p, self.linker))
-        self.call("wasmtime_linker_allow_shadowing", None, self.linker, c_bool(True))
+        self.check(self.call("wasmtime_linker_define_wasi", self.linker))
+        self.call("wasmtime_linker_allow_shadowing", self.linker, c_bool(True))
         #: The reader of a job's input (`phase.jobs.host`), if it is compiled already.
         self.reader: c_void_p | None = None
 
-    def call(self, name: str, result: type | None, *args: object) -> int:
+    def call(self, name: str, *args: object) -> int:
         """Call a function of the C API; returns its result, 0 for a null pointer."""
-        function = getattr(self._dll, name)
+        function, result = getattr(self._dll, name), _RESULTS[name]
         if function.restype is not result:
             function.restype = result
         value = function(*args)
@@ -146,7 +167,7 @@ class Engine:
 
     def prepare(self) -> None:
         """Look up ahead what each process that this one forks would look up for itself."""
-        for name, result in _USUAL:
+        for name, result in _RESULTS.items():
             getattr(self._dll, name).restype = result
 
     def wasi(
@@ -172,28 +193,28 @@ class Engine:
         Raises:
             InvalidModuleError: the engine cannot pass an argument or a variable.
         """
-        config = c_void_p(self.call("wasi_config_new", c_void_p))
+        config = c_void_p(self.call("wasi_config_new"))
         count = c_size_t(len(argv))
-        if not self.call("wasi_config_set_argv", c_bool, config, count, _strings(argv)):
+        if not self.call("wasi_config_set_argv", config, count, _strings(argv)):
             raise InvalidModuleError("arguments are not UTF-8")
         names, values = _strings([name for name, _ in env]), _strings([value for _, value in env])
-        if not self.call("wasi_config_set_env", c_bool, config, c_size_t(len(env)), names, values):
+        if not self.call("wasi_config_set_env", config, c_size_t(len(env)), names, values):
             raise InvalidModuleError("environment is not UTF-8")
         if stdin is None:
-            self.call("wasi_config_inherit_stdin", None, config)
+            self.call("wasi_config_inherit_stdin", config)
         else:
             given = Bytes()
-            self.call("wasm_byte_vec_new", None, byref(given), c_size_t(len(stdin)), c_char_p(stdin))
-            self.call("wasi_config_set_stdin_bytes", None, config, byref(given))
+            self.call("wasm_byte_vec_new", byref(given), c_size_t(len(stdin)), c_char_p(stdin))
+            self.call("wasi_config_set_stdin_bytes", config, byref(given))
         for name, sink in (("stdout", stdout), ("stderr", stderr)):
             callback = _Write(_writer(sink))
             self._keep.append(callback)  # freed while the engine still points at it, it would crash
-            self.call(f"wasi_config_set_{name}_custom", None, config, callback, c_void_p(), _Finalizer(0))
+            self.call(f"wasi_config_set_{name}_custom", config, callback, c_void_p(), _Finalizer(0))
         for here, there, writable in directories:
             paths = c_char_p(here.encode()), c_char_p(there.encode())
-            if not self.call("wasi_config_preopen_dir", c_bool, config, *paths, c_bool(writable)):
+            if not self.call("wasi_config_preopen_dir", config, *paths, c_bool(writable)):
                 raise InvalidModuleError(f"the directory {there} cannot be opened")
-        self.check(self.call("wasmtime_context_set_wasi", c_void_p, self.context, config))
+        self.check(self.call("wasmtime_context_set_wasi", self.context, config))
 
     def compile(self, module: bytes) -> c_void_p:
         """Compile a module.
@@ -203,18 +224,16 @@ class Engine:
         """
         compiled = c_void_p()
         size = c_size_t(len(module))
-        failed = self.call(
-            "wasmtime_module_new", c_void_p, self._engine, c_char_p(module), size, byref(compiled)
-        )
+        failed = self.call("wasmtime_module_new", self._engine, c_char_p(module), size, byref(compiled))
         self.check(failed, InvalidModuleError)
         return compiled
 
     def serialize(self, compiled: c_void_p) -> bytes:
         """The machine code of a module, for `restore`."""
         made = Bytes()
-        self.check(self.call("wasmtime_module_serialize", c_void_p, compiled, byref(made)))
+        self.check(self.call("wasmtime_module_serialize", compiled, byref(made)))
         code = ctypes.string_at(made.data, made.size)
-        self.call("wasm_byte_vec_delete", None, byref(made))
+        self.call("wasm_byte_vec_delete", byref(made))
         return code
 
     def restore(self, code: bytes) -> c_void_p | None:
@@ -226,14 +245,13 @@ class Engine:
         compiled = c_void_p()
         failed = self.call(
             "wasmtime_module_deserialize",
-            c_void_p,
             self._engine,
             c_char_p(code),
             c_size_t(len(code)),
             byref(compiled),
         )
         if failed:
-            self.call("wasmtime_error_delete", None, c_void_p(failed))
+            self.call("wasmtime_error_delete", c_void_p(failed))
             return None
         return compiled
 
@@ -253,29 +271,27 @@ class Engine:
         if shape.start is None:
             raise InvalidModuleError("module exports no function _start; only WASI commands can be run")
         exported = Bytes()
-        self.call("wasmtime_module_exports", None, compiled, byref(exported))
+        self.call("wasmtime_module_exports", compiled, byref(exported))
         types = (c_void_p * exported.size).from_address(exported.data or 0)
         function = c_void_p(self._type(types[shape.start], "functype"))
         for part in ("params", "results"):
-            vector = self.call(f"wasm_functype_{part}", c_void_p, function)
+            vector = self.call(f"wasm_functype_{part}", function)
             if Bytes.from_address(vector).size:
                 raise InvalidModuleError("_start has parameters or results; a WASI command's has neither")
         limits = [self._table_limits(types[shape.exports + number]) for number in range(shape.tables)]
         self._tables = [shape.table_export(number) for number in range(shape.tables)]
         self._limit(limits, fuel=fuel, memory_bytes=memory_bytes)
-        failed = self.call(
-            "wasmtime_linker_instantiate_pre", c_void_p, self.linker, compiled, byref(self._ready)
-        )
+        failed = self.call("wasmtime_linker_instantiate_pre", self.linker, compiled, byref(self._ready))
         self.check(failed, InvalidModuleError)
 
     def _table_limits(self, exported: int | None) -> tuple[int, int]:
-        limits = self.call("wasm_tabletype_limits", c_void_p, c_void_p(self._type(exported, "tabletype")))
+        limits = self.call("wasm_tabletype_limits", c_void_p(self._type(exported, "tabletype")))
         least, most = (ctypes.c_uint32 * 2).from_address(limits)
         return least, most
 
     def _type(self, exported: int | None, kind: str) -> int:
-        general = c_void_p(self.call("wasm_exporttype_type", c_void_p, c_void_p(exported)))
-        return self.call(f"wasm_externtype_as_{kind}", c_void_p, general)
+        general = c_void_p(self.call("wasm_exporttype_type", c_void_p(exported)))
+        return self.call(f"wasm_externtype_as_{kind}", general)
 
     def _limit(self, tables: list[tuple[int, int]], *, fuel: int, memory_bytes: int) -> None:
         """Share the memory between the tables and the linear memories.
@@ -290,10 +306,9 @@ class Engine:
             raise TooMuchMemoryError("the tables are larger than the memory limit")
         self.memories.limit = memory_bytes - reserved
         self.fixed_tables = reserved if all(least == most for least, most in tables) else None
-        self.check(self.call("wasmtime_context_set_fuel", c_void_p, self.context, c_uint64(fuel)))
+        self.check(self.call("wasmtime_context_set_fuel", self.context, c_uint64(fuel)))
         self.call(
             "wasmtime_store_limiter",
-            None,
             self._store,
             c_int64(self.memories.limit),
             c_int64(elements),
@@ -312,7 +327,6 @@ class Engine:
         trap = c_void_p()
         failed = self.call(
             "wasmtime_instance_pre_instantiate",
-            c_void_p,
             self._ready,
             self.context,
             self._instance,
@@ -339,7 +353,6 @@ class Engine:
         trap = c_void_p()
         failed = self.call(
             "wasmtime_func_call",
-            c_void_p,
             self.context,
             byref(start, UNION),
             c_void_p(),
@@ -354,7 +367,7 @@ class Engine:
     def fuel_left(self) -> int:
         """Units of fuel in the store. The engine writes it there at calls and returns, not at traps."""
         left = c_uint64(0)
-        self.check(self.call("wasmtime_context_get_fuel", c_void_p, self.context, byref(left)))
+        self.check(self.call("wasmtime_context_get_fuel", self.context, byref(left)))
         return left.value
 
     def table_bytes(self) -> int:
@@ -362,7 +375,7 @@ class Engine:
         total = 0
         for name in self._tables:
             table = self.export(self._instance, name, _TABLE)
-            total += _ELEMENT * self.call("wasmtime_table_size", c_uint64, self.context, byref(table, UNION))
+            total += _ELEMENT * self.call("wasmtime_table_size", self.context, byref(table, UNION))
         return total
 
     def export(
@@ -371,9 +384,7 @@ class Engine:
         """An export of an instance, as a wasmtime_extern_t."""
         item = ctypes.create_string_buffer(ROOM)
         size = c_size_t(len(name))
-        found = self.call(
-            "wasmtime_instance_export_get", c_bool, self.context, instance, c_char_p(name), size, item
-        )
+        found = self.call("wasmtime_instance_export_get", self.context, instance, c_char_p(name), size, item)
         if not found or item.raw[0] != kind:
             raise InvalidModuleError(f"module does not export {name!r}")
         return item
@@ -383,7 +394,7 @@ class Engine:
             return
         self._exited()
         code = ctypes.c_uint8()
-        known = self.call("wasmtime_trap_code", c_bool, trap, byref(code))
+        known = self.call("wasmtime_trap_code", trap, byref(code))
         message = self._text("wasm_trap_message", trap)
         raise Stopped(message, trap=code.value if known else None)
 
@@ -394,7 +405,7 @@ class Engine:
         self._exited()
         pointer = c_void_p(error)
         code = c_int()
-        if self.call("wasmtime_error_exit_status", c_bool, pointer, byref(code)):
+        if self.call("wasmtime_error_exit_status", pointer, byref(code)):
             raise Stopped("exited", code=code.value)
         raise kind(self._text("wasmtime_error_message", pointer))
 
@@ -404,7 +415,7 @@ class Engine:
 
     def _text(self, function: str, pointer: c_void_p) -> str:
         message = Bytes()
-        self.call(function, None, pointer, byref(message))
+        self.call(function, pointer, byref(message))
         text = ctypes.string_at(message.data, message.size) if message.size else b""
         return _cause(text.rstrip(b"\0").decode("utf-8", "replace"))
 

@@ -98,11 +98,10 @@ class Host:
         engine = self._engine
         reader = engine.reader or engine.compile(READER)
         instance, trap = ctypes.create_string_buffer(ROOM), c_void_p()
-        engine.check(engine.call("wasmtime_context_set_fuel", c_void_p, engine.context, c_uint64(_FUEL)))
+        engine.check(engine.call("wasmtime_context_set_fuel", engine.context, c_uint64(_FUEL)))
         engine.check(
             engine.call(
                 "wasmtime_linker_instantiate",
-                c_void_p,
                 engine.linker,
                 engine.context,
                 reader,
@@ -113,7 +112,7 @@ class Host:
         for name in (b"fd_read", b"poll_oneoff", b"fd_fdstat_get"):
             self._functions[name] = engine.export(instance, name, FUNC)
         memory = engine.export(instance, b"memory", _MEMORY)
-        self._buffer = engine.call("wasmtime_memory_data", c_void_p, engine.context, byref(memory, UNION))
+        self._buffer = engine.call("wasmtime_memory_data", engine.context, byref(memory, UNION))
 
     def _define(
         self,
@@ -133,18 +132,15 @@ class Host:
         kinds = []
         count = len(parameters)
         for words in (parameters, "i" * results):
-            numbers = [
-                engine.call("wasm_valtype_new", c_void_p, ctypes.c_uint8("iI".index(each))) for each in words
-            ]
+            numbers = [engine.call("wasm_valtype_new", ctypes.c_uint8("iI".index(each))) for each in words]
             vector = Bytes()
             given = (c_void_p * len(words))(*numbers)
-            engine.call("wasm_valtype_vec_new", None, byref(vector), c_size_t(len(words)), given)
+            engine.call("wasm_valtype_vec_new", byref(vector), c_size_t(len(words)), given)
             kinds.append(vector)
-        kind = c_void_p(engine.call("wasm_functype_new", c_void_p, byref(kinds[0]), byref(kinds[1])))
+        kind = c_void_p(engine.call("wasm_functype_new", byref(kinds[0]), byref(kinds[1])))
         engine.check(
             engine.call(
                 "wasmtime_linker_define_func_unchecked",
-                c_void_p,
                 engine.linker,
                 c_char_p(_WASI),
                 c_size_t(len(_WASI)),
@@ -234,10 +230,9 @@ class Host:
         engine, trap = self._engine, c_void_p()
         left = engine.fuel_left()
         raw = (c_uint64 * 8)(*(value for number in given for value in (number, 0)))
-        engine.call("wasmtime_context_set_fuel", c_void_p, engine.context, c_uint64(_FUEL))
+        engine.call("wasmtime_context_set_fuel", engine.context, c_uint64(_FUEL))
         failed = engine.call(
             "wasmtime_func_call_unchecked",
-            c_void_p,
             engine.context,
             byref(self._functions[name], UNION),
             raw,
@@ -245,7 +240,7 @@ class Host:
             byref(trap),
         )
         # The reader's fuel does not count as the job's.
-        engine.call("wasmtime_context_set_fuel", c_void_p, engine.context, c_uint64(left))
+        engine.call("wasmtime_context_set_fuel", engine.context, c_uint64(left))
         if failed:
             return self.trap("the input cannot be read")
         values[0] = raw[0] & 0xFFFFFFFF
@@ -256,7 +251,6 @@ class Host:
         engine, item = self._engine, ctypes.create_string_buffer(ROOM)
         found = engine.call(
             "wasmtime_caller_export_get",
-            ctypes.c_bool,
             c_void_p(caller),
             c_char_p(b"memory"),
             c_size_t(6),
@@ -266,11 +260,11 @@ class Host:
             return None
         place = byref(item, UNION)
         return (
-            engine.call("wasmtime_memory_data", c_void_p, engine.context, place),
-            engine.call("wasmtime_memory_data_size", c_size_t, engine.context, place),
+            engine.call("wasmtime_memory_data", engine.context, place),
+            engine.call("wasmtime_memory_data_size", engine.context, place),
         )
 
     def trap(self, message: str) -> int:
         """A trap with this message, for the engine."""
         text = message.encode()
-        return self._engine.call("wasmtime_trap_new", c_void_p, c_char_p(text), c_size_t(len(text)))
+        return self._engine.call("wasmtime_trap_new", c_char_p(text), c_size_t(len(text)))

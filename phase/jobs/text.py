@@ -39,10 +39,10 @@ def binary(engine: Engine, given: bytes) -> bytes:
 
 def _assemble(engine: Engine, given: bytes) -> bytes:
     made = Bytes()
-    failed = engine.call("wasmtime_wat2wasm", c_void_p, c_char_p(given), c_size_t(len(given)), byref(made))
+    failed = engine.call("wasmtime_wat2wasm", c_char_p(given), c_size_t(len(given)), byref(made))
     if failed:
         message = Bytes()
-        engine.call("wasmtime_error_message", None, c_void_p(failed), byref(message))
+        engine.call("wasmtime_error_message", c_void_p(failed), byref(message))
         raise InvalidModuleError(_reason(_bytes(message).decode("utf-8", "replace")))
     return _bytes(made)
 
