@@ -2,12 +2,15 @@
 
 import itertools
 import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from boot import cache
 from lab.board import option
+from lab.qemu.command import Disk
 from phase.release import keys
 from phase.release.repository import Repository
 from scenarios.images import ARCHES, KEYS, Release
@@ -70,3 +73,12 @@ def release(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
             shutil.rmtree(directory, ignore_errors=True)
             return Release.publish(directory, arches=_chosen(pytestconfig))
     return Release(directory, Repository.open(directory, keys=keys.load(KEYS / "lab")))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    """An empty disk on which seeds keep releases, made as docs/reference.md says."""
+    image = tmp_path / "cache.ext4"
+    image.touch()
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", "phase-cache", image, "256M"], check=True)
+    return Disk(image, access="read-write")

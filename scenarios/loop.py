@@ -190,15 +190,20 @@ class Loop:
         steps = [mark.step for mark in client.marks]
         assert steps == list(STEPS), steps
 
-    def handed_over(self, client: Machine) -> None:
-        """Another kernel runs, on the signed command line and the carried words, and nothing else."""
+    def handed_over(self, client: Machine, running: str | None = None) -> None:
+        """Another kernel runs, on the signed command line and the carried words, and nothing else.
+
+        Args:
+            client: the machine, which has run its job.
+            running: its seed's command line, where a medium has that; the machine's own when left out.
+        """
         before, after = mark(client, "kernel"), mark(client, "kernel2")
         assert before.facts["boot_id"] != after.facts["boot_id"]
         shell = client.shell()
         assert shell.succeed("cat /proc/sys/kernel/random/boot_id") == after.facts["boot_id"]
         line = shell.succeed("cat /proc/cmdline")
         rootfs = self.release.repository.manifest(CHANNEL, self.arch).artifacts["rootfs"].sha256
-        assert line == cmdline.compose(SIGNED_CMDLINE, client.append, rootfs=rootfs)
+        assert line == cmdline.compose(SIGNED_CMDLINE, running or client.append, rootfs=rootfs)
         words = cmdline.split(line)
         assert f"phase.channel={CHANNEL}" in words
         assert any(word.startswith("console=") for word in words)
@@ -276,3 +281,8 @@ def serves_health(server: Machine) -> None:
 def mark(vm: Machine, step: str) -> Mark:
     """The first mark of a step."""
     return next(found for found in vm.marks if found.step == step)
+
+
+def last(vm: Machine, step: str) -> Mark:
+    """The last mark of a step."""
+    return next(found for found in reversed(vm.marks) if found.step == step)

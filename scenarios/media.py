@@ -7,10 +7,9 @@ from boot.media import write
 from boot.media.build import Plan
 from lab.qemu.command import Disk, Firmware
 from lab.qemu.vm import VM
-from phase import cmdline
 from scenarios import lab_guest
-from scenarios.images import ARCHES, CHANNEL, SIGNED_CMDLINE, Release
-from scenarios.loop import Loop, mark
+from scenarios.images import ARCHES, CHANNEL, Release
+from scenarios.loop import Loop
 
 #: MiB. Firmware has a share of it.
 MEMORY = 768
@@ -71,20 +70,3 @@ def says(client: VM, words: str) -> None:
         words: of it.
     """
     client.console.wait(lambda: words.encode() in client.console.raw or None, words, timeout=60)
-
-
-def handed_over(loop: Loop, client: VM, running: str) -> None:
-    """Another kernel runs, on the signed command line and what the medium's own carried over.
-
-    Args:
-        loop: whose machine it is.
-        client: the machine, which has run its job.
-        running: the command line on the medium.
-    """
-    after = mark(client, "kernel2")
-    assert mark(client, "kernel").facts["boot_id"] != after.facts["boot_id"]
-    shell = client.shell()
-    assert shell.succeed("cat /proc/sys/kernel/random/boot_id") == after.facts["boot_id"]
-    rootfs = loop.release.repository.manifest(CHANNEL, loop.arch).artifacts["rootfs"].sha256
-    line = shell.succeed("cat /proc/cmdline")
-    assert line == cmdline.compose(SIGNED_CMDLINE, running, rootfs=rootfs)

@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,15 +23,6 @@ from scenarios.loop import Loop
 @pytest.fixture
 def loop(lab: Lab, record: Record, release: Release, arch: str, tmp_path: Path) -> Loop:
     return Loop(lab, record, release, arch, tmp_path)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Disk:
-    """An empty cache, as docs/reference.md says to make one."""
-    image = tmp_path / "cache.ext4"
-    image.touch()
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", "phase-cache", image, "256M"], check=True)
-    return Disk(image, access="read-write")
 
 
 def _facts(vm: VM, step: str) -> dict[str, object]:

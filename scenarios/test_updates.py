@@ -1,7 +1,6 @@
 """A system that runs becomes the next release by itself, and fetches only what is new."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from lab.topology import Lab
 from phase.release import keys
 from phase.release.repository import Repository
 from scenarios.images import CHANNEL, KEYS, SIGNED_CMDLINE, Release, built
-from scenarios.loop import Loop, mark
+from scenarios.loop import Loop, last, mark
 
 #: MiB: it holds the release that runs, and twice the one that comes.
 MEMORY = 768
@@ -76,10 +75,10 @@ def test_a_running_system_becomes_the_next_release(loop: Loop) -> None:
         before = mark(client, "kernel2").facts["boot_id"]
         shell.succeed("python3 -s -m phase update --now >/run/update 2>&1 &")
         again(client, "job", 2)
-    fetched = [found for found in client.marks if found.step == "fetch"][-1].facts
+    fetched = last(client, "fetch").facts
     length, reused = int(str(fetched["bytes"])), int(str(fetched["reused"]))
     assert length - reused <= 0.05 * length
-    started = [found for found in client.marks if found.step == "kernel2"][-1].facts["boot_id"]
+    started = last(client, "kernel2").facts["boot_id"]
     assert started != before
     shell = client.shell()
     assert shell.succeed("cat /proc/sys/kernel/random/boot_id") == started
@@ -90,14 +89,11 @@ def test_a_running_system_becomes_the_next_release(loop: Loop) -> None:
 
 
 @pytest.mark.lab(seconds=240)
-def test_a_release_that_panics_is_left_for_the_one_before(loop: Loop, tmp_path: Path) -> None:
+def test_a_release_that_panics_is_left_for_the_one_before(loop: Loop, disk: Disk) -> None:
     """The machine comes back by itself; the one before has said that it is well, and is on the disk."""
-    image = tmp_path / "cache.ext4"
-    image.touch()
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", "phase-cache", image, "256M"], check=True)
     good = next_release(loop, loop.release, fall_back=True)
     with loop.provided(good, name="one"):
-        client = loop.boot_vm(disks=(Disk(image, access="read-write"),), reboots=True)
+        client = loop.boot_vm(disks=(disk,), reboots=True)
         loop.reaches_job(client)
         client.console.wait_line(r"phase: release 2\.0\.0 is well", timeout=120)
     panics = next_release(loop, good, "rdinit=/nothing", "3.0.0", fall_back=True)
@@ -110,5 +106,5 @@ def test_a_release_that_panics_is_left_for_the_one_before(loop: Loop, tmp_path: 
         again(client, "job", 2)
     rootfs = good.repository.manifest(CHANNEL, loop.arch).artifacts["rootfs"].sha256
     # By its marks: the lab gives no shell on a machine of which a kernel has died.
-    assert [found for found in client.marks if found.step == "rootfs"][-1].facts["sha256"] == rootfs
+    assert last(client, "rootfs").facts["sha256"] == rootfs
     loop.report("fallback after a panic", client)

@@ -44,7 +44,7 @@ def test_firmware_finds_the_files(tmp_path: Path) -> None:
     for name, content in FILES.items():
         got = subprocess.run(["mtype", "-i", alone, f"::/{name}"], capture_output=True, check=True)
         assert got.stdout == content
-    # Another program judges the file system as a whole, where there is one.
+    # The type of the file system, as its first sector names it.
     assert alone.read_bytes()[82:90] == b"FAT32   "
 
 

@@ -49,6 +49,7 @@ def test_grub_reads_a_command_line_word_by_word() -> None:
     """Its language has the quotes of a shell."""
     (read,) = text(loaders.grub(ENTRIES, mode="private")).values()
     lines = [line.strip() for line in read.splitlines()]
+    assert "set timeout=3" in lines
     assert "set default=private" in lines
     assert "set superusers=phase" in lines
     said = [shell(line) for line in lines if line.startswith("linux ")]
