@@ -190,8 +190,8 @@ async def test_a_running_job_is_cancelled(start: Start) -> None:
 async def test_a_waiting_job_is_cancelled_and_never_runs(start: Start) -> None:
     async with start(slots=1) as scene:
         first = await scene.client.submit(scene.address, Task(module=wasm(LOOP)), job="first")
-        second = await scene.client.submit(scene.address, Task(module=wasm(LOOP)), job="second")
         await until(lambda: scene.daemon.scheduler.running == 1)
+        second = await scene.client.submit(scene.address, Task(module=wasm(LOOP)), job="second")
         assert (await scene.client.cancel(scene.address, "second")).state is State.CANCELLED
         with pytest.raises(NotRunError):
             await second.result()
@@ -245,9 +245,12 @@ async def test_jobs_of_others_cannot_be_seen(start: Start) -> None:
 async def test_a_full_queue_refuses_and_a_client_has_its_quota(start: Start) -> None:
     async with start(admission=Admission(anyone=True), slots=1, queue=1, client_jobs=1) as scene:
         first = await scene.client.submit(scene.address, Task(module=wasm(LOOP)))
+        await until(lambda: scene.daemon.scheduler.running == 1)
         with pytest.raises(RejectedError) as caught:
             await scene.client.submit(scene.address, Task(module=wasm(LOOP)))
         assert caught.value.reason is Reason.QUOTA
+        # The one slot holds it, so what comes next stays in the queue.
+        await until(lambda: scene.daemon.scheduler.running == 1)
         others = [Client(scene.member()) for _ in range(2)]
         second = await others[0].submit(scene.address, Task(module=wasm(LOOP)))
         await until(lambda: not scene.daemon.scheduler._incomplete)
@@ -263,8 +266,8 @@ async def test_a_node_that_stops_hands_back_what_waits_and_ends_what_runs(start:
     async with start(slots=1) as scene:
         limits = Limits(wall_seconds=1.0)
         runs = await scene.client.submit(scene.address, Task(module=wasm(LOOP), limits=limits))
-        waits = await scene.client.submit(scene.address, Task(module=wasm(LOOP)))
         await until(lambda: scene.daemon.scheduler.running == 1)
+        waits = await scene.client.submit(scene.address, Task(module=wasm(LOOP)))
         stopping = asyncio.create_task(scene.daemon.scheduler.stop())
         with pytest.raises(NotRunError) as caught:
             await waits.result()
