@@ -200,11 +200,16 @@ export class Gateway {
         method,
         headers: await this.#signed(method, target, body),
         body: method === 'PUT' || method === 'POST' ? /** @type {BodyInit} */ (body) : null,
-        redirect: 'error',
+        redirect: 'manual',
         cache: 'no-store',
         credentials: 'omit',
         signal: limit.signal,
       });
+      if (answer.type === 'opaqueredirect' || (answer.status >= 300 && answer.status < 400)) {
+        throw new GatewayError(`${method} ${path} at ${this.origin} was redirected, and a gateway does not redirect`, {
+          status: answer.status,
+        });
+      }
       const data = await bounded(answer, answer.ok ? most : MOST_JSON);
       if (!answer.ok) throw refused(method, path, answer, data);
       return data;
@@ -262,9 +267,7 @@ async function reached(url, options) {
     return await fetch(url, options);
   } catch (error) {
     const found = /** @type {{cause?: {code?: string, message?: string}, message?: string}} */ (error);
-    // Node says of a redirection that it is unexpected, and gives no code either.
-    const cut = CUT.has(found.cause?.code) && !/redirect/.test(reason(error));
-    throw cut ? new CutError(reason(error), { cause: error }) : error;
+    throw CUT.has(found.cause?.code) ? new CutError(reason(error), { cause: error }) : error;
   }
 }
 
