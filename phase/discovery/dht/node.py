@@ -48,6 +48,9 @@ _PROVE_SECONDS = 0.4
 _S = TypeVar("_S", bound=Said)
 _S_co = TypeVar("_S_co", bound=Said, covariant=True)
 
+#: Takes the host and the values of an answer; returns whether one of the values is good.
+_Take = Callable[[str, Sequence[bytes]], bool]
+
 
 class _ReadSome(Protocol[_S_co]):
     def __call__(self, envelope: bytes, *, place: bytes, now: float) -> _S_co: ...
@@ -152,7 +155,7 @@ class Dht:
             # Of several addresses here any will do, as long as some node sees it.
             if views and not any(Contact(self.id, host, 0).bound for host in views):
                 self._move(views.most_common(1)[0][0])
-            await self._search(self.id, "find_node", lambda teller, values: False)
+            await self._search(self.id)
         return len(self.known)
 
     async def reach(self, peers: Iterable[tuple[str, int]]) -> int:
@@ -224,7 +227,7 @@ class Dht:
             How many others keep one.
         """
         own = self.own[place] = {host: sign(host) for host in hosts[:_MAX_OWN]}
-        nearest = await self._search(place, "find_node", lambda teller, values: False)
+        nearest = await self._search(place)
 
         async def store(one: Contact) -> bool:
             address = one.host, one.port
@@ -250,14 +253,12 @@ class Dht:
         await self.look_for(place, announcement.read, found)
 
     async def look_for(self, place: bytes, read: "_ReadSome[_S]", found: Callable[[_S], None]) -> None:
-        """Search a place.
+        """Search a place. It ends when the nearest nodes have answered, and goes on while there is no record.
 
         Args:
             place: 20 bytes.
             read: checks an envelope.
             found: called with each valid record as soon as it arrives. Its content is still only a claim.
-
-        The search ends when the nearest nodes have answered, and goes further while there is no record.
         """
         checked: set[bytes] = set()
         told: Counter[str] = Counter()
@@ -281,22 +282,21 @@ class Dht:
                 found(said)
             return good
 
-        await self._search(place, "find_value", take)
+        await self._search(place, take)
 
-    async def _search(
-        self, place: bytes, question: str, take: Callable[[str, Sequence[bytes]], bool]
-    ) -> list[Contact]:
+    async def _search(self, place: bytes, take: _Take | None = None) -> list[Contact]:
         """Ask the known nodes, then the nearest nodes that those name, until none is left to ask.
 
         Args:
             place: 20 bytes.
-            question: `find_node` or `find_value`.
-            take: called with the host and the values of an answer; whether one of them is good.
+            take: called with the host and the values of an answer; whether one of them is good. Without it,
+                nodes are searched alone.
 
         Returns:
             The nearest nodes that have answered.
         """
-        lookup = Lookup(place, self._table.near(place), own=self.id, nearest_only=question == "find_node")
+        question = "find_value" if take else "find_node"
+        lookup = Lookup(place, self._table.near(place), own=self.id, nearest_only=take is None)
 
         async def ask(one: Contact) -> tuple[Contact, Any]:
             return one, await self._endpoint.ask((one.host, one.port), wire.Found, question, self.id, place)
@@ -323,9 +323,7 @@ class Dht:
             for task in running:
                 task.cancel()
 
-    def _told(
-        self, lookup: Lookup, one: Contact, said: Any, take: Callable[[str, Sequence[bytes]], bool]
-    ) -> None:
+    def _told(self, lookup: Lookup, one: Contact, said: Any, take: _Take | None) -> None:
         """Take the answer of a node that a lookup has asked; None if there was none."""
         if said is None:
             lookup.silent(one)
@@ -338,7 +336,7 @@ class Dht:
         else:
             self._meet((one.host, one.port))
         if isinstance(said, wire.Values):
-            if take(one.host, said.envelopes):
+            if take is not None and take(one.host, said.envelopes):
                 lookup.nearest_only = True
             said = said.nodes
         lookup.answered(one, said)

@@ -10,7 +10,7 @@ from phase.discovery.dht import announcement
 
 async def resolve(host: str, port: int) -> list[tuple[str, int]]:
     """Addresses of a host; empty if it has none now. The resolver runs in a thread of its own."""
-    if host.replace(".", "").isdecimal():
+    if host.isascii() and host.replace(".", "").isdecimal():
         return [(host, port)] if announcement.is_unicast(host) else []
     loop = asyncio.get_running_loop()
     done: asyncio.Future[list[str]] = loop.create_future()

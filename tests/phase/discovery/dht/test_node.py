@@ -122,7 +122,7 @@ async def test_a_far_node_names_no_address_of_this_machine(
     for teller, wanted in (("192.0.2.1", 1), ("127.0.0.1", 3)):
         said.clear()
 
-        async def search(place: bytes, question: str, take: object, teller: str = teller) -> list[object]:
+        async def search(place: bytes, take: object, teller: str = teller) -> list[object]:
             assert callable(take)
             near = [
                 signed("127.0.0.1", seed=1),
