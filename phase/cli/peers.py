@@ -1,6 +1,7 @@
 """`phase peers`: which nodes are there, and what can they do?"""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from phase.errors import PhaseError
 
 if TYPE_CHECKING:
     from phase.peer.records import Capability
+
+_log = logging.getLogger(__name__)
 
 #: Options that say which node is wanted; `phase job submit` has them, too.
 wanted_arch = option("--arch", default="any", metavar="NAME", help="Architecture; any takes each.")
@@ -155,3 +158,5 @@ async def _until(satisfied: asyncio.Event, *searches: Coroutine[Any, Any, None])
         waiting.cancel()
         searching.cancel()
         await asyncio.wait(tasks)
+        if not searching.cancelled() and (failed := searching.exception()) is not None:
+            _log.warning("the search, after enough was found: %s", failed)
