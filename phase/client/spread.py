@@ -34,7 +34,7 @@ ELSEWHERE = frozenset(
 _PASSING = frozenset({Reason.QUEUE_FULL, Reason.QUOTA})
 #: Seconds to wait when every node is full, doubled each time up to the second number.
 PAUSE_SECONDS = (0.05, 2.0)
-#: Jobs that one `Spread` has at nodes at a time: a connection takes 64 streams.
+#: Jobs that one `Spread` has at nodes at a time, so that those which wait cost nothing but their names.
 AT_A_TIME = 256
 
 

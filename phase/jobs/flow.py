@@ -445,7 +445,7 @@ class Pump:
         poll = select.poll()
         for descriptor, wanted in events.items():
             poll.register(descriptor, wanted)
-        busy = self.inlet.busy() or any(outlet.busy() for outlet in self.outlets) or not seconds
+        busy = self.inlet.busy() or any(outlet.busy() for outlet in self.outlets)
         return dict(poll.poll(0 if busy else seconds * 1000))
 
     def _send(self, ready: dict[int, int]) -> None:

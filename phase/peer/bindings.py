@@ -1,6 +1,6 @@
 """Loads the bindings of iroh, mends what is slow in them, and puts their errors into our words.
 
-This module and `phase.peer.iroh` are the only ones that know iroh. It is loaded when a transport starts, not
+This module, `phase.peer.iroh` and `phase.peer.links` are the only ones that know iroh. It is loaded when a transport starts, not
 before: its declarations alone take 30 ms, and more than a second under emulation.
 """
 
@@ -106,7 +106,7 @@ class _Poll:
 #: Questions that have no answer yet, by a number. No lock: each step is one of the interpreter's.
 _polls: dict[int, _Poll] = {}
 _numbers = itertools.count(1)
-#: Calls in a row that had ended at once, after which other tasks get their turn.
+#: After so many calls, one of them lets other tasks have their turn, even if no call has waited.
 _IN_A_ROW = 16
 _turns = itertools.count(1)
 
