@@ -1,7 +1,7 @@
 """Loads the bindings of iroh, mends what is slow in them, and puts their errors into our words.
 
-This module, `phase.peer.iroh` and `phase.peer.links` are the only ones that know iroh. It is loaded when a transport starts, not
-before: its declarations alone take 30 ms, and more than a second under emulation.
+This module, `phase.peer.iroh` and `phase.peer.links` are the only ones that know iroh. It is loaded when a
+transport starts, not before: its declarations alone take 30 ms, and more than a second under emulation.
 """
 
 import asyncio

@@ -253,7 +253,7 @@ class Dht:
         await self.look_for(place, announcement.read, found)
 
     async def look_for(self, place: bytes, read: "_ReadSome[_S]", found: Callable[[_S], None]) -> None:
-        """Search a place. It ends when the nearest nodes have answered, and goes on while there is no record.
+        """Search a place until the nearest nodes have answered, and further while there is no record.
 
         Args:
             place: 20 bytes.
