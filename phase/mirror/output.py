@@ -68,11 +68,9 @@ class Output:
             where = self.path.joinpath(*names, *([str(name)] if isinstance(name, str) else []))
             hint = ""
             if error.errno in _FULL:
-                hint = "Make room there, or give another --output; what has arrived is kept."
+                hint = "Make room there, or fill another directory; what has arrived is kept."
             elif error.errno in files.NOT_OURS:
-                hint = (
-                    "Something else has that name; no link is followed. Remove it, or give another --output."
-                )
+                hint = "Something else has that name, and no link is followed. Remove it, or fill another."
             raise PhaseError(f"{where} cannot be written: {error.strerror or error}", hint=hint) from error
 
     @contextmanager
@@ -104,9 +102,9 @@ class Output:
             told = False
             while _lock(lock) is False:
                 if time.monotonic() >= deadline:
-                    raise PhaseError(f"another `phase fetch` is still at work in {self.path}")
+                    raise PhaseError(f"another process is still filling {self.path}")
                 if not told:
-                    tell(f"another `phase fetch` writes to {self.path}; waiting")
+                    tell(f"another process fills {self.path}; waiting")
                     told = True
                 time.sleep(0.05)
             yield
