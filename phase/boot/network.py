@@ -139,7 +139,8 @@ class Network:
         Args:
             names: of the cards to ask on.
         """
-        mode = modes.of(_text(f"{self._run}/mode") or modes.INTERNET.name)
+        # A mode that nobody has written down allows nothing.
+        mode = modes.of(_text(f"{self._run}/mode"))
         if not mode.beyond or "nameserver" in _text(f"{self._run}/resolv"):
             return
         from phase.boot import advertisement

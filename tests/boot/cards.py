@@ -35,6 +35,7 @@ for kind, place in (("tmpfs", "/run"), ("sysfs", "/sys"), ("proc", "/proc")):
     run("mount", "-t", kind, kind, place)
 run("mount", "--bind", log, "/dev/kmsg")
 os.mkdir("/run/phase")
+open("/run/phase/mode", "w").write("internet")
 run("ip", "link", "set", "lo", "up")
 # The other ends are a switch's: they are in a namespace of their own, and are no cards of the machine.
 run("ip", "netns", "add", "switch")

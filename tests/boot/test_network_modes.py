@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from ipaddress import IPv6Network
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,30 @@ def test_nobody_is_a_router(machine: Cards, lan: Segment, mode: str) -> None:
     machine.wait(lambda: len(machine.addresses(family="-6")) > 1, "an IPv6 address")
     assert "default" not in machine.run("ip -6 route; ip -4 route")
     assert "nameserver" not in machine.read("/run/phase/resolv")
+
+
+@pytest.mark.parametrize("mode", [*LONELY, "internet"])
+def test_no_prefix_makes_half_the_world_a_neighbour(machine: Cards, lan: Segment, mode: str) -> None:
+    """Whoever answers for its addresses would be a way out."""
+    choose(machine, mode)
+    lan.switch.add_service(Advertiser(IPv6Network("2000::/3")), "wide")
+    machine.start(FILES / "network")
+    machine.wait(lambda: "2000::/3" in machine.run("ip -6 route"), "the prefix")
+    way = machine.run("ip -6 route get 2001:db8::1 2>&1 || true")
+    assert ("dev eth0" in way) == (mode == "internet"), way
+    machine.run("ip -6 route add fd00::/32 dev eth0; ip -6 route get fd00::1")
+
+
+@pytest.mark.parametrize("written", ["rm", "truncate -s 0"])
+def test_without_a_word_the_mode_is_private(machine: Cards, written: str) -> None:
+    machine.run(f"{written} /run/phase/mode")
+    machine.start(FILES / "network")
+    machine.wait(lambda: bool(machine.read("/run/phase/cards/eth0/lease")), "a lease")
+    assert machine.read("/sys/class/net/eth0/address").startswith("02:")
+    assert "nameserver" not in machine.read("/run/phase/resolv")
+    machine.lease("bound", **LEASE)
+    assert not [route for route in machine.routes() if " via " in route]
+    assert " via 10.77.0.1 " in machine.run("ip route show table 107")
 
 
 def test_in_private_mode_no_packet_has_the_cards_own_address(machine: Cards, lan: Segment) -> None:

@@ -26,6 +26,8 @@ class Box:
         run, sys, proc = (str(directory / name) for name in ("run", "sys", "proc"))
         self.network = Network(run=run, sys=sys, proc=proc, script="/bin/true")
         (directory / "proc/net").mkdir(parents=True)
+        (directory / "run").mkdir()
+        (directory / "run/mode").write_text("internet\n")
 
     def card(self, name: str, **known: str) -> None:
         (self.directory / "run/cards" / name).mkdir(parents=True, exist_ok=True)
@@ -89,7 +91,6 @@ def test_an_address_of_its_own_connects(box: Box) -> None:
 
 def test_an_address_by_a_router_reaches_further_than_one_of_its_own(box: Box) -> None:
     """Whoever asks first may ask late, on a slow machine."""
-    (box.directory / "run").mkdir()
     (box.directory / "run/resolv").write_text("nameserver 10.0.0.1\n")
     box.card("eth0", waits="no DHCP server answers", link_local="169.254.1.2")
     box.inet6(GLOBAL.format(flags="00"))
@@ -140,6 +141,19 @@ def test_foreign_files_do_not_stop_it(box: Box) -> None:
 def test_name_servers_that_dhcp_told_of_are_enough(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     box.card("eth0")
     (box.directory / "run/resolv").write_text("nameserver 10.0.0.1\n")
+    from phase.boot import advertisement
+
+    monkeypatch.setattr(advertisement, "ask", lambda names: pytest.fail("routers were asked"))
+    box.network.learn_name_servers(["eth0"])
+
+
+@pytest.mark.parametrize("written", [None, "", "local", "intern"])
+def test_routers_are_asked_for_name_servers_only_where_the_mode_says_so(
+    box: Box, monkeypatch: pytest.MonkeyPatch, written: str | None
+) -> None:
+    box.card("eth0")
+    mode = box.directory / "run/mode"
+    mode.unlink() if written is None else mode.write_text(written)
     from phase.boot import advertisement
 
     monkeypatch.setattr(advertisement, "ask", lambda names: pytest.fail("routers were asked"))
