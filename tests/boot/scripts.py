@@ -12,7 +12,8 @@ from phase import cmdline
 _STUBS = {
     "chown": "",
     "sleep": "",
-    "mount": "",
+    "mount": "{mount}",
+    "umount": "",
     "python3": 'echo "$*" >>{python}; exit {status}',
     "start-stop-daemon": 'echo "$*" >{said}',
 }
@@ -26,6 +27,7 @@ def started(
     metadata: Mapping[str, str] = {"1.root.json": ""},
     times: int = 1,
     status: int = 0,
+    mount: str = "",
 ) -> str:
     """What a script starts, with its options; empty if it starts nothing.
 
@@ -36,6 +38,7 @@ def started(
         metadata: further files of the metadata of the release that runs.
         times: how often the script is started, as by init after its end.
         status: what Python ends with.
+        mount: what `mount` does, as a line of shell.
     """
     tools, run, release = directory / "bin", directory / "run", directory / "release"
     python = directory / "python"
@@ -43,7 +46,7 @@ def started(
     for each in (tools, run, groups, release / "metadata"):
         each.mkdir(parents=True)
     for tool, does in _STUBS.items():
-        (tools / tool).write_text(f"#!/bin/sh\n{does.format(said=said, python=python, status=status)}\n")
+        (tools / tool).write_text(f"#!/bin/sh\n{does.format(said=said, python=python, status=status, mount=mount)}\n")
         (tools / tool).chmod(0o755)
     for each in (run / "job-ended", run / "serve.log", release / "metadata/timestamp.json"):
         each.touch()

@@ -6,6 +6,13 @@ MIRROR = ("tests/phase/mirror/test_mirror.py",)
 
 MUTANTS = (
     Mutant(
+        "a mirror that has no place serves an empty directory",
+        "boot/files/daemon",
+        "            sleep 10\n            exit 1\n",
+        "            true\n",
+        ("tests/boot/test_daemon.py",),
+    ),
+    Mutant(
         "a mirror gives up what it had for what came",
         "phase/mirror/mirror.py",
         "if not lost and whole:",
