@@ -91,8 +91,11 @@ def _build(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> in
     if set(arguments.what) & set(media.KINDS):
         _medium(parser, arguments, arches)
         return 0
-    if arguments.out or arguments.root:
-        parser.error(f"--out and --root are for a medium: {', '.join(media.KINDS)}")
+    if given := media.given(arguments):
+        parser.error(
+            f"{', '.join(given)}: for a medium ({', '.join(media.KINDS)}); "
+            "`python -m boot seed` writes a seed with what it trusts and may do"
+        )
     made: dict[str, dict[str, str]] = {}
     for arch in arches:
         for what in arguments.what or IMAGES:
@@ -120,6 +123,7 @@ def _seed(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int
     arch: str = arguments.arch
     out: Path = arguments.out
     cmdline: str = arguments.cmdline
+    baked.check_private(cmdline, tor=arguments.tor)
     config = baked.config(arguments, baked.build_time())
     signer = signing.chosen(arguments)
     image = images.seed(arch)

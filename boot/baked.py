@@ -8,6 +8,7 @@ from pathlib import Path
 
 from boot import images
 from boot.errors import BuildError
+from phase import cmdline, modes
 from phase.release import check
 from phase.trust import Floor
 from phase.trust import floor as floors
@@ -87,6 +88,24 @@ def config(arguments: argparse.Namespace, now: int) -> bytes:
         floor=read_floor(arguments.floor, root, now) if arguments.floor else None,
         torrc=arguments.torrc.read_bytes() if arguments.torrc else b"",
     )
+
+
+def check_private(line: str, *, tor: bool) -> None:
+    """Refuse a seed that could fetch nothing.
+
+    Args:
+        line: its kernel command line.
+        tor: whether it has Tor.
+
+    Raises:
+        BuildError: it boots in private mode, and has no way to Tor.
+    """
+    parameters = cmdline.parse(line)
+    if not (modes.of(parameters.mode).direct or parameters.tor or tor):
+        raise BuildError(
+            f"{parameters.mode} mode fetches through Tor alone, and this seed has none",
+            hint="Add --tor, or phase.tor=ADDRESS:PORT to --cmdline.",
+        )
 
 
 def build_time() -> int:

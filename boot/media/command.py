@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from boot import baked, images, programs, signing
-from boot.media import build
+from boot.media import build, line
 from boot.media.build import Plan
 from phase import cmdline
 
@@ -41,6 +41,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     signing.add_options(parser)
 
 
+def given(arguments: argparse.Namespace) -> list[str]:
+    """The options of media that were given, and not as they are when left out."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return [
+        f"--{name.replace('_', '-')}"
+        for name, usual in vars(parser.parse_args([])).items()
+        if getattr(arguments, name) != usual
+    ]
+
+
 def run(kind: str, arches: tuple[str, ...], arguments: argparse.Namespace) -> None:
     """Build one medium.
 
@@ -54,6 +65,11 @@ def run(kind: str, arches: tuple[str, ...], arguments: argparse.Namespace) -> No
         PhaseError: what is baked in cannot be.
         OSError: a file cannot be read or written.
     """
+    for arch in arches:
+        baked.check_private(
+            line.compose(arch, channel=arguments.channel, mode=arguments.mode, words=arguments.cmdline),
+            tor=arguments.tor,
+        )
     for arch in arches if arguments.refresh else ():
         images.seed(arch, refresh=True)
         programs.get("stub" if arguments.loader == "uki" else arguments.loader, arch, refresh=True)

@@ -46,7 +46,9 @@ def started(
     for each in (tools, run, groups, release / "metadata"):
         each.mkdir(parents=True)
     for tool, does in _STUBS.items():
-        (tools / tool).write_text(f"#!/bin/sh\n{does.format(said=said, python=python, status=status, mount=mount)}\n")
+        (tools / tool).write_text(
+            f"#!/bin/sh\n{does.format(said=said, python=python, status=status, mount=mount)}\n"
+        )
         (tools / tool).chmod(0o755)
     for each in (run / "job-ended", run / "serve.log", release / "metadata/timestamp.json"):
         each.touch()

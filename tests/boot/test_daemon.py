@@ -47,13 +47,17 @@ def test_a_mirror_that_has_no_place_yet_serves_nothing(tmp_path: Path, fails: in
     words = "phase.mirror=stable/arm64"
     assert not started("daemon", words, tmp_path / "once", mount=count)
     (tmp_path / "mounts").unlink()
-    assert "--artifacts /run/phase/mirror" in started("daemon", words, tmp_path / "twice", mount=count, times=2)
+    assert "--artifacts /run/phase/mirror" in started(
+        "daemon", words, tmp_path / "twice", mount=count, times=2
+    )
 
 
 def test_a_mirror_fills_memory_of_its_own(tmp_path: Path) -> None:
     """Not that of /run, where an update is put together."""
     started("daemon", "phase.mirror=stable/arm64", tmp_path, mount=f'echo "$*" >>{tmp_path}/mounts')
-    memory, over = (tmp_path / "mounts").read_text().replace(str(tmp_path / "run"), "/run/phase").splitlines()
+    memory, over = (
+        (tmp_path / "mounts").read_text().replace(str(tmp_path / "run"), "/run/phase").splitlines()
+    )
     assert memory == "-t tmpfs -o mode=0755,size=40% layers /run/phase/layers"
     assert "upperdir=/run/phase/layers/upper,workdir=/run/phase/layers/work" in over
 

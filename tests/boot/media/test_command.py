@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from boot.baked import check_private
+
 PROJECT = Path(__file__).parents[3]
 
 
@@ -28,7 +30,10 @@ def boot(*words: str, directory: Path) -> subprocess.CompletedProcess[str]:
         (["usb"], "a medium needs --out FILE"),
         (["usb", "--out", "stick"], "--root FILE, whom it trusts"),
         (["usb", "seed", "--out", "stick", "--root", "r"], "one medium at a time"),
-        (["seed", "--out", "stick"], "--out and --root are for a medium"),
+        (["seed", "--out", "stick"], "--out: for a medium"),
+        (["seed", "--tor", "--allow-offline"], "--allow-offline, --tor: for a medium"),
+        (["system", "--mode", "private"], "--mode: for a medium"),
+        (["--grace", "local=3", "--cmdline", "x"], "--cmdline, --grace: for a medium"),
         (["usb", "--cache", "12"], "'12' is not a size, such as 512M or 2G"),
         (["usb", "--mode", "fast"], "invalid choice: 'fast'"),
     ],
@@ -38,6 +43,28 @@ def test_usage(words: list[str], why: str, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert why in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["build", "usb", "--out", "out", "--root", "r.json", "--mode", "private"],
+        ["seed", "--arch", "x86_64", "--root", "r.json", "--cmdline", "phase.mode=privat", "out"],
+    ],
+)
+def test_private_mode_without_a_way_to_tor(words: list[str], tmp_path: Path) -> None:
+    """It would fetch nothing, and say so only at its first boot."""
+    (tmp_path / "r.json").write_bytes(b"{}")
+    done = boot(*words, directory=tmp_path)
+    assert done.returncode == 1
+    assert "private mode fetches through Tor alone, and this seed has none" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_private_mode_with_a_way_to_tor() -> None:
+    check_private("phase.mode=private phase.tor=192.0.2.9:9050", tor=False)
+    check_private("phase.mode=private", tor=True)
+    check_private("phase.mode=local", tor=False)
 
 
 def test_a_root_that_is_not_there(tmp_path: Path) -> None:
