@@ -134,7 +134,8 @@ class Serving:
             _log.info("a stream of client %s is over: %s", client[:16], printable(str(error)))
         finally:
             self.streams -= 1
-            await _given_back(stream)
+            if not frames.ended:
+                await _given_back(stream)
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:

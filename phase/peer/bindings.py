@@ -11,8 +11,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import iroh
 from iroh import iroh_ffi
@@ -51,22 +50,70 @@ class _Data(Protocol):
     @property
     def contents(self) -> ctypes.c_char: ...
 
+    def __getitem__(self, part: slice) -> bytes: ...
+
 
 class _Buffer(Protocol):
     data: _Data
     len: int
 
 
-class _Builder(Protocol):
-    rbuf: _Buffer
-
-    def _reserve(self, num_bytes: int) -> AbstractContextManager[None]: ...
+class _Said(Protocol):
+    code: int
 
 
-def _write(self: _Builder, value: bytes) -> None:
-    """What `write` of the bindings' buffer does, which copies byte by byte in Python, 30 times as fast."""
-    with self._reserve(len(value)):
-        ctypes.memmove(ctypes.addressof(self.rbuf.data.contents) + self.rbuf.len, bytes(value), len(value))
+#: What the library says of a call: zero, or the kind and text of its error.
+_Status: Callable[[], _Said] = iroh_ffi._UniffiRustCallStatus
+_check: Callable[[object, object], None] = iroh_ffi._uniffi_check_call_status
+_library = iroh_ffi._UniffiLib
+#: Bytes of the length that precedes bytes in a buffer.
+_LENGTH = 4
+
+
+def _asked(errors: object, function: Callable[..., object], *args: object) -> object:
+    """Call a function of the library; raises its error. As the bindings do, with one object for three."""
+    status = _Status()
+    value = function(*args, ctypes.byref(status))  # type: ignore[arg-type]  # a structure of ctypes
+    if status.code:
+        _check(errors, status)
+    return value
+
+
+def _at_once(name: str) -> Callable[..., object]:
+    """A function of the library that is called without letting other threads of Python run.
+
+    That takes longer than such a function, and others may take their time before this one gets its turn
+    again. None that may wait for a lock: whoever has that may wait for this thread.
+    """
+    known = getattr(_library, name)
+    made: Callable[..., object] = ctypes.PYFUNCTYPE(known.restype, *known.argtypes)((name, _library))
+    return made
+
+
+#: Memory of the library, taken and given back.
+_allocate, _give_back = map(_at_once, ("ffi_iroh_ffi_rustbuffer_alloc", "ffi_iroh_ffi_rustbuffer_free"))
+
+
+def _lower(value: bytes) -> _Buffer:
+    """Bytes in a buffer of the library, behind their length. The bindings copy byte by byte in Python."""
+    size = len(value)
+    made = cast(_Buffer, _asked(None, _allocate, _LENGTH + size))
+    start = ctypes.addressof(made.data.contents)
+    ctypes.memmove(start, size.to_bytes(_LENGTH, "big"), _LENGTH)
+    ctypes.memmove(start + _LENGTH, value if isinstance(value, bytes) else bytes(value), size)
+    made.len = _LENGTH + size
+    return made
+
+
+def _lift(buffer: _Buffer) -> bytes:
+    """The bytes in a buffer of the library, which is freed."""
+    try:
+        data, end = buffer.data, buffer.len
+        if end < _LENGTH or int.from_bytes(data[:_LENGTH], "big") != end - _LENGTH:
+            raise iroh_ffi.InternalError("a buffer is not as long as it says")
+        return data[_LENGTH:end]
+    finally:
+        _asked(None, _give_back, buffer)
 
 
 class _Poll:
@@ -76,31 +123,28 @@ class _Poll:
         loop: of the task that asks.
     """
 
+    __slots__ = ("_loop", "_thread", "asking", "code", "woken")
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._thread = loop, threading.get_ident()
-        self._asking = True
-        self._code: int | None = None
-        self._woken: asyncio.Future[None] | None = None
+        #: Until the library has returned from the question.
+        self.asking = True
+        #: The answer, once it has come.
+        self.code: int | None = None
+        #: Set by whoever waits for it.
+        self.woken: asyncio.Future[None] | None = None
 
     def told(self, code: int) -> None:
         """The library's answer: in its own thread later on, or in the one that asks, at once."""
-        if self._asking and threading.get_ident() == self._thread:
-            self._code = code
+        if self.asking and threading.get_ident() == self._thread:
+            self.code = code
         else:
             self._loop.call_soon_threadsafe(self._wake, code)
 
     def _wake(self, code: int) -> None:
-        self._code = code
-        if self._woken is not None and not self._woken.done():
-            self._woken.set_result(None)
-
-    async def ended(self) -> bool:
-        """Whether the call has ended; waits for the answer. Otherwise it is to be asked again."""
-        self._asking = False
-        if self._code is None:
-            self._woken = self._loop.create_future()
-            await self._woken
-        return self._code == iroh_ffi._UNIFFI_RUST_FUTURE_POLL_READY
+        self.code = code
+        if self.woken is not None and not self.woken.done():
+            self.woken.set_result(None)
 
 
 #: Questions that have no answer yet, by a number. No lock: each step is one of the interpreter's.
@@ -125,8 +169,7 @@ def _tell(number: int, code: int) -> None:
 
 #: The same, for C. It must live as long as the library may call it.
 _TOLD: object = iroh_ffi._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(_tell)
-#: Calls a function of the library; raises its error. The bindings give it no types.
-_with_error: Callable[..., object] = iroh_ffi._uniffi_rust_call_with_error
+_READY: int = iroh_ffi._UNIFFI_RUST_FUTURE_POLL_READY
 
 #: Threads in which the library tells an answer. It may hold its locks then.
 _answering: set[int] = set()
@@ -174,26 +217,38 @@ async def _call(
             asked, number = _Poll(loop), next(_numbers)
             _polls[number] = asked
             poll(future, _TOLD, number)
-            if await asked.ended():
+            asked.asking = False
+            if asked.code is None:
+                asked.woken = loop.create_future()
+                await asked.woken
+            if asked.code == _READY:
                 break
             # To ask again at once would be to wait for the library without letting it work.
             await asyncio.sleep(0)
         if next(_turns) % _IN_A_ROW == 0:
             await asyncio.sleep(0)
-        return lift(_with_error(errors, complete, future))
+        return lift(_asked(errors, complete, future))
     finally:
         _free(free, future)
 
 
 def mend() -> None:
-    """Replace the slow write, the slow calls and the untimely frees of the bindings of iroh 1.2.0."""
+    """Replace the slow copies, the slow calls and the untimely frees of the bindings of iroh 1.2.0."""
     repairs: list[tuple[object, str, object]] = [
         (kind, "__del__", _freeing(kind))
         for kind in vars(iroh_ffi).values()
         if isinstance(kind, type) and "__del__" in vars(kind)
     ]
-    repairs.append((iroh_ffi._UniffiRustBufferBuilder, "write", _write))
-    repairs.append((iroh_ffi, "_uniffi_rust_call_async", _call))
+    repairs += [
+        (iroh_ffi._UniffiFfiConverterBytes, "lower", staticmethod(_lower)),
+        (iroh_ffi._UniffiFfiConverterBytes, "lift", staticmethod(_lift)),
+        (iroh_ffi, "_uniffi_rust_call_with_error", _asked),
+        (iroh_ffi, "_uniffi_rust_call_async", _call),
+    ]
+    # To count another user of an object takes no lock.
+    for kind in ("sendstream", "recvstream", "connection", "bistream"):
+        name = f"uniffi_iroh_ffi_fn_clone_{kind}"
+        repairs.append((_library, name, _at_once(name)))
     for place, name, repair in repairs:
         setattr(place, name, repair)
 

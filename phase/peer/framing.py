@@ -118,6 +118,8 @@ class Frames:
         self._held = bytearray()
         self._unsent = bytearray()
         self._writing = asyncio.Lock()
+        #: Whether the peer has finished, and all that it sent was read.
+        self.ended = False
 
     @property
     def unsent(self) -> int:
@@ -152,32 +154,46 @@ class Frames:
             ProtocolError: it is no frame, is longer than allowed, or came too slowly.
             PeerError: the stream or the connection is over.
         """
+        if (found := self.here(message)) is not None:
+            return found
+        if seconds is None:
+            return await self._next(message)
         try:
             async with asyncio.timeout(seconds):
                 return await self._next(message)
         except TimeoutError:
             raise ProtocolError(f"the peer sent no whole frame within {seconds:g} s") from None
 
-    async def _next(self, message: int) -> Frame | None:
-        if not await self._fill(_HEAD.size):
+    def here(self, message: int = MAX_MESSAGE) -> Frame | None:
+        """The next frame, if all of it has come already.
+
+        Args:
+            message: most bytes that a message may have here.
+
+        Raises:
+            ProtocolError: what has come is no frame, or is longer than allowed.
+        """
+        held = self._held
+        if len(held) < _HEAD.size:
             return None
-        number, length = _HEAD.unpack_from(self._held)
-        kind = check_head(number, length, message)
-        await self._fill(_HEAD.size + length)
-        data = bytes(memoryview(self._held)[_HEAD.size : _HEAD.size + length])
-        del self._held[: _HEAD.size + length]
+        number, length = _HEAD.unpack_from(held)
+        kind, end = check_head(number, length, message), _HEAD.size + length
+        if len(held) < end:
+            return None
+        data = bytes(memoryview(held)[_HEAD.size : end])
+        del held[:end]
         return Frame(kind, data)
 
-    async def _fill(self, size: int) -> bool:
-        """Have that many bytes; false if the stream ended before the first of them."""
-        while len(self._held) < size:
+    async def _next(self, message: int) -> Frame | None:
+        while (found := self.here(message)) is None:
             part = await self.stream.receive(CHUNK)
             if not part:
                 if self._held:
                     raise ProtocolError("the stream ended within a frame")
-                return False
+                self.ended = True
+                return None
             self._held += part
-        return True
+        return found
 
 
 def check_head(number: int, length: int, message: int = MAX_MESSAGE) -> Kind:

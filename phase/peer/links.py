@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Generator
+from typing import Any, Generic, TypeVar
 
 import iroh
 
@@ -12,6 +12,7 @@ from phase.peer import bindings
 from phase.peer.errors import ConnectionLostError, PeerError
 from phase.peer.outcome import cut
 from phase.peer.transport import Code, Path
+from phase.provider import background
 
 _T = TypeVar("_T")
 #: What the bindings' methods return; they are neither sent to nor thrown into.
@@ -27,7 +28,8 @@ class IrohStream:
 
     def __init__(self, owner: "IrohConnection", inner: iroh.BiStream) -> None:
         self._owner, self._out, self._in = owner, inner.send(), inner.recv()
-        self._waiting: set[asyncio.Timeout] = set()
+        #: What the calls of this stream wait for now.
+        self._waiting: set[asyncio.Future[object]] = set()
         self._over: PeerError | None = None
 
     async def send(self, data: bytes) -> None:
@@ -49,8 +51,8 @@ class IrohStream:
             return
         self._over = PeerError("this side has given up the stream")
         # A call that waits holds the library's lock on the stream.
-        for each in self._waiting:
-            each.reschedule(0)
+        for each in tuple(self._waiting):
+            each.cancel()
         # One begins when the other has ended: a call that was made and never awaited would be warned of.
         for end in (self._out.reset, self._in.stop):
             try:
@@ -63,17 +65,45 @@ class IrohStream:
         if wrong := self._over or self._owner.here:
             work.close()
             raise wrong
-        scope = asyncio.timeout(None)
         try:
-            async with scope:
-                self._waiting.add(scope)
-                return await work
+            return await _Ended(work, self._waiting)
         except iroh.IrohError as error:
             raise self._owner.over() or bindings.of_stream(error) from None
-        except TimeoutError:
-            raise self._over or PeerError("the stream timed out") from None
+        except asyncio.CancelledError:
+            if self._over is None or background.cancelled():
+                raise
+            raise self._over from None
+
+
+class _Ended(Generic[_T]):
+    """Awaits a call of the library, and shows what it waits for; most calls wait for nothing.
+
+    Args:
+        work: the call.
+        waiting: to whoever cancels what is there, the call is over.
+    """
+
+    def __init__(self, work: _Work[_T], waiting: set[asyncio.Future[object]]) -> None:
+        self._work, self._waiting = work, waiting
+
+    def __await__(self) -> Generator[Any, Any, _T]:
+        steps = self._work.__await__()
+        try:
+            while True:
+                waits = next(steps)
+                if waits is None:  # only a turn of the loop
+                    yield
+                    continue
+                self._waiting.add(waits)
+                try:
+                    yield waits
+                finally:
+                    self._waiting.discard(waits)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
         finally:
-            self._waiting.discard(scope)
+            steps.close()
 
 
 class IrohConnection:

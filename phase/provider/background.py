@@ -171,7 +171,7 @@ class Background:
             raise
         except BaseException as error:
             # A cancellation that a library raises by itself is its failure; only our own counts as one.
-            if isinstance(error, asyncio.CancelledError) and _cancelled():
+            if isinstance(error, asyncio.CancelledError) and cancelled():
                 raise
             if self._stopping:
                 _log.warning("the task %s failed while it ended: %s", task.name, describe(error))
@@ -200,7 +200,7 @@ class Background:
         except GeneratorExit:
             raise
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and _cancelled():
+            if isinstance(error, asyncio.CancelledError) and cancelled():
                 raise
             self._failed_once(name, error)
 
@@ -260,6 +260,7 @@ def _evidence(error: BaseException | None) -> BaseException | None:
     return None if isinstance(error, PhaseError | OSError | MemoryError) else error
 
 
-def _cancelled() -> bool:
+def cancelled() -> bool:
+    """Whether somebody has cancelled the task that asks; else what it waited for was cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

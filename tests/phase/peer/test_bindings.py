@@ -17,13 +17,32 @@ from phase.peer.errors import ConnectionLostError, PeerError, RefusedError
 from phase.peer.transport import MAX_REASON
 
 
-def test_buffer_is_filled_as_before_and_by_one_copy() -> None:
+def test_bytes_are_carried_as_the_bindings_carry_them() -> None:
     for data in (b"", b"a", bytes(range(256)), os.urandom(1 << 20)):
+        builder = iroh_ffi._UniffiRustBufferBuilder()  # type: ignore[no-untyped-call]
+        if len(data) < 1000:  # their own way takes a second for more
+            iroh_ffi._UniffiFfiConverterBytes.write(data, builder)  # type: ignore[no-untyped-call]
+            theirs = builder.finalize()  # type: ignore[no-untyped-call]
+            assert iroh_ffi._UniffiFfiConverterBytes.lift is bindings._lift
+            assert bindings._lift(theirs) == data
         lowered = iroh_ffi._UniffiFfiConverterBytes.lower(data)  # type: ignore[no-untyped-call]
         with lowered.consume_with_stream() as stream:
-            assert iroh_ffi._UniffiRustBufferBuilder.write is bindings._write
-            back = iroh_ffi._UniffiFfiConverterBytes.read(stream)  # type: ignore[no-untyped-call]
-        assert back == data
+            assert iroh_ffi._UniffiFfiConverterBytes.lower is bindings._lower
+            assert iroh_ffi._UniffiFfiConverterBytes.read(stream) == data  # type: ignore[no-untyped-call]
+    assert bindings._lift(bindings._lower(bytearray(b"ab"))) == b"ab"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("said", [b"", b"\0\0\0", b"\0\0\0\2a", b"\0\0\0\1ab", b"\xff\xff\xff\xffa"])
+def test_a_buffer_that_is_not_as_long_as_it_says_is_no_bytes(said: bytes) -> None:
+    builder = iroh_ffi._UniffiRustBufferBuilder()  # type: ignore[no-untyped-call]
+    builder.write(said)  # type: ignore[no-untyped-call]
+    with pytest.raises(iroh_ffi.InternalError):
+        bindings._lift(builder.finalize())  # type: ignore[no-untyped-call]
+
+
+def test_errors_of_the_library_are_raised_as_before() -> None:
+    with pytest.raises(iroh.IrohError):
+        iroh.EndpointId.from_bytes(b"short")
 
 
 def test_mend_is_still_needed() -> None:
@@ -230,3 +249,32 @@ async def test_what_is_collected_while_the_library_tells_an_answer_is_freed_late
     assert freed == ["object", "call"]
     kind()
     assert freed[2:] == ["object"]
+
+
+async def test_a_reset_ends_calls_and_takes_no_cancellation_for_one() -> None:
+    """Whose own task is cancelled is cancelled, also where the stream was reset meanwhile."""
+
+    class Half:
+        async def read(self, _most: int) -> bytes:
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError
+
+        async def reset(self, code: int) -> None: ...
+
+        async def stop(self, code: int) -> None: ...
+
+    def stream() -> links.IrohStream:
+        inner = SimpleNamespace(send=Half, recv=Half)
+        return links.IrohStream(SimpleNamespace(here=None), inner)  # type: ignore[arg-type]
+
+    given_up, both = stream(), stream()
+    reading = [asyncio.create_task(each.receive(1)) for each in (given_up, both)]
+    await asyncio.sleep(0)
+    await given_up.reset(0)
+    with pytest.raises(PeerError, match="given up the stream"):
+        await reading[0]
+    await both.reset(0)
+    reading[1].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading[1]
+    assert both._waiting == set()
