@@ -76,6 +76,7 @@ def _add_system(system: argparse.ArgumentParser) -> None:
     system.add_argument(
         "--cmdline", default="quiet panic=-1", help="kernel command line to sign; default: %(default)s"
     )
+    signing.add_options(system, "kernel")
     system.add_argument("out", type=Path, help="directory to write into")
 
 
@@ -139,9 +140,13 @@ def _seed(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int
 
 def _system(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     out: Path = arguments.out
+    signer = signing.chosen(arguments)
+    system = images.system(arguments.arch)
     out.mkdir(parents=True, exist_ok=True)
-    for name, path in images.system(arguments.arch).artifacts().items():
+    for name, path in system.artifacts().items():
         shutil.copyfile(path, out / name)
+        if signer is not None and name == "kernel":
+            signing.sign(out / name, signer)
         print(out / name)
     (out / "cmdline").write_text(f"{arguments.cmdline}\n")
     print(out / "cmdline")

@@ -3,10 +3,11 @@
 The key is the publisher's for machines whose firmware trusts its certificate. It signs what firmware starts,
 and nothing else of Phase: releases have keys of their own.
 
-Sources: Microsoft's Authenticode format for PE programs; the UEFI specification, "Secure Boot".
+Sources: Microsoft's Authenticode format for PE programs; the UEFI specification, "Secure Boot"; Linux crypto/asymmetric_keys/verify_pefile.c.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,13 +27,18 @@ class Signer(NamedTuple):
     certificate: Path
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--sign-key` and `--sign-cert`."""
+def add_options(parser: argparse.ArgumentParser, what: str = "uki") -> None:
+    """Add `--sign-key` and `--sign-cert`.
+
+    Args:
+        parser: of the command.
+        what: the command signs.
+    """
     parser.add_argument(
         "--sign-key",
         type=Path,
         metavar="FILE",
-        help="sign the uki for Secure Boot with this key, PEM; with --sign-cert",
+        help=f"sign the {what} for Secure Boot with this key, PEM; with --sign-cert",
     )
     parser.add_argument(
         "--sign-cert", type=Path, metavar="FILE", help="certificate of the key of --sign-key, PEM"
@@ -57,7 +63,9 @@ def chosen(arguments: argparse.Namespace) -> Signer | None:
 
 
 def sign(program: Path, signer: Signer) -> None:
-    """Sign a UEFI program in place, and check the signature.
+    """Sign a UEFI program in place, a kernel among them, and check the signature.
+
+    Signatures of others are taken off: the kernel that hands over takes a kernel with one, and no more.
 
     Args:
         program: the file; it is signed, or as before.
@@ -69,8 +77,10 @@ def sign(program: Path, signer: Signer) -> None:
     signed = program.with_name(f"{program.name}.signed")
     hint = "The key and its certificate have to be PEM, the key RSA and without a passphrase."
     try:
+        shutil.copyfile(program, signed)
+        strip(signed)
         run(
-            ["sbsign", "--key", signer.key, "--cert", signer.certificate, "--output", signed, program],
+            ["sbsign", "--key", signer.key, "--cert", signer.certificate, "--output", signed, signed],
             hint=hint,
         )
         run(
@@ -80,3 +90,17 @@ def sign(program: Path, signer: Signer) -> None:
         signed.replace(program)
     finally:
         signed.unlink(missing_ok=True)
+
+
+def strip(program: Path) -> None:
+    """Take all signatures off a UEFI program, in place.
+
+    Args:
+        program: the file.
+
+    Raises:
+        BuildError: it is no such program.
+    """
+    for line in run(["sbverify", "--list", program]).splitlines():
+        if line.startswith("signature "):
+            run(["sbattach", "--remove", program])

@@ -7,6 +7,10 @@ from pathlib import Path
 
 from boot.signing import Signer
 from lab.qemu.command import Firmware
+from phase.release import keys as release_keys
+from phase.release.repository import Repository
+from scenarios import images
+from scenarios.images import Release
 
 #: Debian's firmware with Secure Boot, and variables in which it is on. They trust a key of Debian's, which
 #: anyone has: it is taken out. ARM64's other file has no variables, and virt-firmware adds none to that.
@@ -35,6 +39,22 @@ def signer(directory: Path, name: str) -> Signer:
     words += ["-subj", f"/CN={name}", "-keyout", made.key, "-out", made.certificate]
     subprocess.run(words, check=True, capture_output=True)
     return made
+
+
+def release(arch: str, kernel: Path, directory: Path) -> Release:
+    """A release of an architecture's system with another kernel.
+
+    Args:
+        arch: `x86_64` or `arm64`.
+        kernel: its file.
+        directory: where the repository is made.
+    """
+    (system,) = images.built((arch,))
+    repository = Repository.create(directory, keys=release_keys.load(images.KEYS / "lab"))
+    artifacts = {**system.artifacts(), "kernel": kernel}
+    repository.add(images.CHANNEL, arch, artifacts, cmdline=images.SIGNED_CMDLINE, release="1.0.0")
+    repository.publish()
+    return Release(directory, repository)
 
 
 def firmware(arch: str, directory: Path) -> tuple[Firmware, Signer]:

@@ -17,3 +17,7 @@ class CacheError(BootError):
 
 class HandoffError(BootError):
     """The kernel refused to load or start the verified release."""
+
+
+class LockedDownError(HandoffError):
+    """The kernel is locked down, as under Secure Boot, and does not start this release."""

@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from phase.boot.errors import HandoffError
+from phase.boot.errors import HandoffError, LockedDownError
 from phase.boot.ram import align
 
 _KEXEC_LOAD = {"x86_64": 246, "aarch64": 104}
@@ -33,6 +33,7 @@ _REBOOT = {"x86_64": 169, "aarch64": 142}
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 #: Seconds after which `boot/files/network` has seen that a card is down; it then asks for a lease anew.
 NOTICED_SECONDS = 5.0
+_REFUSES = "the kernel refuses to load another"
 _WHY = {
     errno.EPERM: "not allowed: kernel.kexec_load_disabled, lockdown, or not root",
     errno.ENOSYS: "this kernel was built without kexec",
@@ -41,11 +42,31 @@ _WHY = {
     errno.EBUSY: "another kernel is being loaded",
 }
 _WHY_FILES = {
-    errno.ENOKEY: "it is locked down (Secure Boot), and trusts no key that has signed the next kernel",
-    errno.EPERM: "not allowed: kexec_load_disabled, not root, or locked down and the next kernel not signed",
-    errno.ENOSYS: "not allowed: lockdown or kexec_load_disabled; and it has no kexec_file_load",
+    errno.EPERM: "not allowed: kernel.kexec_load_disabled, or not root",
     errno.ENOMEM: "not enough memory",
     errno.ENOEXEC: "the next kernel is in no format that it knows",
+}
+_SIGN_IT = (
+    "Sign it with the key whose certificate is in the firmware's db "
+    "(`python3 -m boot system --sign-key`), and publish that."
+)
+#: The same where another attempt with the same release changes nothing, and what does.
+#: Of signatures: `kimage_validate_signature`.
+_WHY_LOCKED = {
+    errno.ENOSYS: (
+        "not allowed: Secure Boot's lockdown, or kernel.kexec_load_disabled; it was built without kexec_file_load",
+        "Such a kernel starts no other under Secure Boot: switch that off on this machine.",
+    ),
+    errno.ENODATA: ("Secure Boot is on, and the release's kernel is not signed", _SIGN_IT),
+    errno.ENOKEY: (
+        "Secure Boot is on, and the release's kernel is signed by no key that the firmware or this kernel trusts",
+        _SIGN_IT,
+    ),
+    errno.EKEYREJECTED: (
+        "Secure Boot is on, and the release's kernel was changed after it was signed, or its key is in dbx",
+        _SIGN_IT,
+    ),
+    errno.ELIBBAD: ("Secure Boot is on, and the release's kernel has not exactly one signature", _SIGN_IT),
 }
 
 
@@ -101,6 +122,7 @@ def load(image: Image, file: int, files: Files | None = None) -> None:
 
     Raises:
         HandoffError: the running kernel refused.
+        LockedDownError: and no other attempt helps with this release.
     """
     try:
         _load_image(image, file)
@@ -108,7 +130,7 @@ def load(image: Image, file: int, files: Files | None = None) -> None:
         # Debian's kernel, locked down by Secure Boot, says EACCES: IMA is asked first.
         if error.errno not in (errno.EPERM, errno.EACCES) or files is None:
             why = _WHY.get(error.errno or 0, error.strerror)
-            raise HandoffError(f"the kernel refuses to load another: {why}") from error
+            raise HandoffError(f"{_REFUSES}: {why}") from error
         _load_files(file, files)
 
 
@@ -145,8 +167,12 @@ def _load_files(file: int, files: Files) -> None:
         with _kernel(file, files.kernel) as kernel, _read_only(file):
             _syscall(_KEXEC_FILE_LOAD, kernel, file, len(line), ctypes.c_char_p(line), 0)
     except OSError as error:
-        why = _WHY_FILES.get(error.errno or 0, error.strerror)
-        raise HandoffError(f"the kernel refuses to load another: {why}") from error
+        number = error.errno or 0
+        if number in _WHY_LOCKED:
+            why, hint = _WHY_LOCKED[number]
+            raise LockedDownError(f"{_REFUSES}: {why}", hint=hint) from error
+        why = _WHY_FILES.get(number, error.strerror)
+        raise HandoffError(f"{_REFUSES}: {why}") from error
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from phase import cmdline, discovery, fetch, marks, modes, trust
 from phase.boot import fallback
 from phase.boot.assembly import Assembly
 from phase.boot.cache import Cache
-from phase.boot.errors import BootError, CacheError, HandoffError, NetworkError
+from phase.boot.errors import BootError, CacheError, HandoffError, LockedDownError, NetworkError
 from phase.boot.machine import Machine, Search
 from phase.boot.memory import TooLittleMemoryError
 from phase.boot.policy import GATHER, RESTART, RESTART_LASTING, Standing, decide
@@ -113,6 +113,10 @@ class Seed:
                     self.network()
                     self.open_way()
                     self.attempt()
+                except LockedDownError:
+                    # The same release would be refused again.
+                    self.give_way(RESTART_LASTING)
+                    raise
                 except HandoffError:
                     raise
                 except PhaseError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from phase.boot import kexec
-from phase.boot.errors import HandoffError
+from phase.boot.errors import HandoffError, LockedDownError
 from phase.boot.kexec import Image, Segment, load
 from tests.networks import alone
 
@@ -151,9 +151,32 @@ def test_a_kernel_that_is_locked_down_gets_files_that_nobody_can_write_to(
     image = Image(0, (Segment(0, 4096, b"x"),))
     with path.open("r+b", buffering=0) as file:
         load(image, file.fileno(), kexec.Files((4, 6), "quiet"))
-        with pytest.raises(HandoffError, match="it has no kexec_file_load"):
+        with pytest.raises(HandoffError, match="built without kexec_file_load.* switch that off"):
             load(image, file.fileno(), kexec.Files((4, 6), "quiet"))
         assert file.write(b"HEAD") == 4
     assert given == [(b"kernel", b"headkerneltail", b"quiet")] * 2
     assert path.read_bytes() == b"HEADkerneltail"
     assert os.listdir(tmp_path) == ["initrd"]
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (errno.ENODATA, "not signed"),
+        (errno.ENOKEY, "signed by no key"),
+        (errno.EKEYREJECTED, "changed after it was signed"),
+        (errno.ELIBBAD, "not exactly one signature"),
+    ],
+)
+def test_a_kernel_that_is_locked_down_says_what_is_wrong_with_the_next_ones_signature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, why: str
+) -> None:
+    def refuse(numbers: dict[str, int], *_: Any) -> None:
+        code = errno.EACCES if numbers["x86_64"] == 246 else number
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(kexec, "_syscall", refuse)
+    (tmp_path / "initrd").write_bytes(b"head" + b"kernel")
+    with (tmp_path / "initrd").open("r+b", buffering=0) as file:
+        with pytest.raises(LockedDownError, match=f"kernel .*{why}.* boot system --sign-key"):
+            load(Image(0, (Segment(0, 4096, b"x"),)), file.fileno(), kexec.Files((4, 6), "quiet"))

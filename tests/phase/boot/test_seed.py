@@ -15,7 +15,7 @@ from fixtures.hostile.server import Asked as Request
 from fixtures.hostile.server import Server
 from phase import trust
 from phase.boot import initrd, main
-from phase.boot.errors import HandoffError
+from phase.boot.errors import HandoffError, LockedDownError
 from phase.boot.fake import StartedError
 from phase.boot.machine import Search
 from phase.boot.seed import Seed
@@ -273,6 +273,20 @@ def test_a_kernel_that_cannot_be_loaded_ends_the_boot(
         "phase: next: this machine restarts and tries again in 10 s",
     ]
     assert boot.machine.slept == []
+
+
+def test_a_release_that_a_locked_down_kernel_refuses_is_not_asked_for_every_ten_seconds(
+    boot: Boot, publish: Publish, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+
+    def refuse(kernel: object) -> None:
+        raise LockedDownError("the release's kernel is not signed")
+
+    monkeypatch.setattr(boot.machine, "load", refuse)
+    assert boot(serve()) == (1, Asked([], []))
+    assert boot.machine.slept == []
+    assert boot.machine.rescue == ("reboot", 600)
 
 
 def test_every_byte_of_the_initrd_is_verified_in_this_boot_or_ours(
