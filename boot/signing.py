@@ -3,7 +3,8 @@
 The key is the publisher's for machines whose firmware trusts its certificate. It signs what firmware starts,
 and nothing else of Phase: releases have keys of their own.
 
-Sources: Microsoft's Authenticode format for PE programs; the UEFI specification, "Secure Boot"; Linux crypto/asymmetric_keys/verify_pefile.c.
+Sources: Microsoft's Authenticode format for PE programs; the UEFI specification, "Secure Boot"; Linux
+crypto/asymmetric_keys/verify_pefile.c.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def strip(program: Path) -> None:
         program: the file.
 
     Raises:
-        BuildError: it is no such program.
+        BuildError: it is not such a program.
     """
     for line in run(["sbverify", "--list", program]).splitlines():
         if line.startswith("signature "):

@@ -50,23 +50,15 @@ _SIGN_IT = (
     "Sign it with the key whose certificate is in the firmware's db "
     "(`python3 -m boot system --sign-key`), and publish that."
 )
-#: The same where another attempt with the same release changes nothing, and what does.
-#: Of signatures: `kimage_validate_signature`.
+_SWITCH_OFF = "Such a kernel starts no other under Secure Boot: switch that off on this machine."
+#: The same where another attempt with the same release changes nothing.
+#: Of signatures: Linux kernel/kexec_file.c, `kimage_validate_signature`.
 _WHY_LOCKED = {
-    errno.ENOSYS: (
-        "not allowed: Secure Boot's lockdown, or kernel.kexec_load_disabled; it was built without kexec_file_load",
-        "Such a kernel starts no other under Secure Boot: switch that off on this machine.",
-    ),
-    errno.ENODATA: ("Secure Boot is on, and the release's kernel is not signed", _SIGN_IT),
-    errno.ENOKEY: (
-        "Secure Boot is on, and the release's kernel is signed by no key that the firmware or this kernel trusts",
-        _SIGN_IT,
-    ),
-    errno.EKEYREJECTED: (
-        "Secure Boot is on, and the release's kernel was changed after it was signed, or its key is in dbx",
-        _SIGN_IT,
-    ),
-    errno.ELIBBAD: ("Secure Boot is on, and the release's kernel has not exactly one signature", _SIGN_IT),
+    errno.ENOSYS: "Secure Boot or kernel.kexec_load_disabled; it was built without kexec_file_load",
+    errno.ENODATA: "Secure Boot is on, and the release's kernel is not signed",
+    errno.ENOKEY: "Secure Boot is on, and the release's kernel is signed by no key that this machine trusts",
+    errno.EKEYREJECTED: "Secure Boot is on, and the release's kernel was changed after it was signed",
+    errno.ELIBBAD: "Secure Boot is on, and the release's kernel has not exactly one signature",
 }
 
 
@@ -168,8 +160,8 @@ def _load_files(file: int, files: Files) -> None:
             _syscall(_KEXEC_FILE_LOAD, kernel, file, len(line), ctypes.c_char_p(line), 0)
     except OSError as error:
         number = error.errno or 0
-        if number in _WHY_LOCKED:
-            why, hint = _WHY_LOCKED[number]
+        if why := _WHY_LOCKED.get(number):
+            hint = _SWITCH_OFF if number == errno.ENOSYS else _SIGN_IT
             raise LockedDownError(f"{_REFUSES}: {why}", hint=hint) from error
         why = _WHY_FILES.get(number, error.strerror)
         raise HandoffError(f"{_REFUSES}: {why}") from error

@@ -1,10 +1,11 @@
 import argparse
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from boot import signing
+from boot import images, signing
 from boot.errors import BuildError
 from boot.media import build
 from boot.uki import stub
@@ -33,6 +34,25 @@ def test_another_certificate_leaves_the_program_as_it_was(program: Path, tmp_pat
         signing.sign(program, signing.Signer(ours.key, theirs.certificate))
     assert program.read_bytes() == before
     assert not program.with_name("program.signed").exists()
+
+
+def test_a_kernel_has_one_signature_in_the_end(tmp_path: Path) -> None:
+    """Debian has signed it already; with two, no kernel that is locked down takes it."""
+    kernel = tmp_path / "kernel"
+    shutil.copyfile(images.system("x86_64").kernel, kernel)
+    assert signatures(kernel) == 1
+    ours = secure_boot.signer(tmp_path, "ours")
+    signing.sign(kernel, ours)
+    assert signatures(kernel) == 1
+    subprocess.run(["sbverify", "--cert", ours.certificate, kernel], check=True)
+    signing.strip(kernel)
+    assert signatures(kernel) == 0
+
+
+def signatures(program: Path) -> int:
+    """How many a UEFI program has."""
+    listed = subprocess.run(["sbverify", "--list", program], check=True, capture_output=True, text=True)
+    return sum(line.startswith("signature ") for line in listed.stdout.splitlines())
 
 
 def test_a_loader_that_nobody_signs_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.mutants import (
     nodes,
     proofs,
     publishing,
+    secured,
     unnoticed,
     updates,
 )
@@ -27,6 +28,7 @@ MUTANTS = (
     *networks.MUTANTS,
     *nodes.MUTANTS,
     *publishing.MUTANTS,
+    *secured.MUTANTS,
     *unnoticed.MUTANTS,
     *updates.MUTANTS,
 )

@@ -151,7 +151,7 @@ def test_a_kernel_that_is_locked_down_gets_files_that_nobody_can_write_to(
     image = Image(0, (Segment(0, 4096, b"x"),))
     with path.open("r+b", buffering=0) as file:
         load(image, file.fileno(), kexec.Files((4, 6), "quiet"))
-        with pytest.raises(HandoffError, match="built without kexec_file_load.* switch that off"):
+        with pytest.raises(HandoffError, match=r"built without kexec_file_load.* switch that off"):
             load(image, file.fileno(), kexec.Files((4, 6), "quiet"))
         assert file.write(b"HEAD") == 4
     assert given == [(b"kernel", b"headkerneltail", b"quiet")] * 2
@@ -177,6 +177,8 @@ def test_a_kernel_that_is_locked_down_says_what_is_wrong_with_the_next_ones_sign
 
     monkeypatch.setattr(kexec, "_syscall", refuse)
     (tmp_path / "initrd").write_bytes(b"head" + b"kernel")
-    with (tmp_path / "initrd").open("r+b", buffering=0) as file:
-        with pytest.raises(LockedDownError, match=f"kernel .*{why}.* boot system --sign-key"):
-            load(Image(0, (Segment(0, 4096, b"x"),)), file.fileno(), kexec.Files((4, 6), "quiet"))
+    with (
+        (tmp_path / "initrd").open("r+b", buffering=0) as file,
+        pytest.raises(LockedDownError, match=f"kernel .*{why}.* boot system --sign-key"),
+    ):
+        load(Image(0, (Segment(0, 4096, b"x"),)), file.fileno(), kexec.Files((4, 6), "quiet"))
