@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import TypeVar
 
 from phase.client.answers import answer
@@ -254,8 +255,13 @@ class Client:
             return await self._stream(address, again=False)
 
 
+@lru_cache(maxsize=256)
+def _parsed(node: str) -> Address:
+    return Address.parse(node)
+
+
 def _address(node: Address | str) -> Address:
-    return Address.parse(node) if isinstance(node, str) else node
+    return _parsed(node) if isinstance(node, str) else node
 
 
 def _about(job: str, said: JobStatus) -> JobStatus:

@@ -22,6 +22,8 @@ _CHUNK = 1 << 16
 #: A pipe that polls writable takes this much without blocking.
 _PIPE_BUF = select.PIPE_BUF
 _MAX_DIAGNOSTICS = 16 * 1024
+#: Milliseconds: the last output of a small job and its end come together.
+GATHER_MS = 2.0
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -102,6 +104,16 @@ class Descriptor:
         return count
 
 
+class Told(Protocol):
+    """Who takes output in another thread, and need not hear of each part of it."""
+
+    #: Whether there is output that it has not heard of.
+    untold: bool
+
+    def tell(self) -> None:
+        """Have it hear."""
+
+
 class Streams(msgspec.Struct, frozen=True):
     """The input and outputs of a job.
 
@@ -110,12 +122,14 @@ class Streams(msgspec.Struct, frozen=True):
         stdout: None to keep the bytes in memory, for the execution.
         stderr: the same.
         stop: a descriptor that ends the job as soon as it can be read.
+        told: hears of output within `GATHER_MS`, unless the job ends before that.
     """
 
     stdin: Source | None = None
     stdout: Sink | None = None
     stderr: Sink | None = None
     stop: int | None = None
+    told: Told | None = None
 
 
 class Counted:
@@ -389,6 +403,7 @@ class Pump:
         messages: of the worker.
         output_bytes: limit for both outputs together.
         stop: a descriptor that ends all as soon as it can be read.
+        told: as in `Streams`.
     """
 
     def __init__(
@@ -399,10 +414,11 @@ class Pump:
         messages: Messages,
         output_bytes: int,
         stop: int | None = None,
+        told: Told | None = None,
     ) -> None:
         self._unsent, self.request = memoryview(request[0]), request[1]
         self.inlet, self.outlets, self.messages = inlet, outlets, messages
-        self._output_bytes, self._stop = output_bytes, stop
+        self._output_bytes, self._stop, self._told = output_bytes, stop, told
         self.late = self.over = self.stopped = False
 
     def run(self, deadline: float) -> None:
@@ -445,8 +461,13 @@ class Pump:
         poll = select.poll()
         for descriptor, wanted in events.items():
             poll.register(descriptor, wanted)
-        busy = self.inlet.busy() or any(outlet.busy() for outlet in self.outlets)
-        return dict(poll.poll(0 if busy else seconds * 1000))
+        if self.inlet.busy() or any(outlet.busy() for outlet in self.outlets):
+            return dict(poll.poll(0))
+        if seconds and self._told is not None and self._told.untold:
+            if ready := poll.poll(min(GATHER_MS, seconds * 1000)):
+                return dict(ready)
+            self._told.tell()
+        return dict(poll.poll(seconds * 1000))
 
     def _send(self, ready: dict[int, int]) -> None:
         if self.request < 0 or self.request not in ready:

@@ -191,7 +191,7 @@ class Worker:
         inlet = Inlet(streams.stdin, stdin, job.limits.stdin_bytes)
         outlets = Outlet(stdout, sinks[0]), Outlet(stderr, sinks[1])
         seen = Messages(control, diagnostics, module.keep, (len(job.outputs), job.limits.output_bytes))
-        pump = Pump((given, told), inlet, outlets, seen, job.limits.output_bytes, streams.stop)
+        pump = Pump((given, told), inlet, outlets, seen, job.limits.output_bytes, streams.stop, streams.told)
         try:
             pump.run(begun + job.limits.wall_seconds + GRACE_SECONDS)
         finally:

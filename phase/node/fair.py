@@ -12,7 +12,8 @@ class FairQueue(Generic[T]):
 
     def __init__(self) -> None:
         self._of: OrderedDict[str, deque[T]] = OrderedDict()
-        self._some = asyncio.Event()
+        # One that waits is woken for each item; for one that was taken out, somebody looks in vain.
+        self._added = asyncio.Semaphore(0)
 
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
@@ -20,13 +21,13 @@ class FairQueue(Generic[T]):
     def put(self, client: str, item: T) -> None:
         """Add an item behind those of the same client."""
         self._of.setdefault(client, deque()).append(item)
-        self._some.set()
+        self._added.release()
 
     async def get(self) -> T:
         """Take the next item: of the client that has waited longest for its turn."""
+        await self._added.acquire()
         while not self._of:
-            self._some.clear()
-            await self._some.wait()
+            await self._added.acquire()
         client, items = self._of.popitem(last=False)
         item = items.popleft()
         if items:

@@ -223,12 +223,7 @@ class Scheduler:
     async def work(self) -> None:
         """Run one job after the other, for ever: one slot."""
         while True:
-            work = await self._queue.get()
-            self.running += 1
-            try:
-                await self._run(work)
-            finally:
-                self.running -= 1
+            await self._run(await self._queue.get())
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Take no more jobs, hand back those that wait, and let those that run end. May be called twice.
@@ -264,20 +259,39 @@ class Scheduler:
         work.started = time.monotonic()
         work.known.state = State.RUNNING
         work.moving.set()
-        ending, ended = await asyncio.shield(
-            asyncio.get_running_loop().run_in_executor(self._threads, self._execute, work)
-        )
-        self._told(work, ending, ended)
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._threads.submit(self._execute, work, settled)
+        self.running += 1
+        await settled  # whoever is cancelled here leaves the job to its end
         await self._compact()
 
-    def _execute(self, work: Work) -> tuple[Ending, Ended]:
+    def _execute(self, work: Work, settled: "asyncio.Future[None]") -> None:
         """Run a job, sign for it and settle it, in a thread. Whatever goes wrong, the job has an end."""
         try:
             ending = self._signed(work)
         except Exception as error:
             _log.exception("the job %s of %s", work.offer.job, work.client)
             ending = Ending(state=State.LOST, detail=f"a fault of the node: {error!r}"[:500])
-        return self._settled(work, ending)
+        found: tuple[Ending, Ended] | BaseException
+        try:
+            found = self._settled(work, ending)
+        except BaseException as error:
+            found = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            settled.get_loop().call_soon_threadsafe(self._landed, work, found, settled)
+
+    def _landed(
+        self, work: Work, found: "tuple[Ending, Ended] | BaseException", settled: "asyncio.Future[None]"
+    ) -> None:
+        """Take what the thread of a job has found."""
+        self.running -= 1
+        if isinstance(found, BaseException):
+            if not settled.done():
+                settled.set_exception(found)
+            return
+        self._told(work, *found)
+        if not settled.done():
+            settled.set_result(None)
 
     def _signed(self, work: Work) -> Ending:
         job = work.job

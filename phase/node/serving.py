@@ -381,7 +381,7 @@ class Serving:
 
     async def _gathered(self, taps: Taps, frames: Frames) -> Output | None:
         """The next output. What is to be sent is sent, if it does not come soon."""
-        if frames.unsent:
+        if frames.unsent and not taps.ready:
             try:
                 async with asyncio.timeout(GATHER_SECONDS):
                     return await taps.take()

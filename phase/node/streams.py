@@ -13,6 +13,8 @@ from typing import Literal
 
 #: Bytes of input that wait for the module, and of output that wait for the client.
 HELD_BYTES = 256 << 10
+#: Bytes of output that the client is told of at once; of less, a moment later, with what follows.
+TOLD_BYTES = 16 << 10
 #: The highest value of an eventfd: it is not writable then. Source: eventfd(2).
 _FULL = (1 << 64) - 2
 
@@ -81,6 +83,8 @@ class Taps:
         self._bytes = 0
         self._left = False
         self._ended = False
+        #: Whether the event loop is still to hear of what is held: see `phase.jobs.flow.Told`.
+        self.untold = False
         self._loop = asyncio.get_running_loop()
         self._some = asyncio.Event()
         self._room = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -101,8 +105,20 @@ class Taps:
             self._bytes += len(data)
             if self._bytes >= HELD_BYTES:
                 os.eventfd_write(self._room, _FULL)
-        self._loop.call_soon_threadsafe(self._some.set)
+            self.untold = True
+        if self._bytes >= TOLD_BYTES:
+            self.tell()
         return len(data)
+
+    def tell(self) -> None:
+        """Tell the event loop that there is output. In the thread of the job."""
+        self.untold = False
+        self._loop.call_soon_threadsafe(self._some.set)
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` has something to tell at once."""
+        return bool(self._held) or self._ended
 
     async def take(self) -> Output | None:
         """The next output; None after the last. In the event loop."""

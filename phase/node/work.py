@@ -87,7 +87,7 @@ class Work:
             stdout, stderr = self.taps.stdout, self.taps.stderr
         elif self.spool is not None:
             stdout, stderr = Descriptor(self.spool.stdout), Descriptor(self.spool.stderr)
-        return Streams(stdin=source, stdout=stdout, stderr=stderr, stop=self._stop)
+        return Streams(stdin=source, stdout=stdout, stderr=stderr, stop=self._stop, told=self.taps)
 
     def stop(self) -> None:
         """Have it end as soon as it can."""

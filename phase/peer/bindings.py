@@ -218,13 +218,15 @@ async def _call(
             _polls[number] = asked
             poll(future, _TOLD, number)
             asked.asking = False
-            if asked.code is None:
+            waits = asked.code is None
+            if waits:
                 asked.woken = loop.create_future()
                 await asked.woken
             if asked.code == _READY:
                 break
-            # To ask again at once would be to wait for the library without letting it work.
-            await asyncio.sleep(0)
+            if not waits:
+                # To ask again at once would be to wait for the library without letting it work.
+                await asyncio.sleep(0)
         if next(_turns) % _IN_A_ROW == 0:
             await asyncio.sleep(0)
         return lift(_asked(errors, complete, future))

@@ -1,12 +1,16 @@
 """JSON from outside is decoded in one place, and raises one error."""
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import phase
-from phase.foreign import MalformedError, read_json
+from phase import foreign
+from phase.foreign import MAX_DEPTH, MAX_VALUES, MalformedError, check_alike, read_json
 
 #: The seed reads metadata and its floor by the standard library: it starts faster so, and each of these
 #: catches what that raises.
@@ -46,3 +50,38 @@ def test_no_other_place_decodes_json() -> None:
             ):  # fmt: skip
                 found.add(path.relative_to(package).as_posix())
     assert found <= ELSEWHERE
+
+
+_TEXT = st.text(max_size=6) | st.sampled_from(["[" * 70, "{" * 70, ",:" * 40, "\\u", "\ud800", "\udc00x"])
+_VALUES = st.recursive(
+    st.none() | st.integers() | _TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
+)
+
+
+@given(_VALUES, st.booleans())
+def test_what_is_not_counted_could_not_fail_to_be_read_alike(value: object, escaped: bool) -> None:
+    text = json.dumps(value, ensure_ascii=escaped)
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        return
+    if foreign._plain(data):
+        foreign._check_size(value)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "levels"),
+        (b"[" + b"1," * MAX_VALUES + b"1]", "values"),
+        (b'{"a": "\\ud800"}', "surrogates"),
+        (b'{"\\ud800": 1}', "surrogates"),
+        (b'{"a": {"b": 1, "c": 2, "b": 3}}', "the name 'b' twice"),
+    ],
+)
+def test_what_others_may_read_otherwise_is_refused(data: bytes, said: str) -> None:
+    with pytest.raises(MalformedError, match=said):
+        check_alike(data)
+    check_alike(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+    check_alike(b'{"a": "[{,:", "b": [1, {"a": "\\ud83d\\ude00"}]}')
