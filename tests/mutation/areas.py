@@ -106,6 +106,63 @@ _COMMANDS = (
     *(f"tests/phase/release/test_{name}.py" for name in ("commands", "year", "signer", "hostile_words")),
 )
 
+#: Those of nodes over QUIC start a node as a process; the client is in the tests' own.
+_CLIENT = (
+    *(f"tests/phase/client/test_{name}.py" for name in ("hostile_nodes", "verify", "words")),
+    *(
+        f"tests/phase/client/test_over_peers.py::test_{name}"
+        for name in (
+            "an_executor_runs_tasks_on_all_nodes_and_waits_for_room",
+            "an_executor_has_so_many_jobs_and_no_more",
+            "a_node_that_is_gone_is_passed_over",
+            "a_program_without_asyncio_detaches_and_fetches",
+            "nodes_that_compute_the_same_agree",
+            "nodes_that_disagree_are_shown_with_their_receipts",
+        )
+    ),
+    "tests/phase/node/test_jobs.py",
+    "tests/phase/node/test_copies.py",
+)
+
+#: Without what starts processes (`test_nat.py`), waits for seconds, or asks networks (`test_nearby.py`,
+#: `test_publish.py`: the parts of them that read and sign are named).
+_PEER = (
+    *(
+        f"tests/phase/peer/test_{name}.py"
+        for name in (
+            "address",
+            "batches",
+            "bindings",
+            "contract",
+            "frames",
+            "messages",
+            "nearby",
+            "records",
+            "relay",
+            "seen",
+        )
+    ),
+    "tests/phase/peer/test_publish.py::test_change_is_published_and_replaces_what_was_said",
+)
+
+_NODE = tuple(
+    f"tests/phase/node/test_{name}.py"
+    for name in ("bodies", "books", "disk", "gateway", "hostile", "jobs", "modules", "streams", "waits")
+)
+
+#: Without `test_command.py`: it starts the command as a process.
+_MEDIA = (
+    *(f"tests/boot/media/test_{name}.py" for name in ("build", "disk", "lists", "loaders", "write")),
+    "tests/boot/test_images.py::test_a_refreshed_medium_has_a_refreshed_tor",
+)
+
+#: Without what starts the command as a process (`test_following.py`).
+_MIRROR = (
+    "tests/phase/mirror/test_mirror.py",
+    "tests/phase/cli/test_output.py",
+    "tests/phase/cli/test_fetch.py",
+)
+
 AREAS = (
     Area("phase/dsse.py", ("tests/phase/test_dsse.py",), 90),
     Area("phase/identity.py", ("tests/phase/test_identity.py",), 90),
@@ -120,6 +177,11 @@ AREAS = (
     Area("phase/provider", ("tests/phase/provider",), 0),
     Area("phase/release", _RELEASE, 90),
     Area("phase/cli", _COMMANDS, 0),
+    Area("phase/node", _NODE, 0),
+    Area("phase/client", _CLIENT, 0),
+    Area("phase/peer", _PEER, 0),
+    Area("phase/mirror", _MIRROR, 0),
+    Area("boot/media", _MEDIA, 80),
     Area("lab/marks.py", ("tests/lab/test_marks.py",), 0),
     Area("lab/console.py", ("tests/lab/test_console.py",), 0),
     Area("lab/shell.py", ("tests/lab/test_shell.py", "tests/lab/test_dialogue.py"), 0),

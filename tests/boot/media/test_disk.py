@@ -141,6 +141,22 @@ def test_a_partition_for_releases(tmp_path: Path) -> None:
     assert (tmp_path / "again").read_bytes() == image.read_bytes()
 
 
+def test_file_systems_of_two_media_are_told_apart(tmp_path: Path) -> None:
+    """Both may be in one machine, and GRUB finds the one it came from by these."""
+    found = []
+    for name in ("one", "two"):
+        disk.write(tmp_path / name, FILES | {"name": name.encode()}, kept=disk.LEAST_CACHE)
+        esp, kept = table(tmp_path / name)
+        with (tmp_path / name).open("rb") as handle:
+            handle.seek(int(str(esp["start"])) * 512 + 67)
+            serial = handle.read(4)
+            handle.seek(int(str(kept["start"])) * 512 + 1024 + 0x68)
+            found.append((serial, handle.read(16)))
+    (serial, number), (other_serial, other_number) = found
+    assert serial != other_serial
+    assert number != other_number
+
+
 def directory_of(device: Path) -> tuple[str, str]:
     """A directory of devices that has this one alone."""
     made = device.with_name("devices")

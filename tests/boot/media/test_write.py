@@ -225,6 +225,25 @@ def test_what_comes_back_otherwise_is_told(medium: Path) -> None:
             write.transfer(source, worn, length, length)
 
 
+def test_progress_is_one_line_on_a_terminal_and_some_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = 10**13
+    shown = write.Shown()
+    for done in range(0, of + 1, of // 1000):
+        shown("written", done, of)
+    elsewhere = capsys.readouterr().err.splitlines()
+    assert elsewhere == [f"written: {part * 1_000_000} of 10000000 MB" for part in range(11)]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    shown = write.Shown()
+    for done in range(0, of + 1, of // 1000):
+        shown("written", done, of)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.endswith("\rwritten: 10000000 of 10000000 MB\n")
+    assert len(told.split("\r")) == 1 + 101
+
+
 def test_a_file_that_no_device_would_boot(tmp_path: Path) -> None:
     (tmp_path / "stick.qcow2").write_bytes(b"QFI\xfb".ljust(4096, b"\0"))
     with pytest.raises(BuildError, match="no GUID partition table"):
