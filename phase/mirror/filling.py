@@ -93,13 +93,16 @@ class Filling:
                 self._tell(f"{place.path / each} is removed; the limit is {floor.MAX_PUBLISHERS} publishers")
         return proven
 
-    def beside(self, name: Name, proven: Proven, urls: Sequence[str]) -> Refreshed:
+    def beside(
+        self, name: Name, proven: Proven, urls: Sequence[str], *, cached: Mapping[str, bytes]
+    ) -> Refreshed:
         """Another release of the same repository, as the same timestamp has it.
 
         Args:
             name: channel and architecture.
             proven: a release of the repository.
             urls: the providers.
+            cached: metadata that is here already.
 
         Raises:
             TrustError: it is not proven.
@@ -125,7 +128,7 @@ class Filling:
                 arch=arch,
                 now=clock.trusted_now(last_seen=proven.release.floor.time),
                 floor=proven.release.floor,
-                cached=had,
+                cached={**cached, **had},
             )
 
     def keep(self, name: Name, found: Refreshed, metadata: Mapping[str, bytes]) -> None:

@@ -91,11 +91,12 @@ class Mirror:
             held, here = self._held()
             urls = self._providers(self._names)
             failed: dict[Name, PhaseError] = {}
-            first, proven = self._prove(filling, urls, held, here, failed)
+            first, proven = self._prove(filling, urls, held, here)
             offered = _offered(proven.release)
             names = {*self._names, *(offered[:MAX_RELEASES] if self._everything else ())}
-            others = names - {first} - failed.keys()
-            found = {first: proven.release} | self._beside(filling, others, proven, urls, failed)
+            # Of those that were withdrawn, it is said here, without asking anyone.
+            found = self._beside(filling, names - {first}, proven, urls, here, failed)
+            found = {first: proven.release} | found
             # The provider that has proven it has it whole, by its own word.
             urls = [proven.url, *(url for url in urls if url != proven.url)]
             for name, release in found.items():
@@ -138,20 +139,16 @@ class Mirror:
         urls: Sequence[str],
         held: Iterable[Name],
         here: dict[str, bytes],
-        failed: dict[Name, PhaseError],
     ) -> tuple[Name, Proven]:
         """The newest state, and a release that proves it: the first one that has not been withdrawn."""
         floors = self._floors(held, here)
-        withdrawn: dict[Name, PhaseError] = {}
+        withdrawn: list[PhaseError] = []
         for name in dict.fromkeys((*self._names, *(sorted(held) if self._everything else ()))):
             try:
-                proven = filling.prove(name, urls, here=floors, cached=here)
+                return name, filling.prove(name, urls, here=floors, cached=here)
             except trust.WrongTargetError as error:
-                withdrawn[name] = error
-            else:
-                failed |= {name: withdrawn[name] for name in self._names if name in withdrawn}
-                return name, proven
-        raise next(iter(withdrawn.values()))
+                withdrawn.append(error)
+        raise withdrawn[0]
 
     def _beside(
         self,
@@ -159,12 +156,13 @@ class Mirror:
         names: Iterable[Name],
         proven: Proven,
         urls: Sequence[str],
+        here: dict[str, bytes],
         failed: dict[Name, PhaseError],
     ) -> dict[Name, Refreshed]:
         found = {}
         for name in sorted(names):
             with _noted(failed, name):
-                found[name] = filling.beside(name, proven, urls)
+                found[name] = filling.beside(name, proven, urls, cached=here)
         return found
 
     def _fetch(self, place: Output, manifest: Manifest, urls: Sequence[str], deadline: float) -> None:

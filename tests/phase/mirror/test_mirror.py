@@ -1,14 +1,17 @@
 """A mirror: whole and verified, or as it was before."""
 
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from fixtures.hostile.provider import Provider
-from fixtures.hostile.server import Server
+from fixtures.hostile.provider import Provider, send
+from fixtures.hostile.server import Asked, Server
 from fixtures.hostile.world import ARCH, CHANNEL, Metadata, Signed, World
 from phase import discovery
 from phase import files as files_module
@@ -286,6 +289,137 @@ def test_a_file_that_was_whole_and_is_not_is_fetched_again(
     blob.write_bytes(damage or bytes(len(content)))
     made.round()
     assert blob.read_bytes() == content
+
+
+def test_what_a_directory_remembers_counts_without_its_metadata(
+    mirror: Callable[..., Mirror], world: World, provider: Provider
+) -> None:
+    made = mirror()
+    made.round()
+    shutil.rmtree(made.directory / "metadata")
+    provider.files = dict(world.before)
+    with pytest.raises(RollbackError):
+        made.round()
+    assert not (made.directory / "metadata/timestamp.json").exists()
+
+
+def test_a_round_that_is_late_does_not_replace_a_newer_release(world: World, tmp_path: Path) -> None:
+    """Another process has filled the same directory meanwhile, from a provider that is not behind."""
+
+    def follow(url: str) -> Mirror:
+        providers = named([url])
+        return Mirror(
+            tmp_path / "mirror",
+            world.root,
+            [OWN],
+            everything=False,
+            providers=providers,
+            tell=lambda _: None,
+        )
+
+    ahead, behind = Provider(world), Provider(world)
+    behind.files = dict(world.before)
+    with Server(ahead.answer) as newer:
+
+        def late(asked: Asked, connection: socket.socket, stop: threading.Event) -> bool:
+            if not (tmp_path / "mirror/metadata/timestamp.json").exists():
+                follow(newer.url).round()
+            return send(behind.files.get(asked.path), asked, connection)
+
+        behind.on("/blobs/", late)
+        with Server(behind.answer) as older, pytest.raises(RollbackError):
+            follow(older.url).round()
+    there = catalog.load(tmp_path / "mirror").releases
+    assert [each.release for each in there.values()] == ["1.1.0"]
+
+
+def test_a_round_without_news_asks_for_no_more_than_whether_there_is_any(
+    world: World, provider: Provider, tmp_path: Path
+) -> None:
+    with Server(provider.answer) as server:
+        made = Mirror(
+            tmp_path / "mirror",
+            world.root,
+            [OWN, OTHER],
+            everything=True,
+            providers=named([server.url]),
+            tell=lambda _: None,
+        )
+        made.round()
+        server.asked.clear()
+        made.round()
+        assert {each.path for each in server.asked} == {"/metadata/2.root.json", "/metadata/timestamp.json"}
+
+
+def test_half_a_blob_that_nobody_writes_goes_with_the_next_release(mirror: Callable[..., Mirror]) -> None:
+    made = mirror()
+    left = made.directory / f"blobs/sha256/.{'0' * 64}.aa.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"stale")
+    made.round()
+    assert not left.exists()
+
+
+def test_only_what_has_gone_is_fetched_again(
+    mirror: Callable[..., Mirror], world: World, provider: Provider
+) -> None:
+    """What has been seen whole is left alone; what has gone is fetched again, and nothing else."""
+    made = mirror()
+    made.round()
+    blob = made.directory / provider.blob("initramfs").lstrip("/")
+    blob.unlink()
+    asked: list[str] = []
+    provider.on("/blobs/", lambda asked_, connection, stop: send_noted(asked, world, asked_, connection))
+    made.round()
+    assert asked == [provider.blob("initramfs")]
+    assert blob.exists()
+
+
+def send_noted(noted: list[str], world: World, asked: Asked, connection: socket.socket) -> bool:
+    """Answer, and note what was asked for."""
+    noted.append(asked.path)
+    return send(world.now.get(asked.path), asked, connection)
+
+
+def test_a_directory_of_its_own_is_not_left_behind_empty(world: World, tmp_path: Path) -> None:
+    def follow() -> None:
+        Mirror(
+            tmp_path / "mirror",
+            world.root,
+            [OWN],
+            everything=False,
+            providers=named([]),
+            tell=lambda _: None,
+        ).round()
+
+    with pytest.raises(PhaseError, match="there is no provider to ask"):
+        follow()
+    assert not (tmp_path / "mirror").exists()
+    (tmp_path / "mirror").mkdir()
+    with pytest.raises(PhaseError, match="there is no provider to ask"):
+        follow()
+    assert (tmp_path / "mirror").exists(), "it was somebody else's"
+
+
+def test_providers_of_each_release_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were named come first, and none comes twice."""
+    here = {OWN: ["http://192.0.2.5:80", "http://192.0.2.1:80"], OTHER: ["http://192.0.2.6:80"]}
+
+    def discover(channel: str, arch: str, **_: object) -> list[Located]:
+        return [Located(url) for url in here[channel, arch]]
+
+    monkeypatch.setattr("phase.mirror.mirror.discover", discover)
+    find = found(["http://192.0.2.1:80"], mdns=True, dht=())
+    assert find([OWN, OTHER]) == ["http://192.0.2.1:80", "http://192.0.2.5:80", "http://192.0.2.6:80"]
+    here |= {OWN: [], OTHER: []}
+    with pytest.raises(DiscoveryError, match="no provider of stable/x86_64, stable/arm64 was found"):
+        found([], mdns=True, dht=())([OWN, OTHER])
+
+
+class Located(NamedTuple):
+    """What a search tells of a provider, as far as a mirror looks."""
+
+    url: str
 
 
 def test_who_was_named_needs_no_network_to_be_found_by(monkeypatch: pytest.MonkeyPatch) -> None:
