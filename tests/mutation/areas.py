@@ -124,8 +124,7 @@ _CLIENT = (
     "tests/phase/node/test_copies.py",
 )
 
-#: Without what starts processes (`test_nat.py`), waits for seconds, or asks networks (`test_nearby.py`,
-#: `test_publish.py`: the parts of them that read and sign are named).
+#: Without what starts machines and processes (`test_nat.py`, the last of `test_nearby.py`) or waits long.
 _PEER = (
     *(
         f"tests/phase/peer/test_{name}.py"
@@ -135,14 +134,48 @@ _PEER = (
             "bindings",
             "contract",
             "frames",
+            "framing",
             "messages",
-            "nearby",
             "records",
             "relay",
+            "resolve",
             "seen",
         )
     ),
-    "tests/phase/peer/test_publish.py::test_change_is_published_and_replaces_what_was_said",
+    *(
+        f"tests/phase/peer/test_nearby.py::test_{name}"
+        for name in (
+            "a_node_is_read_once_until_it_says_something_else",
+            "providers_are_no_nodes_and_nodes_no_providers",
+            "link_local_addresses_are_left_out",
+            "what_is_kept_is_bounded",
+            "one_sender_does_not_crowd_out_the_others",
+            "malformed_answer_is_passed_over",
+            "size_and_port_are_bounded",
+        )
+    ),
+    *(
+        f"tests/phase/peer/test_publish.py::test_{name}"
+        for name in (
+            "change_is_published_and_replaces_what_was_said",
+            "slots_are_kept_back_and_other_changes_are_not",
+            "hosts_of_a_record",
+        )
+    ),
+    *(
+        f"tests/phase/peer/test_iroh.py::test_{name}"
+        for name in (
+            "identity_is_the_address",
+            "only_the_given_addresses_are_listened_on",
+            "wrong_address_to_listen_on_is_named",
+            "own_key_and_no_key_are_told_apart",
+            "key_that_is_not_admitted_is_told_why",
+            "limits_of_connections",
+            "connections_that_nobody_accepts_are_bounded",
+            "handshakes_are_bounded",
+            "path_is_noted",
+        )
+    ),
 )
 
 _NODE = tuple(
