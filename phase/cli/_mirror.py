@@ -118,6 +118,7 @@ def begin(
         way=DIRECT if mode.beyond else DIRECT._replace(lonely=mode.name),
         tell=note,
     )
+    mirror.check()
     if not (directory / "metadata" / "timestamp.json").exists():
         mirror.round()
     return mirror.round

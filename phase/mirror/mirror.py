@@ -5,13 +5,14 @@ artifact of each release that it leads to is there.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tuf.api.metadata import Targets
 
-from phase import trust
+from phase import files, trust
 from phase.discovery import DiscoveryError, discover
 from phase.errors import PhaseError
 from phase.fetch.here import Here, blobs_in
@@ -31,6 +32,8 @@ ROUND_SECONDS = 3600.0
 _SEARCH, _GATHER = 5.0, 1.0
 #: Releases that a mirror of everything keeps at most.
 MAX_RELEASES = 256
+#: Says that a directory is a mirror's.
+MARK = ".mirror"
 
 #: Gives the addresses of providers of these releases.
 Providers = Callable[[Sequence[Name]], Sequence[str]]
@@ -74,17 +77,31 @@ class Mirror:
         #: Contents that this process has seen whole, and the file: gigabytes are not hashed in every round.
         self._seen: dict[str, tuple[int, ...]] = {}
 
-    def round(self) -> None:
-        """Bring the directory to what is published now.
+    def check(self) -> None:
+        """Refuse a directory that is another's: a mirror removes there what its publisher has no more.
 
         Raises:
-            PhaseError: something that it should have is not there; what it had is whole all the same.
+            MirrorError: it has releases, and no mirror has put them there: a publisher may sign them.
         """
         if (self.directory / staging.PLACE).exists():
             raise MirrorError(
                 f"{self.directory} is where a publisher signs: nothing is mirrored into it",
                 hint="Give another directory.",
             )
+        if (self.directory / "metadata").exists() and not (self.directory / MARK).exists():
+            raise MirrorError(
+                f"{self.directory} has releases that no mirror has put there: a publisher may sign them",
+                hint="Give an empty directory; or, where a mirror may keep what is there, make an empty "
+                f"file {self.directory / MARK}.",
+            )
+
+    def round(self) -> None:
+        """Bring the directory to what is published now.
+
+        Raises:
+            PhaseError: something that it should have is not there; what it had is whole all the same.
+        """
+        self.check()
         with Output(self.directory) as place:
             deadline = time.monotonic() + ROUND_SECONDS
             filling = Filling(place, self._root, deadline=deadline, way=self._way, tell=self._tell)
@@ -92,6 +109,8 @@ class Mirror:
             urls = self._providers(self._names)
             failed: dict[Name, PhaseError] = {}
             first, proven = self._prove(filling, urls, held, here)
+            with place.writing():
+                os.close(files.open_plain(MARK, os.O_RDWR | os.O_CREAT, directory=place.descriptor))
             offered = _offered(proven.release)
             names = {*self._names, *(offered[:MAX_RELEASES] if self._everything else ())}
             # Of those that were withdrawn, it is said here, without asking anyone.

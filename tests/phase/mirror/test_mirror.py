@@ -225,6 +225,27 @@ def test_a_publishers_own_directory_is_left_alone(mirror: Callable[..., Mirror])
     assert [path.name for path in made.directory.iterdir()] == ["staged"]
 
 
+def test_releases_that_no_mirror_has_brought_are_left_alone(
+    mirror: Callable[..., Mirror], provider: Provider, world: World
+) -> None:
+    """A publisher who forgot what the directory is would lose what the next release builds on."""
+    made = mirror()
+    for path, data in world.before.items():
+        file = made.directory / path.removeprefix("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    before = files(made)
+    provider.files = dict(world.now)
+    with pytest.raises(MirrorError, match="no mirror has put there"):
+        made.check()
+    with pytest.raises(MirrorError):
+        made.round()
+    assert files(made) == before
+    (made.directory / ".mirror").touch()
+    made.round()
+    assert files(made) != before
+
+
 def test_what_is_out_of_use_goes(mirror: Callable[..., Mirror], world: World, provider: Provider) -> None:
     provider.files = dict(world.before)
     made = mirror()
