@@ -227,6 +227,8 @@ class Connection:
         if isinstance(problem, TimeoutError):
             raise StalledError(self.url.text, f"no connection within {limit:.0f} s") from None
         why, hint = explained(problem, host, self._way.lonely)
+        if (host, port) == self._way.proxy:
+            why, hint = f"Tor's proxy {host}:{port}: {why}", "Does Tor run there, at that address?"
         raise ProviderFailedError(self.url.text, f"no connection: {why}", hint=hint) from problem
 
     def _head(self, connection: socket.socket, deadline: float) -> tuple[int, dict[str, str]]:

@@ -38,7 +38,8 @@ def test_a_name_is_left_to_the_proxy() -> None:
 
 
 def test_a_dead_proxy_is_no_reason_to_go_without() -> None:
-    with Server(good(b"content")) as server, pytest.raises(ExhaustedError, match="Connection refused"):
+    told = r"Tor's proxy 127\.0\.0\.1:9: Connection refused\. Does Tor run there"
+    with Server(good(b"content")) as server, pytest.raises(ExhaustedError, match=told):
         ask(server.url, DIRECT._replace(proxy=("127.0.0.1", 9)))
 
 
