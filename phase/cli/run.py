@@ -329,8 +329,8 @@ def own(ctx: click.Context, _: click.Parameter, args: tuple[str, ...]) -> tuple[
 def command(module: Path, args: tuple[str, ...], **given: Any) -> None:
     """Run MODULE with ARGS; its output and exit code become this command's.
 
-    MODULE is WebAssembly for WASI preview 1, binary or text. Options of Phase come before it, its own
-    arguments behind it. The exit codes 0 to 125 are the module's own.
+    MODULE is WebAssembly, binary or text: a module for WASI preview 1, or a component for WASI 0.2. Options
+    of Phase come before it, its own arguments behind it. The exit codes 0 to 125 are the module's own.
 
     \b
     126 rejected      134 trapped        142 wall limit    129 wrong usage

@@ -8,9 +8,13 @@ import os
 
 from phase.jobs import wire
 
+#: Least and most elements of a table.
+Limits = tuple[int, int]
 _MAGIC = b"\0asm\x01\0\0\0"
 _CUSTOM, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _CODE = 0, 2, 3, 4, 5, 7, 10
 _FUNC_KIND, _TABLE_KIND = 0, 1
+#: The types of references that are written as one byte; and the maximum of a table that has none.
+_SHORT_TYPES, _ENDLESS = range(0x69, 0x75), 2**32 - 1
 #: In a memory's flags (threads proposal).
 _SHARED = 2
 #: Name of the exports that the worker adds to ask for the size of the tables. No tool makes such a name.
@@ -42,7 +46,11 @@ class Shape:
         imports: WASI functions it asks for.
         start: position of the function `_start` among the exports; None if there is no such function.
         exports: how many exports it had of its own.
+        limits: least and most elements of each table that it defines; None if they are not written plainly.
     """
+
+    #: Of the engine's functions: `module` or `component`.
+    kind = "module"
 
     def __init__(self, module: bytes) -> None:
         self.module = module
@@ -50,6 +58,7 @@ class Shape:
         self.shared = False
         self.imports: set[bytes] = set()
         self.start: int | None = None
+        self.limits: list[Limits] | None = None
 
     def table_export(self, number: int) -> bytes:
         """Name under which a table is exported, besides the module's own names for it."""
@@ -98,11 +107,12 @@ def least_bytes(shape: Shape) -> int:
     return shape.functions * _PER_FUNCTION
 
 
-def read(module: bytes) -> Shape:
+def read(module: bytes, *, ask: bool = True) -> Shape:
     """Read a module's sections.
 
     Args:
         module: bytes from anywhere.
+        ask: whether it runs by itself, so that its imports count, and its tables can be asked for.
 
     Returns:
         Its shape. For bytes that are not a module: the same bytes, with nothing found in them.
@@ -113,16 +123,20 @@ def read(module: bytes) -> Shape:
         found = {kind: (at, end) for kind, at, end in sections}
         for kind, number in ((_FUNCTION, "functions"), (_TABLE, "tables"), (_MEMORY, "memories")):
             if kind in found:
-                setattr(shape, number, _leb(module, found[kind][0])[0])
+                setattr(shape, number, leb(module, found[kind][0])[0])
         if _CODE in found:
             shape.code_bytes = found[_CODE][1] - found[_CODE][0]
         if _MEMORY in found:
             shape.shared = _shared(module, *found[_MEMORY])
+        if not ask:
+            shape.module = _rewritten(module, sections, shape, ask=False)
+            shape.limits = _limits(module, *found[_TABLE]) if _TABLE in found else []
+            return shape
         if _IMPORT in found:
             shape.imports = _wasi_imports(module, *found[_IMPORT])
         if _EXPORT in found:
             shape.exports, shape.start = _exports(module, *found[_EXPORT])
-        shape.module = _rewritten(module, sections, shape)
+        shape.module = _rewritten(module, sections, shape, ask=True)
     except (IndexError, ValueError):
         pass
     return shape
@@ -135,7 +149,7 @@ def _sections(module: bytes) -> "list[tuple[int, int, int]]":
     at = len(_MAGIC)
     while at < len(module):
         kind = module[at]
-        size, at = _leb(module, at + 1)
+        size, at = leb(module, at + 1)
         if at + size > len(module):
             raise ValueError("section runs over the end")
         if kind != _CUSTOM:  # names and debug information: the engine would keep a copy
@@ -148,23 +162,23 @@ def _sections(module: bytes) -> "list[tuple[int, int, int]]":
 
 def _wasi_imports(module: bytes, at: int, end: int) -> set[bytes]:
     """The names of the functions wanted from WASI, as long as imports are functions with a type."""
-    count, at = _leb(module, at)
+    count, at = leb(module, at)
     names = set()
     for _ in range(count):
-        origin, at = _name(module, at)
-        wanted, at = _name(module, at)
+        origin, at = name(module, at)
+        wanted, at = name(module, at)
         if at >= end or module[at] != _FUNC_KIND:
             break  # only functions can be linked; the engine refuses the rest by name
-        _, at = _leb(module, at + 1)
+        _, at = leb(module, at + 1)
         if origin == b"wasi_snapshot_preview1":
             names.add(wanted)
     return names
 
 
 def _shared(module: bytes, at: int, end: int) -> bool:
-    count, at = _leb(module, at)
+    count, at = leb(module, at)
     for _ in range(count):
-        flags, at = _leb(module, at)
+        flags, at = leb(module, at)
         if flags & _SHARED:
             return True
         for _ in range(1 + (flags & 1) + (flags >> 3 & 1)):  # least, most, page size
@@ -174,42 +188,56 @@ def _shared(module: bytes, at: int, end: int) -> bool:
     return False
 
 
+def _limits(module: bytes, at: int, end: int) -> list[Limits] | None:
+    count, at = leb(module, at)
+    found = []
+    for _ in range(count):
+        if at >= end or module[at] not in _SHORT_TYPES or module[at + 1] > 1:
+            return None
+        bounded = module[at + 1]
+        least, at = leb(module, at + 2)
+        most, at = leb(module, at) if bounded else (_ENDLESS, at)
+        found.append((least, most))
+    return found
+
+
 def _exports(module: bytes, at: int, end: int) -> tuple[int, int | None]:
-    count, at = _leb(module, at)
+    count, at = leb(module, at)
     start = None
     for position in range(count):
-        name, at = _name(module, at)
+        exported, at = name(module, at)
         if at >= end:
             raise ValueError("exports run over their section")
-        if name == b"_start" and module[at] == _FUNC_KIND:
+        if exported == b"_start" and module[at] == _FUNC_KIND:
             start = position
-        _, at = _leb(module, at + 1)
+        _, at = leb(module, at + 1)
     return count, start
 
 
-def _rewritten(module: bytes, sections: list[tuple[int, int, int]], shape: Shape) -> bytes:
-    parts, extended = [_MAGIC], False
+def _rewritten(module: bytes, sections: list[tuple[int, int, int]], shape: Shape, *, ask: bool) -> bytes:
+    parts, extended = [_MAGIC], not ask
     for kind, at, end in sections:
         body = module[at:end]
         # Only once: the engine refuses a module with several such sections, but it must not grow before
         # that.
         if kind == _EXPORT and not extended and shape.tables <= MAX_TABLES:
             extended = True
-            _, begin = _leb(module, at)
-            body = _unsigned(shape.exports + shape.tables) + module[begin:end]
+            _, begin = leb(module, at)
+            body = unsigned(shape.exports + shape.tables) + module[begin:end]
             for number in range(shape.tables):
-                name = shape.table_export(number)
-                body += _unsigned(len(name)) + name + bytes([_TABLE_KIND]) + _unsigned(number)
-        parts += (bytes([kind]), _unsigned(len(body)), body)
+                added = shape.table_export(number)
+                body += unsigned(len(added)) + added + bytes([_TABLE_KIND]) + unsigned(number)
+        parts += (bytes([kind]), unsigned(len(body)), body)
     return b"".join(parts)
 
 
-def _name(module: bytes, at: int) -> tuple[bytes, int]:
-    size, at = _leb(module, at)
+def name(module: bytes, at: int) -> tuple[bytes, int]:
+    """A name, and the position after it."""
+    size, at = leb(module, at)
     return module[at : at + size], at + size
 
 
-def _leb(module: bytes, at: int) -> tuple[int, int]:
+def leb(module: bytes, at: int) -> tuple[int, int]:
     """An unsigned LEB128 number of at most 32 bits, and the position after it."""
     value = shift = 0
     while True:
@@ -223,7 +251,8 @@ def _leb(module: bytes, at: int) -> tuple[int, int]:
             raise ValueError("number is too long")
 
 
-def _unsigned(value: int) -> bytes:
+def unsigned(value: int) -> bytes:
+    """A number in LEB128."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from ctypes import byref, c_bool, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
 
 from phase.jobs import settings
-from phase.jobs.binary import MAX_MEMORIES, MAX_TABLES, Shape
+from phase.jobs.binary import MAX_MEMORIES, MAX_TABLES, Limits, Shape
 from phase.jobs.location import VERSION as VERSION
 from phase.jobs.memory import EXCEEDED, Memories
 
@@ -49,6 +49,15 @@ _RESULTS: dict[str, type | None] = {
     "wasm_valtype_new": c_void_p,
     "wasm_valtype_vec_new": None,
     "wasmtime_caller_export_get": c_bool,
+    "wasmtime_component_deserialize": c_void_p,
+    "wasmtime_component_func_call": c_void_p,
+    "wasmtime_component_get_export_index": c_void_p,
+    "wasmtime_component_instance_get_func": c_bool,
+    "wasmtime_component_linker_add_wasip2": c_void_p,
+    "wasmtime_component_linker_instantiate": c_void_p,
+    "wasmtime_component_linker_new": c_void_p,
+    "wasmtime_component_new": c_void_p,
+    "wasmtime_component_serialize": c_void_p,
     "wasmtime_config_host_memory_creator_set": None,
     "wasmtime_context_get_fuel": c_void_p,
     "wasmtime_context_set_fuel": c_void_p,
@@ -79,6 +88,7 @@ _RESULTS: dict[str, type | None] = {
     "wasmtime_table_size": c_uint64,
     "wasmtime_trap_code": c_bool,
     "wasmtime_trap_new": c_void_p,
+    "wasmtime_trap_new_code": c_void_p,
     "wasmtime_wat2wasm": c_void_p,
     **{f"wasmtime_config_{name}_set": None for name, _ in (*settings.ALWAYS, *settings.NARROW)},
 }
@@ -141,10 +151,10 @@ class Engine:
         for name, number in settings.NARROW if settings.narrow() else ():
             self.call(f"wasmtime_config_{name}_set", c_void_p(config), c_uint64(number))
         self.call("wasmtime_config_host_memory_creator_set", c_void_p(config), byref(self.memories.creator))
-        self._engine = c_void_p(self.call("wasm_engine_new_with_config", c_void_p(config)))
-        self._store = c_void_p(self.call("wasmtime_store_new", self._engine, c_void_p(), c_void_p()))
+        self.engine = c_void_p(self.call("wasm_engine_new_with_config", c_void_p(config)))
+        self._store = c_void_p(self.call("wasmtime_store_new", self.engine, c_void_p(), c_void_p()))
         self.context = c_void_p(self.call("wasmtime_store_context", self._store))
-        self.linker = c_void_p(self.call("wasmtime_linker_new", self._engine))
+        self.linker = c_void_p(self.call("wasmtime_linker_new", self.engine))
         self._instance = ctypes.create_string_buffer(ROOM)
         self._tables: list[bytes] = []
         self._ready = c_void_p()
@@ -216,36 +226,36 @@ class Engine:
                 raise InvalidModuleError(f"the directory {there} cannot be opened")
         self.check(self.call("wasmtime_context_set_wasi", self.context, config))
 
-    def compile(self, module: bytes) -> c_void_p:
-        """Compile a module.
+    def compile(self, module: bytes, kind: str = "module") -> c_void_p:
+        """Compile a module or a component.
 
         Raises:
-            InvalidModuleError: it is not a module.
+            InvalidModuleError: it is none.
         """
         compiled = c_void_p()
         size = c_size_t(len(module))
-        failed = self.call("wasmtime_module_new", self._engine, c_char_p(module), size, byref(compiled))
+        failed = self.call(f"wasmtime_{kind}_new", self.engine, c_char_p(module), size, byref(compiled))
         self.check(failed, InvalidModuleError)
         return compiled
 
-    def serialize(self, compiled: c_void_p) -> bytes:
-        """The machine code of a module, for `restore`."""
+    def serialize(self, compiled: c_void_p, kind: str = "module") -> bytes:
+        """The machine code of a module or component, for `restore`."""
         made = Bytes()
-        self.check(self.call("wasmtime_module_serialize", compiled, byref(made)))
+        self.check(self.call(f"wasmtime_{kind}_serialize", compiled, byref(made)))
         code = ctypes.string_at(made.data, made.size)
         self.call("wasm_byte_vec_delete", byref(made))
         return code
 
-    def restore(self, code: bytes) -> c_void_p | None:
-        """Load the machine code of a module. Who chooses the code can do what this process can.
+    def restore(self, code: bytes, kind: str = "module") -> c_void_p | None:
+        """Load the machine code of a module or component. Who chooses the code can do what this process can.
 
         Returns:
             The module; None if another engine, or one with other settings, has compiled it.
         """
         compiled = c_void_p()
         failed = self.call(
-            "wasmtime_module_deserialize",
-            self._engine,
+            f"wasmtime_{kind}_deserialize",
+            self.engine,
             c_char_p(code),
             c_size_t(len(code)),
             byref(compiled),
@@ -280,7 +290,7 @@ class Engine:
                 raise InvalidModuleError("_start has parameters or results; a WASI command's has neither")
         limits = [self._table_limits(types[shape.exports + number]) for number in range(shape.tables)]
         self._tables = [shape.table_export(number) for number in range(shape.tables)]
-        self._limit(limits, fuel=fuel, memory_bytes=memory_bytes)
+        self.limit(limits, fuel=fuel, memory_bytes=memory_bytes)
         failed = self.call("wasmtime_linker_instantiate_pre", self.linker, compiled, byref(self._ready))
         self.check(failed, InvalidModuleError)
 
@@ -293,11 +303,29 @@ class Engine:
         general = c_void_p(self.call("wasm_exporttype_type", c_void_p(exported)))
         return self.call(f"wasm_externtype_as_{kind}", general)
 
-    def _limit(self, tables: list[tuple[int, int]], *, fuel: int, memory_bytes: int) -> None:
+    def limit(
+        self,
+        tables: Sequence[Limits],
+        *,
+        fuel: int,
+        memory_bytes: int,
+        most_tables: int = MAX_TABLES,
+        instances: int = 2,
+    ) -> None:
         """Share the memory between the tables and the linear memories.
 
         The engine has one limit that holds for each table. So a table with a maximum is counted with that,
         and one without gets a part of the memory to grow into.
+
+        Args:
+            tables: least and most elements of each.
+            fuel: limit, in units of the engine.
+            memory_bytes: limit for memories, tables and objects together.
+            most_tables: limit for their number.
+            instances: limit; a module has one, and the reader of its input one.
+
+        Raises:
+            TooMuchMemoryError: the tables are over the limit.
         """
         room = memory_bytes // _GROWTH // _ELEMENT // max(len(tables), 1)
         elements = max((least for least, _ in tables), default=0) + room
@@ -312,8 +340,8 @@ class Engine:
             self._store,
             c_int64(self.memories.limit),
             c_int64(elements),
-            c_int64(2),  # instances: the module, and the reader of its input
-            c_int64(MAX_TABLES),
+            c_int64(instances),
+            c_int64(most_tables),
             c_int64(MAX_MEMORIES + 1),
         )
 
@@ -333,6 +361,16 @@ class Engine:
             byref(trap),
         )
         self._stop(trap)
+        self.check_made(failed)
+
+    def check_made(self, failed: int) -> None:
+        """Raise the error, if it is one, with which an instance could not be made.
+
+        Raises:
+            TooMuchMemoryError: its memories start over the limit.
+            InvalidModuleError: the machine has no addresses for them.
+            Stopped: another one.
+        """
         try:
             self.check(failed)
         except Stopped as error:
@@ -398,6 +436,15 @@ class Engine:
         message = self._text("wasm_trap_message", trap)
         raise Stopped(message, trap=code.value if known else None)
 
+    def trap_text(self, number: int) -> str:
+        """What the engine says of a trap.
+
+        Args:
+            number: index into `phase.jobs.traps.TRAPS`.
+        """
+        trap = self.call("wasmtime_trap_new_code", ctypes.c_uint8(number))
+        return self._text("wasm_trap_message", c_void_p(trap))
+
     def check(self, error: int, kind: type[Exception] = Stopped) -> None:
         """Raise an error that the C API has returned, if it is one."""
         if not error:
@@ -422,6 +469,8 @@ class Engine:
 
 def _cause(text: str) -> str:
     """The engine's message without its backtrace: the last cause that it names, or the first line."""
+    if text.startswith("component imports"):
+        return text.splitlines()[0]  # the causes do not say what it is that is missing
     _, found, causes = text.rpartition("Caused by:")
     lines = [line.strip() for line in (causes if found else text).splitlines() if line.strip()]
     if not lines:

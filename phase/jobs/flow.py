@@ -6,6 +6,7 @@ the module down, while the module's clock runs on.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import select
@@ -19,6 +20,8 @@ from phase.jobs import wire
 
 #: Bytes carried at once: the size of a pipe.
 _CHUNK = 1 << 16
+#: What is read ahead for a module that does not ask: the least that a pipe holds.
+_PAGE = 4096
 #: A pipe that polls writable takes this much without blocking.
 _PIPE_BUF = select.PIPE_BUF
 _MAX_DIAGNOSTICS = 16 * 1024
@@ -162,6 +165,7 @@ class Inlet:
         self.pipe = pipe
         self._limit = limit
         self._asked = 0
+        self._ahead = False
         self._pending = memoryview(b"")
         self.sent = Counted()
         self.over = False
@@ -174,6 +178,12 @@ class Inlet:
         """The module has read so many bytes, and asks for more."""
         if read >= self.sent.length and not self._pending:
             self._asked = min(most, _CHUNK)
+
+    def ahead(self) -> None:
+        """The module reads when it likes: from now on, keep a page ready for it."""
+        if self.pipe >= 0 and not self._ahead:
+            fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, _PAGE)
+            self._ahead, self._asked = True, _PAGE
 
     def waits(self) -> tuple[int, int] | None:
         """Descriptor and events to wait for."""
@@ -209,7 +219,7 @@ class Inlet:
         except OSError as error:
             # The module's input is a pipe, which can end but not fail.
             self.broken, part = error, b""
-        self._asked = 0
+        self._asked = _PAGE if self._ahead else 0
         if not part:
             self._close()
         elif left == 0:
@@ -334,6 +344,7 @@ class Messages:
         #: The output files that have come, by their numbers.
         self.files: dict[int, bytearray] = {}
         self.wanted: tuple[int, int] | None = None
+        self.ahead = False
         self.done: list[bytes] | None = None
         self.broken = False
 
@@ -383,6 +394,8 @@ class Messages:
                         self.running = True
                     case [wire.WANT, read, most]:
                         self.wanted = int(read), max(int(most), 1)
+                    case [wire.AHEAD]:
+                        self.ahead = True
                     case [wire.OUTPUT, number, part]:
                         self._bring(int(number), part)
                     case [wire.DONE, *result]:
@@ -441,6 +454,8 @@ class Pump:
                 return
             self._send(ready)
             self.messages.step(ready)
+            if self.messages.ahead:
+                self.inlet.ahead()
             if self.messages.wanted:
                 self.inlet.want(*self.messages.wanted)
                 self.messages.wanted = None

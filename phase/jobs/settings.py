@@ -14,6 +14,8 @@ ALWAYS: tuple[tuple[str, bool], ...] = (
     # The engine would keep the data segments in a memory file, to map them into each instance. A
     # worker may not write a file, and has one instance: the engine copies them.
     ("memory_init_cow", False),
+    # A job is for WASI 0.2, which has no functions that run at the same time.
+    ("wasm_component_model_async", False),
 )
 #: Of a process that may not reserve 4 GiB of addresses for each memory, which the engine does by default to
 #: avoid bounds checks.

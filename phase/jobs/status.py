@@ -30,7 +30,7 @@ class LimitHit(msgspec.Struct, frozen=True, tag="limit", tag_field="kind"):
 
 
 class Rejected(msgspec.Struct, frozen=True, tag="rejected", tag_field="kind"):
-    """The module never ran: it is not WebAssembly, or asks for something outside WASI preview 1."""
+    """The module never ran: it is not WebAssembly, or asks for something outside WASI preview 1 and 0.2."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""What a file that should be a module is: the binary format, the text format, a component, or neither.
+"""What a file that should be a module or a component is: the binary format, the text format, or neither.
 
 Imported by the worker only, so that text is parsed where a job's limits hold.
 """
@@ -9,8 +9,6 @@ from ctypes import byref, c_char_p, c_size_t, c_void_p
 from phase.jobs.engine import Bytes, Engine, InvalidModuleError
 
 _MAGIC = b"\0asm"
-#: The field behind the version: 0 in a module, 1 in a component (component model, binary format).
-_COMPONENT = b"\x01\0"
 #: Whitespace and a byte order mark may stand before the text format.
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 
@@ -23,17 +21,15 @@ def binary(engine: Engine, given: bytes) -> bytes:
         given: the file.
 
     Returns:
-        A module in the binary format; whether it is valid, the engine says later.
+        A module or component in the binary format; whether it is valid, the engine says later.
 
     Raises:
-        InvalidModuleError: it is neither format, is not valid text, or is a component.
+        InvalidModuleError: it is neither format, or is not valid text.
     """
     if given[:4] != _MAGIC and given.lstrip(_BLANK)[:2].startswith((b"(", b";;")):
         given = _assemble(engine, given.removeprefix(b"\xef\xbb\xbf"))
     if given[:4] != _MAGIC:
         raise InvalidModuleError("it is not WebAssembly, neither in the binary nor in the text format")
-    if given[6:8] == _COMPONENT:
-        raise InvalidModuleError("it is a component (WASI 0.2); only WASI preview 1 modules run")
     return given
 
 

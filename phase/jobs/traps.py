@@ -18,7 +18,7 @@ TRAPS = (
     "array out of bounds",
     "allocation too large",
     "cast failure",
-    # From here to the last, only components and stack switching have them; the worker runs neither.
+    # From here to the last, only components and stack switching have them.
     "cannot enter component",
     "no async result",
     "unhandled tag",

@@ -7,6 +7,7 @@ A worker's messages are frames with their length in front; the first field says 
     KEEP     a part of the compiled module, where the parent keeps it; the last one is empty
     RUNNING  the module is compiled and linked, and starts
     WANT     bytes of input read so far, bytes that the module asks for now
+    AHEAD    the module reads input without saying so; it may be sent some ahead
     OUTPUT   number of an output file, a part of it
     DONE     how it ended, a detail, fuel burnt (empty: unknown), peak of its memory
 
@@ -21,7 +22,7 @@ MAX_FIELDS = 4096
 #: Bytes of one message of a worker.
 MAX_MESSAGE = 16 * 1024
 READY, COMPILE, KEEP, RUNNING = b"ready", b"compile", b"keep", b"running"
-WANT, OUTPUT, DONE = b"want", b"output", b"done"
+WANT, AHEAD, OUTPUT, DONE = b"want", b"ahead", b"output", b"done"
 #: Bytes of the compiled module, or of an output file, in one message.
 PART_BYTES = MAX_MESSAGE - 64
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from ctypes import c_void_p
 
-from phase.jobs import binary, protect, text, traps, wire
+from phase.jobs import binary, component, protect, text, traps, wasip2, wire
 from phase.jobs import grant as grants
 from phase.jobs.determined import World
 from phase.jobs.engine import Engine, InvalidModuleError, Stopped, TooMuchMemoryError
@@ -62,6 +62,7 @@ class _Run:
         self._engine, self._grant = engine, grant
         self._files = Files(grant, fields.pop())
         self._module, self._stdin, argv, env, numbers, self._held = fields
+        self._program: Engine | wasip2.Component = engine
         self._argv, pairs = wire.unpack(argv), wire.unpack(env)
         self._env = list(zip(pairs[::2], pairs[1::2], strict=True))
         self._fuel, self._wall_ms, self._memory, output, self._compile, self._streamed, self._keep, seed = (
@@ -85,7 +86,7 @@ class _Run:
         self._end(status, burnt, self._tables())
 
     def _tables(self) -> int | None:
-        return self._engine.table_bytes() if self._started else self._engine.fixed_tables
+        return self._program.table_bytes() if self._started else self._engine.fixed_tables
 
     def _printed_too_much(self) -> None:
         self._end(("limit", "output"), None, self._tables())
@@ -147,11 +148,26 @@ class _Run:
             directories=self._files.directories(),
         )
         # Kept: a collection would free its functions, which the engine still calls.
-        self._host = Host(engine, shape.imports, _want if self._streamed else None, self._world)
+        if not isinstance(shape, component.Parts):
+            self._host = Host(engine, shape.imports, _want if self._streamed else None, self._world)
+        elif self._streamed and shape.reads:
+            wire.send(CONTROL, wire.AHEAD)
         memory = self._memory - self._grant.memory_bytes
         protect.limit_memory(memory, freed=restored is None)
-        engine.link(shape, compiled, fuel=self._fuel, memory_bytes=memory)
+        self._link(shape, compiled, memory)
         self._linked = True
+
+    def _link(self, shape: binary.Shape, compiled: c_void_p, memory: int) -> None:
+        if isinstance(shape, component.Parts):
+            if self._world is not None:
+                raise InvalidModuleError(
+                    "a component cannot be deterministic: its clocks and random bytes cannot be given; "
+                    "build it as a module for WASI preview 1"
+                )
+            self._program = wasip2.Component(self._engine, shape, compiled)
+            self._program.link(fuel=self._fuel, memory_bytes=memory)
+        else:
+            self._engine.link(shape, compiled, fuel=self._fuel, memory_bytes=memory)
 
     def _restored(self) -> tuple[binary.Shape, c_void_p] | None:
         """The module as it was compiled for an earlier job, if the parent has kept that."""
@@ -159,22 +175,22 @@ class _Run:
             return None
         try:
             packed, code = wire.unpack(self._held)
-            shape = binary.unpacked(packed)
+            shape = component.unpacked(packed)
         except ValueError:
             return None
-        compiled = self._engine.restore(code)
+        compiled = self._engine.restore(code, shape.kind)
         return None if compiled is None else (shape, compiled)
 
     def _compiled(self) -> tuple[binary.Shape, c_void_p]:
         self._limit_compiler(binary.assembler_bytes(len(self._module), self._compile))
-        shape = binary.read(text.binary(self._engine, self._module))
+        shape = _read(text.binary(self._engine, self._module))
         _check(shape)
         self._limit_compiler(binary.compile_bytes(shape, self._compile))
         if binary.least_bytes(shape) > self._allowed:
             raise MemoryError
-        compiled = self._engine.compile(shape.module)
+        compiled = self._engine.compile(shape.module, shape.kind)
         if self._keep and len(shape.imports) <= _MOST_KEPT:
-            kept = wire.pack(shape.packed(), self._engine.serialize(compiled))
+            kept = wire.pack(shape.packed(), self._engine.serialize(compiled, shape.kind))
             if len(kept) <= self._keep:
                 for at in range(0, len(kept), wire.PART_BYTES):
                     wire.send(CONTROL, wire.KEEP, kept[at : at + wire.PART_BYTES])
@@ -188,9 +204,9 @@ class _Run:
 
     def _start(self) -> None:
         wire.send(CONTROL, wire.RUNNING)
-        self._engine.instantiate()
+        self._program.instantiate()
         self._started = True
-        self._engine.start()
+        self._program.start()
 
     def _stopped(self, stop: Stopped) -> tuple[tuple[str, str], bool]:
         if stop.code is not None:
@@ -207,8 +223,19 @@ class _Run:
         return ("trapped", traps.name(stop.trap)), stop.trap == traps.UNREACHABLE
 
 
+def _read(given: bytes) -> binary.Shape:
+    if not component.is_one(given):
+        return binary.read(given)
+    try:
+        return component.read(given)
+    except ValueError as error:
+        raise InvalidModuleError(f"it is a component that cannot be read: {error}") from None
+
+
 def _check(shape: binary.Shape) -> None:
     """Refuse a module by its sections, before it is compiled, which takes a minute for a large one."""
+    if shape.start is None and shape.kind == wasip2.KIND:
+        raise InvalidModuleError("component exports no wasi:cli/run of WASI 0.2; only commands can be run")
     if shape.start is None:
         raise InvalidModuleError("module exports no function _start; only WASI commands can be run")
     if shape.shared:
@@ -218,7 +245,7 @@ def _check(shape: binary.Shape) -> None:
         ("linear memories", shape.memories, binary.MAX_MEMORIES),
     ):
         if count > most:
-            raise InvalidModuleError(f"module has {count} {what}; the limit is {most}")
+            raise InvalidModuleError(f"{shape.kind} has {count} {what}; the limit is {most}")
 
 
 def main() -> None:

@@ -88,7 +88,7 @@ export interface LimitHit {
   readonly limit: "fuel" | "memory" | "output" | "stdin" | "wall";
 }
 
-/** The module never ran: it is not WebAssembly, or asks for something outside WASI preview 1. */
+/** The module never ran: it is not WebAssembly, or asks for something outside WASI preview 1 and 0.2. */
 export interface Rejected {
   readonly kind: "rejected";
   readonly reason: string;
