@@ -2,7 +2,8 @@
 
     floor-{publisher}.json  versions below which nothing is trusted, and the latest time seen
     metadata-{publisher}/   of its last release that came here whole, and every root seen since
-    tries-{publisher}       how often a release was started that has not said since that it is well
+    tries-{publisher}       how often a release was started that has not said since that it is well, and
+                            how often the one before it since then
     blobs/sha256/{hex}      artifacts of the last release, of the one before it if its manifest names that,
                             and of one that is on its way
 
@@ -22,6 +23,7 @@ import stat
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from phase import files
 from phase.boot import mounts
@@ -38,8 +40,8 @@ _SUPERBLOCK, _MAGIC_AT, _MAGIC, _LABEL_AT, _LABEL_BYTES = 1024, 0x38, 0xEF53, 0x
 _MAX_DEVICES = 128
 #: What is read back of the metadata, at most: files, bytes of each, and bytes of all.
 _MAX_FILES, _MAX_FILE, _MAX_ALL = 300, 5_000_000, 20_000_000
-#: Of the file that counts starts, bytes.
-_MAX_NAME = 256
+#: Of the file that counts starts, bytes, and of a number in it, digits.
+_MAX_NAME, _MAX_DIGITS = 256, 6
 _COPY = 1 << 20
 _SYS = "/sys/class/block"
 #: The power may go at any time. A file's length is on the disk only with the next commit, and that waits for
@@ -48,6 +50,18 @@ _WRITING = "errors=remount-ro,commit=1,nodelalloc"
 _MODULES = "/etc/modules-cache"
 #: MS_NOSYMFOLLOW of mount(2). Linux before 5.10 does not know it, and passes over it.
 _NOSYMFOLLOW = 256
+
+
+class Tries(NamedTuple):
+    """Starts of a release that has not said since that it is well.
+
+    Attributes:
+        starts: of the release.
+        before: of the one before it, since the last of those.
+    """
+
+    starts: int = 0
+    before: int = 0
 
 
 class Cache:
@@ -206,27 +220,29 @@ class Cache:
         except OSError as error:
             raise CacheError(f"the release cannot be kept: {error.strerror}") from error
 
-    def tries(self, release: str) -> int:
+    def tries(self, release: str) -> Tries:
         """How often a release was started and has not said since that it is well.
 
         Args:
             release: its name, from `phase.boot.fallback.name`.
         """
         try:
-            text = _read(self._tried, _MAX_NAME).decode()
+            text = _read(self._tried, _MAX_NAME).decode("ascii")
         except (OSError, UnicodeDecodeError):
-            return 0
-        name, _, times = text.strip().rpartition(" ")
-        return int(times) if name == release and times.isascii() and times.isdecimal() else 0
+            return Tries()
+        name, *numbers = text.strip().rsplit(" ", 2)
+        if name != release or not all(number.isdecimal() and len(number) <= _MAX_DIGITS for number in numbers):
+            return Tries()
+        return Tries(*map(int, numbers))
 
-    def note_try(self, release: str) -> None:
-        """A release is started: count it, on the disk.
+    def note_tries(self, release: str, tries: Tries) -> None:
+        """A release is started, or the one before it: count it, on the disk.
 
         Raises:
             CacheError: it cannot be written.
         """
         try:
-            files.write(self._tried, f"{release} {self.tries(release) + 1}\n".encode(), mode=0o600)
+            files.write(self._tried, f"{release} {tries.starts} {tries.before}\n".encode(), mode=0o600)
         except OSError as error:
             raise CacheError(f"a start cannot be counted: {error.strerror}") from error
 
@@ -236,7 +252,7 @@ class Cache:
         Raises:
             CacheError: it cannot be written.
         """
-        if not self.tries(release):
+        if not self.tries(release).starts:
             return
         try:
             self._tried.unlink(missing_ok=True)

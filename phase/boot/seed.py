@@ -395,8 +395,7 @@ class Seed:
         self.stage = "load"
         self.waiting.what = "the running kernel to take the next one"
         self.machine.load(kernel)
-        if chosen is manifest:
-            fallback.count(manifest, self.cache)
+        fallback.count(manifest, chosen, self.cache)
         marks.emit("load")
         return kernel.line
 

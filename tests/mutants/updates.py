@@ -23,15 +23,29 @@ MUTANTS = (
     Mutant(
         "a release that does not come up is started for ever",
         "phase/boot/fallback.py",
-        "(times := cache.tries(name(manifest))) < TRIES",
-        "(times := cache.tries(name(manifest))) < TRIES * 9",
+        "tries.starts < TRIES:\n        return manifest",
+        "tries.starts < TRIES * 9:\n        return manifest",
         FALLBACK,
     ),
     Mutant(
         "starts are not counted",
         "phase/boot/fallback.py",
-        "        if_it_can(cache.note_try, name(manifest))\n",
-        "        pass\n",
+        "    if_it_can(cache.note_tries, name(manifest), new)\n",
+        "",
+        FALLBACK,
+    ),
+    Mutant(
+        "a release that a power cut kept from coming up is never started again",
+        "phase/boot/fallback.py",
+        "tries.before >= 1 << doubled",
+        "tries.before >= 1 << 99",
+        FALLBACK,
+    ),
+    Mutant(
+        "a release that does not come up has another chance each other time",
+        "phase/boot/fallback.py",
+        "tries.before >= 1 << doubled",
+        "tries.before >= 1",
         FALLBACK,
     ),
     Mutant(

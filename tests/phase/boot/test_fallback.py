@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from phase.boot import healthy
+from phase.boot import fallback, healthy
 from phase.boot.fallback import TRIES
 from phase.release.repository import Repository
 from phase.trust import floor
@@ -64,17 +64,33 @@ def test_after_some_starts_the_one_before_is_started(
         assert booted(boot, url)[0] == second
     blob = tmp_path / "r/blobs/sha256" / first
     blob.rename(tmp_path / "gone")
-    for _ in range(3):
-        found, again = booted(boot, url)
-        assert found == first
-        assert "second" not in again
-        assert again.split()[-1] == line.split()[-1]  # the rootfs
+    found, again = booted(boot, url)
+    assert found == first
+    assert "second" not in again
+    assert again.split()[-1] == line.split()[-1]  # the rootfs
     said = capfd.readouterr().err
     assert "release 2.0.0 was started 2 times and did not come up; the one before it is started" in said
     (tmp_path / "gone").rename(blob)
     third = newer(repository, tmp_path, "3.0.0")
     url = serve()
     assert [booted(boot, url)[0] for _ in range(TRIES)] == [third] * TRIES
+
+
+def test_the_newest_has_another_chance_less_and_less_often(
+    boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    """It may have been the power that failed; without a next release, too."""
+    url = serve()
+    first, _ = booted(boot, url)
+    second = newer(repository, tmp_path)
+    url = serve()
+    starts = [booted(boot, url) for _ in range(11)]
+    called = {first: "-", second: "+"}
+    assert "".join(called[found] for found, _ in starts) == "++-+--+----"
+    found, line = booted(boot, url)
+    assert found == second
+    assert well(boot, tmp_path, line) == 0
+    assert [booted(boot, url)[0] for _ in range(TRIES + 1)] == [second] * TRIES + [first]
 
 
 def test_one_that_is_well_is_started_again_and_again(
@@ -104,7 +120,9 @@ def test_one_that_does_not_serve_is_not_well(
     assert found == first
     # That it is well says nothing of the newer one.
     assert well(boot, tmp_path, line) == 0
-    assert booted(boot, url)[0] == first
+    found, line = booted(boot, url)
+    assert well(boot, tmp_path, line, serves=False) == 1
+    assert [booted(boot, url)[0] for _ in range(2)] == [first] * 2
 
 
 def test_one_that_came_back_from_a_release_without_a_rootfs_says_nothing(
@@ -146,7 +164,7 @@ def test_where_none_is_named_or_nothing_may_be_written_nothing_is_counted(
     assert not (kept / f"tries-{publisher}").exists()
 
 
-@pytest.mark.parametrize("text", [b"", b"x", b"\xff", b"a b 2", b"stable 99999999999999999999999"])
+@pytest.mark.parametrize("text", [b"", b"x", b"\xff", b"a b 2", b"NAME 9999999", b"NAME x 0", b"NAME 9 0 0"])
 def test_a_count_that_is_damaged_is_none(
     boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path, text: bytes
 ) -> None:
@@ -155,7 +173,8 @@ def test_a_count_that_is_damaged_is_none(
     second = newer(repository, tmp_path)
     url = serve()
     publisher = floor.publisher(boot.machine.etc["root.json"])
-    (kept / f"tries-{publisher}").write_bytes(text)
+    name = fallback.name(repository.manifest("stable", ARCH)).encode()
+    (kept / f"tries-{publisher}").write_bytes(text.replace(b"NAME", name))
     assert booted(boot, url)[0] == second
 
 
