@@ -119,6 +119,7 @@ def _fill_base(root: Path, stage: Path) -> None:
     (etc / "resolv.conf").symlink_to("/run/phase/resolv")
     modules = tree.packages()["modules"]
     tree.kernel_modules(root, modules["seed"], stage)
-    tree.kernel_modules(root, modules["cache"], stage, listing="etc/modules-cache")
+    for name in ("cache", "efi"):
+        tree.kernel_modules(root, modules[name], stage, listing=f"etc/modules-{name}")
     for name in _EMPTY:
         (stage / name).mkdir(parents=True, exist_ok=True)

@@ -231,7 +231,9 @@ class Cache:
         except (OSError, UnicodeDecodeError):
             return Tries()
         name, *numbers = text.strip().rsplit(" ", 2)
-        if name != release or not all(number.isdecimal() and len(number) <= _MAX_DIGITS for number in numbers):
+        if name != release or not all(
+            number.isdecimal() and len(number) <= _MAX_DIGITS for number in numbers
+        ):
             return Tries()
         return Tries(*map(int, numbers))
 

@@ -43,6 +43,8 @@ class Linux:
         self._run = run
         self._initrd: int | None = None
         self._lock: int | None = None
+        #: Held while the cache is mounted.
+        self._in_use: int | None = None
         self._network = Network(run=run, proc=proc)
         self._tor: Tor | None = None
 
@@ -118,11 +120,17 @@ class Linux:
         device = cache.find()
         if device is None:
             return None
+        # In a system that has just started, one who says that it is well may be at it.
+        self._in_use = os.open(f"{self._run}/cache.lock", _OURS, 0o600)
+        fcntl.flock(self._in_use, fcntl.LOCK_EX)
         return device, cache.mount(device, f"{self._run}/cache", publisher, writable=writable)
 
     def close_cache(self) -> None:
         """See `Machine`."""
         cache.unmount(f"{self._run}/cache")
+        if self._in_use is not None:
+            os.close(self._in_use)
+            self._in_use = None
 
     def firmware_floors(self, publisher: str) -> Kept | None:
         """See `Machine`."""

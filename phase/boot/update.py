@@ -1,7 +1,8 @@
 """A running system becomes the next release: the seed's stages once more, from what runs.
 
 It trusts the root that its seed had, takes no release but one newer than its own, and copies from its own
-what the newer one shares with it. The disk on which seeds keep releases is left to them.
+what the newer one shares with it. What a seed keeps, it keeps, too: the versions below which nothing is
+trusted any more, the release, and the count of its starts.
 """
 
 import os
@@ -95,13 +96,17 @@ class Update(Seed):
         Raises:
             PhaseError: it cannot be fetched or started; this system runs on.
         """
-        if (found := self._proven()) is None:
-            return
+        # Before anything is changed: no other update is at work.
+        initrd = self.machine.open_initrd()
         try:
-            self.hand_over(self.load(found.urls, found.manifest, found.metadata))
+            self.open_cache()
+            if (found := self._proven()) is not None:
+                self.hand_over(self.load(found.urls, found.manifest, found.metadata))
         finally:
             # Its memory is given back.
-            os.truncate(self.machine.open_initrd(), 0)
+            os.truncate(initrd, 0)
+            if self.cache is not None:
+                self.machine.close_cache()
 
     def here(self, manifest: Manifest) -> Here:
         """The chunks of the release that runs."""

@@ -14,6 +14,13 @@ MUTANTS = (
         UPDATE,
     ),
     Mutant(
+        "an update is not remembered",
+        "phase/boot/update.py",
+        "            self.open_cache()\n",
+        "",
+        UPDATE,
+    ),
+    Mutant(
         "an update is only looked for",
         "phase/cli/update.py",
         "        update.start_newer()\n",

@@ -1,5 +1,6 @@
 """The machine under a kernel, with its files in a directory."""
 
+import fcntl
 import os
 import struct
 import subprocess
@@ -46,6 +47,30 @@ def test_nothing_that_was_there_before_is_part_of_the_initrd(machine: Linux, tmp
     assert machine.open_initrd() == file
     assert os.fstat(file).st_size == 4
     os.close(file)
+
+
+def test_two_programs_of_a_machine_do_not_use_its_cache_at_once(
+    machine: Linux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One would take away what the other has mounted. The second waits for the first."""
+    monkeypatch.setattr(cache, "find", lambda: "/dev/disk")
+    monkeypatch.setattr(cache, "mount", lambda *words, writable: cache.Cache(tmp_path, "ours"))
+    monkeypatch.setattr(cache, "unmount", lambda directory: None)
+
+    def free() -> bool:
+        with (tmp_path / "run/cache.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    assert machine.open_cache("ours", writable=True) is not None
+    assert not free()
+    machine.close_cache()
+    assert free()
+    assert machine.open_cache("ours", writable=True) is not None
+    machine.close_cache()
 
 
 _UPDATES = """

@@ -19,6 +19,7 @@ from phase.errors import PhaseError
 from phase.fetch import VerificationError
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
+from phase.trust import floor
 from tests.phase.boot.conftest import ARCH, Boot, Publish, Serve, nearby
 
 SIZE = 2 << 20
@@ -154,6 +155,57 @@ def test_one_that_is_newer_is_told_and_not_fetched(
     assert (found.release, found.version) == ("1.0.2", 3)
     assert boot.machine.did == []
     assert os.fstat(boot.machine.initrd).st_size == 0
+
+
+def test_what_was_updated_to_is_remembered(
+    boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    """After a power cut, nobody who still has the release before is believed."""
+    shutil.copytree(tmp_path / "r", tmp_path / "old", symlinks=True)
+    add(repository, tmp_path, b"news", "1.0.2")
+    boot.machine.variables = tmp_path / "variables"
+    boot.machine.variables.mkdir()
+    with pytest.raises(StartedError):
+        made(boot, serve()).start_newer()
+    assert boot.machine.did == ["load", "unmount", "start", "unmount"]
+    disk, boot.machine.disk = boot.machine.disk, None
+    old = serve("old")
+    for machine in ("with the firmware alone", "with the disk alone"):
+        code, asked = boot(old, words="phase.timeout=1 phase.mdns=off")
+        assert (code, asked.started) == (1, []), machine
+        boot.machine.disk, boot.machine.variables = disk, None
+    # And it is here whole.
+    boot.machine.etc["allow-offline"] = b""
+    code, asked = boot("http://127.0.0.1:9", words="phase.timeout=1 phase.mdns=off")
+    assert (code, len(asked.started)) == (0, 1)
+
+
+def test_a_start_by_an_update_is_counted(
+    boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    artifacts = {name: tmp_path / f"r-{name}" for name in ("kernel", "initramfs", "rootfs")}
+    (tmp_path / "r-rootfs").write_bytes(b"the next one")
+    line = "quiet root=/dev/signed"
+    repository.add("stable", ARCH, artifacts, cmdline=line, release="2.0.0", fall_back=True)
+    repository.publish()
+    with pytest.raises(StartedError):
+        made(boot, serve()).start_newer()
+    publisher = floor.publisher(boot.machine.etc["root.json"])
+    assert (kept / f"tries-{publisher}").read_text().endswith(" 1 0\n")
+
+
+@pytest.mark.parametrize("words", ["phase.nowrite", "phase.cache=off phase.nowrite"])
+def test_an_update_writes_nothing_where_nothing_may_be(
+    boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path, words: str
+) -> None:
+    add(repository, tmp_path, b"news", "1.0.2")
+    boot.machine.variables = tmp_path / "variables"
+    boot.machine.variables.mkdir()
+    with pytest.raises(StartedError):
+        made(boot, serve(), words=words).start_newer()
+    assert not [
+        path for place in (kept, boot.machine.variables) for path in place.rglob("*") if path.is_file()
+    ]
 
 
 def test_an_older_one_is_refused(boot: Boot, repository: Repository, serve: Serve, tmp_path: Path) -> None:
