@@ -58,7 +58,7 @@ def build(arch: str, base: Path, project: Path, into: Path) -> None:
     (stage / "etc/resolv.conf").symlink_to("/run/phase/resolv")
     modules = tree.packages()["modules"]
     tree.kernel_modules(root, modules["seed"], stage)
-    for name in ("cache", "efi", "rescue"):
+    for name in ("cache", "efi", "tpm", "rescue"):
         tree.kernel_modules(root, modules[name], stage, listing=f"etc/modules-{name}")
     staging.initramfs(stage, into / "initramfs")
     staging.copy_file(tree.kernel(root), into / "kernel")

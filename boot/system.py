@@ -119,7 +119,7 @@ def _fill_base(root: Path, stage: Path) -> None:
     (etc / "resolv.conf").symlink_to("/run/phase/resolv")
     modules = tree.packages()["modules"]
     tree.kernel_modules(root, modules["seed"], stage)
-    for name in ("cache", "efi"):
+    for name in ("cache", "efi", "tpm"):
         tree.kernel_modules(root, modules[name], stage, listing=f"etc/modules-{name}")
     for name in _EMPTY:
         (stage / name).mkdir(parents=True, exist_ok=True)

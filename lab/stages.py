@@ -183,6 +183,8 @@ def take(
             raise MisuseError(f"{vm.name} is running: a stage starts its machines itself")
         if any(disk.access != "read-only" for disk in vm.spec.disks) or vm.spec.firmware:
             raise MisuseError(f"{vm.name} writes to a disk or to its firmware; a stage keeps memory only")
+        if vm.spec.tpm:
+            raise MisuseError(f"{vm.name} has a TPM, whose state no stage keeps")
     facts: list[object] = [name, _source(until), [repr(value) for value in inputs]]
     facts += [
         [made_of(vm.spec), [str(wire) for wire in plugged]]

@@ -151,6 +151,7 @@ class Lab:
         port: bool = False,
         cpu: str = "",
         reboots: bool = False,
+        tpm: bool = False,
     ) -> VM:
         """A new virtual machine, switched off.
 
@@ -175,6 +176,7 @@ class Lab:
             cpu: processor model, as `qemu-system-x86_64 -cpu help` lists them; by itself, the best there is.
             reboots: let it start anew when it asks for a reset, which otherwise switches it off. Its console
                 goes on; a fourth kernel is a reboot loop.
+            tpm: give it a TPM 2.0, which keeps what it keeps until the lab ends.
 
         Raises:
             MisuseError: a machine cannot be made so.
@@ -202,7 +204,7 @@ class Lab:
         line = f"console={CONSOLES[arch]},115200 {append}".strip() if kernel else append
         spec = Spec(
             name, arch, memory, cpus, kernel, initrd, line, (), disks, firmware, accel, display, seed,
-            option_rom=option_rom, port=port, cpu=cpu, reboots=reboots,
+            option_rom=option_rom, port=port, cpu=cpu, reboots=reboots, tpm=tpm,
         )  # fmt: skip
         return self._add(spec, segments)
 

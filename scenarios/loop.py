@@ -144,6 +144,7 @@ class Loop:
         firmware: Firmware | None = None,
         on: bool = True,
         reboots: bool = False,
+        tpm: bool = False,
     ) -> VM:
         """The same, where it has to be a VM.
 
@@ -159,6 +160,7 @@ class Loop:
             firmware: UEFI; QEMU's own when left out.
             on: whether to switch it on.
             reboots: whether it starts anew after a reset; otherwise that switches it off.
+            tpm: whether it has a TPM.
         """
         kernel, initrd = self.release.seed(
             self.arch, self.work, offline=offline, grace=grace, floor=floor, torrc=torrc
@@ -174,6 +176,7 @@ class Loop:
             firmware=firmware,
             segments=(self.lan,),
             reboots=reboots,
+            tpm=tpm,
         )
         if on:
             client.start()

@@ -224,6 +224,15 @@ NEEDS = (
         purpose="scenarios",
     ),
     Need(
+        name="swtpm",
+        why="is the TPM of machines that have one",
+        packages=("swtpm",),
+        commands=("swtpm",),
+        version=("--version",),
+        minimum=(0, 7),
+        purpose="scenarios",
+    ),
+    Need(
         name="qemu-img",
         why="makes boot media for virtual machines",
         packages=("qemu-utils",),

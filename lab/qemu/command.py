@@ -28,6 +28,9 @@ _SHIFT = 3
 _BIRTH = "2030-01-01T00:00:00"
 #: The file name of a virtio port's socket, and its device.
 PORT, _PORT = "port", "virtserialport"
+#: The file name of a TPM's socket, and its device.
+TPM = "tpm"
+_TPMS: Mapping[str, str] = {"x86_64": "tpm-crb", "arm64": "tpm-tis-device"}
 
 
 class _Bus(NamedTuple):
@@ -111,6 +114,7 @@ class Spec(NamedTuple):
         cpu: QEMU's name of the processor model, with its features; empty: the best that runs here.
         port: whether it has a virtio port, `/dev/vport*` there: a line that its kernel never writes to.
         reboots: whether it starts anew when it asks for a reset; otherwise that switches it off.
+        tpm: whether it has a TPM 2.0.
     """
 
     name: str
@@ -131,6 +135,7 @@ class Spec(NamedTuple):
     port: bool = False
     cpu: str = ""
     reboots: bool = False
+    tpm: bool = False
 
 
 class Memory(NamedTuple):
@@ -151,8 +156,8 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
 
     Args:
         spec: the machine.
-        console: its serial console is two pipes, `.in` and `.out` behind this name; `port`, beside it, is a
-            listening UNIX socket for its virtio port.
+        console: its serial console is two pipes, `.in` and `.out` behind this name; `port` and `tpm`, beside
+            it, are listening UNIX sockets for its virtio port and of its TPM.
         qmp: a listening UNIX socket for its monitor.
         memory: where its memory is; nowhere in particular when None.
 
@@ -220,6 +225,9 @@ def argv(spec: Spec, *, console: Path, qmp: Path, memory: Memory | None = None) 
     if spec.port:
         words += ["-chardev", f"socket,id=port,path={_value(console.with_name(PORT))}"]
         words += ["-device", "virtio-serial-pci", "-device", f"{_PORT},chardev=port,name=lab"]
+    if spec.tpm:
+        words += ["-chardev", f"socket,id=tpm,path={_value(console.with_name(TPM))}"]
+        words += ["-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", f"{_TPMS[spec.arch]},tpmdev=tpm"]
     return [*words, *spec.extra]
 
 
@@ -254,7 +262,7 @@ def _value(path: Path) -> str:
 
 def reproduce(words: Sequence[str]) -> str:
     """The same machine by hand: console on the terminal, no monitor, cards on a network of their own."""
-    skip = {"-chardev", "-mon", "-serial", "-netdev"}
+    skip = {"-chardev", "-mon", "-serial", "-netdev", "-tpmdev"}
     kept: list[str] = []
     position = 0
     card = 0
@@ -265,7 +273,7 @@ def reproduce(words: Sequence[str]) -> str:
                 card += 1
             position += 2
             continue
-        if words[position] == "-device" and words[position + 1].startswith(_PORT):
+        if words[position] == "-device" and words[position + 1].startswith((_PORT, "tpm-")):
             position += 2
             continue
         kept.append(words[position])

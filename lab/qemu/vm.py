@@ -13,7 +13,7 @@ from lab.errors import InfrastructureError, MachineDied, MachineError, MisuseErr
 from lab.machine import Capability
 from lab.marks import Mark
 from lab.net.switch import Switch
-from lab.qemu import command, kernel, migration
+from lab.qemu import command, kernel, migration, tpm
 from lab.qemu.monitor import Event, Monitor
 from lab.qemu.pipes import Pipes
 from lab.qemu.port import Port, accept, listening
@@ -77,6 +77,7 @@ class VM:
         self._port: Port | None = None
         self._monitor: Monitor | None = None
         self._process: Process | None = None
+        self._tpm: Process | None = None
         self._starts = 0
 
     @property
@@ -252,6 +253,8 @@ class VM:
             # It listens before QEMU starts, so no event is missed. qemu.qmp has a server of its own, but it
             # does not close a connection that arrives while it stops.
             qmp = stack.enter_context(listening(self.directory / "qmp"))
+            if self.spec.tpm:
+                self._tpm = tpm.start(self.directory)
             switched_on = time.monotonic()
             self._process = Process(argv, self.directory / "qemu.log")
             self._come(pipes.connect)
@@ -299,9 +302,10 @@ class VM:
     def stop(self) -> None:
         """Switch it off at once. Safe to call at any time, any number of times."""
         try:
-            if self._process is not None:
-                self._process.stop()
-                self._process = None
+            for process in (self._process, self._tpm):
+                if process is not None:
+                    process.stop()
+            self._process = self._tpm = None
         finally:
             try:
                 if self._monitor is not None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,12 +35,13 @@ class FakeMachine:
         ram: its memory.
         variables: directory of the firmware's variables; None for firmware that keeps nothing.
         slept: seconds it was told to wait; its clock has gone on by their sum.
-        did: what was asked of it, in order: `load`, `unmount`, `start`, `turn`.
+        did: what was asked of it, in order: `load`, `unmount`, `measure`, `start`, `turn`.
         own: its own addresses.
         searches: every search for providers.
         loaded: command line and bytes of each kernel that was loaded.
         tor: proxy of a Tor that is part of its image.
         tor_steps: how far that one is, percent, each time it is asked; then it is there.
+        tpm: events that its TPM was given; None where it has none.
         rescue: what happens after a failed boot, and after how many seconds.
     """
 
@@ -60,6 +61,7 @@ class FakeMachine:
     loaded: list[tuple[str, bytes]] = field(default_factory=list)
     tor: tuple[str, int] | None = None
     tor_steps: list[int] = field(default_factory=list)
+    tpm: list[bytes] | None = None
     rescue: tuple[str, int] = ("", 0)
     initrd: int = field(default_factory=lambda: os.memfd_create("initrd"))
 
@@ -146,6 +148,13 @@ class FakeMachine:
         """See `Machine`."""
         self.did.append("load")
         self.loaded.append((kernel.line, os.pread(kernel.file, kernel.place[1], kernel.place[0])))
+
+    def measure(self, events: Sequence[bytes]) -> bool:
+        """See `Machine`."""
+        self.did.append("measure")
+        if self.tpm is not None:
+            self.tpm.extend(events)
+        return self.tpm is not None
 
     def start(self) -> None:
         """See `Machine`."""

@@ -3,11 +3,11 @@
 import fcntl
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from phase import arch, discovery
-from phase.boot import cache, efi, kexec, memory
+from phase import arch, discovery, measured
+from phase.boot import cache, efi, kexec, memory, tpm
 from phase.boot.cache import Cache
 from phase.boot.errors import BootError
 from phase.boot.machine import Address, Kernel, Search
@@ -207,6 +207,10 @@ class Linux:
                 chance=os.urandom(72),
             )
         kexec.load(image, kernel.file, kexec.Files(kernel.place, kernel.line))
+
+    def measure(self, events: Sequence[bytes]) -> bool:
+        """See `Machine`."""
+        return tpm.measure(measured.PCR, events)
 
     def start(self) -> None:
         """See `Machine`."""

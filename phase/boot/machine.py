@@ -4,7 +4,7 @@
 machine has; what a provider gives is fetched over real sockets in both.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from phase.boot.cache import Cache
@@ -178,6 +178,13 @@ class Machine(Protocol):
 
         Raises:
             HandoffError: it refuses.
+        """
+
+    def measure(self, events: Sequence[bytes]) -> bool:
+        """Have its TPM add events to the PCR of Phase (`phase.measured`); whether it has a TPM.
+
+        Raises:
+            HandoffError: it has one, which refuses.
         """
 
     def start(self) -> None:

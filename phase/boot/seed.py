@@ -7,7 +7,7 @@ follows (`phase.boot.policy`). Nothing unverified is ever loaded.
 import time
 from collections.abc import Collection
 
-from phase import cmdline, discovery, fetch, marks, modes, trust
+from phase import cmdline, discovery, fetch, marks, measured, modes, trust
 from phase.boot import fallback
 from phase.boot.assembly import Assembly
 from phase.boot.cache import Cache
@@ -75,6 +75,8 @@ class Seed:
         self.told = ""
         #: Providers that have sent wrong bytes: not asked for any more of them.
         self.liars: set[str] = set()
+        #: What is measured before the handoff.
+        self.events: tuple[bytes, ...] = ()
         self.assembly = Assembly(machine, self.liars, self.way)
         self.remembered = Remembered(machine, self.root)
         _check_root(self.root, self.remembered)
@@ -275,8 +277,11 @@ class Seed:
         self.stage = "handoff"
         if self.cache is not None:
             self.machine.close_cache()
+        facts: dict[str, marks.Fact] = {}
+        if self.machine.measure(self.events):
+            facts["pcr"] = measured.PCR
         marks.say("starting the next kernel")
-        marks.emit("handoff", cmdline=line)
+        marks.emit("handoff", "ok", t=None, cmdline=line, **facts)
         self.machine.start()
 
     def discover(self) -> list[str]:
@@ -393,6 +398,8 @@ class Seed:
         self.stage = "verify"
         kernel = self.assembly.verify(chosen, plan, self.running)
         self.stage = "load"
+        file = f"{manifest.version}.{role_name(manifest.channel, manifest.arch)}.json"
+        self.events = measured.events(metadata[file], kernel.line)
         self.waiting.what = "the running kernel to take the next one"
         self.machine.load(kernel)
         fallback.count(manifest, chosen, self.cache)

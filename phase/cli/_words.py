@@ -148,6 +148,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "passphrase-file",
         "pin-file",
     ),
+    ("release", "predict"): ("json",),
     ("release", "promote"): (
         "json",
         "keys",
@@ -268,6 +269,8 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
 #: What is for the command line alone.
 TYPED = (
     "ahead",
+    "also",
+    "before",
     "changed",
     "clock-was-ahead",
     "cmdline",
@@ -296,7 +299,9 @@ TYPED = (
     "role",
     "root-keys",
     "rootfs",
+    "running",
     "stage",
+    "start",
     "threshold",
     "token",
     "yes",

@@ -268,6 +268,17 @@ class Shown(Facts, frozen=True, kw_only=True):
     waiting: list[Waiting]
 
 
+class Predicted(Facts, frozen=True, kw_only=True):
+    """`phase release predict --json`."""
+
+    release: str
+    version: int
+    cmdline: Annotated[str, Meta(description="that the seed hands over")]
+    events: Annotated[list[str], Meta(description="that the TPM is given, in order")]
+    pcr: Annotated[int, Meta(description="number of the register")]
+    value: Annotated[str, Meta(description="of the register in the bank of SHA-256, 64 hex digits")]
+
+
 class Role(Facts, frozen=True, kw_only=True):
     """How long a role holds."""
 

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phase import arch as arches
-from phase.cli import _artifacts, _ceremony, _keys, _options, _publishing, _release, _signing, _upkeep
+from phase.cli import (
+    _artifacts,
+    _ceremony,
+    _keys,
+    _options,
+    _predict,
+    _publishing,
+    _release,
+    _signing,
+    _upkeep,
+)
 from phase.cli._options import FILE, option
 from phase.cli._signing import Signer
 from phase.cli._tell import Out, note
@@ -26,7 +36,7 @@ def command() -> None:
     """Sign releases and publish them, as a tree of files any web server can serve."""
 
 
-for each in (*_ceremony.COMMANDS, *_keys.COMMANDS, *_upkeep.COMMANDS):
+for each in (*_ceremony.COMMANDS, *_keys.COMMANDS, *_predict.COMMANDS, *_upkeep.COMMANDS):
     command.add_command(each)
 
 

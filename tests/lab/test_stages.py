@@ -108,6 +108,9 @@ def test_what_cannot_be_kept_is_refused(lab: Lab, kernel: Path, tmp_path: Path) 
         lab.stage("../ready", plain, until=ready)
     with pytest.raises(MisuseError, match="has no source"):
         lab.stage("ready", plain, until=print)
+    measured = lab.vm("measured", arch="x86_64", kernel=kernel, tpm=True)
+    with pytest.raises(MisuseError, match="measured has a TPM"):
+        lab.stage("s", measured, until=ready)
 
 
 def test_a_stage_that_fails_leaves_nothing(lab: Lab, kernel: Path, tmp_path: Path) -> None:

@@ -95,6 +95,15 @@ def test_a_port_is_a_line_of_its_own_and_nobody_has_one_unasked() -> None:
     assert "chardev=port" not in reproduce(words)
 
 
+@pytest.mark.parametrize(("arch", "device"), [("x86_64", "tpm-crb"), ("arm64", "tpm-tis-device")])
+def test_a_tpm_is_behind_a_socket_of_its_own(arch: str, device: str) -> None:
+    assert "tpm" not in " ".join(argv(spec(arch=arch), console=CONSOLE, qmp=QMP))
+    words = argv(spec(arch=arch, tpm=True), console=CONSOLE, qmp=QMP)
+    assert "socket,id=tpm,path=/run/tpm" in options(words, "-chardev")
+    assert options(words, "-device")[-1] == f"{device},tpmdev=tpm"
+    assert "tpm" not in reproduce(words)
+
+
 def test_a_recorded_machine_writes_its_file_and_a_clone_does_not() -> None:
     recorded = argv(spec(), console=CONSOLE, qmp=QMP, memory=Memory(Path("/a,b"), frozen=False))
     clone = argv(spec(), console=CONSOLE, qmp=QMP, memory=Memory(Path("/a,b"), frozen=True))

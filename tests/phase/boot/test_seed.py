@@ -214,7 +214,7 @@ def test_the_cache_is_unmounted_before_the_handoff(
 ) -> None:
     publish()
     assert boot(serve())[0] == 0
-    assert boot.machine.did == ["load", "unmount", "start"]
+    assert boot.machine.did == ["load", "unmount", "measure", "start"]
 
 
 def test_the_time_of_the_build_is_believed_when_the_clock_says_1970(

@@ -81,7 +81,7 @@ def test_a_newer_release_is_started_and_only_its_news_fetched(
     assert "phase.console" not in line
     facts = fetched(capfd.readouterr().err)
     assert facts["bytes"] - facts["reused"] < SIZE * 0.1
-    assert machine.did == ["load", "start"]
+    assert machine.did == ["load", "measure", "start"]
 
 
 def test_what_only_the_release_before_signed_ends_with_it(
@@ -167,7 +167,7 @@ def test_what_was_updated_to_is_remembered(
     boot.machine.variables.mkdir()
     with pytest.raises(StartedError):
         made(boot, serve()).start_newer()
-    assert boot.machine.did == ["load", "unmount", "start", "unmount"]
+    assert boot.machine.did == ["load", "unmount", "measure", "start", "unmount"]
     disk, boot.machine.disk = boot.machine.disk, None
     old = serve("old")
     for machine in ("with the firmware alone", "with the disk alone"):
