@@ -32,6 +32,7 @@ CARRIED = (
     "phase.timeout",
     "phase.rescue",
     "phase.mdns",
+    "phase.share",
     "phase.dht",
     "phase.job",
     "phase.node",
@@ -58,6 +59,8 @@ class Parameters(NamedTuple):
     cache: bool = True
     nowrite: bool = False
     mdns: bool = True
+    #: Whether other machines may have what arrives, while it does.
+    share: bool = True
     #: DHT nodes to begin with, hosts and ports; None to use no DHT.
     dht: tuple[tuple[str, int], ...] | None = ()
     #: Seconds the seed may take from the first provider looked for to the handoff.
@@ -177,6 +180,7 @@ _KINDS = {
     "provider": _Kind(_provider, "http://HOST:PORT", "providers"),
     "cache": _Kind(_switch, "on or off", "cache"),
     "mdns": _Kind(_switch, "on or off", "mdns"),
+    "share": _Kind(_switch, "on or off", "share"),
     "dht": _Kind(_peers, f"off, or up to {MAX_PEERS} times HOST:PORT", "dht"),
     "nowrite": _Kind(lambda text: _one_of("", "1")(text) in ("", "1"), "no value", "nowrite"),
     "timeout": _Kind(_seconds, f"whole seconds, 1 to {MAX_TIMEOUT}", "timeout"),

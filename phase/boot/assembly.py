@@ -11,6 +11,7 @@ from phase.boot.errors import BootError
 from phase.boot.machine import Kernel, Machine
 from phase.boot.remembered import if_it_can
 from phase.fetch import FetchReport
+from phase.fetch.crowd import Crowd
 from phase.fetch.transfer import Chunks
 from phase.fetch.way import Way
 from phase.release.manifest import Artifact, Manifest
@@ -23,12 +24,17 @@ class Assembly:
         machine: gives the file.
         liars: providers that have sent wrong bytes: not asked for any more of them; new ones are added.
         way: how to get to providers.
+        share: whether other machines on this network may have what arrives, while it does.
     """
 
-    def __init__(self, machine: Machine, liars: set[str], way: Way) -> None:
+    def __init__(self, machine: Machine, liars: set[str], way: Way, *, share: bool = False) -> None:
         self._machine = machine
         self._way = way
         self._liars = liars
+        self._share = share
+        #: The machines that fetch the same now, and hosts among them that have sent wrong bytes.
+        self._crowd: Crowd | None = None
+        self._false_hosts: set[str] = set()
         #: The layout of the file, and hashes of what an attempt has begun to put into it.
         self._layout: tuple[object, ...] = ()
         self._begun: set[str] = set()
@@ -59,6 +65,7 @@ class Assembly:
             The layout of the file, every byte of which is verified or our own.
         """
         deadline = time.monotonic() + seconds
+        self.stop_sharing()
         if "rootfs" not in manifest.artifacts:
             raise BootError(
                 f"release {manifest.release} of {manifest.channel}/{manifest.arch} has no rootfs"
@@ -69,7 +76,10 @@ class Assembly:
         out = self._prepare(plan)
         length = sum(artifact.length for artifact in manifest.artifacts.values())
         progress = fetch.Progress(length, lambda line: marks.say(f"fetch: {line}"))
-        take = _Take(out, urls, deadline, kept, contents, places, self._begun, self._liars, self._way, here)
+        self._crowd = crowd = self._meet(urls, manifest)
+        take = _Take(
+            out, urls, deadline, kept, contents, places, self._begun, self._liars, self._way, here, crowd
+        )
         reports: list[FetchReport] = []
         for name in sorted(manifest.artifacts):
             reports.append(take.one(manifest.artifacts[name], progress.artifact()))
@@ -77,6 +87,20 @@ class Assembly:
             if_it_can(kept.remember, metadata, contents)
         marks.emit("fetch", "ok", t=None, **_told(reports))
         return plan
+
+    def stop_sharing(self) -> None:
+        """Give others nothing any more: the file changes, or this machine becomes another."""
+        if self._crowd is not None:
+            self._crowd.close()
+            self._crowd = None
+
+    def _meet(self, urls: Sequence[str], manifest: Manifest) -> Crowd | None:
+        """Look for machines that fetch the same release; None where there are none to look for."""
+        if not (self._share and urls):
+            return None
+        crowd = Crowd(urls, manifest.artifacts["rootfs"].sha256, self._false_hosts)
+        crowd.start()
+        return crowd
 
     def verify(self, manifest: Manifest, plan: initrd.Plan, running: str) -> Kernel:
         """Complete the file and look at the kernel in it.
@@ -139,8 +163,10 @@ class _Take:
         liars: set[str],
         way: Way,
         here: Chunks | None,
+        crowd: Crowd | None,
     ) -> None:
         self._here = here
+        self._crowd = crowd
         self._out = out
         self._way = way
         self._urls = urls
@@ -207,6 +233,7 @@ class _Take:
             liars=self._liars,
             way=self._way,
             here=self._here,
+            crowd=self._crowd,
         )
 
 

@@ -77,7 +77,10 @@ class Seed:
         self.liars: set[str] = set()
         #: What is measured before the handoff.
         self.events: tuple[bytes, ...] = ()
-        self.assembly = Assembly(machine, self.liars, self.way)
+        # Nobody may find who is there in private mode, and through Tor no machine is near.
+        near = self.mode.serves and self.way.proxy is None
+        share = self.parameters.share and near
+        self.assembly = Assembly(machine, self.liars, self.way, share=share)
         self.remembered = Remembered(machine, self.root)
         _check_root(self.root, self.remembered)
         #: Whether this image lets a kept release boot when no provider gives one.
@@ -277,6 +280,7 @@ class Seed:
         self.stage = "handoff"
         if self.cache is not None:
             self.machine.close_cache()
+        self.assembly.stop_sharing()
         facts: dict[str, marks.Fact] = {}
         if self.machine.measure(self.events):
             facts["pcr"] = measured.PCR

@@ -103,6 +103,7 @@ class Update(Seed):
             if (found := self._proven()) is not None:
                 self.hand_over(self.load(found.urls, found.manifest, found.metadata))
         finally:
+            self.assembly.stop_sharing()
             # Its memory is given back.
             os.truncate(initrd, 0)
             if self.cache is not None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from phase.digest import sha256_hex
 from phase.errors import printable
+from phase.fetch.crowd import Crowd
 from phase.fetch.errors import (
     ExhaustedError,
     FetchError,
@@ -42,7 +43,7 @@ class FetchReport(NamedTuple):
     length: int
     #: Bytes that were there already and verified.
     kept: int
-    #: Verified bytes by provider.
+    #: Verified bytes by provider, or by machine that shares.
     sources: dict[str, int]
     #: Providers given up, with the reason.
     dropped: dict[str, str]
@@ -72,6 +73,7 @@ def fetch_artifact(
     whole: bool = False,
     way: Way = DIRECT,
     here: Chunks | None = None,
+    crowd: Crowd | None = None,
 ) -> FetchReport:
     """Fetch an artifact into a file.
 
@@ -91,6 +93,7 @@ def fetch_artifact(
         whole: also hash the whole while it arrives.
         way: how to get to the providers.
         here: chunks that other files of this machine may have: they are asked for before any provider.
+        crowd: machines that fetch the same at the same time; they get from this one what it has.
 
     Raises:
         VerificationError: a provider's bytes are not the signed ones, and no other provider had them; or the
@@ -117,10 +120,7 @@ def fetch_artifact(
     transfer.providers = len(sources)
     # A single chunk is the whole file, and `_check` has compared the two hashes.
     with followed(transfer) if whole and len(artifact.chunks) > 1 else nullcontext() as digest:
-        if len(sources) == 1:
-            sources[0].run()
-        else:
-            _run_all(transfer, sources)
+        delivered = _get(transfer, sources, crowd)
         if digest is not None and not transfer.missing:
             found = digest.hexdigest()
             if transfer.failure is None:
@@ -143,7 +143,7 @@ def fetch_artifact(
         artifact.name,
         artifact.length,
         kept,
-        {source.url: source.delivered for source in sources if source.delivered},
+        delivered,
         dropped,
         monotonic() - started,
         transfer.unkept,
@@ -158,6 +158,19 @@ def _check_whole(artifact: Wanted, found: str) -> None:
             f"but it is signed as {artifact.sha256}",
             hint="The publisher signed one of them wrong; nothing gets that name.",
         )
+
+
+def _get(transfer: Transfer, sources: "list[_Source]", crowd: Crowd | None) -> dict[str, int]:
+    """Get what is missing from all who have it; returns verified bytes by source."""
+    with crowd.shared(transfer) if crowd else nullcontext() as shared:
+        if len(sources) == 1:
+            sources[0].run()
+        else:
+            _run_all(transfer, sources)
+        if shared is not None:
+            shared.outlast()
+    delivered = {source.url: source.delivered for source in sources if source.delivered}
+    return delivered | (shared.delivered if shared else {})
 
 
 def _run_all(transfer: Transfer, sources: "list[_Source]") -> None:
@@ -208,13 +221,16 @@ class _Source:
     def _fetch(self, run: range, buffer: memoryview) -> str:
         """Fetch some chunks, or all that are missing; returns why it could not."""
         transfer = self._transfer
-        done = run.start
+        done, before, began = run.start, self.delivered, monotonic()
         try:
             answer = self._ask(run)
             if len(run) < len(transfer.artifact.chunks) and not answer.partial:
                 whole, done = run, run.stop
                 return self._stream(whole, answer, buffer)
             for index in run:
+                if transfer.leaves(run, index):
+                    self.connection.close()
+                    return ""
                 data = buffer[: transfer.size(index)]
                 answer.read_into(data)
                 if problem := self._lie(index, data):
@@ -228,6 +244,7 @@ class _Source:
             self.connection.close()
             return str(error)
         finally:
+            transfer.measured(self.delivered - before, monotonic() - began)
             if done < run.stop:
                 transfer.give_back(range(done, run.stop))
         return ""

@@ -18,7 +18,7 @@ from phase.fetch.body import Response
 from phase.fetch.errors import NoSuchFileError, ProtocolError, ProviderFailedError, StalledError
 from phase.fetch.reach import Segments, explained
 from phase.fetch.url import Url, parse_url, redirected
-from phase.fetch.way import DIRECT, PROXY_SECONDS, Way, WayError, through
+from phase.fetch.way import DIRECT, PROXY_SECONDS, Way, WayError, stay_near, through
 
 __all__ = ["Connection", "Response", "Url", "parse_head", "parse_url"]
 
@@ -215,6 +215,8 @@ class Connection:
                 self._socket = connection = socket.socket(family, kind, protocol)
                 connection.settimeout(max(left, 0.001))
                 _segments.ask(connection, host)
+                if self._way.near:
+                    stay_near(connection)
                 connection.connect(address)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:

@@ -11,10 +11,13 @@ from typing import Protocol
 
 from phase import files
 from phase.digest import sha256_hex
+from phase.fetch.others import RUN, WORTH_BREAKING, Others, bit, bitmap_of
 
 #: Bytes of one request while several providers share the work: at most, and of a large file at least. Each
 #: request costs a provider about as much as 100 kB.
 MAX_RUN, LEAST_RUN = 16 << 20, 1 << 20
+#: Seconds between two looks whether a provider must help other machines out.
+_LOOK_SECONDS = 0.1
 
 
 class Wanted(Protocol):
@@ -68,6 +71,10 @@ class Transfer:
         self._keep_fd = keep_fd
         self.deadline = deadline
         self.providers = 1
+        #: The chunk behind those that a provider was asked for last while others share.
+        self._next = -1
+        #: Machines that fetch the same, and share.
+        self.others = Others()
         self.failure: BaseException | None = None
         self.missing = len(artifact.chunks)
         #: Bytes of the longest chunk.
@@ -126,6 +133,10 @@ class Transfer:
         """A chunk that has arrived, from the file."""
         return os.pread(self._fd, self.size(index), self._offset + self.artifact.starts[index])
 
+    def peek(self, start: int, size: int) -> bytes:
+        """Bytes of the artifact that are here, verified or not; fewer, where the file ends."""
+        return os.pread(self._fd, size, self._offset + start)
+
     def end(self) -> None:
         """No more chunks will arrive: wake the readers that wait for one."""
         with self._changed:
@@ -146,6 +157,93 @@ class Transfer:
         with self._changed:
             self._streams -= 1
 
+    def bitmap(self) -> bytes:
+        """The chunks that are there, as `phase.fetch.others` describes it."""
+        return bitmap_of(self._done)
+
+    def going(self) -> bool:
+        """Whether chunks are still wanted."""
+        return bool(self.missing) and self.failure is None and monotonic() < self.deadline
+
+    def pause(self, seconds: float) -> None:
+        """Wait for so long, or until no more chunks are wanted."""
+        end = monotonic() + seconds
+        with self._changed:
+            while self.going() and (left := end - monotonic()) > 0:
+                self._changed.wait(left)
+
+    def counted(self, machines: int) -> None:
+        """So many machines fetch the same, as a provider says."""
+        with self._changed:
+            self.others.machines = machines
+
+    def told(self, who: str, bitmap: bytes) -> None:
+        """Another machine has these chunks."""
+        with self._changed:
+            self.others.set(who, bitmap)
+
+    def lost(self, who: str) -> None:
+        """Another machine is gone."""
+        with self._changed:
+            self.others.drop(who)
+            self._changed.notify_all()
+
+    def take_from(self, bitmap: bytes) -> range:
+        """Chunks for one request to another machine, of those that it has; empty when there are none now."""
+        with self._changed:
+            if not self.going():
+                return range(0)
+            if self._pending:
+                return self._somewhere(lambda index: bit(bitmap, index))
+            alone = [index for index, count in self._holders.items() if count == 1 and bit(bitmap, index)]
+            return self._double(alone[_random(len(alone))]) if alone else range(0)
+
+    def leaves(self, run: range, index: int) -> bool:
+        """Whether to break off an answer before a chunk: others have come, and may have the rest."""
+        starts = self.artifact.starts
+        return bool(self.others) and starts[run.stop] - starts[index] > WORTH_BREAKING
+
+    def _apart(self) -> range:
+        """Chunks to ask a provider for that no other machine has; empty as long as the others will do."""
+        run = range(0)
+        if not self.others.turn():
+            return run
+        if self._pending:
+            run = self._somewhere(lambda index: not bit(self.others.any, index), self._next)
+        if run or not self.others.slow():
+            self._next = run.stop
+            return run
+        if self._pending:
+            return self._somewhere(lambda _: True)
+        return self._double(self._least_held()) if self._holders else range(0)
+
+    def _somewhere(self, wanted: Callable[[int], bool], near: int = -1) -> range:
+        """Take wanted neighbours: behind those before them where they are wanted, otherwise anywhere."""
+        pending, starts = list(self._pending), self.artifact.starts
+        turn = bisect_left(pending, near)
+        if near < 0 or turn == len(pending) or pending[turn] != near or not wanted(near):
+            turn = _random(len(pending))
+        first = next((index for index in (*pending[turn:], *pending[:turn]) if wanted(index)), None)
+        if first is None:
+            return range(0)
+        position = bisect_left(pending, first)
+        run = range(first, first + 1)
+        for index in pending[position + 1 :]:
+            if index != run.stop or starts[index + 1] - starts[first] > RUN or not wanted(index):
+                break
+            run = range(first, index + 1)
+        for index in run:
+            del self._pending[position]
+            self._holders[index] = self._holders.get(index, 0) + 1
+        return run
+
+    def _least_held(self) -> int:
+        return min(self._holders, key=lambda each: (self._holders[each], -each))
+
+    def _double(self, index: int) -> range:
+        self._holders[index] += 1
+        return range(index, index + 1)
+
     def take(self) -> range:
         """Neighbouring chunks for one request; empty when there is nothing left to do.
 
@@ -154,13 +252,18 @@ class Transfer:
         """
         with self._changed:
             while self.missing and self.failure is None:
+                if self.others:
+                    if run := self._apart():
+                        return run
+                    if (left := self.deadline - monotonic()) <= 0:
+                        break
+                    self._changed.wait(min(left, _LOOK_SECONDS))
+                    continue
                 if self._pending:
                     return self._next_run()
                 if self._holders:
                     # The provider that asks holds no chunks. It may help, however many slow ones there are.
-                    index = min(self._holders, key=lambda each: (self._holders[each], -each))
-                    self._holders[index] += 1
-                    return range(index, index + 1)
+                    return self._double(self._least_held())
                 left = self.deadline - monotonic()
                 if left <= 0:
                     break
@@ -209,8 +312,19 @@ class Transfer:
         if position == len(self._pending) or self._pending[position] != index:
             self._pending.insert(position, index)
 
-    def add(self, index: int, data: memoryview) -> bool:
-        """Write a verified chunk; false where another provider was quicker."""
+    def measured(self, size: int, seconds: float) -> None:
+        """A provider has sent so many bytes in so many seconds."""
+        with self._changed:
+            self.others.asked(size, seconds)
+
+    def add(self, index: int, data: memoryview, *, shared: bool = False) -> bool:
+        """Write a verified chunk; false where another provider was quicker.
+
+        Args:
+            index: of the chunk.
+            data: its bytes.
+            shared: whether it came from another machine, not from a provider.
+        """
         if self.has(index):
             return False
         start = self.artifact.starts[index]
@@ -231,6 +345,7 @@ class Transfer:
                 del self._pending[position]
             self.missing -= 1
             self._bytes += len(data)
+            self.others.came(len(data), shared=shared)
             if not self.missing or self._awaited:
                 self._changed.notify_all()
         if self._progress is not None:
@@ -272,3 +387,8 @@ def verified(artifact: Wanted, descriptor: int, offset: int = 0) -> Iterator[tup
 
 def _size(artifact: Wanted, index: int) -> int:
     return artifact.starts[index + 1] - artifact.starts[index]
+
+
+def _random(below: int) -> int:
+    """A number from 0 on. Not of `random`: its import costs a booting machine time."""
+    return int.from_bytes(os.urandom(4), "big") % below

@@ -40,12 +40,26 @@ class Way(NamedTuple):
         hint: what to try then.
         lonely: the mode in which neither routes nor name servers are used; empty where they are.
         proxy: Tor's proxy, address and port; None to connect directly.
+        near: whether only hosts on this machine's own networks are reached; see `stay_near`.
     """
 
     refusal: str = ""
     hint: str = ""
     lonely: str = ""
     proxy: tuple[str, int] | None = None
+    near: bool = False
+
+
+def stay_near(endpoint: socket.socket) -> None:
+    """Keep a socket's packets on the networks of this machine: no router passes them on.
+
+    Those of IPv4 are not even given to a router. A listening socket passes it on to its connections, so that
+    no machine beyond a router can open one.
+    """
+    endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
+    endpoint.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
+    if endpoint.family == socket.AF_INET6:
+        endpoint.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
 
 
 DIRECT = Way()

@@ -73,6 +73,7 @@ def make_app(
     app.router.add_get("/metadata/{file}", routes.metadata)
     app.router.add_get("/targets/{path:.+}", routes.target)
     app.router.add_get("/blobs/sha256/{hex}", routes.blob)
+    app.router.add_get("/peers/sha256/{hex}", routes.peers)
     if relay is not None:
         app.add_routes(relay.routes())
     app.router.add_get("/{channel}/{arch}/manifest.json", routes.manifest)
@@ -188,6 +189,16 @@ class _Routes:
         if lengths is None:
             return problem(404, "no release here names this blob")
         return await send_blob(request, self._store, digest, lengths, immutable=True)
+
+    async def peers(self, request: web.Request) -> web.StreamResponse:
+        digest = request.match_info["hex"]
+        if self._store.lengths(digest) is None:
+            return problem(404, "no release here names this blob")
+        address = request.transport.get_extra_info("peername") if request.transport else None
+        found = self.together.peers.ask(digest, address, request.query.get("port", ""))
+        # Lines: a seed that boots has not loaded the decoder of everything else here.
+        text = "".join(f"{each}\n" for each in found)
+        return web.Response(text=text, headers={"Cache-Control": "no-store"})
 
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         release = self._release(request)

@@ -18,6 +18,7 @@ import msgspec
 from phase.provider.health import Health, Part, Problem
 from phase.provider.lines import LOST
 from phase.provider.metrics import Metrics
+from phase.provider.peers import Peers, Seen, Table
 from phase.provider.status import Advertisement
 from phase.provider.store import Look, Store
 
@@ -56,6 +57,7 @@ class Told(msgspec.Struct):
     exhausted: int
     blobs: dict[str, int]
     damaged: dict[str, Look]
+    peers: dict[str, list[Seen]]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -208,6 +210,8 @@ class Together:
         health: Health | None = None,
     ) -> None:
         self._health = health or Health()
+        #: Machines that share what they fetch.
+        self.peers = Peers(self._others_peers)
         self._row = row
         self._metrics = metrics
         self._advertisement = advertisement
@@ -237,6 +241,9 @@ class Together:
             whole.blobs.update(told.blobs)
         first = heard.get(0, own)
         return whole, first.advertisement
+
+    def _others_peers(self) -> list[Table]:
+        return [told.peers for told in self._row.heard().values()] if self._row else []
 
     def tell(self) -> None:
         """Report to the others, and learn which blobs process 0 has found damaged."""
@@ -278,6 +285,7 @@ class Together:
             own.exhausted,
             own.blobs,
             dict(list(self._store.damaged.items())[:_MOST_DAMAGED]),
+            self.peers.own,
         )
 
 

@@ -345,7 +345,7 @@ def test_what_the_seed_adds_yields_to_what_is_signed() -> None:
 
 def test_what_holds_where_nothing_is_said() -> None:
     assert cmdline.parse("quiet console=ttyS0") == (
-        "internet", "stable", (), True, False, True, (), 300.0, "reboot", "", "", None, (),
+        "internet", "stable", (), True, False, True, True, (), 300.0, "reboot", "", "", None, (),
     )  # fmt: skip
     # Of these two only the init scripts take notice.
     for text in ("phase.marks=1 phase.console=shell", "phase.marks=9"):
