@@ -25,7 +25,8 @@ for name in (
 for name in ("inspect", "shutil", "tempfile", "traceback"):
     dir(importlib.import_module(name))
 """
-FILES = ("seed-init", "mode", "network", "udhcpc")
+_SCRIPTS = ("mode", "network", "udhcpc", "words")
+FILES = ("seed-init", *_SCRIPTS)
 
 
 def build(arch: str, base: Path, project: Path, into: Path) -> None:
@@ -51,14 +52,14 @@ def build(arch: str, base: Path, project: Path, into: Path) -> None:
         staging.copy_file(source, stage / tree.SITE / source.relative_to(project))
     tree.compile_python(stage, drop_source=True)
     staging.copy_file(tree.HERE / "files/seed-init", stage / "init")
-    for name in ("mode", "network", "udhcpc"):
+    for name in _SCRIPTS:
         staging.copy_file(tree.HERE / "files" / name, stage / "usr/lib/phase" / name)
     (stage / "etc").mkdir()
     (stage / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
     (stage / "etc/resolv.conf").symlink_to("/run/phase/resolv")
     modules = tree.packages()["modules"]
     tree.kernel_modules(root, modules["seed"], stage)
-    for name in ("cache", "efi", "tpm", "rescue"):
+    for name in ("bond", "cache", "efi", "rescue", "tpm", "vlan"):
         tree.kernel_modules(root, modules[name], stage, listing=f"etc/modules-{name}")
     staging.initramfs(stage, into / "initramfs")
     staging.copy_file(tree.kernel(root), into / "kernel")

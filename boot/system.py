@@ -9,7 +9,8 @@ from boot import cache, tree
 from boot import stage as staging
 from boot.run import run
 
-FILES = ("system-init", "mode", "network", "names6", "udhcpc", "inittab", "rc", "daemon", "node", "console")
+_SCRIPTS = ("rc", "daemon", "node", "console", "mode", "network", "names6", "udhcpc", "words")
+FILES = ("system-init", "inittab", *_SCRIPTS)
 _SBIN = ("init", "reboot", "poweroff", "halt", "udhcpc", "ip", "insmod", "modprobe", "losetup")
 _PYTHON_SKIPPED = {
     "__pycache__", "bin", "config-3.11-aarch64-linux-gnu", "config-3.11-x86_64-linux-gnu", "distutils",
@@ -106,7 +107,7 @@ def _fill_base(root: Path, stage: Path) -> None:
         if applet != "busybox":
             place = "sbin" if applet in _SBIN else "bin"
             (stage / place / applet).symlink_to("/bin/busybox")
-    for name in ("rc", "daemon", "node", "console", "mode", "network", "names6", "udhcpc"):
+    for name in _SCRIPTS:
         staging.copy_file(tree.HERE / "files" / name, stage / "usr/lib/phase" / name)
     etc = stage / "etc"
     staging.copy_file(tree.HERE / "files/inittab", etc / "inittab")
@@ -119,7 +120,7 @@ def _fill_base(root: Path, stage: Path) -> None:
     (etc / "resolv.conf").symlink_to("/run/phase/resolv")
     modules = tree.packages()["modules"]
     tree.kernel_modules(root, modules["seed"], stage)
-    for name in ("cache", "efi", "tpm"):
+    for name in ("bond", "cache", "efi", "tpm", "vlan"):
         tree.kernel_modules(root, modules[name], stage, listing=f"etc/modules-{name}")
     for name in _EMPTY:
         (stage / name).mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from phase import modes
+from phase import modes, networds
 from phase.arch import ARCHES
 from phase.discovery.named import named
 from phase.discovery.records import MAX_PEERS, DiscoveryError, peer
@@ -24,6 +24,7 @@ MAX_MIRRORED = 16
 #: `module.sig_enforce=` to the seed, and these must not reach the system.
 CARRIED = (
     "console",
+    *networds.NAMES,
     "phase.mode",
     "phase.channel",
     "phase.provider",
@@ -271,6 +272,9 @@ def _words(text: str) -> Iterator[_Word]:
     for word in split(text):
         # Quotes are the kernel's, around the whole word or its value.
         name, equals, value = word.replace('"', "").partition("=")
+        if name in networds.NAMES and equals:
+            wants = networds.wants(name, value)
+            yield _Word(word, name, None, f"write {wants}" if wants else "")
         if not name.lower().startswith("phase."):
             continue
         key = name.lower().removeprefix("phase.")
@@ -383,7 +387,7 @@ def _carried(running: str) -> Iterator[str]:
                 yield f"phase.provider={','.join(found)}"
         elif name.lower().startswith("phase."):
             plain = f"{name.lower()}{equals}{value}"
-            if _is_carried(plain):
+            if _name(plain) in CARRIED and _is_carried(plain):
                 yield plain
         elif name in CARRIED and _is_carried(plain):
             # The kernel is case-sensitive: another spelling is another word, which is not allowed.
@@ -392,7 +396,7 @@ def _carried(running: str) -> Iterator[str]:
 
 def _is_carried(word: str) -> bool:
     plain = word.isascii() and word.isprintable() and not (set(word) & set(' "'))
-    return plain and _name(word) in CARRIED and not parse(word).problems
+    return plain and not parse(word).problems
 
 
 def split(text: str) -> list[str]:

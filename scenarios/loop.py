@@ -10,6 +10,7 @@ from lab.board.description import Description
 from lab.machine import Machine
 from lab.marks import Mark
 from lab.net.hostport import refusal
+from lab.net.segment import Segment
 from lab.plugin import Record
 from lab.qemu.command import Disk, Firmware
 from lab.qemu.vm import VM
@@ -145,6 +146,7 @@ class Loop:
         on: bool = True,
         reboots: bool = False,
         tpm: bool = False,
+        segments: tuple[Segment, ...] = (),
     ) -> VM:
         """The same, where it has to be a VM.
 
@@ -161,6 +163,7 @@ class Loop:
             on: whether to switch it on.
             reboots: whether it starts anew after a reset; otherwise that switches it off.
             tpm: whether it has a TPM.
+            segments: a network card on each; one on the loop's own when left out.
         """
         kernel, initrd = self.release.seed(
             self.arch, self.work, offline=offline, grace=grace, floor=floor, torrc=torrc
@@ -174,7 +177,7 @@ class Loop:
             append=_line(extra),
             disks=disks,
             firmware=firmware,
-            segments=(self.lan,),
+            segments=segments or (self.lan,),
             reboots=reboots,
             tpm=tpm,
         )

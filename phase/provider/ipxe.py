@@ -33,8 +33,10 @@ def script(request: web.Request, release: Release) -> web.Response:
     special = next((word for word in line.split() if _means_something_to_ipxe(word)), "")
     if special:
         return problem(404, f"iPXE has no way to quote {special!r}, which is in the kernel command line")
+    # The card that iPXE has used, for the seed to prefer.
+    booted = "" if "BOOTIF=" in line else " BOOTIF=01-${netX/mac:hexhyp}"
     return web.Response(
-        text=f"#!ipxe\nkernel {base}/kernel initrd=initramfs {line}\n"
+        text=f"#!ipxe\nkernel {base}/kernel initrd=initramfs {line}{booted}\n"
         f"initrd --name initramfs {base}/initramfs\nboot\n"
     )
 

@@ -77,7 +77,8 @@ def artifacts_beneath(root: Path, path: str) -> dict[str, Beneath]:
 def _no_artifacts(directory: Path, error: OSError) -> RepositoryError:
     return RepositoryError(
         f"no artifacts at {directory}: {error.strerror}",
-        hint="Put kernel, initramfs and rootfs into {channel}/{arch} of the artifacts directory.",
+        hint="Put kernel, initramfs and rootfs into {channel}/{arch} there, or a release: "
+        "`phase release export REPO DIRECTORY`, or `phase serve --follow` for a mirror.",
     )
 
 

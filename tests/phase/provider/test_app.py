@@ -277,7 +277,7 @@ async def test_ipxe_starts_a_seed(publish: Publish, aiohttp_client: MakeClient) 
     answer = await client.get("/seed/x86_64/boot.ipxe", headers={"Host": "boot.example:8080"})
     base = "http://boot.example:8080/seed/x86_64"
     assert await answer.text() == (
-        f"#!ipxe\nkernel {base}/kernel initrd=initramfs console=ttyS0\n"
+        f"#!ipxe\nkernel {base}/kernel initrd=initramfs console=ttyS0 BOOTIF=01-${{netX/mac:hexhyp}}\n"
         f"initrd --name initramfs {base}/initramfs\nboot\n"
     )
 
@@ -299,7 +299,7 @@ async def test_ipxe_takes_what_only_looks_special(publish: Publish, aiohttp_clie
     client = await aiohttp_client(
         make_app(publish(channel="seed", cmdline=line, kernel=b"k", initramfs=b"i"))
     )
-    assert f"initrd=initramfs {line}\n" in await (await client.get("/seed/x86_64/boot.ipxe")).text()
+    assert f"initrd=initramfs {line} BOOTIF=" in await (await client.get("/seed/x86_64/boot.ipxe")).text()
 
 
 async def test_uefi_starts_a_seed(publish: Publish, aiohttp_client: MakeClient) -> None:
