@@ -17,6 +17,7 @@ lost is fetched again. Of what is lost only the floor matters, and that file is 
 may come from elsewhere: no link on it is followed, and only regular files are read.
 """
 
+import contextlib
 import ctypes
 import os
 import stat
@@ -210,6 +211,9 @@ class Cache:
         if not self.writable:
             return
         try:
+            # Before what names them: after a power cut they would be missing, and nothing else is named.
+            for artifact in artifacts:
+                self._write_down(artifact)
             # The timestamp names the rest, so it comes last: cut off halfway, the release before stands.
             for name in sorted(metadata, key="timestamp.json".__eq__):
                 _replace(self._metadata / name, metadata[name])
@@ -267,6 +271,14 @@ class Cache:
         for path in self._blobs.iterdir():
             if path.name not in keep:
                 path.unlink()
+
+    def _write_down(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # there was no room for it
+            file = floors.open_plain(self._blobs / name)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
 
     def _free(self) -> int:
         found = os.statvfs(self._blobs)

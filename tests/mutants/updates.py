@@ -21,6 +21,13 @@ MUTANTS = (
         UPDATE,
     ),
     Mutant(
+        "a release is remembered before its artifacts are on the disk",
+        "phase/boot/cache.py",
+        "                self._write_down(artifact)\n",
+        "                pass\n",
+        ("tests/phase/boot/test_cuts.py",),
+    ),
+    Mutant(
         "an update is only looked for",
         "phase/cli/update.py",
         "        update.start_newer()\n",
