@@ -16,7 +16,7 @@ _RESULT = 19
 #: Bytes set aside for a wasmtime_component_val_t (40 in this version).
 _VALUE = 128
 _ENDLESS = 2**32 - 1
-#: How the engine's messages begin when it has not run any code of the component, or refuses more of it.
+#: How the engine's messages begin when it has not linked or called the component.
 _UNLINKED = ("component imports", "resource limit exceeded", "expected ")
 
 
@@ -53,6 +53,7 @@ class Component:
         tables = unknown if known is None else known
         if len(tables) > MAX_TABLES:
             raise InvalidModuleError(f"component has {len(tables)} tables; the limit is {MAX_TABLES}")
+        self._fuel = fuel
         engine.limit(
             tables,
             fuel=fuel,
@@ -128,7 +129,9 @@ class Component:
             self._engine.check_made(failed)
         except Stopped as stop:
             text = str(stop)
-            if stop.code is None and text.startswith(_UNLINKED):
+            # Start functions of some of its modules may have run before another module met a limit.
+            idle = self._engine.fuel_left() == self._fuel
+            if stop.code is None and idle and text.startswith(_UNLINKED):
                 raise InvalidModuleError(text) from None
             for number in range(len(traps.TRAPS)):
                 if stop.code is None and text == self._engine.trap_text(number):

@@ -7,7 +7,7 @@ A worker's messages are frames with their length in front; the first field says 
     KEEP     a part of the compiled module, where the parent keeps it; the last one is empty
     RUNNING  the module is compiled and linked, and starts
     WANT     bytes of input read so far, bytes that the module asks for now
-    AHEAD    the module reads input without saying so; it may be sent some ahead
+    AHEAD    the job reads its input without asking (a component): it is sent some ahead
     OUTPUT   number of an output file, a part of it
     DONE     how it ended, a detail, fuel burnt (empty: unknown), peak of its memory
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.binary import section
+from fixtures.components import command
+from fixtures.modules import corpus
 from phase.jobs import component
 from phase.jobs.cache import Cache
+from phase.jobs.flow import Descriptor, Streams
+from phase.jobs.job import Directory
 from phase.jobs.limits import MIB, Limits
 from phase.jobs.runner import Execution, Job, Worker, execute
 from phase.jobs.status import Exited, LimitHit, Rejected, Status, Trapped
@@ -20,28 +25,19 @@ FIXTURES = Path(__file__).parents[3] / "fixtures"
 _FUEL = Limits(fuel=10_000_000)
 
 
-def command(
-    body: str = "i32.const 0", fields: str = "", *, before: str = "", lift: str = "(result)"
-) -> bytes:
-    """Text of a component whose `run` is this body of a module with these fields."""
-    return f"""(component {before}
-        (core module $m {fields} (func (export "run") (result i32) {body}))
-        (core instance $i (instantiate $m))
-        (func $run (result {lift}) (canon lift (core func $i "run")))
-        (instance $r (export "run" (func $run)))
-        (export "wasi:cli/run@0.2.3" (instance $r)))""".encode()
-
-
-_EXIT = """(import "wasi:cli/exit@0.2.0" (instance $exit (export "exit" (func (param "status" (result))))))
-    (core func $exit (canon lower (func $exit "exit")))
-    (core module $m (import "e" "exit" (func (param i32)))
-      (func (export "run") (result i32) (call 0 (i32.const {})) (unreachable)))
-    (core instance $i (instantiate $m (with "e" (instance (export "exit" (func $exit))))))"""
+_MANY = "(core instance (instantiate $m))" * 70
+_TOO_MANY = "resource limit exceeded: instance count too high at 65"
 
 
 def _exits(code: int) -> bytes:
-    text = command().decode().splitlines()
-    return "\n".join([text[0], _EXIT.format(code), *text[3:]]).encode()
+    return command(
+        f"(call $exit (i32.const {code})) unreachable",
+        '(import "e" "exit" (func $exit (param i32)))',
+        before="""(import "wasi:cli/exit@0.2.0"
+            (instance $exits (export "exit" (func (param "status" (result))))))
+          (core func $exit (canon lower (func $exits "exit")))""",
+        functions="exit",
+    )
 
 
 def _run(text: bytes, limits: Limits = _FUEL) -> Execution:
@@ -70,7 +66,11 @@ def test_a_component_prints_and_its_receipt_can_say_all() -> None:
         (command("(loop (br 0)) i32.const 0"), LimitHit("fuel")),
         (command("i32.const 0", "(start $s) (func $s unreachable)"), Trapped("unreachable")),
         (command("i32.const 0", "(start $s) (func $s (loop (br 0)))"), LimitHit("fuel")),
-        (command("i32.const 0", lift="u32"), Trapped("its run returned something else than a result")),
+        (
+            command().replace(b"(result (result))", b"(result u32)"),
+            Trapped("its run returned something else than a result"),
+        ),
+        (command("i32.const 0", "(start $s) (func $s)", more=_MANY), Trapped(_TOO_MANY)),
     ],
 )
 def test_each_end_has_its_name(text: bytes, ends: Status) -> None:
@@ -90,6 +90,7 @@ def test_each_end_has_its_name(text: bytes, ends: Status) -> None:
         (b"\0asm\x0d\0\x01\0" + section(11, b"\1\0\x12wasi:cli/run@0.2.3"), "unexpected end"),
         (command(fields="(memory 1 2 shared)"), "its memory is shared between threads"),
         (command(fields="(memory 1)" * 17), "component has 17 linear memories; the limit is 16"),
+        (command(more=_MANY), _TOO_MANY),
         (command(fields="(table 1 funcref)" * 65), "component has 65 tables; the limit is 64"),
     ],
 )
@@ -134,9 +135,11 @@ def test_a_table_that_may_grow_leaves_the_memory_unknown() -> None:
     assert _run(command(fields="(table 1 funcref)")).memory_bytes is None
 
 
-_TWICE = b"""(component
-  (component $c (core module $m (memory 300) (table 1 1 funcref)) (core instance (instantiate $m)))
-  (instance (instantiate $c)) (instance (instantiate $c))""" + command().removeprefix(b"(component")
+_TWICE = command(
+    before="""(component $c
+        (core module $m (memory 300) (table 1 1 funcref)) (core instance (instantiate $m)))
+      (instance (instantiate $c)) (instance (instantiate $c))"""
+)
 
 
 def test_modules_of_components_within_it_count_as_often_as_they_are_started() -> None:
@@ -172,3 +175,80 @@ def test_names_are_left_out_and_the_rest_stays() -> None:
 def test_the_network_is_refused(kind: str) -> None:
     text = (FIXTURES / "connects.wat").read_text().replace("tcp", kind)
     assert _run(text.encode()).status == Exited(1), "not a trap: it was told access-denied"
+
+
+def _made(name: str) -> bytes:
+    return corpus.built(f"p2-{name}").read_bytes()
+
+
+class _Slowly:
+    """Input that comes in parts, each when there is nothing else to do."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self._parts = list(parts)
+
+    def fileno(self) -> None:
+        """It never blocks."""
+
+    def read(self, most: int) -> bytes:
+        part = self._parts[0][:most] if self._parts else b""
+        self._parts = [self._parts[0][most:], *self._parts[1:]] if self._parts else []
+        if self._parts and not self._parts[0]:
+            self._parts.pop(0)
+        return part
+
+
+def test_a_stream_is_read_to_its_end() -> None:
+    parts = (b"one two\n", b"three " * 100_000, b"\nfour")
+    done = execute(Job(_made("zigcc-words")), streams=Streams(stdin=_Slowly(*parts)))
+    assert done.status == Exited(0)
+    assert done.stdout == b"2 lines, 100003 words, 600013 bytes\n"
+    assert done.input.length == 600_013
+
+
+def test_a_component_waits_for_input_that_does_not_come_until_its_wall_limit() -> None:
+    reader, writer = os.pipe()
+    streams = Streams(stdin=Descriptor(reader))
+    done = execute(Job(_made("zigcc-words"), limits=Limits(wall_seconds=2)), streams=streams)
+    os.close(reader)
+    os.close(writer)
+    assert (done.status, done.input.length) == (LimitHit("wall"), 0)
+
+
+@pytest.mark.parametrize(("module", "most"), [("zigcc-clock", 20_000), ("component.wat", 0)])
+def test_little_is_read_ahead_and_nothing_for_a_component_without_input(module: str, most: int) -> None:
+    given = (FIXTURES / module).read_bytes() if "." in module else _made(module)
+    done = execute(Job(given), streams=Streams(stdin=_Slowly(b"x" * 1_000_000)))
+    assert done.status == Exited(0)
+    assert done.input.length <= most
+
+
+def test_input_over_its_limit_ends_the_job() -> None:
+    job = Job(_made("zigcc-words"), limits=Limits(stdin_bytes=10_000))
+    done = execute(job, streams=Streams(stdin=_Slowly(b"x" * 10_001)))
+    assert done.status == LimitHit("stdin")
+
+
+def test_output_ends_at_its_limit_while_it_flows() -> None:
+    done = execute(Job((FIXTURES / "component.wat").read_bytes(), limits=Limits(output_bytes=5)))
+    assert (done.status, done.stdout) == (LimitHit("output"), b"a com")
+
+
+@pytest.mark.parametrize("kind", ["zigcc-copy", "p2-zigcc-copy"])
+def test_a_component_has_the_files_of_a_module(kind: str, tmp_path: Path) -> None:
+    module, given = corpus.built(kind).read_bytes(), bytes(range(256)) * 100
+    done = execute(Job(module, inputs={"a": given}, outputs=["b"]))
+    assert (done.status, done.stdout, done.files) == (Exited(0), given, {"b": given})
+    assert "mounts" in done.cage
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "in/a").write_bytes(given)
+    for writable, code in ((False, 1), (True, 0)):
+        shared = (
+            Directory(str(tmp_path / "in"), "/input", writable=False),
+            Directory(str(tmp_path / "out"), "/output", writable=writable),
+        )
+        assert execute(Job(module, directories=shared)).status == Exited(code)
+        assert (tmp_path / "out/b").exists() == writable
+    assert (tmp_path / "out/b").read_bytes() == given
+    assert execute(Job(module)).stderr.startswith(b"/input/a: ")

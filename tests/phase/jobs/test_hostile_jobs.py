@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fixtures.components import COMPONENTS
 from fixtures.hostile_jobs import HOSTILE, LIMITS, Hostile
 from phase.identity import Identity
 from phase.jobs import receipt as receipts
@@ -35,7 +36,7 @@ def _kind(status: Status) -> str:
     return status.limit if isinstance(status, LimitHit) else type(status).__name__.lower()
 
 
-@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.name)
+@pytest.mark.parametrize("hostile", [*HOSTILE, *COMPONENTS], ids=lambda hostile: hostile.name)
 def test_an_attack_ends_within_its_limits_and_is_named(
     pool: Pool, identity: Identity, hostile: Hostile
 ) -> None:
