@@ -52,5 +52,6 @@ class Namespaces:
             return -1
         if alone:
             mounts.own_user(user, group)
+            protect.bound()
             self._own = True
         return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

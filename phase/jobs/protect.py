@@ -32,6 +32,9 @@ _THREADS, _PROCESSES = 32, 512
 _statm = -1
 #: The C library, once it is loaded.
 _loaded: list[ctypes.CDLL] = []
+#: Whether the bounding set of capabilities may be more than it could be: a process that forks many gives it
+#: up once for all of them.
+_unbounded = True
 #: The one of those two limits that holds for this process; 0 for neither.
 _threads = 0
 
@@ -103,7 +106,19 @@ def prepare() -> None:
             calls.prepare(files)
     except OSError:
         pass  # each of them reports it
-    c_library()
+    bound()
+
+
+def bound() -> None:
+    """Give up what programs that this process or its children start could be given; as much as possible.
+
+    That needs a capability itself. Its own capabilities this process keeps.
+    """
+    global _unbounded
+    for capability in range(_CAPABILITIES):
+        if c_library().prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            _unbounded = not capability
+            return
 
 
 def c_library() -> ctypes.CDLL:
@@ -138,12 +153,14 @@ def _leave_network(libc: ctypes.CDLL, *, files: bool = False, apart: bool = Fals
         files: leave the mounts of others, too.
         apart: it has left the network, and has what right it needs.
     """
+    global _unbounded
     user, group = os.geteuid(), os.getegid()
     flags = _CLONE_NEWIPC | (_CLONE_NEWNS if files else 0)
     if not apart:
         flags |= _CLONE_NEWNET | (_CLONE_NEWUSER if user else 0)
     if libc.unshare(flags) != 0:
         return False
+    _unbounded = _unbounded or bool(flags & _CLONE_NEWUSER)
     if files and user and not apart:
         mounts.own_user(user, group)
     return True
@@ -182,10 +199,8 @@ def _may_kill(libc: ctypes.CDLL) -> bool:
 
 def _drop_capabilities(libc: ctypes.CDLL) -> bool:
     """Empty this thread's capabilities; whether none is left."""
-    # Drop as much of the bounding set as possible: that needs a capability itself.
-    for capability in range(_CAPABILITIES):
-        if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
-            break
+    if _unbounded:
+        bound()
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     none = (ctypes.c_uint32 * 6)()
     return bool(libc.capset(header, none) == 0)

@@ -154,6 +154,38 @@ with Worker() as worker:
     assert {"CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"} == set(found)
 
 
+#: As a user who is not root, and who finds Python in a directory of root.
+_USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+_USER += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+
+
+@pytest.mark.parametrize("words", [[], ["unshare", "-r"], _USER])
+def test_workers_of_a_pool_have_no_capability_either(words: list[str]) -> None:
+    """Their zygote gives up the bounding set for all of them, also where it makes a user namespace."""
+    if words is _USER and os.geteuid() != 0:
+        words = []
+    code = """
+from phase.jobs.pool import Pool
+with Pool(2) as pool:
+    for _ in range(2):
+        with pool._take() as worker:
+            worker.wait_ready()
+            lines = open(f"/proc/{worker.pid}/status").readlines()
+            print(*(line for line in lines if line.startswith("Cap")), sep="")
+"""
+    done = subprocess.run(
+        [*words, sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(PROJECT), "PATH": os.environ["PATH"]},
+        timeout=60,
+        check=True,
+    )
+    found = [line.split(":\t") for line in done.stdout.splitlines() if line]
+    assert len(found) == 10
+    assert {int(value, 16) for _, value in found} == {0}
+
+
 def _limits_while_running(module: bytes, limits: Limits) -> dict[str, tuple[str, str]]:
     """The kernel's table of a worker's limits, soft and hard, read while its job sleeps."""
     text = ""
