@@ -4,12 +4,17 @@
 
 All read from nginx on loopback into memory, and verify: a seed the chunks, which cover every byte; the
 command `phase fetch` the whole, too, which gives the file its name. Whole processes, alternating; medians.
+
+curl and sha256sum are two processes, a seed is one thread. Where others want the processors, two get twice
+the share of one, so the ratio of the time that has passed means something on an idle machine only; the
+processor time of the readers, which is printed too, means something on a busy one.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -59,7 +64,7 @@ def main() -> int:
             url = f"{server.url}/blobs/sha256/{whole}"
             begun = [sys.executable, "-c", _FETCH]
             aria = ["aria2c", "-q", "-x8", "-s8", "-k1M", "--allow-overwrite=true", "--file-allocation=none"]
-            times = _alternate(
+            times, spent = _alternate(
                 {
                     "curl | sha256sum": lambda: _shell(f"curl -sS --fail {url} | sha256sum", whole),
                     "aria2c -x8": lambda: _run(
@@ -73,14 +78,18 @@ def main() -> int:
                 ROUNDS,
             )
             for name, seconds in times.items():
-                print(f"{name}: {seconds:.2f} s, {megabytes / seconds:.0f} MiB/s")
+                part = spent[name] / spent["curl | sha256sum"]
+                print(
+                    f"{name}: {seconds:.2f} s, {megabytes / seconds:.0f} MiB/s; "
+                    f"{spent[name]:.2f} s of processor time, {part:.2f} of curl | sha256sum"
+                )
             print(f"ratio of a seed against curl {times['curl | sha256sum'] / times['a seed']:.2f}")
             ratio = times["curl | sha256sum"] / times["phase fetch"]
             print(f"ratio against curl {ratio:.2f} (budget {CURL})")
             print(f"ratio against aria2c {times['aria2c -x8'] / times['phase fetch']:.2f}")
             slow = [stack.enter_context(_serving.limited(server, _RATE)).url for _ in range(3)]
             wanted = str(root / f"{limited}.json")
-            shared = _alternate(
+            shared, _ = _alternate(
                 {
                     "one": lambda: _run([*begun, wanted, out, "whole", slow[0]]),
                     "three": lambda: _run([*begun, wanted, out, "whole", *slow]),
@@ -109,15 +118,27 @@ def _blob(root: Path, megabytes: int) -> str:
     return name
 
 
-def _alternate(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+def _alternate(
+    ways: dict[str, Callable[[], None]], rounds: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds that each way takes, and seconds of processor time of its processes."""
     times: dict[str, list[float]] = {name: [] for name in ways}
+    spent: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
-            begun = time.perf_counter()
+            begun, before = time.perf_counter(), _processor()
             way()
             if number:  # the first ones fill caches
                 times[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(found) for name, found in times.items()}
+                spent[name].append(_processor() - before)
+    medians = [{name: statistics.median(found) for name, found in each.items()} for each in (times, spent)]
+    return medians[0], medians[1]
+
+
+def _processor() -> float:
+    """Processor seconds of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _run(command: list[str]) -> None:
