@@ -1,13 +1,15 @@
 """What strangers and hostile clients cost a node's authorised work, and whether each of them is refused.
 
-    python -m bench.strangers [--strangers 10000] [--each-second 100] [--seconds 10]
+    python -m bench.strangers [--strangers 10000] [--each-second 100]
 
 A node with two slots; one client that it allows runs one small job after the other. Then the same while
 others come by QUIC with keys that are not allowed, by TCP without a word, with requests that are repeated,
 forged, of a key that is not allowed, too old or too large; and while a client that is allowed sends slowly,
 sends messages that are too large, and never reads. They run at the lowest priority: their machines are not
-this one. Prints what became of each kind, what the node counted, its memory, and the rate of the work as a
-part of the rate without them.
+this one. They come from eight addresses, not the client's, for two seconds of four, so that the work with
+and without them shares whatever else the machine does. Prints what became of each kind, what the node
+counted, its memory, the processor time of the strangers' own process, which runs here, too, and the rate of
+the work as a part of the rate without them.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -33,13 +36,15 @@ from phase.client import Client, Task
 from phase.identity import Identity
 from phase.node import requests
 from phase.peer.address import Address
-from phase.peer.errors import PeerError
+from phase.peer.errors import PeerError, RefusedError
 from phase.peer.framing import Kind
 from phase.peer.iroh import IrohTransport, Options
 
 BUDGET = 0.9
-#: Of those that connect by QUIC: endpoints, each with a key of its own.
+#: Of those that connect by QUIC: endpoints, each with a key and an address of its own.
 _ENDPOINTS = 8
+#: Seconds in which they come, and then in which they do not.
+_PULSE = 2.0
 #: At a time.
 _AT_ONCE = 16
 #: Hostile requests that are repeated over and over, and those that take up to a minute each.
@@ -106,15 +111,20 @@ class Crowd:
         now = time.monotonic()
         self._next = max(self._next, now) + 1 / self._each_second
         await asyncio.sleep(self._next - now)
+        while not _coming():
+            await asyncio.sleep(0.05)
 
     async def _by_quic(self, count: int) -> None:
-        options = Options(listen=("127.0.0.1:0",))
-        members = [await IrohTransport.start(Identity.ephemeral(), options) for _ in range(_ENDPOINTS)]
+        places = [Options(listen=(f"127.0.0.{2 + number}:0",)) for number in range(_ENDPOINTS)]
+        members = [await IrohTransport.start(Identity.ephemeral(), place) for place in places]
         turn = iter(range(1 << 40))
 
         async def one() -> str:
             member = members[next(turn) % _ENDPOINTS]
-            connection = await member.connect(self._address, 30.0)
+            try:
+                connection = await member.connect(self._address, 30.0)
+            except RefusedError:
+                return "refused unheard"
             told = await asyncio.wait_for(connection.closed(), 30.0)
             # Where the word of it is lost, the node's answer to whatever comes next is a reset.
             return "refused" if "not authorised" in told or "reset by peer" in told else told
@@ -222,7 +232,7 @@ async def _ended(reader: asyncio.StreamReader, seconds: float) -> bool:
 
 #: What must have become of each kind.
 _EXPECTED = {
-    "QUIC": ("refused",),
+    "QUIC": ("refused", "refused unheard"),
     "TCP without a word": ("closed",),
     # 429: too many connections of one address.
     "replay": ("401", "429"),
@@ -238,14 +248,31 @@ _EXPECTED = {
 }
 
 
-async def _rate(client: Client, node: str, until: Callable[[float], bool]) -> float:
-    """Jobs a second, one after the other, until something is so after so many seconds."""
-    task, begun, count = Task(module=_HELLO, stdin=b"Hello, World"), time.perf_counter(), 0
-    while not until(time.perf_counter() - begun):
-        result = await client.run(node, task)
-        assert result.stdout == b"dlroW ,olleH", result
-        count += 1
-    return count / (time.perf_counter() - begun)
+def _coming() -> bool:
+    """Whether strangers come now; the clock is the same for all processes."""
+    return not int(time.monotonic() / _PULSE) % 2
+
+
+class _Rates:
+    """Jobs and seconds, while strangers come and while they do not."""
+
+    def __init__(self) -> None:
+        self._jobs: Counter[bool] = Counter()
+        self._seconds = {True: 0.0, False: 0.0}
+
+    async def run(self, client: Client, node: str, until: Callable[[float], bool]) -> None:
+        """Run jobs, one after the other, until something is so after so many seconds."""
+        task, begun = Task(module=_HELLO, stdin=b"Hello, World"), time.perf_counter()
+        while not until((now := time.perf_counter()) - begun):
+            among = _coming()
+            result = await client.run(node, task)
+            assert result.stdout == b"dlroW ,olleH", result
+            self._jobs[among] += 1
+            self._seconds[among] += time.perf_counter() - now
+
+    def each_second(self, among: bool) -> float:
+        """Jobs a second."""
+        return self._jobs[among] / max(self._seconds[among], 1e-9)
 
 
 def _memory(pid: int) -> int:
@@ -266,25 +293,21 @@ def _crowd(node: str, state: Path, count: int, each_second: float) -> Iterator["
             process.kill()
 
 
-async def _measure(directory: Path, count: int, seconds: float, each_second: float) -> bool:
+async def _measure(directory: Path, count: int, each_second: float) -> bool:
     friend = Identity.load_or_create(directory / "friend.json")
     insider = Identity.load_or_create(directory / "insider.json")
     (directory / "keys").write_text(f"{friend.public_key}\n{insider.public_key}\n")
     process, node = jobs._node(directory, str(directory / "keys"))
     try:
         async with Client.open(friend) as client:
-            await _rate(client, node, lambda after: after > 2)
-            alone, memory = await _rate(client, node, lambda after: after > seconds), _memory(process.pid)
+            await _Rates().run(client, node, lambda after: after > 2)
+            memory, rates, begun = _memory(process.pid), _Rates(), time.perf_counter()
             with _crowd(node, directory / "insider.json", count, each_second) as crowd:
-                begun = time.perf_counter()
-                among = await _rate(client, node, lambda _: crowd.poll() is not None)
+                await rates.run(client, node, lambda _: crowd.poll() is not None)
                 took, said = time.perf_counter() - begun, crowd.stdout.read() if crowd.stdout else ""
-            again = await _rate(client, node, lambda after: after > seconds)
         host = Address.parse(node).hosts[0]
         status = json.loads(await asyncio.to_thread(_get, f"http://{host}/status"))
-        return _told(
-            json.loads(said or "{}"), status, (alone, among, again), took, (memory, _memory(process.pid))
-        )
+        return _told(json.loads(said or "{}"), status, rates, took, (memory, _memory(process.pid)))
     finally:
         process.terminate()
         process.communicate()
@@ -298,7 +321,7 @@ def _get(url: str) -> bytes:
 def _told(
     ended: dict[str, int],
     status: dict[str, object],
-    rates: tuple[float, float, float],
+    rates: _Rates,
     took: float,
     memory: tuple[int, int],
 ) -> bool:
@@ -308,11 +331,13 @@ def _told(
         print(f"the node counts as {name}: {status.get(name)}")
     good = {f"{name}: {end}" for name, ends in _EXPECTED.items() for end in ends}
     wrong = {name: count for name, count in ended.items() if name not in good}
-    alone, among, again = rates
-    ratio = among / ((alone + again) / 2)
-    print(f"node's memory: {memory[0]} MiB before, {memory[1]} MiB after {took:.0f} s of them")
-    others = sum(ended.values())
-    print(f"jobs a second: {alone:.0f} before, {among:.0f} among {others} others, {again:.0f} after")
+    alone, among = rates.each_second(False), rates.each_second(True)
+    ratio, others = among / alone, sum(ended.values())
+    print(f"node's memory: {memory[0]} MiB before, {memory[1]} MiB after {took:.0f} s with them")
+    own = resource.getrusage(resource.RUSAGE_CHILDREN)
+    part = (own.ru_utime + own.ru_stime) / took * 2
+    print(f"{others} others; while they came, their own process took {part:.0%} of a processor")
+    print(f"jobs a second: {alone:.0f} without them, {among:.0f} among them")
     print(f"{ratio:.2f}x of the rate without them (budget {BUDGET}); not refused as expected: {wrong or 0}")
     return ratio >= BUDGET and not wrong and bool(ended)
 
@@ -327,7 +352,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.strangers")
     parser.add_argument("--strangers", type=int, default=10_000)
     parser.add_argument("--each-second", type=float, default=100.0)
-    parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--crowd", help=argparse.SUPPRESS)
     parser.add_argument("--state", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -336,7 +360,7 @@ def main() -> int:
         asyncio.run(_come(options.crowd, options.state, options.strangers, options.each_second))
         return 0
     with tempfile.TemporaryDirectory() as name:
-        measured = _measure(Path(name), options.strangers, options.seconds, options.each_second)
+        measured = _measure(Path(name), options.strangers, options.each_second)
         good = asyncio.run(measured)
     return 0 if good else 1
 

@@ -22,6 +22,7 @@ from phase.peer.address import MAX_HOSTS, Address, join_host
 from phase.peer.errors import ConnectionLostError, UnreachableError
 from phase.peer.links import IrohConnection
 from phase.peer.resolve import binds, resolve
+from phase.peer.strangers import Strangers
 from phase.peer.transport import Code
 from phase.provider.background import Background
 
@@ -47,6 +48,9 @@ class Limits:
         handshakes: handshakes at a time; from half of them on, a peer must first show that it can be reached
             at the address that it sends from.
         handshake_seconds: for one handshake.
+        strangers: that one address may bring, which are not admitted: further ones are refused before the
+            handshake, unless an admitted peer has come from there before.
+        stranger_seconds: after which an address may bring another one.
         backlog: connections that wait for `accept`.
         beat_seconds: a peer that was not heard for so long is asked for a sign of life.
         silent_seconds: a peer that was not heard for so long is gone. A path that has failed takes 15 s
@@ -58,6 +62,8 @@ class Limits:
     per_peer: int = 4
     handshakes: int = 64
     handshake_seconds: float = 5.0
+    strangers: int = 16
+    stranger_seconds: float = 1.0
     backlog: int = 64
     beat_seconds: float = 1.0
     silent_seconds: float = 20.0
@@ -99,6 +105,7 @@ class IrohTransport:
         #: Addresses that others see of this node.
         self._seen: deque[str] = deque()
         self._tasks = Background()
+        self._strangers = Strangers(options.limits.strangers, options.limits.stranger_seconds)
         #: Connections of others that were refused, by the reason.
         self.refused: Counter[str] = Counter()
         #: Handshakes whose peer had to show first that it can be reached.
@@ -216,35 +223,40 @@ class IrohTransport:
     async def _accepting(self) -> None:
         most = self._options.limits.handshakes
         while incoming := await self._endpoint.accept_next():
-            if self._handshakes >= most:
-                self._refused("too many handshakes")
+            place = _place(await incoming.remote_addr())
+            if self._handshakes >= most or self._strangers.too_many(place):
+                full = self._handshakes >= most
+                self._refused("too many handshakes" if full else "too many strangers from one address")
                 await incoming.refuse()
             elif self._handshakes >= most // 2 and not await incoming.remote_addr_validated():
                 self.challenged += 1
                 await incoming.retry()
             else:
                 self._handshakes += 1
-                self._tasks.once("handshake of a peer", self._handshake(incoming))
+                self._tasks.once("handshake of a peer", self._handshake(incoming, place))
         await asyncio.Event().wait()
 
-    async def _handshake(self, incoming: iroh.Incoming) -> None:
+    async def _handshake(self, incoming: iroh.Incoming, place: str) -> None:
         try:
             async with asyncio.timeout(self._options.limits.handshake_seconds):
                 inner = await (await incoming.accept()).connect()
         except (iroh.IrohError, TimeoutError):
             self._refused("the handshake failed")
         else:
-            self._decide(self._keep(inner))
+            self._decide(self._keep(inner), place)
         finally:
             self._handshakes -= 1
 
-    def _decide(self, arrived: IrohConnection) -> None:
+    def _decide(self, arrived: IrohConnection, place: str) -> None:
         """Admit a connection of a peer, or refuse it and say why."""
-        limits, others = self._options.limits, self.connections()
         if why := self._options.admit(arrived.peer):
+            self._strangers.came(place)
             self._refused(why)
             arrived.end(Code.REFUSED, why)
-        elif len(others) > limits.connections or len(self._arrived) >= limits.backlog:
+            return
+        self._strangers.friend(place)
+        limits, others = self._options.limits, self.connections()
+        if len(others) > limits.connections or len(self._arrived) >= limits.backlog:
             self._busy(arrived, "this node has too many connections")
         elif sum(each.peer == arrived.peer for each in others) > limits.per_peer:
             self._busy(arrived, f"a node may have {limits.per_peer} connections here")
@@ -311,6 +323,15 @@ class IrohTransport:
         await self._endpoint.add_external_addr(address)
         if len(self._seen) > MAX_SEEN:
             await self._endpoint.remove_external_addr(self._seen.popleft())
+
+
+def _place(told: iroh.IncomingAddr) -> str:
+    """`HOST:PORT` that a connection comes from; over a relay, who it is by the relay's word, as a host."""
+    if isinstance(told, iroh.IncomingAddr.IP):
+        return told.addr
+    if isinstance(told, iroh.IncomingAddr.RELAY):
+        return f"{told.endpoint_id.to_bytes().hex()}:0"
+    return ":0"
 
 
 def _closed() -> ConnectionLostError:
