@@ -8,6 +8,7 @@ Each package derives its own root from `PhaseError`:
     +-- BootError                     starting a release
     +-- MirrorError                   keeping what a publisher has
     +-- ProviderError, JobError       serving releases, and running jobs
+    +-- NetbootError                  telling machines what to boot
     +-- PeerError                     talking to other nodes
 """
 

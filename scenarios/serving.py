@@ -33,3 +33,31 @@ def serving(repository: Path, *more: str, port: HostPort | None = None) -> Itera
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+@contextlib.contextmanager
+def netbooting(port: HostPort, url: str, log: Path, *more: str) -> Iterator[None]:
+    """A running `phase netboot` on a host port.
+
+    Args:
+        port: where it answers.
+        url: of the provider.
+        log: what it says of each machine.
+        more: options.
+    """
+    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "phase", "netboot"]
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            port.command(*command, "--provider", url, *more),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("seeds of "), log.read_text()
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)

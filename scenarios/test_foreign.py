@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from boot import uki
 from lab.net.hostport import refusal
 from lab.plugin import Record
 from lab.qemu.command import Firmware
 from lab.topology import Lab
-from phase.release import keys as release_keys
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
 from scenarios import lab_guest
-from scenarios.images import CHANNEL, CONSOLES, KEYS, SIGNED_CMDLINE, Release
-from scenarios.loop import PORT, Loop, mark
+from scenarios.images import Release
+from scenarios.loop import PORT, mark
+from scenarios.seeds import SeedProvider
 from scenarios.serving import serving
 
 ROOTFS = os.urandom(1 << 16) * 256
@@ -171,25 +170,8 @@ def test_avahi_browse_sees_it(lab: Lab, repository: Path, tmp_path: Path) -> Non
     assert {'"txtvers=1"', '"channel=stable"', '"arch=x86_64"', '"version=1"'} <= set(words[9].split())
 
 
-class Netboot:
-    """A provider of a system, and of the seed that boots it; on a segment whose DHCP server names it."""
-
-    def __init__(self, lab: Lab, record: Record, release: Release, arch: str, work: Path) -> None:
-        made = Repository.create(work / "repository", keys=release_keys.load(KEYS / "lab"))
-        system = release.repository.manifest(CHANNEL, arch).artifacts
-        files = {name: release.blob(artifact.sha256) for name, artifact in system.items()}
-        made.add(CHANNEL, arch, files, cmdline=SIGNED_CMDLINE, release="1.0.0")
-        made.publish()
-        mine = Release(work / "repository", made)
-        kernel, initramfs = mine.seed(arch, work)
-        line = f"console={CONSOLES[arch]},115200 quiet panic=-1 phase.channel={CHANNEL} phase.job=hello"
-        uki.build(uki.stub(arch), kernel, initramfs, line, work / "uki")
-        seed = {"kernel": kernel, "initramfs": initramfs, "uki": work / "uki"}
-        made.add("seed", arch, seed, cmdline=line, release="1.0.0")
-        made.publish()
-        self.loop = Loop(lab, record, mine, arch, work)
-        self.port = lab.host_port("provider", self.loop.lan)
-        self.url = f"http://{self.port.address.ip}:{PORT}/seed/{arch}"
+class Netboot(SeedProvider):
+    """The same on a segment whose DHCP server names it."""
 
     def boots(self, name: str, *, firmware: Firmware | None, option_rom: bool) -> None:
         """A machine with nothing of its own goes the whole way."""

@@ -24,6 +24,7 @@ COMMANDS = {
     "fetch": ("phase.cli.fetch", "Fetch a release and verify it."),
     "init": ("phase.cli.init", "Give this machine an identity."),
     "job": ("phase.cli.job", "Give jobs to nodes."),
+    "netboot": ("phase.cli.netboot", "Tell machines what to boot, beside their DHCP server."),
     "node": ("phase.cli.node", "Take jobs from peers."),
     "peers": ("phase.cli.peers", "Look for nodes that take jobs."),
     "provider": ("phase.cli.provider", "Ask providers how they are."),

@@ -67,6 +67,18 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "state",
         "wall",
     ),
+    ("netboot",): (
+        "arch",
+        "bind",
+        "channel",
+        "every",
+        "interface",
+        "ipxe",
+        "json",
+        "no-tftp",
+        "provider",
+        "root",
+    ),
     ("node",): (
         "allow",
         "dht",

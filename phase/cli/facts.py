@@ -35,6 +35,16 @@ class Node(Facts, frozen=True, kw_only=True):
     identity: Annotated[str, Meta(description="file that holds the key")]
 
 
+class Netbooting(Facts, frozen=True, kw_only=True):
+    """`phase netboot --json`, once, when it answers."""
+
+    provider: Annotated[str, Meta(description="URL of the provider")]
+    channel: Annotated[str, Meta(description="of the seeds")]
+    arches: Annotated[list[Architecture], Meta(description="that it has seeds for")]
+    interfaces: Annotated[list[str], Meta(description="on which machines are answered")]
+    addresses: Annotated[list[str], Meta(description="from which, for each interface")]
+
+
 class NodeReady(Facts, frozen=True, kw_only=True):
     """`phase node --json`, once, when it takes jobs."""
 

@@ -14,7 +14,7 @@ from phase.discovery.dht import announcement
 from phase.discovery.dht import wire as dht_wire
 from phase.node import journal
 from phase.peer import frames, seen
-from tests.fuzz import dht, envelopes, jobs, local, machine, metadata, peers, publishing, web, work
+from tests.fuzz import dht, envelopes, jobs, local, machine, metadata, peers, publishing, segment, web, work
 from tests.fuzz.metadata import Target
 
 
@@ -87,6 +87,8 @@ def cases() -> dict[str, Case]:
     found["mdns-heard"] = Case(local.heard, local.packets())
     found["mdns-asked"] = Case(local.asked, local.packets())
     found["host-header"] = Case(local.host, (b"boot.example.org:8080", b"[2001:db8::1]:80", b"192.0.2.1"))
+    found["netboot-dhcp"] = Case(segment.netboot_dhcp, segment.questions())
+    found["netboot-tftp"] = Case(segment.netboot_tftp, (segment.READ, segment.READ + b"\0\4\0\0\0\4\0\1"))
     found["worker-messages"] = Case(work.messages, work.said())
     for name in ("root", "targets", "stable-x86_64"):
         seed = publishing.next_version(files[f"1.{name}.json"])

@@ -14,6 +14,7 @@ from tests.mutants import (
     proofs,
     publishing,
     secured,
+    segments,
     unnoticed,
     updates,
 )
@@ -29,6 +30,7 @@ MUTANTS = (
     *nodes.MUTANTS,
     *publishing.MUTANTS,
     *secured.MUTANTS,
+    *segments.MUTANTS,
     *unnoticed.MUTANTS,
     *updates.MUTANTS,
 )

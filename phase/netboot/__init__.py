@@ -1,0 +1,1 @@
+"""Tells machines on a segment what to boot, beside the DHCP server that gives them their addresses."""
