@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.components import COMPONENTS
 from fixtures.hostile_jobs import HOSTILE, LIMITS, Hostile
 from fixtures.modules import corpus
 from phase.cli._outcome import exit_code
@@ -52,7 +53,7 @@ def test_a_module_does_at_a_node_what_it_does_elsewhere(
     assert found.receipt.stdout.sha256 == corpus.digest(found.stdout)
 
 
-@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.name)
+@pytest.mark.parametrize("hostile", [*HOSTILE, *COMPONENTS], ids=lambda hostile: hostile.name)
 def test_an_attack_is_named_and_the_node_serves_on(hostile: Hostile, node: Node, client: SyncClient) -> None:
     found = client.start(_attack(client, node, hostile)).result(60)
     said = found.receipt
