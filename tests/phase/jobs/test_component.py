@@ -91,6 +91,7 @@ def test_each_end_has_its_name(text: bytes, ends: Status) -> None:
         (command(fields="(memory 1 2 shared)"), "its memory is shared between threads"),
         (command(fields="(memory 1)" * 17), "component has 17 linear memories; the limit is 16"),
         (command(more=_MANY), _TOO_MANY),
+        (command(more="(core func (canon backpressure.inc))"), "requires the component model async feature"),
         (command(fields="(table 1 funcref)" * 65), "component has 65 tables; the limit is 64"),
     ],
 )
@@ -131,6 +132,24 @@ def test_all_memories_and_tables_of_all_modules_count_together() -> None:
     )
 
 
+def test_a_module_counts_as_often_as_it_is_started() -> None:
+    text = command(fields="(table 1000 1000 funcref)", more="(core instance (instantiate $m))" * 2)
+    assert _run(text).memory_bytes == 3 * 8000
+
+
+def test_a_module_that_comes_back_from_a_component_leaves_the_memory_unknown() -> None:
+    text = command(
+        fields="(table 10 10 funcref)",
+        more="""(component $c (import "m" (core module $x)) (export "m" (core module $x)))
+          (instance $back (instantiate $c (with "m" (core module $m))))
+          (alias export $back "m" (core module $other))
+          (core module $large (table 1000 1000 funcref))
+          (core instance (instantiate $other)) (core instance (instantiate $large))""",
+    )
+    done = _run(text)
+    assert (done.status, done.memory_bytes) == (Exited(0), None)
+
+
 def test_a_table_that_may_grow_leaves_the_memory_unknown() -> None:
     assert _run(command(fields="(table 1 funcref)")).memory_bytes is None
 
@@ -167,6 +186,7 @@ def test_names_are_left_out_and_the_rest_stays() -> None:
     again = component.read(parts.module)
     assert len(parts.module) < len(_binary())
     assert again.module == parts.module
+    assert component.read(_binary() + section(0, b"\4note" + bytes(100))).module == parts.module
     assert (parts.known, parts.largest, parts.start, parts.memories) == (None, 1, 0, 1)
     assert component.unpacked(parts.packed()).packed() == parts.packed()
 
