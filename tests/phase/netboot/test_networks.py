@@ -179,7 +179,6 @@ def test_a_dhcp_server_of_the_same_machine_is_not_disturbed(site: Path, tmp_path
         udhcpd = addresses(server, tmp_path)
         stack.callback(udhcpd.wait)
         stack.callback(udhcpd.terminate)
-        # After the other one: what is told to both would come to the last that came.
         stack.enter_context(running(server, site))
         words = ("busybox", "udhcpc", "-f", "-i", "eth0", "-s", str(script))
         udhcpc = subprocess.Popen(client.command(*words), stderr=subprocess.DEVNULL)
@@ -196,6 +195,39 @@ def test_a_dhcp_server_of_the_same_machine_is_not_disturbed(site: Path, tmp_path
         ]
 
 
+_SHARES = """
+import socket
+heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+heard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+heard.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+heard.bind(("", 67))
+heard.settimeout(20)
+while True:
+    print(heard.recv(100).decode(), flush=True)
+"""
+_SAYS = """
+import socket
+said = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+said.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+said.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+for text, to in (("one", "192.0.2.1"), ("two", "192.0.2.1"), ("all", "255.255.255.255")):
+    said.sendto(text.encode(), (to, 67))
+"""
+
+
+def test_what_is_sent_to_another_server_alone_reaches_it(site: Path) -> None:
+    with hosts(2) as (server, client), contextlib.ExitStack() as stack:
+        lan(server, client)
+        other = server.python("-c", _SHARES)
+        stack.callback(other.communicate)
+        stack.callback(other.terminate)
+        # The kernel gives such a datagram to one of two, the one that came last.
+        stack.enter_context(running(server, site))
+        subprocess.run(client.command(sys.executable, "-c", _SAYS), check=True, timeout=30)
+        assert other.stdout is not None
+        assert [other.stdout.readline() for _ in range(3)] == ["one\n", "two\n", "all\n"]
+
+
 def test_only_the_segment_that_is_named_is_answered(site: Path) -> None:
     with hosts(3) as (server, one, other):
         lan(server, one)
@@ -207,10 +239,13 @@ def test_only_the_segment_that_is_named_is_answered(site: Path) -> None:
         said = server.phase("netboot", "--provider", "http://127.0.0.1:8080")
         assert "on several segments: eth0 (192.0.2.1/24), eth1 (198.51.100.1/24)" in said
         assert "Say which by --interface." in said
-        with running(server, site, "--interface", "eth1"):
+        with running(server, site, "--interface", "eth1") as process:
             assert asks(one, "discover", "eth0", "1", "7", "PXEClient") == []
             (told,) = asks(other, "discover", "eth0", "2", "7", "PXEClient")
             assert told["next"] == "198.51.100.1"
+            process.terminate()
+            # The kernel would have sent another answer to the segment of its address.
+            assert process.communicate()[1].count("asks by PXE") == 1
         with running(server, site, "--bind", "192.0.2.1", "--interface", "eth1") as process:
             for client, address in ((one, "192.0.2.1"), (other, "198.51.100.1")):
                 (told,) = asks(client, "discover", "eth0", "2", "7", "PXEClient")
