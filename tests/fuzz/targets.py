@@ -119,5 +119,6 @@ def cases() -> dict[str, Case]:
     found["gateway-job"] = Case(jobs.gateway_job, (by_http,))
     found["gateway-signature"] = Case(jobs.signed_request, (jobs.headers(),))
     found["module-shape"] = Case(work.shape, work.modules())
+    found["component-shape"] = Case(work.parts, work.modules()[-1:])
     found["module"] = Case(work.module, work.modules())
     return found

@@ -1,16 +1,18 @@
 """Targets for what jobs bring: modules, and the messages of a worker that was taken over."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from phase.jobs import binary, wire
+from phase.jobs import binary, component, wire
 from phase.jobs.flow import Messages
 from phase.jobs.limits import MIB, Limits
 from phase.jobs.runner import Job, _result, execute
 from phase.jobs.status import explain
 
 _MODULES = Path(__file__).parents[2] / "fixtures"
+_RUN = ("hello", "exit", "data", "component")
 LIMITS = Limits(
     fuel=10_000_000, wall_seconds=2.0, memory_bytes=16 * MIB, output_bytes=4096, compile_bytes=64 * MIB
 )
@@ -40,6 +42,12 @@ def shape(data: bytes) -> None:
     assert len(binary.read(data).module) <= len(data) + 64 * binary.MAX_TABLES
 
 
+def parts(data: bytes) -> None:
+    """A component's sections: it is refused, or what is compiled is no longer than what came."""
+    with contextlib.suppress(ValueError):
+        assert len(component.read(data).module) <= len(data)
+
+
 def module(data: bytes) -> None:
     """A whole job with this module: whatever it is, it ends within its limits and is named."""
     done = execute(Job(data, stdin=b"Hello", limits=LIMITS))
@@ -49,11 +57,11 @@ def module(data: bytes) -> None:
 
 
 def modules() -> tuple[bytes, ...]:
-    """Modules that run."""
+    """Modules that run, and a component behind them."""
     from wasmtime import wat2wasm
 
     compile_: Callable[[str], bytes] = lambda text: bytes(wat2wasm(text))  # noqa: E731
-    return tuple(compile_((_MODULES / f"{name}.wat").read_text()) for name in ("hello", "exit", "data"))
+    return tuple(compile_((_MODULES / f"{name}.wat").read_text()) for name in _RUN)
 
 
 def said() -> tuple[bytes, ...]:
