@@ -31,7 +31,7 @@ def test_fixed_address(loop: Loop) -> None:
     shell = client.shell()
     assert f"ip={ADDRESS}:::24::eth0:none" in shell.succeed("cat /proc/cmdline").split()
     assert shell.succeed("cat /run/phase/cards/eth0/lease") == ADDRESS
-    shell.succeed(f"wget -q -O - http://{ADDRESS}:{PORT}/health")
+    shell.wait_until_succeeds(f"wget -q -O - http://{ADDRESS}:{PORT}/health")
     loop.report("fixed address", client)
 
 
