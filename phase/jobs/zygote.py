@@ -101,12 +101,18 @@ class Zygote:
         leash, namespace = given[-1], self._namespaces.enter()
         pid = -1
         try:
-            pid = os.fork()
-            if pid == 0:
-                self._work(given, data, apart=namespace >= 0)
+            # Keeps a place for what the worker is watched by: without that, it may have run a job
+            # before that is seen.
+            place = os.dup(leash)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    self._work(given, data, apart=namespace >= 0)
+            finally:
+                os.close(place)
             handle = os.pidfd_open(pid)
         except OSError as error:
-            if pid > 0:  # there is no descriptor to watch it by
+            if pid > 0:  # it cannot be watched
                 os.kill(pid, _SIGKILL)
                 os.waitpid(pid, 0)
             self._namespaces.give_back(namespace)
