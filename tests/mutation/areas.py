@@ -108,7 +108,7 @@ _COMMANDS = (
 
 #: Those of nodes over QUIC start a node as a process; the client is in the tests' own.
 _CLIENT = (
-    *(f"tests/phase/client/test_{name}.py" for name in ("hostile_nodes", "verify", "words")),
+    *(f"tests/phase/client/test_{name}.py" for name in ("hostile_nodes", "spread", "verify", "words")),
     *(
         f"tests/phase/client/test_over_peers.py::test_{name}"
         for name in (

@@ -269,6 +269,47 @@ async def test_a_refusal_after_the_acceptance_is_told() -> None:
             await client.run(node, _TASK, job="job")
 
 
+class _Endless:
+    """Input that has one part, and of which more may come at any time."""
+
+    def __init__(self) -> None:
+        self.waiting, self.cancelled = asyncio.Event(), asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"part"
+        try:
+            self.waiting.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+
+@pytest.mark.parametrize("how", ["left", "ended", "detached"])
+async def test_input_is_asked_for_no_longer_than_anyone_wants_it(how: str) -> None:
+    """Else a program's pipe would be read for ever for a job that is over."""
+    source = _Endless()
+
+    async def act(_: Connection, frames: Frames) -> None:
+        await frames.send(frame(Accepted()), frame(Progress(state=State.QUEUED)))
+        await source.waiting.wait()
+        if how == "ended":
+            await frames.send(frame(Result(job="job", state=State.LOST, detail="early")))
+        elif how == "detached":
+            await frames.stream.finish()
+        await asyncio.Event().wait()
+
+    async with _node(act, State.QUEUED) as (client, node), asyncio.timeout(20):
+        made = await client.submit(node, _TASK, job="job", source=aiter(source), detached=how == "detached")
+        if how == "left":
+            await source.waiting.wait()
+            await made.leave()
+        elif how == "ended":
+            with pytest.raises(JobLostError, match="early"):
+                await made.result()
+        await source.cancelled.wait()
+
+
 async def test_a_detached_job_that_may_run_is_remembered(tmp_path: Path) -> None:
     """Else `phase job status` could not ask for it."""
     given: dict[str, Any] = dict.fromkeys(Options.__dataclass_fields__)

@@ -69,32 +69,33 @@ def test_a_receipt_of_what_was_asked_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "what"),
     [
-        ("job", JobRef("other", "nonce")),
-        ("job", JobRef("job", "other")),
-        ("module", OTHER),
-        ("module", Content(TASK.content.sha256, 5)),
-        ("args", ()),
-        ("env", {}),
-        ("stdin", OTHER),
-        ("stdin", Content(counted(b"in").sha256, 3)),
-        ("stdout", OTHER),
-        ("stderr", OTHER),
-        ("limits", Limits(fuel=1)),
-        ("seed", None),
-        ("requester", None),
-        ("requester", NODE.public_key),
-        ("attempt", 2),
-        ("directories", (DirectoryRef("/", True),)),
-        ("inputs", {}),
-        ("outputs", {}),
-        ("outputs", {"o": OTHER}),
-        ("outputs", {"o": counted(b"left"), "p": OTHER}),
+        ("job", JobRef("other", "nonce"), ""),
+        ("job", JobRef("job", "other"), "nonce"),
+        ("module", OTHER, "module"),
+        ("module", Content(TASK.content.sha256, 5), "module"),
+        ("args", (), "arguments"),
+        ("env", {}, "environment"),
+        ("stdin", OTHER, "stdin"),
+        ("stdin", Content(counted(b"in").sha256, 3), "stdin"),
+        ("stdout", OTHER, "stdout"),
+        ("stderr", OTHER, "stderr"),
+        ("limits", Limits(fuel=1), "limits"),
+        ("seed", None, "seed"),
+        ("requester", None, "requester"),
+        ("requester", NODE.public_key, "requester"),
+        ("attempt", 2, "attempt"),
+        ("directories", (DirectoryRef("/", True),), "directories"),
+        ("inputs", {}, "input files"),
+        ("outputs", {}, "output files"),
+        ("outputs", {"o": OTHER}, "output files"),
+        ("outputs", {"o": counted(b"left"), "p": OTHER}, "output files"),
     ],
 )
-def test_a_receipt_of_anything_else_is_not(field: str, value: object) -> None:
-    with pytest.raises(UntrueError):
+def test_a_receipt_of_anything_else_is_not(field: str, value: object, what: str) -> None:
+    """And it is said which part is another one, so that its owner can look for the reason."""
+    with pytest.raises(UntrueError, match=f"is of another {what}: expected" if what else "does not hold"):
         _check(_receipt(**{field: value}))
 
 
