@@ -239,7 +239,8 @@ class Scheduler:
         running = [work.ended for work in self._works.values() if work.started is not None]
         if running:
             await asyncio.wait(running, timeout=seconds)
-        for work in list(self._works.values()):
+        # Those that are not complete are handed back, too, once they are: nobody has cancelled them.
+        for work in set(self._works.values()) - self._incomplete:
             work.stop()
         left = [work.ended for work in self._works.values() if work.started is not None]
         if left:

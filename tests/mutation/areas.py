@@ -178,9 +178,21 @@ _PEER = (
     ),
 )
 
+#: Without what starts a node as a process, and what waits for seconds.
 _NODE = tuple(
     f"tests/phase/node/test_{name}.py"
-    for name in ("bodies", "books", "disk", "gateway", "hostile", "jobs", "modules", "streams", "waits")
+    for name in (
+        "bodies",
+        "books",
+        "counts",
+        "disk",
+        "gateway",
+        "hostile",
+        "jobs",
+        "memory",
+        "streams",
+        "waits",
+    )
 )
 
 #: Without `test_command.py`: it starts the command as a process.
