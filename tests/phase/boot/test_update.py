@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from phase import trust
-from phase.boot import update
+from phase.boot import cache, update
 from phase.boot.errors import BootError
 from phase.boot.fake import StartedError
 from phase.boot.policy import GATHER
@@ -192,6 +192,45 @@ def test_a_start_by_an_update_is_counted(
         made(boot, serve()).start_newer()
     publisher = floor.publisher(boot.machine.etc["root.json"])
     assert (kept / f"tries-{publisher}").read_text().endswith(" 1 0\n")
+
+
+@pytest.mark.parametrize("disk", ["full", "spoilt", "half", "links", "gone"])
+def test_whatever_the_disk_is_like_the_signed_release_is_started(
+    boot: Boot,
+    repository: Repository,
+    serve: Serve,
+    kept: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    disk: str,
+) -> None:
+    """What it says is verified, and what it cannot keep is not kept."""
+    boot(serve())
+    add(repository, tmp_path, b"news", "1.0.2")
+    url = serve()
+    blobs = kept / "blobs/sha256"
+    for artifact in repository.manifest("stable", ARCH).artifacts.values():
+        blob = blobs / artifact.content
+        if disk == "spoilt":
+            blob.write_bytes(random.Random(5).randbytes(artifact.length))  # noqa: S311
+        elif disk == "half":
+            content = (tmp_path / "r/blobs/sha256" / artifact.sha256).read_bytes()
+            blob.write_bytes(content[: len(content) // 2])
+        elif disk == "links":
+            blob.unlink(missing_ok=True)
+            blob.symlink_to(tmp_path / "r-rootfs")
+    if disk == "full":
+        monkeypatch.setattr(cache.Cache, "_free", lambda self: 0)
+    if disk == "gone":
+        boot.machine.disk = None
+    rootfs = (tmp_path / "r-rootfs").read_bytes()
+    with pytest.raises(StartedError):
+        made(boot, url).start_newer()
+    signed = repository.manifest("stable", ARCH).artifacts
+    ((line, loaded),) = boot.machine.loaded
+    assert sha256(loaded).hexdigest() == signed["kernel"].sha256
+    assert f"phase.rootfs=sha256:{signed['rootfs'].sha256}" in line
+    assert (tmp_path / "r-rootfs").read_bytes() == rootfs
 
 
 @pytest.mark.parametrize("words", ["phase.nowrite", "phase.cache=off phase.nowrite"])
