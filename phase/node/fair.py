@@ -18,6 +18,11 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are items; any thread may ask."""
+        return bool(self._of)
+
     def put(self, client: str, item: T) -> None:
         """Add an item behind those of the same client."""
         self._of.setdefault(client, deque()).append(item)

@@ -7,11 +7,12 @@ record.
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import ParamSpec, Protocol
 
 from phase.errors import PhaseError
 from phase.identity import Identity
@@ -32,6 +33,7 @@ from phase.node.work import Ending, Work
 from phase.peer.messages import EARLY_INPUT, Offer, Reason, State
 
 _log = logging.getLogger(__name__)
+P = ParamSpec("P")
 #: Seconds that a clean stop gives to the jobs that run.
 STOP_SECONDS = 20.0
 #: Jobs that may be offered and not complete, of all clients: the queue has no place for them yet.
@@ -73,11 +75,14 @@ class Scheduler:
         self._incomplete: set[Work] = set()
         #: Ends that the journal has and the ledger has not yet.
         self._recording: list[Ended] = []
-        self._threads = ThreadPoolExecutor(capacity.slots, thread_name_prefix="phase-job")
+        # As many may wait for the disk to take the end of a job while others run in the slots.
+        self._threads = ThreadPoolExecutor(2 * capacity.slots, thread_name_prefix="phase-job")
+        self._may_settle = threading.BoundedSemaphore(capacity.slots)
         #: Threads for files.
         self.disk = Disk()
         self._finishing: set[asyncio.Task[None]] = set()
-        self.running = 0
+        #: Jobs in slots, and those that have given up theirs and wait for the disk.
+        self.running = self.settling = 0
         self.stopping = self._stopped = False
         #: Ended jobs by state, and refusals by reason.
         self.ended: Counter[str] = Counter()
@@ -87,7 +92,7 @@ class Scheduler:
     @property
     def queued(self) -> int:
         """Jobs that wait, those included whose module is on its way."""
-        return len(self._works) - self.running
+        return len(self._works) - self.running - self.settling
 
     def admit(self, client: str, offer: Offer, *, whole: bool = False) -> Work:
         """Take a job, or refuse it. The caller must `enqueue` or `withdraw` it.
@@ -260,39 +265,63 @@ class Scheduler:
         work.started = time.monotonic()
         work.known.state = State.RUNNING
         work.moving.set()
-        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._threads.submit(self._execute, work, settled)
+        free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._threads.submit(self._execute, work, free)
         self.running += 1
-        await settled  # whoever is cancelled here leaves the job to its end
+        await free  # whoever is cancelled here leaves the job to its end
         await self._compact()
 
-    def _execute(self, work: Work, settled: "asyncio.Future[None]") -> None:
-        """Run a job, sign for it and settle it, in a thread. Whatever goes wrong, the job has an end."""
+    def _execute(self, work: Work, free: "asyncio.Future[None]") -> None:
+        """Run a job, sign for it and settle it, in a thread. Whatever goes wrong, the job has an end.
+
+        Args:
+            work: the job.
+            free: set once its slot is free: at its end, or, where other jobs wait, once it has run.
+        """
         try:
             ending = self._signed(work)
         except Exception as error:
             _log.exception("the job %s of %s", work.offer.job, work.client)
             ending = Ending(state=State.LOST, detail=f"a fault of the node: {error!r}"[:500])
+        early = self._queue.waiting and self._may_settle.acquire(blocking=False)
+        if early:
+            _call(free, self._give_up_slot, free)
         found: tuple[Ending, Ended] | BaseException
         try:
             found = self._settled(work, ending)
         except BaseException as error:
             found = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
-            settled.get_loop().call_soon_threadsafe(self._landed, work, found, settled)
+        if early:
+            self._may_settle.release()
+        _call(free, self._landed, work, found, free, early)
+
+    def _give_up_slot(self, free: "asyncio.Future[None]") -> None:
+        self.running -= 1
+        self.settling += 1
+        if not free.done():
+            free.set_result(None)
 
     def _landed(
-        self, work: Work, found: "tuple[Ending, Ended] | BaseException", settled: "asyncio.Future[None]"
+        self,
+        work: Work,
+        found: "tuple[Ending, Ended] | BaseException",
+        free: "asyncio.Future[None]",
+        early: bool,
     ) -> None:
         """Take what the thread of a job has found."""
-        self.running -= 1
+        if early:
+            self.settling -= 1
+        else:
+            self.running -= 1
         if isinstance(found, BaseException):
-            if not settled.done():
-                settled.set_exception(found)
+            if free.done():
+                _log.error("the end of a job failed: %r", found)
+            else:
+                free.set_exception(found)
             return
         self._told(work, *found)
-        if not settled.done():
-            settled.set_result(None)
+        if not free.done():
+            free.set_result(None)
 
     def _signed(self, work: Work) -> Ending:
         job = work.job
@@ -439,6 +468,12 @@ class Scheduler:
         return Ended(
             client=taken.client, job=taken.job, state=state, at=time.time(), status=status, detail=detail
         )
+
+
+def _call(future: "asyncio.Future[None]", call: Callable[P, object], *args: P.args, **_: P.kwargs) -> None:
+    """Have the event loop of a future call something; in another thread."""
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+        future.get_loop().call_soon_threadsafe(call, *args)
 
 
 def _ended(work: Work, ending: Ending) -> Ended:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from phase import files
 from phase.identity import Identity
+from phase.jobs.errors import JobRefusedError
 from phase.jobs.flow import Streams
 from phase.jobs.receipt import Content
 from phase.jobs.runner import Execution, Job
@@ -27,7 +29,7 @@ from phase.node.kept import Kept
 from phase.node.ledger import Ledger
 from phase.node.scheduler import Scheduler
 from phase.node.streams import HELD_BYTES, Feed, Taps
-from phase.node.work import Ending
+from phase.node.work import Ending, Work
 from phase.peer.messages import Offer, Reason, State
 
 ONE, TWO = "1" * 64, "2" * 64
@@ -138,6 +140,74 @@ async def test_a_fault_of_the_node_ends_the_job_and_says_so(tmp_path: Path) -> N
     ending = await asyncio.wait_for(work.ended, 20)
     assert (ending.state, made.queued, made.running) == (State.LOST, 0, 0)
     assert "of the node's own" in ending.detail
+    slot.cancel()
+    journal.close()
+
+
+class _Counting:
+    """Refuses each job, and counts them."""
+
+    def __init__(self) -> None:
+        self.ran = 0
+
+    def run(self, job: Job, streams: Streams | None = None) -> Execution:
+        self.ran += 1
+        raise JobRefusedError("as every job")
+
+
+async def test_a_slot_does_not_wait_for_the_disk_while_jobs_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many ends as there are slots may wait, and nobody hears of one that the disk does not have."""
+    journal, runner = Journal(tmp_path / "journal"), _Counting()
+    disk, sync = threading.Event(), journal._sync
+
+    def slow() -> None:
+        assert disk.wait(60)
+        sync()
+
+    monkeypatch.setattr(journal, "_sync", slow)
+    made = Scheduler(Identity.ephemeral(), Capacity(slots=1), journal, Kept(tmp_path / "k"), runner)
+    works = [made.admit(ONE, Offer(job=job, module=Content("a" * 64, 1))) for job in "abc"]
+    for work in works:
+        await made.enqueue(work)
+    slot = asyncio.create_task(made.work())
+    async with asyncio.timeout(30):
+        while runner.ran < 2 or made.settling < 1:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    assert (runner.ran, made.running, made.settling, made.queued) == (2, 1, 1, 1)
+    assert not any(work.ended.done() for work in works)
+    disk.set()
+    endings = [await asyncio.wait_for(work.ended, 30) for work in works]
+    assert [ending.state for ending in endings] == [State.FAILED] * 3
+    assert (runner.ran, made.running, made.settling, made.queued) == (3, 0, 0, 0)
+    slot.cancel()
+    journal.close()
+
+
+async def test_an_end_that_fails_when_its_slot_is_free_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path / "journal")
+    made = Scheduler(Identity.ephemeral(), Capacity(slots=1), journal, Kept(tmp_path / "k"), _Counting())
+    works = [made.admit(ONE, Offer(job=job, module=Content("a" * 64, 1))) for job in "ab"]
+    for work in works:
+        await made.enqueue(work)
+    settle = made._settled
+    failed: list[Work] = []
+
+    def settled(work: Work, ending: Ending) -> tuple[Ending, Ended]:
+        if not failed:
+            failed.append(work)
+            raise ValueError("of the node's own")
+        return settle(work, ending)
+
+    monkeypatch.setattr(made, "_settled", settled)
+    slot = asyncio.create_task(made.work())
+    assert (await asyncio.wait_for(works[1].ended, 30)).state is State.FAILED
+    assert 'the end of a job failed: ValueError("of the node\'s own")' in caplog.text
+    assert (made.running, made.settling) == (0, 0)
     slot.cancel()
     journal.close()
 
