@@ -1,6 +1,9 @@
 """What the loop's scenarios do and check, in words."""
 
 import contextlib
+import json
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -214,6 +217,17 @@ class Loop:
         assert f"phase.channel={CHANNEL}" in words
         assert any(word.startswith("console=") for word in words)
         assert "phase.console=shell" in words, "the signed words are not there"
+
+    def predicted(self, running: str) -> str:
+        """What a TPM's register has to hold after a boot of the release (`phase release predict`), hex.
+
+        Args:
+            running: the seed's command line.
+        """
+        argv: list[str | Path] = [sys.executable, "-m", "phase", "release", "predict"]
+        argv += [self.release.directory, CHANNEL, self.arch, "--running", running, "--json"]
+        done = subprocess.run(argv, check=True, capture_output=True)
+        return str(json.loads(done.stdout)["value"])
 
     def receipt_holds(self, client: Machine) -> None:
         """The receipt verifies here, against the key of that node, for that job and that output."""

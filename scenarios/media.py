@@ -41,7 +41,9 @@ def written(medium: Path, stick: Path) -> Path:
     return stick
 
 
-def boot(loop: Loop, disk: Disk, name: str = "client", *, firmware: Firmware | None = None) -> VM:
+def boot(
+    loop: Loop, disk: Disk, name: str = "client", *, firmware: Firmware | None = None, tpm: bool = False
+) -> VM:
     """Switch on a machine that has nothing but firmware, a card and this disk.
 
     Args:
@@ -49,6 +51,7 @@ def boot(loop: Loop, disk: Disk, name: str = "client", *, firmware: Firmware | N
         disk: the medium.
         name: of the machine.
         firmware: without Secure Boot when left out.
+        tpm: whether it has a TPM.
     """
     client = loop.lab.vm(
         name,
@@ -57,6 +60,7 @@ def boot(loop: Loop, disk: Disk, name: str = "client", *, firmware: Firmware | N
         disks=(disk,),
         firmware=firmware or lab_guest.FIRMWARE[loop.arch],
         segments=(loop.lan,),
+        tpm=tpm,
     )
     client.start()
     return client

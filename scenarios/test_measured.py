@@ -1,8 +1,5 @@
 """Measured boot (docs/use/measured-boot.md): what a machine's TPM holds is what was predicted."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,21 +7,13 @@ import pytest
 from lab.plugin import Record
 from lab.topology import Lab
 from phase import measured
-from scenarios.images import CHANNEL, Release
+from scenarios.images import Release
 from scenarios.loop import Loop, mark
 
 
 @pytest.fixture
 def loop(lab: Lab, record: Record, release: Release, arch: str, tmp_path: Path) -> Loop:
     return Loop(lab, record, release, arch, tmp_path)
-
-
-def _predicted(loop: Loop, running: str) -> str:
-    """The value of the register after a boot with that command line of the seed."""
-    argv: list[str | Path] = [sys.executable, "-m", "phase", "release", "predict", loop.release.directory]
-    argv += [CHANNEL, loop.arch, "--running", running, "--json"]
-    done = subprocess.run(argv, check=True, capture_output=True)
-    return str(json.loads(done.stdout)["value"])
 
 
 @pytest.mark.lab(seconds=60)
@@ -39,6 +28,6 @@ def test_the_tpm_holds_what_was_predicted(loop: Loop) -> None:
     # The kernel for ARM64 has no driver for it built in.
     shell.succeed("while read -r module; do insmod $module; done </etc/modules-tpm; true")
     held = shell.succeed(f"cat /sys/class/tpm/tpm0/pcr-sha256/{measured.PCR}").strip().lower()
-    assert held == _predicted(loop, client.append)
-    assert held != _predicted(loop, client.append.replace("phase.job=hello", "phase.job=other"))
-    assert held != _predicted(loop, f"{client.append} phase.nowrite")
+    assert held == loop.predicted(client.append)
+    assert held != loop.predicted(client.append.replace("phase.job=hello", "phase.job=other"))
+    assert held != loop.predicted(f"{client.append} phase.nowrite")

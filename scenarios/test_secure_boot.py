@@ -17,6 +17,8 @@ from scenarios.loop import Loop, last
 
 #: A word of the command line, which is inside of the signed program.
 _WORD = b" phase.job=hello"
+#: What a machine's TPM holds, by number.
+_REGISTERS = "/sys/class/tpm/tpm0/pcr-sha256"
 #: Why a locked-down seed does not hand over to a release whose kernel is signed so; None: it does.
 _REFUSED = {
     "owner's": None,
@@ -74,17 +76,23 @@ def test_a_locked_down_seed_starts_a_kernel_that_its_owner_signed(
     plan = media.plan(release, ("x86_64",))._replace(loader="uki", signer=signer)
     build.build("usb", plan, tmp_path / "stick.img")
     with loop.provided():
-        client = media.boot(loop, Disk(tmp_path / "stick.img", bus="usb"), firmware=firmware)
+        stick = Disk(tmp_path / "stick.img", bus="usb")
+        client = media.boot(loop, stick, firmware=firmware, tpm=kernel == "owner's")
         if (reason := _REFUSED[kernel]) is not None:
             _is_refused(loop, client, reason)
             return
         loop.reaches_job(client)
         loop.report("Secure Boot", client)
-        loop.handed_over(client, plan.options(loop.arch, plan.mode))
+        line = plan.options(loop.arch, plan.mode)
+        loop.handed_over(client, line)
         loop.receipt_holds(client)
         mounted = "mount -t securityfs security /sys/kernel/security"
         # Also where it has come by kexec, and has not asked the firmware itself.
         assert "[integrity]" in client.shell().succeed(f"{mounted}; cat /sys/kernel/security/lockdown")
+        # Firmware has measured the stick and its keys, and systemd's stub what it started.
+        registers = [client.shell().succeed(f"cat {_REGISTERS}/{n}").strip().lower() for n in (4, 7, 11, 14)]
+        assert "0" * 64 not in registers
+        assert registers[-1] == loop.predicted(line)
 
 
 @pytest.mark.images("arm64")

@@ -405,7 +405,12 @@ class Seed:
         file = f"{manifest.version}.{role_name(manifest.channel, manifest.arch)}.json"
         self.events = measured.events(metadata[file], kernel.line)
         self.waiting.what = "the running kernel to take the next one"
-        self.machine.load(kernel)
+        try:
+            self.machine.load(kernel)
+        except LockedDownError:
+            # It does not come up here, whatever it is: that counts as a start does.
+            fallback.count(manifest, chosen, self.cache)
+            raise
         fallback.count(manifest, chosen, self.cache)
         marks.emit("load")
         return kernel.line

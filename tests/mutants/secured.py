@@ -24,6 +24,13 @@ MUTANTS = (
         "                    raise\n",
         ("tests/phase/boot/test_seed.py",),
     ),
+    Mutant(
+        "a release that is refused is not left for the one before it",
+        "phase/boot/seed.py",
+        "            fallback.count(manifest, chosen, self.cache)\n            raise\n",
+        "            raise\n",
+        ("tests/phase/boot/test_fallback.py",),
+    ),
     # Measured boot
     Mutant(
         "a TPM that refuses is passed over",

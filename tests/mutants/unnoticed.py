@@ -113,8 +113,8 @@ MUTANTS = (
     Mutant(
         "the cache is not unmounted before the handoff",
         "phase/boot/seed.py",
-        "            self.machine.close_cache()\n        facts:",
-        "            pass\n        facts:",
+        "            self.machine.close_cache()\n        self.assembly.stop_sharing()",
+        "            pass\n        self.assembly.stop_sharing()",
         (f"{_BOOT}/test_seed.py::test_the_cache_is_unmounted_before_the_handoff",),
     ),
     Mutant(

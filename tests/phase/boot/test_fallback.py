@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from phase.boot import fallback, healthy
+from phase.boot.errors import LockedDownError
 from phase.boot.fallback import TRIES
+from phase.boot.machine import Kernel
 from phase.release.repository import Repository
 from phase.trust import floor
 from tests.phase.boot.conftest import ARCH, Boot, Publish, Serve, kernel
@@ -74,6 +76,32 @@ def test_after_some_starts_the_one_before_is_started(
     third = newer(repository, tmp_path, "3.0.0")
     url = serve()
     assert [booted(boot, url)[0] for _ in range(TRIES)] == [third] * TRIES
+
+
+def test_one_that_a_locked_down_machine_refuses_counts_as_started(
+    boot: Boot,
+    repository: Repository,
+    serve: Serve,
+    kept: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its publisher forgot to sign its kernel for Secure Boot; the one before it was signed."""
+    url = serve()
+    first, _ = booted(boot, url)
+    newer(repository, tmp_path)
+    url = serve()
+    load = boot.machine.load
+
+    def refuse(kernel: Kernel) -> None:
+        if "second" in kernel.line:
+            raise LockedDownError("the release's kernel is not signed")
+        load(kernel)
+
+    monkeypatch.setattr(boot.machine, "load", refuse)
+    for _ in range(TRIES):
+        assert boot(url)[0] == 1
+    assert booted(boot, url)[0] == first
 
 
 def test_the_newest_has_another_chance_less_and_less_often(
