@@ -51,7 +51,7 @@ def unpacked(packed: bytes) -> Shape:
         ValueError: it was packed by another version.
     """
     fields = wire.unpack(packed)
-    if fields[0] != b"component":
+    if fields[:1] != [b"component"]:
         return binary.unpacked(packed)
     _, numbers, known = fields
     parts = Parts(b"")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fixtures.binary import section
 from fixtures.components import command
 from fixtures.modules import corpus
-from phase.jobs import component
+from phase.jobs import component, wire
 from phase.jobs.cache import Cache
 from phase.jobs.flow import Descriptor, Streams
 from phase.jobs.job import Directory
@@ -179,6 +179,14 @@ def test_reading_arbitrary_bytes_ends_in_a_value_error(data: st.DataObject) -> N
 @functools.cache
 def _binary() -> bytes:
     return bytes(wasmtime.wat2wasm(_TWICE.decode()))
+
+
+@pytest.mark.parametrize(
+    "fields", [(), (b"component",), (b"component", b"1 2", b""), (b"component", b"1 2 0", b"3")]
+)
+def test_what_was_kept_wrongly_is_told(fields: tuple[bytes, ...]) -> None:
+    with pytest.raises(ValueError, match=r"unpack|split"):
+        component.unpacked(wire.pack(*fields))
 
 
 def test_names_are_left_out_and_the_rest_stays() -> None:
