@@ -173,7 +173,8 @@ def verified(transfer: Transfer, first: int, last: int) -> bool:
     starts = transfer.artifact.starts
     if not 0 <= first <= last < transfer.artifact.length:
         return False
-    return all(map(transfer.has, range(bisect_right(starts, first) - 1, bisect_left(starts, last + 1))))
+    chunks = range(bisect_right(starts, first) - 1, bisect_left(starts, last + 1))
+    return all(map(transfer.has, chunks))
 
 
 def _listen() -> socket.socket:

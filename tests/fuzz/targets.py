@@ -52,6 +52,11 @@ def cases() -> dict[str, Case]:
     found["http-head"] = Case(web.head, (answer.partition(b"\r\n\r\n")[0],))
     found["url"] = Case(web.url, (b"http://192.0.2.1:8080/a", b"http://[2001:db8::1]:80/"))
     asked = b"bytes=1-5", b"bytes=-5", b'bytes=0-\0"sha256-x"\0W/"sha256-x", "b"'
+    named = b"12\n192.0.2.7:40007\n[2001:db8::7]:40008\n[fe80::7]:40009\n127.0.0.1:40010\n"
+    found["crowd-told"] = Case(web.crowd_told, (named,))
+    have = b"GET /have/sha256/%s HTTP/1.1\r\nHost: x\r\n" % (b"0" * 64)
+    part = have.replace(b"have", b"blobs") + b"Range: bytes=0-99\r\n\r\n"
+    found["crowd-asked"] = Case(web.crowd_asked, (have + b"\r\n", part))
     found["range"] = Case(web.range_header, asked)
     said = bytes.fromhex("8600000040000708000000000000000019030000ffffffff")
     said += bytes.fromhex("20010db80000000000000000000000531f030000ffffffff076578616d706c65036f726700000000")

@@ -5,7 +5,7 @@ import socket
 from time import monotonic
 
 from phase.cli.provider import describe, read_status
-from phase.fetch import http
+from phase.fetch import crowd, http, sharing
 from phase.fetch.errors import FetchError
 from phase.provider import page, ranges
 from tests.fuzz.publishing import short
@@ -60,6 +60,25 @@ def range_header(data: bytes) -> None:
         assert 0 < chosen.length <= length - chosen.first
     ranges.not_modified(parts[2], "sha256-x")
     ranges.precondition_failed(parts[2], "sha256-x")
+
+
+def crowd_told(data: bytes) -> None:
+    """What a provider says of other machines that fetch the same."""
+    for provider in ("192.0.2.1", "fe80::1%eth0", "127.0.0.1", "provider.example"):
+        told = crowd.read_peers(data, provider)
+        assert 0 < told.machines < 10**6
+        assert len(told.urls) <= crowd.MAX_TOLD
+        for url in told.urls:
+            assert http.parse_url(url).port >= sharing.LOWEST_PORT
+
+
+def crowd_asked(data: bytes) -> None:
+    """What other machines ask one that shares."""
+    found = sharing.parse(data[: sharing.MAX_HEAD])
+    if found is not None:
+        assert len(found.digest) == 64
+        assert found.first is None or 0 <= found.first < 10**15
+        assert 0 <= found.last < 10**15
 
 
 def said_status(data: bytes) -> None:

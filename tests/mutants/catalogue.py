@@ -6,6 +6,7 @@ The old text occurs exactly once in its file. Keep it short and unlikely to chan
 from tests.mutants import (
     boots,
     cage,
+    crowds,
     judged,
     mirrors,
     modes,
@@ -22,6 +23,7 @@ from tests.mutants import (
 MUTANTS = (
     *boots.MUTANTS,
     *cage.MUTANTS,
+    *crowds.MUTANTS,
     *judged.MUTANTS,
     *proofs.MUTANTS,
     *mirrors.MUTANTS,

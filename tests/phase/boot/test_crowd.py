@@ -1,9 +1,15 @@
 """When a seed shares what it fetches, and with whom."""
 
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+
 import pytest
 
 from fixtures.socks import Socks
-from phase.boot import assembly
+from phase.boot import assembly, main
+from phase.boot.fake import FakeMachine, StartedError
+from phase.boot.machine import Kernel
 from phase.fetch.crowd import Crowd
 from tests.phase.boot.conftest import Boot, Publish, Serve
 
@@ -64,3 +70,44 @@ def test_a_boot_that_fails_shares_no_more_than_it_has(
     assert boot(serve(), words="phase.timeout=5")[0] == 1
     assert len(crowds) > 1
     assert all(crowd._closed for crowd in crowds[:-1])
+
+
+@dataclass
+class Held(FakeMachine):
+    """A machine that has its release, and takes long to load it."""
+
+    there: threading.Event = field(default_factory=threading.Event)
+    goes: threading.Event = field(default_factory=threading.Event)
+
+    def load(self, kernel: Kernel) -> None:
+        """See `FakeMachine`."""
+        self.there.set()
+        self.goes.wait(60)
+        super().load(kernel)
+
+    def boot(self) -> None:
+        """Boot to the handoff."""
+        with suppress(StartedError):
+            main.main(self)
+
+
+def test_a_seed_takes_the_release_from_another(
+    boot: Boot, publish: Publish, serve: Serve, crowds: list[Crowd], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Both ask a real provider, which names the one to the other."""
+    publish()
+    url = serve()
+    later = boot.prepared(url)
+    first = Held(later.arch, line=later.line, etc=later.etc)
+    thread = threading.Thread(target=first.boot)
+    thread.start()
+    assert first.there.wait(60)
+    capfd.readouterr()
+    assert boot(url)[0] == 0
+    said = capfd.readouterr().err
+    first.goes.set()
+    thread.join(60)
+    assert first.did[-1] == "start"
+    port = crowds[0]._sharing and crowds[0]._sharing.port
+    assert f"http://127.0.0.1:{port}=" in said
+    assert first.loaded[0][1] == boot.machine.loaded[0][1]
