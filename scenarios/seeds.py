@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from boot import uki
+from boot.media.served import Seed
 from lab.plugin import Record
 from lab.topology import Lab
 from phase.release import keys as release_keys
@@ -25,6 +26,7 @@ class SeedProvider:
         loop: with the segment, and the release that the provider serves.
         port: for its program.
         url: where the seed is.
+        seed: its parts.
     """
 
     def __init__(self, lab: Lab, record: Record, release: Release, arch: str, work: Path) -> None:
@@ -37,6 +39,7 @@ class SeedProvider:
         kernel, initramfs = mine.seed(arch, work)
         line = f"console={CONSOLES[arch]},115200 quiet panic=-1 phase.channel={CHANNEL} phase.job=hello"
         uki.build(uki.stub(arch), kernel, initramfs, line, work / "uki")
+        self.seed = Seed(kernel.read_bytes(), initramfs.read_bytes(), (work / "uki").read_bytes(), line)
         seed = {"kernel": kernel, "initramfs": initramfs, "uki": work / "uki"}
         made.add("seed", arch, seed, cmdline=line, release="1.0.0")
         made.publish()

@@ -5,16 +5,20 @@ import re
 from pathlib import Path
 
 from boot import baked, images, programs, signing
-from boot.media import build, line
+from boot.media import build, line, served
 from boot.media.build import Plan
 from phase import cmdline
 
-KINDS = tuple(build.KINDS)
+#: The tree is a directory, and no file that a machine boots from by itself.
+TREE = "netboot"
+KINDS = (*build.KINDS, TREE)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that media have, beside `--arch`."""
-    parser.add_argument("--out", type=Path, metavar="FILE", help="of a medium: the file to write")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="of a medium: the file to write, of netboot a directory"
+    )
     parser.add_argument(
         "--channel",
         default="stable",
@@ -88,7 +92,8 @@ def run(kind: str, arches: tuple[str, ...], arguments: argparse.Namespace) -> No
         arguments.tor,
         signing.chosen(arguments),
     )
-    for path in build.build(kind, plan, arguments.out):
+    made = served.make(plan, arguments.out) if kind == TREE else build.build(kind, plan, arguments.out)
+    for path in made:
         print(path)
 
 
