@@ -74,7 +74,7 @@ class Menu(NamedTuple):
             name = self._http(arch, "boot.efi", server)
         elif self.tftp:
             name = self._tftp(arch, seed, bios=question.firmware.bios)
-        return name if name is not None and len(name) <= MAX_NAME else None
+        return name if name is not None and len(name.encode()) <= MAX_NAME else None
 
     def files(self) -> dict[str, bytes]:
         """What is served by TFTP, by name."""

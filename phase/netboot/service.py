@@ -156,13 +156,20 @@ class Segments:
         netboot = self._netboot
         with contextlib.ExitStack() as stack:
             proxy = Proxy(card, lambda: netboot.menu)
+            stack.callback(_counted, card, "questions answered", proxy.answered)
             stack.callback(proxy.close)
             if netboot.options.tftp:
                 files = Files(card, lambda: netboot.files, self._tasks)
+                stack.callback(_counted, card, "files", files.ended)
                 stack.callback(files.close)
                 files.start()
             proxy.start()
             return stack.pop_all()
+
+
+def _counted(card: Card, what: str, counts: Mapping[str, int]) -> None:
+    told = ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+    _log.info("%s on %s: %s", what, card.name, told or "none")
 
 
 def run(options: Options, *, ready: Callable[[Menu], None], stopping: Callable[[], None]) -> None:

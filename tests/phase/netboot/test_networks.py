@@ -254,6 +254,10 @@ def test_only_the_segment_that_is_named_is_answered(site: Path) -> None:
                 assert read["sha256"] == hashlib.sha256(SEED).hexdigest()
             process.terminate()
             assert process.wait(30) == 0
+            said = process.communicate()[1]
+            for card in ("eth0", "eth1"):
+                assert f"questions answered on {card}: 1 PXE" in said
+                assert f"files on {card}: 1 done" in said
 
 
 def test_a_reader_from_elsewhere_is_not_answered(site: Path) -> None:
