@@ -25,6 +25,8 @@ from phase.fetch.way import DIRECT
 MAX_ANSWER, MAX_TOLD = 4096, 16
 #: Limits for the machines asked at the same time, and for all that are ever asked for one artifact.
 MAX_PEERS, MAX_TRIED = 8, 256
+#: Bytes for chunks on their way from them, where chunks are long: a seed may have little memory.
+MAX_BUFFERS = 8 << 20
 #: Seconds for the first question, which the fetch waits for, and for a later one.
 FIRST_SECONDS, ASK_SECONDS = 1.0, 5.0
 #: Seconds between two questions; the second number is reached where this machine is alone.
@@ -267,8 +269,9 @@ class Shared:
         self._transfer.counted(told.machines)
         alive = {url: each for url, each in self._peers.items() if each[1].is_alive()}
         self._peers = alive
+        most = max(min(MAX_PEERS, MAX_BUFFERS // self._transfer.longest), 1)
         for url in told.urls:
-            full = len(alive) >= MAX_PEERS or self._tried >= MAX_TRIED
+            full = len(alive) >= most or self._tried >= MAX_TRIED
             if url in alive or full or not self._transfer.going():
                 continue
             peer = _Peer(self._transfer, url, self._banned, self.delivered)

@@ -235,6 +235,18 @@ def test_one_that_leaves_takes_nothing_with_it(out: int) -> None:
     assert os.pread(out, len(DATA), 0) == DATA
 
 
+def test_long_chunks_are_taken_from_fewer(out: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each machine that is asked needs memory for a chunk."""
+    monkeypatch.setattr(crowds, "MAX_BUFFERS", 2 * CHUNK - 1)
+    with peer(has_all(DATA)) as one, peer(has_all(DATA)) as two:
+        meeting = with_peer(one, 0.002)
+        meeting.ports += with_peer(two).ports
+        with Server(meeting) as server, sharing(server.url) as own:
+            report = fetch(server.url, out, own)
+    assert one.url in report.sources
+    assert two.asked == []
+
+
 def test_where_the_provider_is_gone_others_finish_it(out: int) -> None:
     """It names one that has all, and ends."""
     names = threading.Event()
