@@ -25,7 +25,7 @@ from phase.client import client as clients
 from phase.identity import Identity
 from phase.jobs.limits import Limits
 from phase.peer.errors import PeerError
-from phase.peer.framing import Frames, Kind, ProtocolError, pack
+from phase.peer.framing import Frames, Kind, ProtocolError, file_part, pack
 from phase.peer.memory import Network
 from phase.peer.messages import Accepted, JobStatus, Progress, Reason, Rejected, Result, State, frame
 from phase.peer.transport import Address, Code, Connection
@@ -266,6 +266,19 @@ async def test_a_refusal_after_the_acceptance_is_told() -> None:
     refused = frame(Rejected(reason=Reason.INVALID_REQUEST, detail="the module is not that"))
     async with _node(_then(refused)) as (client, node), asyncio.timeout(20):
         with pytest.raises(ClientError, match="the module is not that"):
+            await client.run(node, _TASK, job="job")
+
+
+async def test_a_file_that_nobody_offered_is_no_reason_to_fail() -> None:
+    async def act(_: Connection, frames: Frames) -> None:
+        await frames.send(frame(Accepted(send_files=("nobody's",))))
+        found = await frames.receive()
+        assert found is not None
+        assert (found.kind, file_part(found.data)) == (Kind.FILE, ("nobody's", b""))
+        await frames.send(frame(Result(job="job", state=State.LOST, detail="it is asked for nothing")))
+
+    async with _node(act) as (client, node), asyncio.timeout(20):
+        with pytest.raises(JobLostError, match="it is asked for nothing"):
             await client.run(node, _TASK, job="job")
 
 

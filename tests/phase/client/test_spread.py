@@ -1,6 +1,7 @@
 """Which node a job goes to, and which results are the same, with nodes that do as they are told."""
 
 import asyncio
+import threading
 from typing import Any, cast
 
 import msgspec
@@ -9,8 +10,10 @@ import pytest
 from phase.client import Client, ClientError, NotRunError, RejectedError, Result, Task, UntrueError, copies
 from phase.client import spread as spreading
 from phase.client.copies import DisagreedError
+from phase.client.executor import PeerExecutor
 from phase.client.spread import Spread
 from phase.client.verify import counted
+from phase.identity import Identity
 from phase.jobs.receipt import EngineRef, JobRef, Receipt
 from phase.jobs.status import Exited
 from phase.peer.errors import PeerError
@@ -175,6 +178,12 @@ async def test_full_nodes_are_asked_again_less_and_less_often(full: Reason, paus
 def test_there_has_to_be_a_node() -> None:
     with pytest.raises(ClientError, match="there is no node to give jobs to"):
         Nodes().spread()
+
+
+def test_an_executor_without_a_node_leaves_nothing_behind() -> None:
+    with pytest.raises(ClientError, match="there is no node to give jobs to"):
+        PeerExecutor(Identity.ephemeral(), [])
+    assert "phase-client" not in {each.name for each in threading.enumerate()}
 
 
 async def test_nodes_that_say_the_same_agree_in_the_order_of_their_names() -> None:

@@ -68,7 +68,7 @@ def test_the_command_says_it_in_one_line(words: list[Any], code: int, said: byte
 
 
 def test_two_nodes_may_have_jobs_of_the_same_id(tmp_path: Path) -> None:
-    book, nodes = Book(tmp_path / "jobs"), [f"{digit * 64}@127.0.0.1:1" for digit in "ab"]
+    book, nodes = Book(tmp_path / "not/there/yet"), [f"{digit * 64}@127.0.0.1:1" for digit in "ab"]
     asked = Task(module=b"x").asked("", "c" * 64)
     for number, node in enumerate([*nodes, nodes[0]]):
         book.write(Remembered(job="same", node=node, asked=asked, submitted=float(number)))

@@ -396,6 +396,20 @@ def test_only_what_has_gone_is_fetched_again(
     assert blob.exists()
 
 
+def test_another_process_fetches_nothing_that_is_whole(
+    mirror: Callable[..., Mirror], world: World, provider: Provider
+) -> None:
+    """It has seen none of it, and hashes it."""
+    mirror().round()
+    asked: list[str] = []
+    provider.on("/blobs/", lambda asked_, connection, stop: send_noted(asked, world, asked_, connection))
+    made = mirror()
+    made.round()
+    assert asked == []
+    blob = made.directory / provider.blob("kernel").lstrip("/")
+    assert blob.stat().st_mode & 0o777 == 0o644
+
+
 def send_noted(noted: list[str], world: World, asked: Asked, connection: socket.socket) -> bool:
     """Answer, and note what was asked for."""
     noted.append(asked.path)
