@@ -136,6 +136,7 @@ _PEER = (
             "frames",
             "framing",
             "messages",
+            "outcome",
             "records",
             "relay",
             "resolve",
@@ -178,21 +179,35 @@ _PEER = (
     ),
 )
 
-#: Without what starts a node as a process, and what waits for seconds.
-_NODE = tuple(
-    f"tests/phase/node/test_{name}.py"
-    for name in (
-        "bodies",
-        "books",
-        "counts",
-        "disk",
-        "gateway",
-        "hostile",
-        "jobs",
-        "memory",
-        "streams",
-        "waits",
-    )
+#: Without what starts a node as a process, and what waits for seconds. The hello job is tested beside jobs.
+_NODE = (
+    *(
+        f"tests/phase/node/test_{name}.py"
+        for name in (
+            "bodies",
+            "books",
+            "counts",
+            "disk",
+            "gateway",
+            "hostile",
+            "jobs",
+            "memory",
+            "modes",
+            "run",
+            "streams",
+            "waits",
+        )
+    ),
+    "tests/phase/peer/test_messages.py",
+    *(
+        f"tests/phase/jobs/test_commands.py::test_{name}"
+        for name in (
+            "the_node_runs_hello_keeps_its_receipt_and_marks_the_job",
+            "a_job_that_fails_is_marked_failed_with_the_reason",
+            "a_job_on_an_old_processor_is_marked_refused",
+            "a_node_without_its_module_marks_the_job_failed",
+        )
+    ),
 )
 
 #: Without `test_command.py`: it starts the command as a process.
@@ -218,14 +233,14 @@ AREAS = (
     Area("phase/fetch", ("tests/phase/fetch",), 90),
     Area("phase/jobs", ("tests/phase/jobs",), 90, _WORKERS),
     Area("phase/boot", ("tests/phase/boot",), 90),
-    Area("phase/discovery", ("tests/phase/discovery",), 0),
+    Area("phase/discovery", ("tests/phase/discovery",), 80),
     Area("phase/provider", ("tests/phase/provider",), 0),
     Area("phase/release", _RELEASE, 90),
     Area("phase/cli", _COMMANDS, 0),
     Area("phase/node", _NODE, 0),
-    Area("phase/client", _CLIENT, 0),
-    Area("phase/peer", _PEER, 0),
-    Area("phase/mirror", _MIRROR, 0),
+    Area("phase/client", _CLIENT, 80),
+    Area("phase/peer", _PEER, 80),
+    Area("phase/mirror", _MIRROR, 80),
     Area("boot/media", _MEDIA, 80),
     Area("lab/marks.py", ("tests/lab/test_marks.py",), 0),
     Area("lab/console.py", ("tests/lab/test_console.py",), 0),
