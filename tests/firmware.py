@@ -1,6 +1,6 @@
 """What firmware says when it boots from the network, as bytes; and as a program, on a card of its own.
 
-python -m tests.firmware discover CARD SECONDS NUMBER CLASS [ipxe]   prints each answer, as JSON
+python -m tests.firmware discover CARD SECONDS NUMBER CLASS [WORD]   prints each answer, as JSON
 python -m tests.firmware again SERVER NUMBER                         the same, of port 4011
 python -m tests.firmware read SERVER NAME BLOCK WINDOW LOST          reads by TFTP; loses each LOSTth block
 python -m tests.firmware storm CARD COUNT                            asks without end
@@ -86,10 +86,11 @@ def told(data: bytes) -> dict[str, object]:
     }
 
 
-def _discover(card: str, seconds: str, number: str, name: str, *ipxe: str) -> None:
+def _discover(card: str, seconds: str, number: str, name: str, *words: str) -> None:
     asking = _everybody(card)
-    more = option(77, b"iPXE") if ipxe else b""
-    asking.sendto(message(asked(1, int(number), name.encode(), more)), ("255.255.255.255", 67))
+    more = option(77, b"iPXE") if "ipxe" in words else b""
+    kind = 3 if "request" in words else 1
+    asking.sendto(message(asked(kind, int(number), name.encode(), more)), ("255.255.255.255", 67))
     for data, came in _heard(asking, float(seconds)):
         print(json.dumps({**told(data), "from": list(came)}), flush=True)
 

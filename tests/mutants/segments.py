@@ -53,6 +53,27 @@ MUTANTS = (
         (f"{NETWORKS[0]}::test_only_the_segment_that_is_named_is_answered",),
     ),
     Mutant(
+        "who takes an address is answered",
+        "phase/netboot/proxy.py",
+        "if question is not None and question.kind is Kind.DISCOVER:",
+        "if question is not None:",
+        (f"{NETWORKS[0]}::test_each_firmware_is_told_its_file_and_no_address",),
+    ),
+    Mutant(
+        "what no root vouches for is handed out",
+        "phase/netboot/menu.py",
+        "if proven is None:",
+        "if True:",
+        ("tests/phase/netboot/test_proven.py",),
+    ),
+    Mutant(
+        "anything is a seed",
+        "phase/netboot/menu.py",
+        "if not image.startswith(_PROGRAM):",
+        "if False:",
+        ("tests/phase/netboot/test_menu.py",),
+    ),
+    Mutant(
         "readers from elsewhere are sent files",
         "phase/netboot/files.py",
         "not self._card.has(IPv4Address(came[0])) or came in self._readers",

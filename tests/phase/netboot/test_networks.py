@@ -88,6 +88,8 @@ def test_each_firmware_is_told_its_file_and_no_address(site: Path) -> None:
             assert http["file"] == "http://192.0.2.1:8080/seed/x86_64/boot.efi"
             (ipxe,) = asks(client, "discover", "eth0", "2", "0", "PXEClient", "ipxe")
             assert ipxe["file"] == "http://192.0.2.1:8080/seed/x86_64/boot.ipxe"
+            # That is for the server whose address it takes.
+            assert asks(client, "discover", "eth0", "1", "7", "PXEClient", "request") == []
             # The provider has no seed for it, and a BIOS starts none.
             assert asks(client, "discover", "eth0", "1", "11", "PXEClient") == []
             assert asks(client, "discover", "eth0", "1", "0", "PXEClient") == []
