@@ -41,6 +41,7 @@ CARRIED = (
     "phase.mirror",
     "phase.marks",
 )
+_CARRIED = frozenset(map(str.lower, CARRIED))
 #: Set by the seed itself at handoff; ignored on its own command line.
 SET_AT_HANDOFF = ("phase.rootfs",)
 #: Limit for a command line in the kernels of both architectures, bytes without the zero at its end.
@@ -387,7 +388,7 @@ def _carried(running: str) -> Iterator[str]:
                 yield f"phase.provider={','.join(found)}"
         elif name.lower().startswith("phase."):
             plain = f"{name.lower()}{equals}{value}"
-            if _name(plain) in CARRIED and _is_carried(plain):
+            if _is_carried(plain):
                 yield plain
         elif name in CARRIED and _is_carried(plain):
             # The kernel is case-sensitive: another spelling is another word, which is not allowed.
@@ -396,7 +397,7 @@ def _carried(running: str) -> Iterator[str]:
 
 def _is_carried(word: str) -> bool:
     plain = word.isascii() and word.isprintable() and not (set(word) & set(' "'))
-    return plain and not parse(word).problems
+    return plain and _name(word) in _CARRIED and not parse(word).problems
 
 
 def split(text: str) -> list[str]:

@@ -230,7 +230,7 @@ class Engine:
         """Compile a module or a component.
 
         Raises:
-            InvalidModuleError: it is none.
+            InvalidModuleError: it is invalid.
         """
         compiled = c_void_p()
         size = c_size_t(len(module))

@@ -13,20 +13,7 @@ from boot.errors import BuildError
 from phase.errors import PhaseError
 from phase.release.keys import ReleaseKeys
 from phase.release.repository import Repository
-
-
-def names(archive: bytes) -> dict[str, bytes]:
-    """File name to content, by cpio's own reading."""
-    listed = subprocess.run(["cpio", "-t", "--quiet"], input=archive, capture_output=True, check=True)
-    found = {}
-    for name in listed.stdout.decode().split():
-        if name in ("etc", "etc/phase"):
-            continue
-        shown = subprocess.run(
-            ["cpio", "-i", "--quiet", "--to-stdout", name], input=archive, capture_output=True, check=True
-        )
-        found[name] = shown.stdout
-    return found
+from tests.boot.reads import names
 
 
 def test_nothing_is_allowed_that_was_not_asked_for() -> None:

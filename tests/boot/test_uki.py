@@ -7,31 +7,7 @@ import pytest
 
 from boot import uki
 from boot.errors import BuildError
-
-
-def program(*, headers: int = 1024, behind: bytes = b"symbols") -> bytes:
-    """A PE program with one section."""
-    image = bytearray(headers)
-    image[:2] = b"MZ"
-    struct.pack_into("<I", image, 60, 128)
-    struct.pack_into("<4sHHIIIHH", image, 128, b"PE\0\0", 0x8664, 1, 0, 7, 7, 240, 0x206)
-    struct.pack_into("<H30xII16xII", image, 152, 0x20B, 4096, 512, 8192, headers)
-    struct.pack_into("<I", image, 152 + 64, 99)
-    text = (b".text", 10, 4096, 512, headers, 0, 0, 0, 0, 0x60000020)
-    struct.pack_into("<8sIIIIIIHHI", image, 152 + 240, *text)
-    return bytes(image) + b"code".ljust(512, b"\x90") + behind
-
-
-def sections(image: bytes) -> dict[str, tuple[int, bytes]]:
-    """Name to address and content."""
-    (count,) = struct.unpack_from("<H", image, 134)
-    found = {}
-    for number in range(count):
-        name, size, address, stored, offset = struct.unpack_from("<8sIIII", image, 392 + 40 * number)
-        assert size <= stored
-        assert offset % 512 == 0 == address % 4096
-        found[name.rstrip(b"\0").decode()] = (address, image[offset : offset + size])
-    return found
+from tests.boot.reads import program, sections
 
 
 def test_everything_is_in_it() -> None:

@@ -223,7 +223,7 @@ MUTANTS = (
     Mutant(
         "everything is carried over",
         "phase/cmdline.py",
-        "plain and _name(word) in CARRIED and not parse(word).problems",
+        "plain and _name(word) in _CARRIED and not parse(word).problems",
         "plain and not parse(word).problems",
         ("tests/phase/test_cmdline.py",),
     ),
@@ -237,8 +237,8 @@ MUTANTS = (
     Mutant(
         "words that cannot be used are carried over",
         "phase/cmdline.py",
-        "return plain and _name(word) in CARRIED and not parse(word).problems",
-        "return plain and _name(word) in CARRIED",
+        "return plain and _name(word) in _CARRIED and not parse(word).problems",
+        "return plain and _name(word) in _CARRIED",
         ("tests/phase/test_cmdline.py",),
     ),
     Mutant(

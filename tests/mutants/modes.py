@@ -140,14 +140,14 @@ MUTANTS = (
     Mutant(
         "private mode shows the card's own address",
         "boot/files/network",
-        'if [ "$mode" = private ] && ! hide; then',
+        'if [ "$mode" = private ] && [ -z "$made" ] && ! hide; then',
         "if false; then",
         CARDS,
     ),
     Mutant(
         "private mode takes a card that cannot hide",
         "boot/files/network",
-        'if [ "$mode" = private ] && ! hide; then',
+        'if [ "$mode" = private ] && [ -z "$made" ] && ! hide; then',
         '[ "$mode" != private ] || hide; if false; then',
         CARDS,
     ),

@@ -13,9 +13,7 @@ from boot import __main__ as command
 from boot import debs, images, programs
 from boot.media import loaders, spdx, sums
 from phase.boot import cache
-from tests.boot.media.test_disk import table
-from tests.boot.test_config import names
-from tests.boot.test_uki import program, sections
+from tests.boot.reads import names, program, sections, table
 
 Boot = Callable[..., int]
 #: The name that a removable medium's program has for firmware of each architecture.

@@ -1,7 +1,6 @@
 """A disk image, read by other programs than those that made it."""
 
 import hashlib
-import json
 import re
 import struct
 import subprocess
@@ -14,6 +13,7 @@ from boot.media import build, disk, fat, gpt, iso, line, loaders
 from boot.media.build import Plan
 from boot.media.loaders import Entry
 from phase.boot import cache
+from tests.boot.reads import table
 
 #: Of everything on a medium: 1980.
 TIME = 315_532_800
@@ -21,15 +21,6 @@ FILES: dict[str, bytes | Path] = {
     "EFI/BOOT/BOOTX64.EFI": b"x" * 3000,
     "loader/entries/phase-internet-x86_64.conf": b"title Phase\n",
 }
-
-
-def table(image: Path) -> list[dict[str, object]]:
-    """The partitions, as sfdisk reads them; it checks both tables and their sums."""
-    told = subprocess.run(["/sbin/sfdisk", "--json", image], capture_output=True, text=True, check=True)
-    assert not told.stderr
-    found = json.loads(told.stdout)["partitiontable"]
-    assert (found["label"], found["sectorsize"]) == ("gpt", 512)
-    return list(found["partitions"])
 
 
 def test_firmware_finds_the_files(tmp_path: Path) -> None:
