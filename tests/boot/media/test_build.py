@@ -136,7 +136,8 @@ def test_tor_stands_between_a_seed_and_its_configuration(boot: Boot, medium: Pat
 
 
 def test_grub_has_a_menu_of_its_own(boot: Boot, medium: Path, parts: Path) -> None:
-    assert boot("usb", "--loader", "grub", "--mode", "private") == 0
+    tor = ("--cmdline", "phase.tor=192.0.2.9:9050")
+    assert boot("usb", "--loader", "grub", "--mode", "private", *tor) == 0
     assert content(medium, FIRST["arm64"]) == (parts / "arm64/grub").read_bytes()
     menu = content(medium, loaders.GRUB).decode()
     assert "set default=private\n" in menu
