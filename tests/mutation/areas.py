@@ -108,7 +108,10 @@ _COMMANDS = (
 
 #: Those of nodes over QUIC start a node as a process; the client is in the tests' own.
 _CLIENT = (
-    *(f"tests/phase/client/test_{name}.py" for name in ("hostile_nodes", "spread", "verify", "words")),
+    *(
+        f"tests/phase/client/test_{name}.py"
+        for name in ("connections", "hostile_nodes", "spread", "verify", "words")
+    ),
     *(
         f"tests/phase/client/test_over_peers.py::test_{name}"
         for name in (
@@ -122,6 +125,34 @@ _CLIENT = (
     ),
     "tests/phase/node/test_jobs.py",
     "tests/phase/node/test_copies.py",
+)
+
+#: All of them. The first one needs a process that has one thread, which later ones leave behind.
+_PROVIDER = tuple(
+    f"tests/phase/provider/test_{name}.py"
+    for name in (
+        "workers",
+        "accept",
+        "announce",
+        "app",
+        "background",
+        "catalog",
+        "health",
+        "ipxe",
+        "limits",
+        "lines",
+        "listening",
+        "page",
+        "peers",
+        "plain",
+        "ranges",
+        "relaying",
+        "server",
+        "service",
+        "stopping",
+        "systemd",
+        "together",
+    )
 )
 
 #: Without what starts machines and processes (`test_nat.py`, the last of `test_nearby.py`) or waits long.
@@ -234,7 +265,7 @@ AREAS = (
     Area("phase/jobs", ("tests/phase/jobs",), 90, _WORKERS),
     Area("phase/boot", ("tests/phase/boot",), 90),
     Area("phase/discovery", ("tests/phase/discovery",), 80),
-    Area("phase/provider", ("tests/phase/provider",), 0),
+    Area("phase/provider", _PROVIDER, 0),
     Area("phase/release", _RELEASE, 90),
     Area("phase/cli", _COMMANDS, 0),
     Area("phase/node", _NODE, 0),

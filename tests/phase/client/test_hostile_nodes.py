@@ -209,7 +209,7 @@ async def test_a_stream_too_many_is_a_refusal() -> None:
         await frames.stream.reset(Code.BUSY)
 
     async with _node(act) as (client, node), asyncio.timeout(20):
-        for call in (client.run(node, _TASK), client.fetch(node, "job")):
+        for call in (client.run(node, _TASK), client.fetch(node, "job"), client.jobs(node)):
             with pytest.raises(RejectedError) as caught:
                 await call
             assert caught.value.reason is Reason.QUOTA
