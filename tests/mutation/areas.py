@@ -152,6 +152,7 @@ _PROVIDER = tuple(
         "stopping",
         "systemd",
         "together",
+        "written",
     )
 )
 
