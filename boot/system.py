@@ -9,7 +9,7 @@ from boot import cache, tree
 from boot import stage as staging
 from boot.run import run
 
-_SCRIPTS = ("rc", "daemon", "node", "console", "mode", "network", "names6", "udhcpc", "words")
+_SCRIPTS = ("rc", "daemon", "node", "console", "watchdog", "mode", "network", "names6", "udhcpc", "words")
 FILES = ("system-init", "inittab", *_SCRIPTS)
 _SBIN = ("init", "reboot", "poweroff", "halt", "udhcpc", "ip", "insmod", "modprobe", "losetup")
 _PYTHON_SKIPPED = {
@@ -38,7 +38,9 @@ def build(arch: str, base: Path, project: Path, into: Path) -> None:
     first = into / "first"
     staging.copy(root, ["bin/busybox"], first)
     staging.copy_file(tree.HERE / "files/system-init", first / "init")
-    tree.kernel_modules(root, tree.packages()["modules"]["mount"], first)
+    modules = tree.packages()["modules"]
+    tree.kernel_modules(root, modules["mount"], first)
+    tree.kernel_modules(root, modules["watchdog"], first, listing="etc/modules-watchdog")
     staging.initramfs(first, into / "initramfs")
     shutil.rmtree(first)
 

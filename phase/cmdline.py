@@ -13,6 +13,8 @@ from phase.discovery.records import MAX_PEERS, DiscoveryError, peer
 MODES = modes.NAMES
 RESCUES = ("shell", "reboot", "poweroff")
 MAX_TIMEOUT = 86_400
+#: Seconds of `phase.watchdog=`; the kernel's own takes no more.
+LEAST_WATCHDOG, MOST_WATCHDOG = 10, 3600
 MAX_PROVIDERS = 16
 #: Keys of `phase.node=`, and relays of `phase.relay=`.
 MAX_CLIENTS = 16
@@ -32,6 +34,7 @@ CARRIED = (
     "phase.nowrite",
     "phase.timeout",
     "phase.rescue",
+    "phase.watchdog",
     "phase.mdns",
     "phase.share",
     "phase.dht",
@@ -43,7 +46,7 @@ CARRIED = (
 )
 _CARRIED = frozenset(map(str.lower, CARRIED))
 #: Set by the seed itself at handoff; ignored on its own command line.
-SET_AT_HANDOFF = ("phase.rootfs",)
+SET_AT_HANDOFF = ("phase.rootfs", "phase.watched")
 #: Limit for a command line in the kernels of both architectures, bytes without the zero at its end.
 MAX_LINE = 2047
 #: Limit for the lines of `remarks`; one more line counts the rest.
@@ -68,6 +71,8 @@ class Parameters(NamedTuple):
     #: Seconds the seed may take from the first provider looked for to the handoff.
     timeout: float = 300.0
     rescue: str = "reboot"
+    #: Seconds until a system that hangs restarts the machine, if its starts are counted; 0: it does not.
+    watchdog: int = 60
     rootfs: str = ""
     job: str = ""
     #: Tor's SOCKS proxy, address and port; None for none.
@@ -109,6 +114,13 @@ def _seconds(text: str) -> float:
     if not (text.isascii() and text.isdecimal() and len(text) <= 12 and 0 < int(text) <= MAX_TIMEOUT):
         raise ValueError
     return float(text)
+
+
+def _watchdog(text: str) -> int:
+    seconds = 0 if text == "off" else int(_seconds(text))
+    if text != "off" and not LEAST_WATCHDOG <= seconds <= MOST_WATCHDOG:
+        raise ValueError
+    return seconds
 
 
 def _name_of(text: str) -> str:
@@ -186,6 +198,9 @@ _KINDS = {
     "dht": _Kind(_peers, f"off, or up to {MAX_PEERS} times HOST:PORT", "dht"),
     "nowrite": _Kind(lambda text: _one_of("", "1")(text) in ("", "1"), "no value", "nowrite"),
     "timeout": _Kind(_seconds, f"whole seconds, 1 to {MAX_TIMEOUT}", "timeout"),
+    "watchdog": _Kind(_watchdog, f"off, or whole seconds, {LEAST_WATCHDOG} to {MOST_WATCHDOG}", "watchdog"),
+    # The seed writes it for the system's scripts.
+    "watched": _Kind(_seconds, "whole seconds"),
     "rescue": _Kind(_one_of(*RESCUES), " or ".join(RESCUES), "rescue"),
     "rootfs": _Kind(_digest, "sha256: and 64 digits", "rootfs"),
     "job": _Kind(_name_of, "the name of a job", "job"),

@@ -1,14 +1,17 @@
 """A system that runs becomes the next release by itself, and fetches only what is new."""
 
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
+from boot.tree import HERE
 from lab.plugin import Record
 from lab.qemu.command import Disk
 from lab.qemu.vm import VM
 from lab.topology import Lab
+from phase.boot import cpio
 from phase.release import keys
 from phase.release.repository import Repository
 from scenarios.images import CHANNEL, KEYS, SIGNED_CMDLINE, Release, built
@@ -25,7 +28,13 @@ def loop(lab: Lab, record: Record, arch: str, tmp_path: Path) -> Loop:
 
 
 def next_release(
-    loop: Loop, before: Release, words: str = "second", release: str = "2.0.0", *, fall_back: bool = False
+    loop: Loop,
+    before: Release,
+    words: str = "second",
+    release: str = "2.0.0",
+    *,
+    fall_back: bool = False,
+    hangs: bool = False,
 ) -> Release:
     """The repository with one more release: a word more, and a rootfs that ends a little later.
 
@@ -35,6 +44,7 @@ def next_release(
         words: of its command line.
         release: its version for people.
         fall_back: whether it names the release before it.
+        hangs: whether its first process does, after all that comes before the system's own.
     """
     directory = loop.work / release
     shutil.copytree(before.directory, directory, symlinks=True)
@@ -43,10 +53,24 @@ def next_release(
     rootfs = loop.work / f"rootfs-{release}"
     rootfs.write_bytes(system.rootfs.read_bytes() + release.encode() * 800)
     artifacts = system.artifacts() | {"rootfs": rootfs}
+    if hangs:
+        artifacts["initramfs"] = _hanging(artifacts["initramfs"], loop.work / f"initramfs-{release}")
     line = f"{SIGNED_CMDLINE} {words}"
     repository.add(CHANNEL, loop.arch, artifacts, cmdline=line, release=release, fall_back=fall_back)
     repository.publish()
     return Release(directory, repository)
+
+
+def _hanging(initramfs: Path, made: Path) -> Path:
+    """An initramfs whose last line waits for ever."""
+    first = (HERE / "files/system-init").read_text()
+    assert "exec $b chroot" in first
+    first = first.replace("exec $b chroot", "while :; do $b sleep 9; done; exec $b chroot")
+    archive = BytesIO()
+    cpio.write(archive, [cpio.regular("init", first.encode(), 0o755)])
+    # A later archive's file takes the place of an earlier one's.
+    made.write_bytes(initramfs.read_bytes() + bytes(-initramfs.stat().st_size % 4) + archive.getvalue())
+    return made
 
 
 def again(client: VM, step: str, times: int) -> None:
@@ -108,3 +132,23 @@ def test_a_release_that_panics_is_left_for_the_one_before(loop: Loop, disk: Disk
     # By its marks: the lab gives no shell on a machine of which a kernel has died.
     assert last(client, "rootfs").facts["sha256"] == rootfs
     loop.report("fallback after a panic", client)
+
+
+@pytest.mark.lab(seconds=300)
+def test_a_release_that_hangs_is_left_for_the_one_before(loop: Loop, disk: Disk) -> None:
+    """Its watchdog restarts the machine, which nobody else does."""
+    good = next_release(loop, loop.release, fall_back=True)
+    with loop.provided(good, name="one"):
+        client = loop.boot_vm("phase.watchdog=40", disks=(disk,), reboots=True)
+        loop.reaches_job(client)
+        client.console.wait_line(r"phase: release 2\.0\.0 is well", timeout=180)
+        assert "phase.watched=40" in client.shell().succeed("cat /proc/cmdline").split()
+    hangs = next_release(loop, good, "third", "3.0.0", fall_back=True, hangs=True)
+    with loop.provided(hangs, name="two"):
+        client.shell().run("reboot")
+        said = r"phase: release 3\.0\.0 was started 2 times .* the one before it is started, 2\.0\.0"
+        client.console.wait_line(said, timeout=400, deadly=False)
+        again(client, "job", 2)
+    rootfs = good.repository.manifest(CHANNEL, loop.arch).artifacts["rootfs"].sha256
+    assert last(client, "rootfs").facts["sha256"] == rootfs
+    loop.report("fallback after a hang", client)

@@ -102,13 +102,16 @@ class Assembly:
         crowd.start()
         return crowd
 
-    def verify(self, manifest: Manifest, plan: initrd.Plan, running: str) -> Kernel:
+    def verify(
+        self, manifest: Manifest, plan: initrd.Plan, running: str, more: tuple[str, ...] = ()
+    ) -> Kernel:
         """Complete the file and look at the kernel in it.
 
         Args:
             manifest: verified.
             plan: what `fetch` returned.
             running: the running kernel's command line.
+            more: words for the next one's.
         """
         out = self._machine.open_initrd()
         places = {slot.sha256: slot.offset for slot in plan.slots}
@@ -117,7 +120,7 @@ class Assembly:
         image_check.check_kernel(head, manifest.arch)
         _copy(out, places[second.sha256], second.length, plan.tail)
         marks.emit("verify", rootfs=rootfs.sha256, kernel=kernel.sha256)
-        also = memory.root_words(plan.size, self._machine.memory())
+        also = memory.root_words(plan.size, self._machine.memory()) + more
         composed = cmdline.compose_within(manifest.cmdline, running, rootfs=rootfs.sha256, also=also)
         if composed.left_out:
             marks.say(f"too long for the next kernel, left out: {' '.join(composed.left_out)[:200]}")

@@ -45,6 +45,19 @@ def chosen(manifest: Manifest, cache: Cache | None) -> Manifest:
     return manifest.before
 
 
+def watched(manifest: Manifest, started: Manifest, cache: Cache | None, seconds: int) -> tuple[str, ...]:
+    """Words for the next kernel's line: a system whose start is counted restarts the machine if it hangs.
+
+    Args:
+        manifest: as of `count`.
+        started: the same.
+        cache: the same.
+        seconds: of `phase.watchdog=`.
+    """
+    counted = started is manifest and manifest.before is not None and cache is not None and cache.writable
+    return (f"phase.watched={seconds}",) if counted and seconds else ()
+
+
 def count(manifest: Manifest, started: Manifest, cache: Cache | None) -> None:
     """A release is about to start.
 

@@ -1,7 +1,8 @@
 """A system says that it is well: the disk that counts its starts forgets them.
 
 Started by the system's provider script, after the job that the boot was asked for. A release is well when
-its provider serves it.
+its provider serves it, and half a minute later still does. One that dies later is restarted, by its watchdog
+or by `panic=`, and is not counted: then it is rarely the release.
 """
 
 import sys
@@ -20,6 +21,8 @@ from phase.trust import floor as floors
 
 #: Seconds until a system that does not serve is not well.
 PATIENCE = 300.0
+#: Seconds for which it has to serve.
+STEADY = 30.0
 _PROVIDER = "http://127.0.0.1:8080"
 
 
@@ -39,7 +42,13 @@ def main(
         manifest = counted(machine, files)
         if manifest is None:
             return 0
-        if not (serves or _serves)():
+        serves = serves or _serves
+        steady = serves()
+        if steady:
+            # One that dies at once is not well, whatever it has said.
+            machine.sleep(STEADY)
+            steady = serves()
+        if not steady:
             raise PhaseError("this release does not serve; its starts are still counted")
         found = machine.open_cache(floors.publisher(update.first_root(files)), writable=True)
         if found is None:

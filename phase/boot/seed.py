@@ -400,7 +400,8 @@ class Seed:
         if urls:
             self.remembered.came_whole(manifest, write_firmware=self.may_write)
         self.stage = "verify"
-        kernel = self.assembly.verify(chosen, plan, self.running)
+        watched = fallback.watched(manifest, chosen, self.cache, self.parameters.watchdog)
+        kernel = self.assembly.verify(chosen, plan, self.running, watched)
         self.stage = "load"
         file = f"{manifest.version}.{role_name(manifest.channel, manifest.arch)}.json"
         self.events = measured.events(metadata[file], kernel.line)

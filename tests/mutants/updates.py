@@ -63,6 +63,27 @@ MUTANTS = (
         FALLBACK,
     ),
     Mutant(
+        "a release that dies at once is well",
+        "phase/boot/healthy.py",
+        "            steady = serves()\n        if not",
+        "        if not",
+        FALLBACK,
+    ),
+    Mutant(
+        "the release before is watched",
+        "phase/boot/fallback.py",
+        "counted = started is manifest and ",
+        "counted = ",
+        FALLBACK,
+    ),
+    Mutant(
+        "a release that is never well is petted for ever",
+        "boot/files/watchdog",
+        "        waited=$((waited + 5))\n",
+        "        waited=0\n",
+        ("tests/boot/test_watchdog.py",),
+    ),
+    Mutant(
         "the next release is counted with the one that failed",
         "phase/boot/fallback.py",
         '.{manifest.version} {rootfs}"',

@@ -168,6 +168,9 @@ def test_a_mode_that_is_none_is_the_most_careful_one() -> None:
         ("phase.rescue=shell", "rescue", "shell"),
         ("phase.rescue=reboot", "rescue", "reboot"),
         ("phase.rescue=poweroff", "rescue", "poweroff"),
+        ("phase.watchdog=off", "watchdog", 0),
+        ("phase.watchdog=10", "watchdog", 10),
+        ("phase.watchdog=3600", "watchdog", 3600),
         (f"phase.dht={','.join(['a:1'] * 8)}", "dht", (("a", 1),) * 8),
         ("phase.job=hello", "job", "hello"),
         ('phase.job="hello"', "job", "hello"),
@@ -189,6 +192,7 @@ def test_a_value_at_the_edge_of_what_is_allowed_is_taken(word: str, field: str, 
         f"phase.channel={'a' * 65}", "phase.channel=-a", "phase.channel=_a", "phase.channel=caf\u00e9",
         "phase.channel=a/b", "phase.job=", "phase.job=a.b", f"phase.job={'j' * 65}",
         "phase.nowrite=0", "phase.nowrite=yes", "phase.cache=", "phase.cache", "phase.mdns=no",
+        "phase.watchdog=9", "phase.watchdog=3601", "phase.watchdog=0", "phase.watchdog=",
         "phase.rescue=", "phase.rescue=Shell", "phase.marks=0", "phase.marks=10", "phase.marks=",
         "phase.console=sh", "phase.console", "phase.", "phase.=x", "PHASE.COLOUR=red",
         f"phase.rootfs=sha256:{'g' * 64}", f"phase.rootfs=sha256:{'a' * 63}", f"phase.rootfs={'a' * 71}",
@@ -345,7 +349,7 @@ def test_what_the_seed_adds_yields_to_what_is_signed() -> None:
 
 def test_what_holds_where_nothing_is_said() -> None:
     assert cmdline.parse("quiet console=ttyS0") == (
-        "internet", "stable", (), True, False, True, True, (), 300.0, "reboot", "", "", None, (),
+        "internet", "stable", (), True, False, True, True, (), 300.0, "reboot", 60, "", "", None, (),
     )  # fmt: skip
     # Of these two only the init scripts take notice.
     for text in ("phase.marks=1 phase.console=shell", "phase.marks=9"):

@@ -153,6 +153,38 @@ def test_one_that_does_not_serve_is_not_well(
     assert [booted(boot, url)[0] for _ in range(2)] == [first] * 2
 
 
+def test_one_that_dies_at_once_is_not_well(
+    boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path
+) -> None:
+    """It has served for half a minute; what comes later is not counted."""
+    url = serve()
+    first, _ = booted(boot, url)
+    second = newer(repository, tmp_path)
+    url = serve()
+    for _ in range(TRIES):
+        _, boot.machine.line = booted(boot, url)
+        boot.machine.slept = []
+        assert healthy.main(boot.machine, tmp_path / "r", iter([True, False]).__next__) == 1
+        assert boot.machine.slept == [healthy.STEADY]
+    assert booted(boot, url)[0] == first
+    assert booted(boot, url)[0] == second
+
+
+@pytest.mark.parametrize(("words", "seconds"), [("", "60"), ("phase.watchdog=20", "20")])
+def test_only_a_start_that_is_counted_is_watched(
+    boot: Boot, repository: Repository, serve: Serve, kept: Path, tmp_path: Path, words: str, seconds: str
+) -> None:
+    url = serve()
+    assert "phase.watched" not in booted(boot, url, words=words)[1]
+    newer(repository, tmp_path)
+    url = serve()
+    assert f" phase.watched={seconds} " in booted(boot, url, words=words)[1]
+    for more in ("phase.watchdog=off", "phase.nowrite", "phase.cache=off phase.watched=9"):
+        assert "phase.watched" not in booted(boot, url, words=more)[1]
+    # The one before.
+    assert "phase.watched" not in booted(boot, url, words=words)[1]
+
+
 def test_one_that_came_back_from_a_release_without_a_rootfs_says_nothing(
     boot: Boot, repository: Repository, tmp_path: Path
 ) -> None:
