@@ -25,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=ARCHES,
         help="the architecture of the machine under test; may be repeated; both when left out",
     )
+    parser.addoption("--power-cuts", type=int, default=3, help="power cuts in updates; default: 3")
+    parser.addoption("--power-seed", type=int, default=0, help="of their moments; by chance when left out")
 
 
 def pytest_configure(config: pytest.Config) -> None:

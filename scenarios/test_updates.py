@@ -1,6 +1,9 @@
 """A system that runs becomes the next release by itself, and fetches only what is new."""
 
+import random
+import secrets
 import shutil
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -112,14 +115,14 @@ def test_a_running_system_becomes_the_next_release(loop: Loop) -> None:
     loop.report("update of a running system", client)
 
 
-@pytest.mark.lab(seconds=240)
+@pytest.mark.lab(seconds=280)
 def test_a_release_that_panics_is_left_for_the_one_before(loop: Loop, disk: Disk) -> None:
     """The machine comes back by itself; the one before has said that it is well, and is on the disk."""
     good = next_release(loop, loop.release, fall_back=True)
     with loop.provided(good, name="one"):
         client = loop.boot_vm(disks=(disk,), reboots=True)
         loop.reaches_job(client)
-        client.console.wait_line(r"phase: release 2\.0\.0 is well", timeout=120)
+        client.console.wait_line(r"phase: release 2\.0\.0 is well", timeout=180)
     panics = next_release(loop, good, "rdinit=/nothing", "3.0.0", fall_back=True)
     with loop.provided(panics, name="two"):
         client.shell().run("reboot")
@@ -145,10 +148,52 @@ def test_a_release_that_hangs_is_left_for_the_one_before(loop: Loop, disk: Disk)
         assert "phase.watched=40" in client.shell().succeed("cat /proc/cmdline").split()
     hangs = next_release(loop, good, "third", "3.0.0", fall_back=True, hangs=True)
     with loop.provided(hangs, name="two"):
-        client.shell().run("reboot")
+        # Switched off and on: the lab takes more than two restarts for a loop.
+        client.stop()
+        client.start()
         said = r"phase: release 3\.0\.0 was started 2 times .* the one before it is started, 2\.0\.0"
         client.console.wait_line(said, timeout=400, deadly=False)
-        again(client, "job", 2)
+        again(client, "job", 1)
     rootfs = good.repository.manifest(CHANNEL, loop.arch).artifacts["rootfs"].sha256
     assert last(client, "rootfs").facts["sha256"] == rootfs
     loop.report("fallback after a hang", client)
+
+
+@pytest.mark.lab(memory=MEMORY, seconds=600)
+def test_power_cuts_in_an_update(loop: Loop, disk: Disk, pytestconfig: pytest.Config) -> None:
+    """It comes back without anybody, as the release before or the next; the moments' seed is printed."""
+    seed = pytestconfig.getoption("--power-seed") or secrets.randbelow(1 << 32)
+    chance = random.Random(seed)  # noqa: S311  # for spread
+    runs = next_release(loop, loop.release, fall_back=True)
+    with loop.provided(runs, name="first"):
+        client = loop.boot_vm(memory=MEMORY, disks=(disk,), offline=True)
+        loop.reaches_job(client)
+        _is_well(client)
+    before, came = _rootfs(loop, runs), []
+    for number in range(pytestconfig.getoption("--power-cuts")):
+        offered = next_release(loop, runs, f"cut{number}", f"{3 + number}.0.0", fall_back=True)
+        after = chance.uniform(0, 40)
+        print(f"power cut {number} of seed {seed}: after {after:.1f} s", flush=True)
+        with loop.provided(offered, name=f"cut{number}"):
+            client.shell().succeed("python3 -s -m phase update --now >/run/update 2>&1 &")
+            time.sleep(after)
+            client.stop()
+        client.start()
+        client.wait_mark("job", timeout=240)
+        assert last(client, "discover").facts["source"] == "cache"
+        found = last(client, "rootfs").facts["sha256"]
+        assert found in (before, _rootfs(loop, offered)), (seed, number)
+        came.append(found != before)
+        # Otherwise the next cut would be the second of its starts, and it would be left for the one before.
+        _is_well(client)
+        before, runs = str(found), offered
+    print(f"the next release came {sum(came)} times of {len(came)}", flush=True)
+    loop.report("power cuts in updates", client)
+
+
+def _is_well(client: VM) -> None:
+    client.console.wait_line(r"phase: release [0-9.]+ is well", timeout=180)
+
+
+def _rootfs(loop: Loop, release: Release) -> str:
+    return release.repository.manifest(CHANNEL, loop.arch).artifacts["rootfs"].sha256
