@@ -302,10 +302,10 @@ NEEDS = (
     ),
     Need(
         name="busybox",
-        why="runs the images' own scripts and DHCP client in unit tests",
+        why="runs the images' own scripts in tests, and asks machines from this host",
         packages=("busybox-static",),
         files=("/bin/busybox", "/usr/bin/busybox"),
-        purpose="tests",
+        purpose="scenarios",
     ),
     Need(
         name="tshark",

@@ -20,6 +20,7 @@ BASE = {
         "losetup",
         "mount",
         "sh",
+        "sha256sum",
         "sleep",
         "tar",
         "true",
@@ -116,7 +117,11 @@ def test_what_the_project_starts_is_what_is_installed() -> None:
     assert "ip" in found["scenarios"]
     assert {"mke2fs", "nginx"} <= found["tests"]
     for purpose, directories in (("scenarios", ("boot", "lab", "scenarios")), ("tests", ("tests",))):
-        known = {name for need in needed(purpose) for name in need.commands}
+        known = {
+            name
+            for need in needed(purpose)
+            for name in (*need.commands, *({need.name} if need.files else ()))
+        }
         for directory in directories:
             assert found[directory] - known - BASE - OPTIONAL == set()
 

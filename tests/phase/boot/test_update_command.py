@@ -78,7 +78,7 @@ def test_with_now_the_newer_release_is_started(
     add(repository, tmp_path)
     with pytest.raises(StartedError):
         run(system, serve(), "--now")
-    assert system.machine.did == ["load", "start"]
+    assert system.machine.did == ["load", "measure", "start"]
 
 
 @pytest.mark.parametrize("now", [(), ("--now",)])

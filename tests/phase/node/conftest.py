@@ -16,7 +16,10 @@ from phase.node.capacity import Capacity
 from phase.node.daemon import Daemon
 from phase.node.scheduler import Runner
 from phase.node.workers import Workers
+from phase.peer import messages
+from phase.peer.framing import Frames
 from phase.peer.memory import MemoryTransport, Network
+from phase.peer.messages import Accepted, Rejected
 from phase.peer.transport import Address
 
 NODE = Identity.from_seed(b"\1" * 32)
@@ -116,3 +119,17 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def streams(scene: Scene, count: int) -> list[Frames]:
+    """Streams of a connection to the node that no `Client` keeps."""
+    member = scene.member(Identity.from_seed(CLIENT.seed()))
+    connection = await member.connect(scene.address, 5.0)
+    return [Frames(await connection.open()) for _ in range(count)]
+
+
+async def said_by(frames: Frames) -> Accepted | Rejected:
+    """What the node answers to an offer."""
+    found = await frames.receive(seconds=20.0)
+    assert found is not None
+    return messages.read(found.data, Accepted | Rejected)

@@ -12,10 +12,9 @@ from phase.node import arriving, held
 from phase.node.admission import Admission
 from phase.node.errors import RefusedError
 from phase.node.held import Held
-from phase.peer import messages
-from phase.peer.framing import Frames, Kind, pack
+from phase.peer.framing import Kind, pack
 from phase.peer.messages import Accepted, Offer, Reason, Rejected, Request, frame
-from tests.phase.node.conftest import CAT, CLIENT, LOOP, Scene, Start, until, wasm
+from tests.phase.node.conftest import CAT, CLIENT, LOOP, Start, said_by, streams, until, wasm
 
 OTHER = Identity.from_seed(b"\3" * 32)
 BOTH = Admission([CLIENT.public_key, OTHER.public_key])
@@ -26,18 +25,6 @@ def _offer(module: bytes | None = None, job: str = "") -> bytes:
     """An offer of a job; without a module, of one whose module does not come."""
     content = Content(os.urandom(32).hex(), MIB) if module is None else Task(module=module).content
     return frame(Offer(job=job or os.urandom(8).hex(), module=content)) + frame(Request())
-
-
-async def _streams(scene: Scene, count: int) -> list[Frames]:
-    member = scene.member(Identity.from_seed(CLIENT.seed()))
-    connection = await member.connect(scene.address, 5.0)
-    return [Frames(await connection.open()) for _ in range(count)]
-
-
-async def _said(frames: Frames) -> Accepted | Rejected:
-    found = await frames.receive(seconds=20.0)
-    assert found is not None
-    return messages.read(found.data, Accepted | Rejected)
 
 
 async def test_input_that_waits_is_counted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,9 +69,9 @@ def test_all_clients_together_are_bounded_and_a_module_counts_once() -> None:
 
 async def test_offers_whose_module_does_not_come_keep_out_nobody(start: Start) -> None:
     async with start(slots=1, queue=2, admission=BOTH) as scene:
-        for frames in await _streams(scene, 20):
+        for frames in await streams(scene, 20):
             await frames.stream.send(_offer())
-            assert isinstance(await _said(frames), Accepted)
+            assert isinstance(await said_by(frames), Accepted)
         other = Client(scene.member(OTHER))
         assert (await other.run(scene.address, Task(module=wasm(CAT), stdin=b"x"))).stdout == b"x"
         await other.close()
@@ -94,10 +81,10 @@ async def test_offers_whose_module_does_not_come_keep_out_nobody(start: Start) -
 async def test_a_sender_that_falls_silent_is_cut_off(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arriving, "SILENT_SECONDS", 0.2)
     async with start() as scene:
-        [frames] = await _streams(scene, 1)
+        [frames] = await streams(scene, 1)
         await frames.stream.send(_offer() + pack(Kind.MODULE, b"x"))
-        assert isinstance(await _said(frames), Accepted)
-        said = await _said(frames)
+        assert isinstance(await said_by(frames), Accepted)
+        said = await said_by(frames)
         assert isinstance(said, Rejected)
         assert "no whole frame within 0.2 s" in said.detail
         assert scene.daemon.scheduler.queued == 0
@@ -106,11 +93,11 @@ async def test_a_sender_that_falls_silent_is_cut_off(start: Start, monkeypatch: 
 async def test_modules_on_their_way_are_bounded(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arriving, "MODULE_BYTES", (MIB, 2 * MIB))
     async with start() as scene:
-        first, second = await _streams(scene, 2)
+        first, second = await streams(scene, 2)
         await first.stream.send(_offer())
-        assert isinstance(await _said(first), Accepted)
+        assert isinstance(await said_by(first), Accepted)
         await second.stream.send(_offer())
-        said = await _said(second)
+        said = await said_by(second)
         assert isinstance(said, Rejected)
         assert said.reason is Reason.QUOTA
 
@@ -118,13 +105,13 @@ async def test_modules_on_their_way_are_bounded(start: Start, monkeypatch: pytes
 async def test_a_module_is_asked_for_once_by_jobs_of_one_client(start: Start, tmp_path: Path) -> None:
     module = wasm(CAT)
     async with start() as scene:
-        first, second = await _streams(scene, 2)
+        first, second = await streams(scene, 2)
         await first.stream.send(_offer(module, "a"))
-        asked = await _said(first)
+        asked = await said_by(first)
         await second.stream.send(_offer(module, "b"))
         await until(lambda: scene.daemon.scheduler.queued == 2)
         await first.stream.send(pack(Kind.MODULE, module))
-        then = await _said(second)
+        then = await said_by(second)
         assert isinstance(asked, Accepted)
         assert isinstance(then, Accepted)
         assert (asked.send_module, then.send_module) == (True, False)

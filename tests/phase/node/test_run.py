@@ -20,8 +20,7 @@ from phase.node.daemon import Options, run
 from phase.peer.address import Address
 from phase.peer.framing import file_frame
 from phase.peer.messages import Accepted, Offer, Reason, Rejected, Request, frame
-from tests.phase.node.conftest import CAT, CLIENT, Start, wasm
-from tests.phase.node.test_memory import _said, _streams
+from tests.phase.node.conftest import CAT, CLIENT, Start, said_by, streams, wasm
 
 
 async def test_a_node_serves_from_ready_to_a_signal_and_keeps_its_identity(tmp_path: Path) -> None:
@@ -85,10 +84,10 @@ async def test_as_many_offers_as_may_wait_for_their_modules_and_no_more(
 ) -> None:
     monkeypatch.setattr(scheduler, "MAX_INCOMPLETE", 2)
     async with start() as scene:
-        for number, frames in enumerate(await _streams(scene, 3)):
+        for number, frames in enumerate(await streams(scene, 3)):
             offer = Offer(job=f"{number}", module=Task(module=b"wasm").content)
             await frames.stream.send(frame(offer) + frame(Request()))
-            said = await _said(frames)
+            said = await said_by(frames)
             assert isinstance(said, Rejected if number == 2 else Accepted)
 
 
@@ -99,13 +98,13 @@ async def test_a_file_that_stops_on_its_way_is_given_up(
     content = Task(module=b"two parts").content
 
     async with start() as scene:
-        (frames,) = await _streams(scene, 1)
+        (frames,) = await streams(scene, 1)
         module = wasm(CAT)
         await scene.client.run(scene.address, Task(module=module))
         offer = Offer(job="half", module=Task(module=module).content, inputs={"in": content})
         await frames.stream.send(frame(offer) + frame(Request()))
-        assert isinstance(await _said(frames), Accepted)
+        assert isinstance(await said_by(frames), Accepted)
         await frames.stream.send(file_frame("in", b"two"))
-        said = await _said(frames)
+        said = await said_by(frames)
         assert isinstance(said, Rejected)
         assert "no whole frame within 0.2 s" in said.detail
