@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from phase.identity import Identity
 from phase.jobs.limits import MIB
@@ -35,9 +36,14 @@ from phase.provider.background import Background
 from phase.provider.errors import ProviderError
 from phase.provider.status import DhtTold
 
+if TYPE_CHECKING:
+    from phase.peer.iroh import IrohTransport
+
 _log = logging.getLogger(__name__)
 #: Seconds for connections to take note of the end.
 CLOSE_SECONDS = 5.0
+#: Ports that are tried where any will do.
+_TRIES = 8
 
 
 @dataclass(frozen=True)
@@ -251,6 +257,31 @@ def _both(listen: Sequence[str]) -> tuple[list[socket.socket], tuple[str, ...]]:
     return found, tuple(places)
 
 
+async def _listening(
+    identity: Identity, options: Options, daemon: Daemon
+) -> tuple[list[socket.socket], tuple[str, ...], "IrohTransport"]:
+    """Listen by TCP and UDP. A free port of one may be taken of the other; then there are others.
+
+    Raises:
+        PhaseError: an address cannot be listened on.
+    """
+    from phase.peer.iroh import IrohTransport
+    from phase.peer.iroh import Options as Peering
+
+    tries = _TRIES if any(split_listen(each)[1] == 0 for each in options.listen) else 1
+    while True:
+        listeners, listen = _both(options.listen)
+        try:
+            peering = Peering(listen=listen, relays=options.relays, admit=daemon.refusal)
+            return listeners, listen, await IrohTransport.start(identity, peering)
+        except PeerError:
+            for each in listeners:
+                each.close()
+            tries -= 1
+            if not tries:
+                raise
+
+
 def split_listen(text: str) -> tuple[str, int]:
     """Split `HOST:PORT`; the port may be 0.
 
@@ -275,8 +306,6 @@ async def run(options: Options, *, ready: Callable[[str], None], stopping: Calla
         PhaseError: it cannot begin.
     """
     from phase.node.workers import Workers
-    from phase.peer.iroh import IrohTransport
-    from phase.peer.iroh import Options as Peering
 
     identity = Identity.load_or_create(options.state / IDENTITY)
     ended = asyncio.Event()
@@ -293,9 +322,7 @@ async def run(options: Options, *, ready: Callable[[str], None], stopping: Calla
             runner=workers,
         )
         loop.set_exception_handler(daemon.tasks.loop_failed)
-        listeners, listen = _both(options.listen)
-        peering = Peering(listen=listen, relays=options.relays, admit=daemon.refusal)
-        transport = await IrohTransport.start(identity, peering)
+        listeners, listen, transport = await _listening(identity, options, daemon)
         try:
             async with daemon, daemon.web(listeners, options.relay_for):
                 daemon.listen(transport, transport.refused)
