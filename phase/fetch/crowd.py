@@ -25,6 +25,8 @@ from phase.fetch.way import DIRECT
 MAX_ANSWER, MAX_TOLD = 4096, 16
 #: Limits for the machines asked at the same time, and for all that are ever asked for one artifact.
 MAX_PEERS, MAX_TRIED = 8, 256
+#: How often one of them is tried.
+MAX_TRIES = 8
 #: Bytes for chunks on their way from them, where chunks are long: a seed may have little memory.
 MAX_BUFFERS = 8 << 20
 #: Seconds for the first question, which the fetch waits for, and for a later one.
@@ -175,16 +177,7 @@ class Crowd:
 
     def _ask(self) -> None:
         pause = AGAIN_SECONDS[0]
-        while True:
-            begun = monotonic()
-            with self._changed:
-                while not self._closed and monotonic() < begun + (
-                    VISITED_SECONDS if self._visited else pause
-                ):
-                    self._changed.wait(VISITED_SECONDS if self._visited else begun + pause - monotonic())
-                self._visited = False
-                if self._closed or not self._meeting:
-                    return
+        while self._wait(pause) and self._meeting:
             self._round(ASK_SECONDS)
             # One that boots alone costs its provider next to nothing.
             pause = AGAIN_SECONDS[0] if self._known.urls else min(2 * pause, AGAIN_SECONDS[1])
@@ -262,7 +255,7 @@ class Shared:
         self._transfer = transfer
         self._banned = banned
         self._peers: dict[str, tuple[_Peer, Thread]] = {}
-        self._tried = 0
+        self._tried: dict[str, int] = {}
 
     def meet(self, told: Told) -> None:
         """Ask these machines, too, as far as there is room."""
@@ -271,8 +264,9 @@ class Shared:
         self._peers = alive
         most = max(min(MAX_PEERS, MAX_BUFFERS // self._transfer.longest), 1)
         for url in told.urls:
-            full = len(alive) >= most or self._tried >= MAX_TRIED
-            if url in alive or full or not self._transfer.going():
+            tries = self._tried.get(url, 0)
+            full = len(alive) >= most or (not tries and len(self._tried) >= MAX_TRIED)
+            if url in alive or full or tries >= MAX_TRIES or not self._transfer.going():
                 continue
             peer = _Peer(self._transfer, url, self._banned, self.delivered)
             if peer.host in self._banned:
@@ -285,7 +279,7 @@ class Shared:
             except RuntimeError:
                 self._transfer.lost(url)
                 return  # no more threads: it goes on with those that there are
-            self._tried += 1
+            self._tried[url] = tries + 1
             alive[url] = peer, thread
 
     def outlast(self) -> None:

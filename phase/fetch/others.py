@@ -90,7 +90,8 @@ class Others:
         """
         now = monotonic()
         if (span := now - self._since) >= WINDOW:
-            self._slow = self._bytes <= self.provider_rate * span
+            # Where no provider was asked yet, it may be the quicker one: others may dribble.
+            self._slow = not self.provider_rate or self._bytes <= self.provider_rate * span
             self._since, self._bytes = now, 0
         return self._slow
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
+from phase.errors import printable
 from phase.netboot.errors import NetbootError
 
 #: The longest request, bytes (RFC 2347).
@@ -179,7 +180,7 @@ class Sending:
         """
         code = _code(packet)
         if code == Code.ERROR:
-            self.ended = packet[4:].split(b"\0")[0].decode("latin-1")[:_TEXT] or "no reason"
+            self.ended = printable(packet[4:].split(b"\0")[0][:_TEXT].decode("latin-1")) or "no reason"
             return False
         if code != Code.ACK or len(packet) < 4:
             return False

@@ -8,6 +8,7 @@ beyond a router is not told an address here, and its own address is not told.
 import ipaddress
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from typing import NamedTuple
@@ -25,6 +26,8 @@ MOST_TOLD = 8
 KEEP_SECONDS = 10.0
 #: Seconds over which the machines of a release are counted: each asks once a second while it shares.
 COUNT_SECONDS = 2.0
+#: Machines that are counted.
+MOST_COUNTED = 1 << 16
 #: Seconds after which this machine's networks are looked at again.
 _LOOK_SECONDS = 5.0
 _PORT = re.compile("[1-9][0-9]{4}")
@@ -47,19 +50,26 @@ class Seen(NamedTuple):
 
 
 class _Count:
-    """How many machines ask for others in a second."""
+    """How many machines ask for others. One that asks often counts once."""
 
     def __init__(self, now: float) -> None:
         self._since = now
-        self._asked = 0
-        self._before = 0.0
+        self._before = 0
+        self._asked: set[tuple[str, int]] = set()
+        self._of_host: Counter[str] = Counter()
 
-    def note(self, now: float) -> int:
-        """One more has asked; about how many there are."""
-        if (span := now - self._since) >= COUNT_SECONDS:
-            self._since, self._before, self._asked = now, self._asked / span, 0
-        self._asked += 1
-        return round(self._before or self._asked)
+    def note(self, asks: "Seen") -> int:
+        """A machine has asked; about how many there are."""
+        if asks.at - self._since >= COUNT_SECONDS:
+            self._since, self._before = asks.at, len(self._asked)
+            self._asked.clear()
+            self._of_host.clear()
+        who = asks.host, asks.port
+        room = self._of_host[asks.host] < MAX_PER_HOST and len(self._asked) < MOST_COUNTED
+        if who not in self._asked and room:
+            self._asked.add(who)
+            self._of_host[asks.host] += 1
+        return self._before or len(self._asked)
 
 
 #: The machines of each release.
@@ -110,15 +120,15 @@ class Peers:
         if LOWEST_PORT <= number <= HIGHEST_PORT:
             self._note(digest, asks)
         some = random.sample(others, min(MOST_TOLD, len(others)))
-        return [str(max(self._count(digest, now), len(others) + 1)), *map(_text, some)]
+        return [str(max(self._count(digest, asks), len(others) + 1)), *map(_text, some)]
 
-    def _count(self, digest: str, now: float) -> int:
+    def _count(self, digest: str, asks: Seen) -> int:
         """About how many machines fetch it: each process is asked by its share of them."""
-        count = self._counts.pop(digest, None) or _Count(now)
+        count = self._counts.pop(digest, None) or _Count(asks.at)
         self._counts[digest] = count
         if len(self._counts) > MAX_RELEASES:
             del self._counts[next(iter(self._counts))]
-        return count.note(now) * (1 + sum(1 for _ in self._heard()))
+        return count.note(asks) * (1 + sum(1 for _ in self._heard()))
 
     def _all(self, digest: str, now: float) -> list[Seen]:
         found: dict[tuple[str, int], Seen] = {}

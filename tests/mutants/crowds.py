@@ -60,7 +60,7 @@ MUTANTS = (
     Mutant(
         "slow machines hold a boot up",
         "phase/fetch/others.py",
-        "self._slow = self._bytes <= self.provider_rate * span",
+        "self._slow = not self.provider_rate or self._bytes <= self.provider_rate * span",
         "self._slow = False",
         CROWD,
     ),

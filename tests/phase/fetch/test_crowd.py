@@ -354,5 +354,21 @@ def test_in_a_large_crowd_machines_take_turns(monkeypatch: pytest.MonkeyPatch) -
     assert one.turn()
 
 
+def test_others_that_dribble_keep_no_provider_from_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 100.0
+    monkeypatch.setattr(others, "monotonic", lambda: clock)
+    one = Others()
+    one.set("a", b"\xff")
+    assert not one.slow()
+    clock += others.WINDOW
+    one.came(1, shared=True)
+    assert one.slow()
+    # Once it is known how quick a provider is, they are compared with it.
+    one.asked(1000, 1.0)
+    clock += others.WINDOW
+    one.came(2000, shared=True)
+    assert not one.slow()
+
+
 def test_bits() -> None:
     assert [bit(b"\x05\x80", index) for index in (0, 1, 2, 15, 16)] == [True, False, True, True, False]
