@@ -78,3 +78,16 @@ def started(
         .replace(str(run), "/run/phase")
         .replace(str(release), "/phase/release")
     )
+
+
+def reads(name: str, line: str) -> str:
+    """What an awk script of `boot/files` prints of a kernel command line."""
+    done = subprocess.run(
+        ["/bin/busybox", "awk", "-f", tree.HERE / "files" / name],
+        input=f"{line}\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout.strip()

@@ -1,15 +1,12 @@
 """The script that reads the mode for other scripts, against the parser that reads it for all else."""
 
-import subprocess
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boot import tree
 from phase import cmdline
+from tests.boot.scripts import reads
 
-_SCRIPT = tree.HERE / "files/mode"
 _WORDS = st.sampled_from(
     [
         "phase.mode=internet", "phase.mode=local", "phase.mode=private", "phase.mode=", "phase.mode",
@@ -18,18 +15,6 @@ _WORDS = st.sampled_from(
         'ph"ase.mode=private"', 'dyndbg="file x +p"', "phase.mode=local=x", '""', "a=phase.mode=internet",
     ]
 )  # fmt: skip
-
-
-def read(line: str) -> str:
-    done = subprocess.run(
-        ["/bin/busybox", "awk", "-f", _SCRIPT],
-        input=f"{line}\n",
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(
@@ -44,10 +29,10 @@ def read(line: str) -> str:
     ],
 )
 def test_as_it_is_written(line: str, mode: str) -> None:
-    assert read(line) == cmdline.parse(line).mode == mode
+    assert reads("mode", line) == cmdline.parse(line).mode == mode
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(_WORDS, max_size=4).map(" ".join))
 def test_the_script_finds_what_the_parser_finds(line: str) -> None:
-    assert read(line) == cmdline.parse(line).mode
+    assert reads("mode", line) == cmdline.parse(line).mode

@@ -21,20 +21,6 @@ LEASE = {"ip": "10.77.0.10", "mask": "24", "router": "10.77.0.1", "dns": "10.77.
 
 
 @pytest.fixture
-def lan(tmp_path: Path) -> Iterator[Segment]:
-    made = Segment("lan", tmp_path, 0)
-    yield made
-    made.switch.close()
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Segment]:
-    made = Segment("other", tmp_path, 1)
-    yield made
-    made.switch.close()
-
-
-@pytest.fixture
 def machine(tmp_path: Path, lan: Segment) -> Iterator[Cards]:
     with Cards(tmp_path, {"eth0": lan}) as made:
         made.run("ip link set eth0 up")

@@ -17,20 +17,6 @@ from tests.boot.cards import FILES, Cards
 _DHCP = 67
 
 
-@pytest.fixture
-def lan(tmp_path: Path) -> Iterator[Segment]:
-    made = Segment("lan", tmp_path, 0)
-    yield made
-    made.switch.close()
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Segment]:
-    made = Segment("other", tmp_path, 1)
-    yield made
-    made.switch.close()
-
-
 @contextmanager
 def started(
     tmp_path: Path, segments: dict[str, Segment], line: str, mode: str = "internet"

@@ -1,15 +1,12 @@
 """The script that reads what the command line says of the network, against the judge of those words."""
 
-import subprocess
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boot import tree
 from phase import cmdline, networds
+from tests.boot.scripts import reads
 
-_SCRIPT = tree.HERE / "files/words"
 _ADDRESSES = [
     "10.0.0.5",
     "0.0.0.0",
@@ -91,18 +88,6 @@ _WORDS = st.one_of(
 )
 
 
-def read(line: str) -> list[str]:
-    done = subprocess.run(
-        ["/bin/busybox", "awk", "-f", _SCRIPT],
-        input=f"{line}\n",
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    return done.stdout.splitlines()
-
-
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -121,7 +106,7 @@ def read(line: str) -> list[str]:
     ],
 )
 def test_as_it_is_written(line: str, said: list[str]) -> None:
-    assert read(line) == said
+    assert reads("words", line).splitlines() == said
 
 
 @settings(max_examples=150, deadline=None)
@@ -130,4 +115,4 @@ def test_the_script_uses_what_is_judged_usable(words: list[str]) -> None:
     for word in cmdline.split(" ".join(words)):
         name, _, value = word.replace('"', "").partition("=")
         if name in networds.NAMES and value not in ("dhcp", "on", "any"):
-            assert bool(read(word)) == (not networds.wants(name, value)), word
+            assert bool(reads("words", word)) == (not networds.wants(name, value)), word

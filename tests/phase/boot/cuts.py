@@ -64,9 +64,9 @@ class Power:
         return call
 
     @staticmethod
-    def _place(what: object, named: dict[str, Any]) -> str:
+    def _place(what: "int | str | os.PathLike[str]", named: dict[str, Any]) -> str:
         if isinstance(what, int):
             return os.path.realpath(f"/proc/self/fd/{what}")
-        path = os.fspath(what)  # type: ignore[call-overload]
+        path = os.fspath(what)
         directory = named.get("dir_fd", named.get("src_dir_fd"))
         return path if directory is None else f"{os.path.realpath(f'/proc/self/fd/{directory}')}/{path}"

@@ -59,7 +59,8 @@ def fetch(tmp_path: Path, repository: Path) -> Fetch:
             line = ["fetch", "--root", root, "--output", str(tmp_path / into), "--arch", "x86_64", "--json"]
             result = CliRunner().invoke(cli, [*line, "--provider", url, *words])
         assert result.exit_code == 0, (result.output, result.exception)
-        return json.loads(result.stdout)  # type: ignore[no-any-return]
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
 
     return fetch
 

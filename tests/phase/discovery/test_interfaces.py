@@ -4,6 +4,7 @@ import errno
 import ipaddress
 import socket
 import struct
+from typing import cast
 
 import pytest
 
@@ -153,7 +154,7 @@ DONE = message(3, b"")
 
 
 def asked(*answers: bytes) -> list[tuple[int, bytes]]:
-    return list(netlink._ask(Kernel(*answers), 18))  # type: ignore[arg-type]
+    return list(netlink._ask(cast("socket.socket", Kernel(*answers)), 18))
 
 
 def test_messages_come_many_at_a_time_and_padded() -> None:
@@ -163,7 +164,7 @@ def test_messages_come_many_at_a_time_and_padded() -> None:
         (20, b""),
     ]
     kernel = Kernel(DONE)
-    assert list(netlink._ask(kernel, 22)) == []  # type: ignore[arg-type]
+    assert list(netlink._ask(cast("socket.socket", kernel), 22)) == []
     length, kind, flags = struct.unpack_from("=IHH", kernel.asked[0])
     assert (length, kind, flags) == (len(kernel.asked[0]), 22, 0x1 | 0x300)
 
